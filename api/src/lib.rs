@@ -1,0 +1,1 @@
+//! The language: kinds, names, quantities, selectors, patches. Values only.

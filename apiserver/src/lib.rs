@@ -1,0 +1,1 @@
+//! The door: the only reader and writer of the store.

@@ -1,0 +1,2 @@
+//! Measures the built binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The door from outside: informers, work queue, leader election, over kube.

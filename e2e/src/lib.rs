@@ -1,0 +1,1 @@
+//! Real binaries, real kubectl, several processes, faults.

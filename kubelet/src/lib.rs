@@ -1,0 +1,1 @@
+//! What is: a node's promise and its report; the runtime trait.

@@ -1,0 +1,1 @@
+//! Where: a pod and a snapshot to a node.

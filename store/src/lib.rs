@@ -1,0 +1,3 @@
+//! The memory: bytes under revisions, agreed by Raft. Knows no Kubernetes.
+
+pub mod kv;
