@@ -1,0 +1,4 @@
+//! What runs containers.
+
+pub mod fake;
+pub mod native;
