@@ -1,0 +1,54 @@
+# `make help` lists what there is to do. Everything that is built lives in the user's cache folder, so that
+# it outlives a clone; the release binary is linked at bin/amoeba.
+
+CACHE            ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/amoeba
+CARGO_TARGET_DIR ?= $(CACHE)/target
+ROCKSDB_VERSION  := $(shell sed -n '/^name = "librocksdb-sys"/{n;s/version = "\(.*\)"/\1/p}' Cargo.lock)
+ROCKSDB_LIB_DIR  ?= $(CACHE)/rocksdb-$(ROCKSDB_VERSION)
+ROCKSDB_STATIC   ?= 1
+# The newest kubectl, for the end-to-end tests; KUBECTL=/path/to/another overrides it.
+KUBECTL          ?= $(CACHE)/kubectl-1.37
+export CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC KUBECTL
+
+.PHONY: help demo test build bench check setup clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: build ## Start 3 members and 3 nodes, kill some, and watch the cluster heal
+	@bin/amoeba demo self-heal
+
+test: setup $(ROCKSDB_LIB_DIR)/librocksdb.a $(KUBECTL) ## Unit tests, simulations and end-to-end tests
+	@echo "==> building the binary and the tests"
+	@cargo build --locked --workspace --all-targets
+	@AMOEBA=$(CARGO_TARGET_DIR)/debug/amoeba cargo test --locked --workspace
+
+build: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Build the release binary at bin/amoeba
+	@echo "==> building amoeba (release)"
+	@cargo build --locked --release -p ctl
+	@mkdir -p bin && cp -f $(CARGO_TARGET_DIR)/release/amoeba bin/.amoeba.new && mv -f bin/.amoeba.new bin/amoeba
+
+bench: build ## Measure this machine: start, memory, pods per second, failover
+	@cargo build --locked --release -p bench
+	@$(CARGO_TARGET_DIR)/release/bench --amoeba bin/amoeba
+
+check: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Formatting, lints and (if cargo-deny is installed) licences
+	@cargo fmt --all --check
+	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny --offline check bans licenses sources; \
+	 else echo "cargo-deny is not installed: skipped (the licence test of e2e still runs in make test)"; fi
+
+setup: ## Install what the build needs (as root; otherwise say what to install)
+	@.ci/setup
+
+# RocksDB is 340 C++ files, by far the longest step: about 12 minutes on two cores. It is built once, into the
+# cache folder, and shared by the test build and the release build.
+$(ROCKSDB_LIB_DIR)/librocksdb.a:
+	@.ci/build-rocksdb "$(CACHE)/rocksdb-build" "$@"
+
+$(CACHE)/kubectl-1.37:
+	@.ci/fetch-kubectl "$@"
+
+clean: ## Remove what was built, RocksDB excepted
+	@rm -rf bin $(CARGO_TARGET_DIR)

@@ -1,0 +1,123 @@
+//! Holds the house's shape: which room may know which, what each room must not contain, and that every
+//! dependency has a reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+
+/// The edges that the design allows; any other edge between our crates fails.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("api", &[]),
+    ("store", &[]),
+    ("client", &["api"]),
+    ("apiserver", &["api", "store"]),
+    ("scheduler", &["api", "client"]),
+    ("controllers", &["api", "client"]),
+    ("kubelet", &["api", "client"]),
+    ("ctl", &["api", "store", "apiserver", "client", "scheduler", "controllers", "kubelet"]),
+    ("e2e", &[]),
+    ("bench", &[]),
+];
+
+/// What must be absent from a room's own manifest, and why.
+const ABSENT: &[(&str, &[&str])] = &[
+    // `api` is values only: it can be used and tested without a runtime, a socket or a disk.
+    ("api", &["tokio", "hyper", "rocksdb", "kube", "tracing", "rand"]),
+    // The store never parses an object.
+    ("store", &["k8s-openapi", "kube", "hyper", "json-patch"]),
+    // Only the store opens RocksDB or speaks Raft.
+    ("apiserver", &["rocksdb", "raft", "kube"]),
+    ("controllers", &["rocksdb", "raft", "hyper"]),
+    ("scheduler", &["rocksdb", "raft", "hyper"]),
+    ("kubelet", &["rocksdb", "raft"]),
+];
+
+fn metadata() -> Metadata {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+    MetadataCommand::new().manifest_path(manifest).exec().expect("cargo metadata of the workspace")
+}
+
+/// Direct dependencies of each of our crates, without those of its tests.
+fn direct(metadata: &Metadata) -> BTreeMap<String, BTreeSet<String>> {
+    metadata
+        .workspace_packages()
+        .into_iter()
+        .map(|package| {
+            let names = package
+                .dependencies
+                .iter()
+                .filter(|dependency| dependency.kind != DependencyKind::Development)
+                .map(|dependency| dependency.name.clone())
+                .collect();
+            (package.name.to_string(), names)
+        })
+        .collect()
+}
+
+#[test]
+fn dependencies_run_one_way() {
+    let direct = direct(&metadata());
+    let allowed: BTreeMap<_, _> = ALLOWED.iter().copied().collect();
+    let ours: BTreeSet<_> = allowed.keys().copied().collect();
+    assert_eq!(
+        direct.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+        ours,
+        "a crate was added or removed: say in ALLOWED what it may know"
+    );
+    for (name, dependencies) in &direct {
+        for dependency in dependencies.iter().filter(|d| ours.contains(d.as_str())) {
+            assert!(
+                allowed[name.as_str()].contains(&dependency.as_str()),
+                "`{name}` must not know `{dependency}`"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_must_be_absent_is_absent() {
+    let direct = direct(&metadata());
+    for (name, absent) in ABSENT {
+        for dependency in *absent {
+            assert!(!direct[*name].contains(*dependency), "`{name}` must not depend on `{dependency}`");
+        }
+    }
+}
+
+#[test]
+fn every_dependency_has_a_reason() {
+    let manifest = include_str!("../../Cargo.toml");
+    let table = manifest
+        .split("[workspace.dependencies]")
+        .nth(1)
+        .and_then(|rest| rest.split("\n[").next())
+        .expect("a table of dependencies");
+    let without: Vec<_> = table
+        .lines()
+        .filter(|line| line.contains(" = ") && !line.starts_with('#') && !line.contains("path ="))
+        .filter(|line| !line.contains(" # "))
+        .collect();
+    assert!(without.is_empty(), "no reason beside: {without:#?}");
+}
+
+#[test]
+fn every_licence_is_permissive() {
+    let allowed: BTreeSet<_> = include_str!("../../deny.toml")
+        .lines()
+        .find(|line| line.starts_with("allow = ["))
+        .expect("deny.toml lists the licences")
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .collect();
+    for package in metadata().packages {
+        let expression = package.license.clone().unwrap_or_default().replace('/', " OR ");
+        let permitted = |term: &str| term.split(" AND ").all(|t| allowed.contains(t.trim_matches(['(', ')', ' '])));
+        assert!(
+            expression.split(" OR ").any(|term| permitted(term)),
+            "{} {}: licence `{expression}` isn't in deny.toml",
+            package.name,
+            package.version
+        );
+    }
+}
