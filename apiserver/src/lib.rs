@@ -1,1 +1,41 @@
 //! The door: the only reader and writer of the store.
+//!
+//! [`ApiServer`] speaks the Kubernetes API over a [`store::kv::Kv`]. A request passes, in this order:
+//! authentication, authorization, decoding, the verb (patch, defaults, admission, validation), one store
+//! transaction, and the response. There is one generic implementation of each verb ([`verbs`]); what
+//! differs between kinds is a row of the [`registry`] and a small strategy. Objects are JSON values here,
+//! never Rust types: a built-in kind and a custom one take the same path.
+
+pub mod admission;
+pub mod auth;
+pub mod body;
+pub mod bootstrap;
+pub mod config;
+pub mod discovery;
+mod error;
+pub mod handle;
+pub mod health;
+pub mod in_process;
+pub mod metrics;
+mod negotiate;
+pub mod node_proxy;
+pub mod openapi;
+pub mod peer;
+pub mod pki;
+mod query;
+pub mod registry;
+pub mod request;
+mod response;
+pub mod server;
+pub mod storage;
+mod strategies;
+pub mod table;
+mod verbs;
+
+pub use auth::Identity;
+pub use body::Body;
+pub use config::{Config, Limits};
+pub use handle::{ApiServer, StartError};
+pub use in_process::InProcess;
+pub use peer::Peer;
+pub use server::ServeError;

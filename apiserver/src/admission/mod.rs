@@ -1,0 +1,1 @@
+//! Admission: what may pass, and what is added on the way.

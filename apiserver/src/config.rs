@@ -1,0 +1,95 @@
+//! What an API server is told at its start. Parsed once; nothing below reads the environment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::Identity;
+use crate::pki::Pki;
+
+/// What an API server is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Sizes and times that protect the server.
+    pub limits: Limits,
+    /// How long a pod tolerates a node that is not ready or unreachable, unless it says otherwise (300 upstream).
+    pub default_toleration_seconds: i64,
+    /// How long an Event is kept.
+    pub event_ttl: Duration,
+    /// The cluster's certificate authority.
+    pub pki: Arc<Pki>,
+    /// Bearer tokens that are known without a lookup, and whose they are.
+    pub static_tokens: Vec<(String, Identity)>,
+    /// Where this server is reached; the Endpoints of Service `default/kubernetes` name it.
+    pub advertise: Option<std::net::SocketAddr>,
+}
+
+impl Config {
+    /// The configuration of a cluster that was asked nothing.
+    pub fn new(pki: Arc<Pki>) -> Self {
+        Self {
+            limits: Limits::default(),
+            default_toleration_seconds: 300,
+            event_ttl: Duration::from_secs(3600),
+            pki,
+            static_tokens: Vec::new(),
+            advertise: None,
+        }
+    }
+}
+
+/// Every size, count and time that bounds what a client can make the server do.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest request body in bytes; beyond it 413.
+    pub body_bytes: usize,
+    /// Largest stored object in bytes; beyond it 413.
+    pub object_bytes: usize,
+    /// How long a request other than a watch may take.
+    pub request: Duration,
+    /// How long a client may take to complete the TLS handshake.
+    pub tls_handshake: Duration,
+    /// How long a client may take to send a request's headers.
+    pub headers: Duration,
+    /// Largest header block in bytes.
+    pub header_bytes: usize,
+    /// Open connections; the next ones wait in the listener's backlog.
+    pub connections: usize,
+    /// Requests at a time on one HTTP/2 connection.
+    pub streams_per_connection: u32,
+    /// How long open requests may go on after a shutdown was asked for.
+    pub drain: Duration,
+    /// Shortest life of a watch that doesn't say how long; the actual one is random up to twice this.
+    pub watch_min: Duration,
+    /// Time between bookmarks on a watch that asked for them.
+    pub bookmark: Duration,
+    /// Changes kept in memory per resource, for watches that start in the recent past.
+    pub watch_history_events: usize,
+    /// Bytes of changes kept in memory per resource.
+    pub watch_history_bytes: usize,
+    /// How long a read may wait for this member to reach a revision the client has already seen.
+    pub freshness: Duration,
+    /// How often a patch is tried again after somebody else's write.
+    pub patch_tries: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 3 << 20,
+            object_bytes: 3 << 19,
+            request: Duration::from_secs(60),
+            tls_handshake: Duration::from_secs(10),
+            headers: Duration::from_secs(32),
+            header_bytes: 1 << 20,
+            connections: 20_000,
+            streams_per_connection: 250,
+            drain: Duration::from_secs(5),
+            watch_min: Duration::from_secs(30 * 60),
+            bookmark: Duration::from_secs(60),
+            watch_history_events: 4096,
+            watch_history_bytes: 16 << 20,
+            freshness: Duration::from_secs(3),
+            patch_tries: 5,
+        }
+    }
+}

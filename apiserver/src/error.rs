@@ -1,0 +1,1 @@
+//! Every failure becomes a Status here.

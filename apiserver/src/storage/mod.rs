@@ -1,0 +1,1 @@
+//! Objects as they lie in the store.

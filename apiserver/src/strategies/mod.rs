@@ -1,0 +1,49 @@
+//! What is special about the built-in kinds, one file each where it is more than a few lines.
+
+mod namespace;
+mod node;
+mod pod;
+mod service;
+mod workload;
+
+use serde_json::Value;
+
+pub use self::namespace::Namespace;
+pub use self::node::Node;
+pub use self::pod::Pod;
+pub use self::service::Service;
+pub use self::workload::{Deployment, ReplicaSet};
+use crate::registry::strategy::{Strategy, Traits};
+
+/// A kind without hooks.
+pub struct Ordinary(pub Traits);
+
+impl Strategy for Ordinary {
+    fn traits(&self) -> Traits {
+        self.0
+    }
+}
+
+/// Event: ends by itself; a recorder that lost track of one may write it anew.
+pub struct Event;
+
+impl Strategy for Event {
+    fn traits(&self) -> Traits {
+        Traits { expires: true, creates_on_update: true, ..Traits::ORDINARY }
+    }
+}
+
+/// What names must look like, where it isn't a DNS subdomain.
+pub mod name_rules {
+    use crate::registry::strategy::NameRule;
+
+    /// Anything that can stand in a path.
+    pub const PATH_SEGMENT: NameRule = api::name::path_segment;
+}
+
+/// Sets a top-level field of an object.
+fn set(object: &mut Value, field: &str, value: Value) {
+    if let Some(map) = object.as_object_mut() {
+        map.insert(field.to_owned(), value);
+    }
+}

@@ -1,0 +1,1 @@
+//! The verbs, each generic over resources.
