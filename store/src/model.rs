@@ -1,0 +1,491 @@
+//! [`Model`]: the contract of [`Kv`] in the most obvious way, in memory, for tests.
+//!
+//! Every version of every key is kept for ever in a `BTreeMap` behind one mutex; a read at a revision
+//! looks for the last version at or below it. It is the oracle of the real store's property tests and
+//! the store of the apiserver's tests. It knows no Raft, no disk and no size limit. Leases and progress
+//! follow tokio's clock, so tests can pause and advance it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::kv::{
+    Compare, CompareOp, Event, EventKind, KeyRange, KeyValue, Kv, KvError, Lease, LeaseId, MemberId, Op,
+    OpResponse, RangeRequest, RangeResponse, Revision, Status, Target, Txn, TxnResponse, Watch, WatchMessage,
+    WatchRequest,
+};
+use crate::validate;
+
+/// Messages buffered for one watcher; its own task waits when they are full.
+const WATCH_BUFFER: usize = 64;
+/// How often an idle watcher hears how far the store is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// An in-memory [`Kv`]. Clones share one state. Needs a tokio runtime for watches and leases.
+#[derive(Clone)]
+pub struct Model {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    /// The newest revision; wakes the watchers.
+    newest: watch::Sender<Revision>,
+}
+
+#[derive(Default)]
+struct State {
+    revision: Revision,
+    compacted: Revision,
+    /// All versions of a key in order; `None` is a deletion.
+    keys: BTreeMap<Bytes, Vec<(Revision, Option<KeyValue>)>>,
+    /// What happened at each revision.
+    history: BTreeMap<Revision, Arc<[Event]>>,
+    leases: BTreeMap<LeaseId, LeaseState>,
+    last_lease: u64,
+}
+
+struct LeaseState {
+    ttl_seconds: u64,
+    deadline: Instant,
+    keys: BTreeSet<Bytes>,
+}
+
+/// A transaction after its comparisons: which steps to take, with nested transactions decided.
+struct Path<'a> {
+    succeeded: bool,
+    steps: Vec<Step<'a>>,
+}
+
+enum Step<'a> {
+    Op(&'a Op),
+    Nested(Path<'a>),
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Model {
+    /// An empty store at revision 0.
+    pub fn new() -> Self {
+        let (newest, _) = watch::channel(Revision(0));
+        Self { inner: Arc::new(Inner { state: Mutex::default(), newest }) }
+    }
+}
+
+#[async_trait]
+impl Kv for Model {
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, KvError> {
+        let state = self.inner.state.lock();
+        state.check_revision(&request)?;
+        Ok(state.range(&request))
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnResponse, KvError> {
+        validate::check_txn(&txn)?;
+        self.inner.change(|state| state.txn(&txn))
+    }
+
+    async fn watch(&self, request: WatchRequest) -> Result<Watch, KvError> {
+        let state = self.inner.state.lock();
+        let revision = state.revision;
+        let next = request.start.unwrap_or(Revision(revision.0 + 1));
+        if next <= state.compacted {
+            return Err(KvError::Compacted { requested: next, compacted: state.compacted });
+        }
+        let (sender, messages) = mpsc::channel(WATCH_BUFFER);
+        let newest = self.inner.newest.subscribe();
+        // The task ends when the receiver is dropped or when the last clone of the model is gone.
+        tokio::spawn(follow(Arc::downgrade(&self.inner), newest, request.range, next, sender));
+        Ok(Watch { messages, revision })
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), KvError> {
+        let mut state = self.inner.state.lock();
+        if revision > state.revision {
+            return Err(KvError::FutureRevision { requested: revision, current: state.revision });
+        }
+        if revision <= state.compacted {
+            return Err(KvError::Compacted { requested: revision, compacted: state.compacted });
+        }
+        state.compacted = revision;
+        Ok(())
+    }
+
+    async fn lease_grant(&self, ttl_seconds: u64) -> Result<Lease, KvError> {
+        if ttl_seconds == 0 {
+            return Err(KvError::Invalid("a lease needs a time to live of at least one second".into()));
+        }
+        let mut state = self.inner.state.lock();
+        state.last_lease += 1;
+        let id = LeaseId(state.last_lease);
+        let deadline = Instant::now() + Duration::from_secs(ttl_seconds);
+        state.leases.insert(id, LeaseState { ttl_seconds, deadline, keys: BTreeSet::new() });
+        // Ends with the lease or with the model.
+        tokio::spawn(expire(Arc::downgrade(&self.inner), id));
+        Ok(Lease { id, ttl_seconds })
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<Lease, KvError> {
+        let mut state = self.inner.state.lock();
+        let lease = state.leases.get_mut(&id).ok_or(KvError::LeaseNotFound(id))?;
+        lease.deadline = Instant::now() + Duration::from_secs(lease.ttl_seconds);
+        Ok(Lease { id, ttl_seconds: lease.ttl_seconds })
+    }
+
+    async fn lease_revoke(&self, id: LeaseId) -> Result<(), KvError> {
+        self.inner.change(|state| state.revoke(id))
+    }
+
+    fn status(&self) -> Status {
+        let state = self.inner.state.lock();
+        Status {
+            member: MemberId(1),
+            leader: Some(MemberId(1)),
+            term: 1,
+            applied_index: state.revision.0,
+            revision: state.revision,
+            compacted: state.compacted,
+            voters: vec![MemberId(1)],
+        }
+    }
+}
+
+impl Inner {
+    /// Runs `write` under the lock and wakes the watchers if there is a new revision.
+    fn change<T>(&self, write: impl FnOnce(&mut State) -> Result<T, KvError>) -> Result<T, KvError> {
+        let mut state = self.state.lock();
+        let result = write(&mut state);
+        let revision = state.revision;
+        self.newest.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
+        result
+    }
+}
+
+impl State {
+    fn check_revision(&self, request: &RangeRequest) -> Result<(), KvError> {
+        match request.revision {
+            Some(requested) if requested > self.revision => {
+                Err(KvError::FutureRevision { requested, current: self.revision })
+            }
+            Some(requested) if requested < self.compacted => {
+                Err(KvError::Compacted { requested, compacted: self.compacted })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn get(&self, key: &[u8], at: Revision) -> Option<&KeyValue> {
+        let versions = self.keys.get(key)?;
+        versions.iter().rev().find(|(revision, _)| *revision <= at)?.1.as_ref()
+    }
+
+    fn pairs(&self, range: &KeyRange, at: Revision) -> Vec<KeyValue> {
+        let keys = self.keys.keys().filter(|key| range.contains(key));
+        keys.filter_map(|key| self.get(key, at).cloned()).collect()
+    }
+
+    fn range(&self, request: &RangeRequest) -> RangeResponse {
+        let mut kvs = self.pairs(&request.range, request.revision.unwrap_or(self.revision));
+        let count = kvs.len() as u64;
+        let more = request.limit > 0 && kvs.len() > request.limit;
+        if more {
+            kvs.truncate(request.limit);
+        }
+        if request.keys_only {
+            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        }
+        if request.count_only {
+            kvs.clear();
+        }
+        RangeResponse { kvs, more: more && !request.count_only, count, revision: self.revision }
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        let pairs = self.pairs(&compare.range, self.revision);
+        if pairs.is_empty() {
+            return !matches!(compare.target, Target::Value(_)) && holds_for(None, compare);
+        }
+        pairs.iter().all(|kv| holds_for(Some(kv), compare))
+    }
+
+    /// Decides all comparisons, nested ones too, on the state before the transaction, and finds what
+    /// would make a step fail, so that the steps themselves can't fail half-way.
+    fn decide<'a>(&self, txn: &'a Txn) -> Result<Path<'a>, KvError> {
+        let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
+        let ops = if succeeded { &txn.success } else { &txn.failure };
+        let steps = ops.iter().map(|op| self.decide_step(op)).collect::<Result<_, _>>()?;
+        Ok(Path { succeeded, steps })
+    }
+
+    fn decide_step<'a>(&self, op: &'a Op) -> Result<Step<'a>, KvError> {
+        match op {
+            Op::Range(request) => self.check_revision(request)?,
+            Op::Put { lease: Some(lease), .. } if !self.leases.contains_key(lease) => {
+                return Err(KvError::LeaseNotFound(*lease));
+            }
+            Op::Txn(nested) => return Ok(Step::Nested(self.decide(nested)?)),
+            Op::Put { .. } | Op::Delete(_) => {}
+        }
+        Ok(Step::Op(op))
+    }
+
+    fn txn(&mut self, txn: &Txn) -> Result<TxnResponse, KvError> {
+        let path = self.decide(txn)?;
+        let before = self.revision;
+        let mut events = Vec::new();
+        let response = self.perform(path, before, &mut events);
+        self.record(events);
+        Ok(response)
+    }
+
+    fn perform(&mut self, path: Path<'_>, before: Revision, events: &mut Vec<Event>) -> TxnResponse {
+        let mut responses = Vec::new();
+        for step in path.steps {
+            responses.push(match step {
+                Step::Nested(nested) => OpResponse::Txn(self.perform(nested, before, events)),
+                Step::Op(Op::Range(request)) => OpResponse::Range(self.range(request)),
+                Step::Op(Op::Put { key, value, lease }) => {
+                    OpResponse::Put(self.put(key, value, *lease, before, events))
+                }
+                Step::Op(Op::Delete(range)) => OpResponse::Delete(self.delete(range, before, events)),
+                Step::Op(Op::Txn(_)) => unreachable!("decide turned nested transactions into paths"),
+            });
+        }
+        TxnResponse { succeeded: path.succeeded, revision: self.revision, responses }
+    }
+
+    fn put(
+        &mut self,
+        key: &Bytes,
+        value: &Bytes,
+        lease: Option<LeaseId>,
+        before: Revision,
+        events: &mut Vec<Event>,
+    ) -> Option<KeyValue> {
+        let prev = self.get(key, self.revision).cloned();
+        self.revision = Revision(before.0 + 1);
+        self.detach(key, prev.as_ref().and_then(|kv| kv.lease));
+        if let Some(lease) = lease.and_then(|id| self.leases.get_mut(&id)) {
+            lease.keys.insert(key.clone());
+        }
+        let kv = KeyValue {
+            key: key.clone(),
+            value: value.clone(),
+            create_revision: prev.as_ref().map_or(self.revision, |kv| kv.create_revision),
+            mod_revision: self.revision,
+            version: prev.as_ref().map_or(1, |kv| kv.version + 1),
+            lease,
+        };
+        self.keys.entry(key.clone()).or_default().push((self.revision, Some(kv.clone())));
+        events.push(Event { kind: EventKind::Put, kv, prev: prev.clone() });
+        prev
+    }
+
+    fn delete(&mut self, range: &KeyRange, before: Revision, events: &mut Vec<Event>) -> Vec<KeyValue> {
+        let gone = self.pairs(range, self.revision);
+        for kv in &gone {
+            self.revision = Revision(before.0 + 1);
+            self.detach(&kv.key, kv.lease);
+            self.keys.entry(kv.key.clone()).or_default().push((self.revision, None));
+            events.push(deletion(kv.clone(), self.revision));
+        }
+        gone
+    }
+
+    fn detach(&mut self, key: &Bytes, lease: Option<LeaseId>) {
+        if let Some(lease) = lease.and_then(|id| self.leases.get_mut(&id)) {
+            lease.keys.remove(key);
+        }
+    }
+
+    fn revoke(&mut self, id: LeaseId) -> Result<(), KvError> {
+        let lease = self.leases.remove(&id).ok_or(KvError::LeaseNotFound(id))?;
+        let before = self.revision;
+        let mut events = Vec::new();
+        for key in lease.keys {
+            self.delete(&KeyRange::key(key), before, &mut events);
+        }
+        self.record(events);
+        Ok(())
+    }
+
+    fn record(&mut self, events: Vec<Event>) {
+        if !events.is_empty() {
+            self.history.insert(self.revision, events.into());
+        }
+    }
+
+    /// The next message for a watcher of `range` that has seen everything below `next`.
+    fn next_message(&self, range: &KeyRange, next: Revision) -> Option<WatchMessage> {
+        if next <= self.compacted {
+            return Some(WatchMessage::Compacted(self.compacted));
+        }
+        self.history.range(next..).find_map(|(revision, events)| {
+            let events: Arc<[Event]> = events.iter().filter(|e| range.contains(&e.kv.key)).cloned().collect();
+            (!events.is_empty()).then_some(WatchMessage::Events { revision: *revision, events })
+        })
+    }
+}
+
+fn deletion(prev: KeyValue, revision: Revision) -> Event {
+    let kv = KeyValue {
+        key: prev.key.clone(),
+        value: Bytes::new(),
+        create_revision: Revision(0),
+        mod_revision: revision,
+        version: 0,
+        lease: None,
+    };
+    Event { kind: EventKind::Delete, kv, prev: Some(prev) }
+}
+
+fn holds_for(kv: Option<&KeyValue>, compare: &Compare) -> bool {
+    let zero = Revision(0);
+    let ordering = match &compare.target {
+        Target::ModRevision(r) => kv.map_or(zero, |kv| kv.mod_revision).cmp(r),
+        Target::CreateRevision(r) => kv.map_or(zero, |kv| kv.create_revision).cmp(r),
+        Target::Version(v) => kv.map_or(0, |kv| kv.version).cmp(v),
+        Target::Value(v) => kv.map_or(&[][..], |kv| kv.value.as_ref()).cmp(v.as_ref()),
+        Target::Lease(l) => kv.and_then(|kv| kv.lease).cmp(l),
+    };
+    match compare.op {
+        CompareOp::Equal => ordering.is_eq(),
+        CompareOp::NotEqual => ordering.is_ne(),
+        CompareOp::Greater => ordering.is_gt(),
+        CompareOp::Less => ordering.is_lt(),
+    }
+}
+
+/// One watcher: delivers what it finds from `next` on, and waits for more.
+async fn follow(
+    inner: Weak<Inner>,
+    mut newest: watch::Receiver<Revision>,
+    range: KeyRange,
+    mut next: Revision,
+    sender: mpsc::Sender<WatchMessage>,
+) {
+    let mut progress = tokio::time::interval_at(Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
+    let mut told = Revision(0);
+    loop {
+        let Some(strong) = inner.upgrade() else { return };
+        let (message, seen) = {
+            let state = strong.state.lock();
+            (state.next_message(&range, next), state.revision)
+        };
+        drop(strong);
+        match message {
+            Some(message) => {
+                match message {
+                    WatchMessage::Events { revision, .. } => {
+                        (next, told) = (Revision(revision.0 + 1), revision)
+                    }
+                    WatchMessage::Progress(_) | WatchMessage::Compacted(_) => {}
+                }
+                let ends = matches!(message, WatchMessage::Compacted(_));
+                if sender.send(message).await.is_err() || ends {
+                    return;
+                }
+            }
+            None => {
+                next = next.max(Revision(seen.0 + 1));
+                tokio::select! {
+                    alive = async { newest.wait_for(|revision| *revision >= next).await.is_ok() } => if !alive { return },
+                    () = sender.closed() => return,
+                    _ = progress.tick(), if seen > told && seen.0 + 1 >= next.0 => {
+                        told = seen;
+                        if sender.send(WatchMessage::Progress(seen)).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Waits until the lease isn't kept alive any more, then revokes it.
+async fn expire(inner: Weak<Inner>, id: LeaseId) {
+    loop {
+        let Some(strong) = inner.upgrade() else { return };
+        let Some(deadline) = strong.state.lock().leases.get(&id).map(|lease| lease.deadline) else { return };
+        if deadline <= Instant::now() {
+            // It was there a moment ago under the same lock order; if someone else revoked it, all is done.
+            let _already_gone = strong.change(|state| state.revoke(id));
+            return;
+        }
+        drop(strong);
+        tokio::time::sleep_until(deadline).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &'static str, value: &'static str, lease: Option<LeaseId>) -> Txn {
+        let op = Op::Put { key: Bytes::from_static(key.as_bytes()), value: value.into(), lease };
+        Txn { success: vec![op], ..Txn::default() }
+    }
+
+    async fn value_at(model: &Model, key: &'static str, revision: Option<Revision>) -> Option<Bytes> {
+        let mut request = RangeRequest::new(KeyRange::key(key));
+        request.revision = revision;
+        model.range(request).await.unwrap().kvs.pop().map(|kv| kv.value)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reads_the_past_until_it_is_compacted() {
+        let model = Model::new();
+        for value in ["1", "2", "3"] {
+            model.txn(put("k", value, None)).await.unwrap();
+        }
+        assert_eq!(value_at(&model, "k", Some(Revision(2))).await.unwrap(), "2");
+        model.compact(Revision(3)).await.unwrap();
+        let mut request = RangeRequest::new(KeyRange::key("k"));
+        request.revision = Some(Revision(2));
+        assert!(matches!(model.range(request).await, Err(KvError::Compacted { .. })));
+        assert_eq!(value_at(&model, "k", None).await.unwrap(), "3");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_replays_then_follows_then_tells_progress() {
+        let model = Model::new();
+        model.txn(put("a", "1", None)).await.unwrap();
+        let request = WatchRequest { range: KeyRange::key("a"), start: Some(Revision(1)) };
+        let mut watch = model.watch(request).await.unwrap();
+        model.txn(put("a", "2", None)).await.unwrap();
+        for expected in [Revision(1), Revision(2)] {
+            let message = watch.messages.recv().await.unwrap();
+            assert!(matches!(message, WatchMessage::Events { revision, .. } if revision == expected));
+        }
+        model.txn(put("b", "1", None)).await.unwrap();
+        let message = watch.messages.recv().await.unwrap();
+        assert!(matches!(message, WatchMessage::Progress(Revision(3))), "{message:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_not_kept_alive_takes_its_keys_along() {
+        let model = Model::new();
+        let lease = model.lease_grant(5).await.unwrap();
+        model.txn(put("a", "1", Some(lease.id))).await.unwrap();
+        tokio::time::advance(Duration::from_secs(4)).await;
+        model.lease_keep_alive(lease.id).await.unwrap();
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert!(value_at(&model, "a", None).await.is_some());
+        let request = WatchRequest { range: KeyRange::key("a"), start: None };
+        let mut watch = model.watch(request).await.unwrap();
+        let message = watch.messages.recv().await.unwrap();
+        assert!(matches!(message, WatchMessage::Events { revision: Revision(2), .. }));
+        assert!(model.lease_keep_alive(lease.id).await.is_err());
+    }
+}
