@@ -33,7 +33,10 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "between two looks at processes that can't tell us when to look")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "between two looks at processes that can't tell us when to look"
+)]
 fn pause() {
     std::thread::sleep(Duration::from_millis(50));
 }
@@ -174,8 +177,12 @@ impl Cluster {
 
     /// Runs kubectl in the background; the receiver gets its lines of output.
     pub fn follow(&self, line: &str) -> (Background, mpsc::Receiver<String>) {
-        let mut child =
-            self.command(&self.kubectl).args(line.split(' ')).stdout(Stdio::piped()).spawn().expect("kubectl starts");
+        let mut child = self
+            .command(&self.kubectl)
+            .args(line.split(' '))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("kubectl starts");
         let lines = lines_of(child.stdout.take().expect("stdout is piped"));
         (Background(child), lines)
     }
@@ -236,6 +243,11 @@ impl Cluster {
             unsafe { libc::kill(i32::try_from(child.id()).expect("pids fit"), libc::SIGTERM) };
             child.wait().expect("the supervisor ends");
         }
+    }
+
+    /// The arguments of every process of this cluster that still runs.
+    pub fn leftovers(&self) -> Vec<Vec<String>> {
+        self.processes(|_| true).into_iter().map(arguments).collect()
     }
 
     /// Our binary's processes that were started on this data directory and whose arguments pass `keep`.

@@ -112,7 +112,8 @@ fn every_licence_is_permissive() {
         .collect();
     for package in metadata().packages {
         let expression = package.license.clone().unwrap_or_default().replace('/', " OR ");
-        let permitted = |term: &str| term.split(" AND ").all(|t| allowed.contains(t.trim_matches(['(', ')', ' '])));
+        let permitted =
+            |term: &str| term.split(" AND ").all(|t| allowed.contains(t.trim_matches(['(', ')', ' '])));
         assert!(
             expression.split(" OR ").any(|term| permitted(term)),
             "{} {}: licence `{expression}` isn't in deny.toml",
