@@ -289,7 +289,7 @@ where
             }
             Event::Delete(object) => {
                 let last = self.transformed(object);
-                let audience = self.store.remove(&ObjectKey::of(&*last));
+                let audience = self.store.remove(&last);
                 self.tell(&audience, Change::Deleted(last)).await;
             }
         }

@@ -93,12 +93,12 @@ fn an_older_lease_from_the_watch_does_not_undo_our_write() {
 /// 500 seeds: three candidates act at random times, stop for random times, lose replies.
 #[test]
 fn never_two_candidates_lead_at_once() {
-    for seed in 0..500u64 {
-        simulate(seed);
-    }
+    let terms: u32 = (0..500u64).map(simulate).sum();
+    assert!(terms > 1000, "leadership moves: {terms} terms");
 }
 
-fn simulate(seed: u64) {
+/// Returns how many terms there were.
+fn simulate(seed: u64) -> u32 {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut server = Server::default();
     let mut candidates = [candidate("a"), candidate("b"), candidate("c")];
@@ -112,7 +112,7 @@ fn simulate(seed: u64) {
             0 => candidates[who].observe(server.lease.clone(), now),
             1 => lose_reply(&mut candidates[who], &mut server, now),
             // A long stop of everybody lets leases expire.
-            2 if random.below(5) == 0 => now += 2000 * MS,
+            2 if random.below(5) == 0 => now += 1600 * MS,
             _ => turn(&mut candidates[who], &mut server, now),
         }
         let leaders: Vec<usize> = (0..3).filter(|n| candidates[*n].leads(now)).collect();
@@ -124,7 +124,7 @@ fn simulate(seed: u64) {
             terms += 1;
         }
     }
-    assert!(terms > 1, "seed {seed}: leadership moves");
+    terms
 }
 
 /// The write arrives, its answer doesn't.

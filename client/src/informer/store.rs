@@ -63,6 +63,7 @@ struct Content<K> {
     objects: BTreeMap<ObjectKey, Arc<K>>,
     indexes: HashMap<&'static str, Index<K>>,
     subscribers: Vec<mpsc::Sender<Change<K>>>,
+    newest: u64,
 }
 
 struct Index<K> {
@@ -117,6 +118,12 @@ impl<K> Store<K> {
         keys.filter_map(|key| content.objects.get(key).cloned()).collect()
     }
 
+    /// The highest resourceVersion seen in any change: everything written to this kind up to it is in
+    /// the store, or was and is gone. Lets a controller know whether its own write has arrived.
+    pub fn newest(&self) -> u64 {
+        self.0.content.read().newest
+    }
+
     /// Number of objects.
     pub fn len(&self) -> usize {
         self.0.content.read().objects.len()
@@ -152,8 +159,12 @@ impl<K: Object> Store<K> {
     pub(super) fn new(indexes: Vec<(&'static str, IndexFn<K>)>) -> Store<K> {
         let indexes =
             indexes.into_iter().map(|(name, values)| (name, Index { values, keys: HashMap::new() }));
-        let content =
-            Content { objects: BTreeMap::new(), indexes: indexes.collect(), subscribers: Vec::new() };
+        let content = Content {
+            objects: BTreeMap::new(),
+            indexes: indexes.collect(),
+            subscribers: Vec::new(),
+            newest: 0,
+        };
         Store(Arc::new(Shared { content: RwLock::new(content), synced: watch::Sender::new(false) }))
     }
 
@@ -170,9 +181,11 @@ impl<K: Object> Store<K> {
         (old, content.audience())
     }
 
-    pub(super) fn remove(&self, key: &ObjectKey) -> Audience<K> {
+    /// Removes `last`, the state of an object at its deletion.
+    pub(super) fn remove(&self, last: &K) -> Audience<K> {
         let mut content = self.0.content.write();
-        content.remove(key);
+        content.newest = content.newest.max(version_of(last));
+        content.remove(&ObjectKey::of(last));
         content.audience()
     }
 
@@ -194,6 +207,7 @@ impl<K: Object> Content<K> {
     fn insert(&mut self, object: Arc<K>) -> Option<Arc<K>> {
         let key = ObjectKey::of(&*object);
         let old = self.remove(&key);
+        self.newest = self.newest.max(version_of(&*object));
         for index in self.indexes.values_mut() {
             for value in (index.values)(&object) {
                 index.keys.entry(value).or_default().insert(key.clone());
@@ -239,6 +253,11 @@ impl<K: Object> Content<K> {
     }
 }
 
+/// Resource versions are decimal and comparable since Kubernetes 1.35; an unreadable one counts as oldest.
+fn version_of<K: Resource>(object: &K) -> u64 {
+    object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
 impl<K> Index<K> {
     fn remove(&mut self, key: &ObjectKey, object: &K) {
         for value in (self.values)(object) {
@@ -281,7 +300,8 @@ mod tests {
         store.insert(Arc::new(pod("a", "1", 3, "n2")));
         assert_eq!(names(store.by_index("node", "n1")), ["b"]);
         assert_eq!(names(store.by_index("node", "n2")), ["a"]);
-        store.remove(&ObjectKey::new("default", "a"));
+        store.remove(&pod("a", "1", 4, "n2"));
+        assert_eq!(store.newest(), 4);
         assert!(store.by_index("node", "n2").is_empty());
         assert_eq!(names(store.in_namespace("default")), ["b"]);
         assert!(store.in_namespace("defaul").is_empty());
