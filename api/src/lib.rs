@@ -1,1 +1,22 @@
-//! The language: kinds, names, quantities, selectors, patches. Values only.
+//! The language of the cluster: kinds, names, quantities, selectors, schemas, patches. Values only.
+//!
+//! Everything here is a function over values: no async, no clock, no randomness, no sockets. Time and
+//! random numbers come in as arguments. Inside the API server an object is a [`serde_json::Value`]
+//! (whose sorted maps are its canonical form); clients use the typed structs of [`k8s`].
+
+pub use k8s_openapi as k8s;
+
+pub mod defaults;
+pub mod hash;
+pub mod jsonpath;
+pub mod name;
+pub mod object;
+pub mod patch;
+pub mod pod;
+pub mod quantity;
+pub mod schema;
+pub mod selector;
+pub mod status;
+pub mod time;
+pub mod validation;
+pub mod yaml;

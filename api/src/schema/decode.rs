@@ -1,0 +1,234 @@
+//! From raw JSON to an object of its kind: types are checked, unknown fields dropped or refused, nulls
+//! dropped, scalars made canonical, and fields that are always present filled with their zero.
+//!
+//! The result is what Go's decoding into a struct and encoding again would give, with the same messages.
+
+use serde_json::{Map, Value};
+
+use super::scalar::{self, Refused};
+use super::{FieldValidation, Link, Object, Parsed, Schema, Shape};
+use crate::status::Status;
+
+/// A decoded object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    /// The object, with known fields only.
+    pub object: Value,
+    /// What was dropped, for `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
+/// Why a body is no object of the kind.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// A field has a value of the wrong type.
+    #[error("{0}")]
+    Type(String),
+    /// Strict validation found unknown or duplicate fields.
+    #[error("strict decoding error: {}", .0.join(", "))]
+    Strict(Vec<String>),
+}
+
+impl DecodeError {
+    /// The answer to the client that sent an object of this kind.
+    pub fn to_status(&self, kind: &str, version: &str) -> Status {
+        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {self}"))
+    }
+}
+
+/// Decodes a value as an object of the schema. Errors: [`DecodeError`].
+pub fn decode(
+    schema: &Schema,
+    raw: impl Into<Parsed>,
+    validation: FieldValidation,
+) -> Result<Decoded, DecodeError> {
+    let Parsed { value, duplicates } = raw.into();
+    let mut decoder = Decoder::default();
+    let object = decoder.value(schema, value)?;
+    if validation == FieldValidation::Ignore {
+        return Ok(Decoded { object, warnings: Vec::new() });
+    }
+    let mut problems = decoder.unknown;
+    let strict = validation == FieldValidation::Strict;
+    problems.splice(..0, duplicate_problems(&duplicates, strict));
+    match problems.is_empty() || !strict {
+        true => Ok(Decoded { object, warnings: problems }),
+        false => Err(DecodeError::Strict(problems)),
+    }
+}
+
+/// JSON duplicates are fields, YAML duplicates are lines; upstream joins the latter into one error.
+fn duplicate_problems(duplicates: &[super::Duplicate], join_lines: bool) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut lines = Vec::new();
+    for duplicate in duplicates {
+        match duplicate.line {
+            Some(line) => lines.push(format!("line {line}: key {:?} already set in map", duplicate.key)),
+            None => problems.push(format!("duplicate field {:?}", duplicate.path)),
+        }
+    }
+    if join_lines && !lines.is_empty() {
+        problems.push(format!("yaml: unmarshal errors:\n  {}", lines.join("\n  ")));
+    } else {
+        problems.extend(lines);
+    }
+    problems
+}
+
+/// One step from the root to the value at hand.
+enum Step {
+    /// A field of a struct.
+    Field(String),
+    /// A key of a map.
+    Key(String),
+    /// An item of a list.
+    Index(usize),
+}
+
+#[derive(Default)]
+struct Decoder {
+    path: Vec<Step>,
+    /// Name of the struct around the value at hand.
+    structs: Vec<String>,
+    unknown: Vec<String>,
+}
+
+impl Decoder {
+    fn value(&mut self, schema: &Schema, raw: Value) -> Result<Value, DecodeError> {
+        match (&schema.shape, raw) {
+            (Shape::Any, raw) => Ok(raw),
+            (Shape::Object(object), Value::Object(map)) => {
+                self.structs.push(struct_name(&schema.go_type).to_string());
+                let result = self.object(object, map);
+                self.structs.pop();
+                result
+            }
+            (Shape::Map(values), Value::Object(map)) => self.map(values, map),
+            (Shape::List(list), Value::Array(items)) => self.list(&list.items, items),
+            (shape, raw) => self.scalar(shape, &schema.go_type, raw),
+        }
+    }
+
+    fn object(&mut self, object: &Object, raw: Map<String, Value>) -> Result<Value, DecodeError> {
+        let mut result = Map::new();
+        for (name, value) in raw {
+            match object.fields.get(&name) {
+                Some(_) if value.is_null() => {}
+                Some(field) => {
+                    self.path.push(Step::Field(name));
+                    let value = self.value(field.schema.get(), value)?;
+                    if let Some(Step::Field(name)) = self.path.pop() {
+                        result.insert(name, value);
+                    }
+                }
+                None if object.preserve_unknown => drop(result.insert(name, value)),
+                None => self.note_unknown(name),
+            }
+        }
+        fill_required(object, &mut result);
+        Ok(Value::Object(result))
+    }
+
+    fn map(&mut self, values: &Link, raw: Map<String, Value>) -> Result<Value, DecodeError> {
+        let mut result = Map::new();
+        for (key, value) in raw {
+            self.path.push(Step::Key(key.clone()));
+            result.insert(key, self.item(values, value)?);
+            self.path.pop();
+        }
+        Ok(Value::Object(result))
+    }
+
+    fn list(&mut self, items: &Link, raw: Vec<Value>) -> Result<Value, DecodeError> {
+        let mut result = Vec::with_capacity(raw.len());
+        for (index, value) in raw.into_iter().enumerate() {
+            self.path.push(Step::Index(index));
+            result.push(self.item(items, value)?);
+            self.path.pop();
+        }
+        Ok(Value::Array(result))
+    }
+
+    /// An item of a list or map can't be dropped, so a null becomes the zero of the type.
+    fn item(&mut self, schema: &Link, raw: Value) -> Result<Value, DecodeError> {
+        let schema = schema.get();
+        match (raw, scalar::zero(&schema.shape)) {
+            (Value::Null, Some(zero)) => Ok(zero),
+            (Value::Null, None) if matches!(schema.shape, Shape::Object(_) | Shape::Map(_)) => {
+                self.value(schema, Value::Object(Map::new()))
+            }
+            (raw, _) => self.value(schema, raw),
+        }
+    }
+
+    fn scalar(&mut self, shape: &Shape, go_type: &str, raw: Value) -> Result<Value, DecodeError> {
+        let found = json_type(shape, &raw);
+        scalar::canonical(shape, raw).map_err(|refused| match refused {
+            Refused::Type => DecodeError::Type(self.type_error(&found, go_type)),
+            Refused::Text(why) => DecodeError::Type(format!("{}: {why}", self.full_path())),
+        })
+    }
+
+    fn type_error(&self, found: &str, go_type: &str) -> String {
+        let fields = self.path.iter().filter_map(|step| match step {
+            Step::Field(name) => Some(name.as_str()),
+            _ => None,
+        });
+        let fields: Vec<&str> = fields.collect();
+        match self.structs.last() {
+            Some(structure) if !fields.is_empty() => {
+                let path = fields.join(".");
+                format!(
+                    "json: cannot unmarshal {found} into Go struct field {structure}.{path} of type {go_type}"
+                )
+            }
+            _ => format!("json: cannot unmarshal {found} into Go value of type {go_type}"),
+        }
+    }
+
+    fn note_unknown(&mut self, name: String) {
+        self.path.push(Step::Field(name));
+        self.unknown.push(format!("unknown field {:?}", self.full_path()));
+        self.path.pop();
+    }
+
+    fn full_path(&self) -> String {
+        let mut path = String::new();
+        for step in &self.path {
+            match step {
+                Step::Field(name) | Step::Key(name) if path.is_empty() => path.push_str(name),
+                Step::Field(name) | Step::Key(name) => path.extend([".", name]),
+                Step::Index(index) => path.push_str(&format!("[{index}]")),
+            }
+        }
+        path
+    }
+}
+
+fn fill_required(object: &Object, result: &mut Map<String, Value>) {
+    for name in object.zeroed.iter().filter(|name| !result.contains_key(*name)).collect::<Vec<_>>() {
+        if let Some(zero) = object.fields.get(name).and_then(|field| scalar::zero(&field.schema.get().shape))
+        {
+            result.insert(name.clone(), zero);
+        }
+    }
+}
+
+/// The word for a JSON value in Go's messages; a number that doesn't fit is shown.
+fn json_type(shape: &Shape, raw: &Value) -> String {
+    match raw {
+        Value::Null => "null".into(),
+        Value::Bool(_) => "bool".into(),
+        Value::String(_) => "string".into(),
+        Value::Array(_) => "array".into(),
+        Value::Object(_) => "object".into(),
+        Value::Number(number) if matches!(shape, Shape::Integer(_) | Shape::IntOrString) => {
+            format!("number {number}")
+        }
+        Value::Number(_) => "number".into(),
+    }
+}
+
+fn struct_name(go_type: &str) -> &str {
+    go_type.rsplit('.').next().unwrap_or(go_type)
+}
