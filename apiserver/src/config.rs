@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::Identity;
+use crate::auth::TokenTable;
 use crate::pki::Pki;
 
 /// What an API server is told at its start.
@@ -17,8 +17,8 @@ pub struct Config {
     pub event_ttl: Duration,
     /// The cluster's certificate authority.
     pub pki: Arc<Pki>,
-    /// Bearer tokens that are known without a lookup, and whose they are.
-    pub static_tokens: Vec<(String, Identity)>,
+    /// Bearer tokens that are known without a lookup, as digests, and whose they are.
+    pub static_tokens: TokenTable,
     /// Where this server is reached; the Endpoints of Service `default/kubernetes` name it.
     pub advertise: Option<std::net::SocketAddr>,
 }
@@ -31,7 +31,7 @@ impl Config {
             default_toleration_seconds: 300,
             event_ttl: Duration::from_secs(3600),
             pki,
-            static_tokens: Vec::new(),
+            static_tokens: TokenTable::default(),
             advertise: None,
         }
     }

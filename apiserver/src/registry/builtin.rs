@@ -169,7 +169,7 @@ impl Row {
             verbs: Verbs::ALL,
             subresources: Vec::new(),
             selectable_fields: Vec::new(),
-            columns: Vec::new(),
+            columns: crate::table::columns(group, kind),
             definition: format!("{package}.{kind}"),
             stored_as: None,
             strategy: Arc::new(Ordinary(Traits::ORDINARY)),

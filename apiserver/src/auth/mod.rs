@@ -1,0 +1,26 @@
+//! Who asks, and may they: authentication and authorization.
+//!
+//! Every request gets an [`Identity`] ([`Authenticator`]) and every act is judged once ([`Authorizer`]),
+//! from the same [`crate::request::RequestInfo`] that dispatch uses. Nothing is allowed that no rule
+//! allows. Credentials are never kept or logged: of a token only its SHA-256 exists here.
+
+mod attributes;
+mod authenticate;
+mod authorizer;
+mod escalation;
+mod identity;
+mod node;
+mod rbac;
+pub mod reviews;
+mod rules;
+mod tokens;
+
+pub use attributes::Attributes;
+pub use authenticate::Authenticator;
+pub use authorizer::{Authorizer, Decision};
+pub use identity::{ANONYMOUS, AUTHENTICATED_GROUP, Identity, UNAUTHENTICATED_GROUP};
+pub use rbac::RbacView;
+pub use tokens::{TokenError, TokenTable};
+
+#[cfg(test)]
+mod matrix;

@@ -1,0 +1,73 @@
+//! What a node may do: the node authorizer, without upstream's graph of which pod needs which Secret.
+//!
+//! A node reads what pods need and writes only itself, its lease, its pods' status and events. Which pods
+//! are its own can't be seen from a request's path; that is for admission. Secrets and ConfigMaps are read
+//! one by one, by name: a node can't list them.
+
+use super::{Attributes, Identity};
+use crate::pki::NODES_GROUP;
+
+const USER_PREFIX: &str = "system:node:";
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+
+const READ: &[&str] = &["get", "list", "watch"];
+const CREATE: &[&str] = &["create"];
+
+/// What any node may do: group, resource with subresource, verbs.
+const ANY_NODE: &[(&str, &str, &[&str])] = &[
+    ("", "nodes", READ),
+    ("", "services", READ),
+    ("", "pods", READ),
+    ("", "pods", &["create", "delete"]),
+    ("", "pods/status", &["update", "patch"]),
+    ("", "pods/eviction", CREATE),
+    ("", "nodes", CREATE),
+    ("", "events", &["create", "update", "patch"]),
+    ("events.k8s.io", "events", &["create", "update", "patch"]),
+    ("", "persistentvolumeclaims", &["get"]),
+    ("", "persistentvolumes", &["get"]),
+    ("", "serviceaccounts", &["get"]),
+    ("", "serviceaccounts/token", CREATE),
+    ("node.k8s.io", "runtimeclasses", READ),
+    ("storage.k8s.io", "csidrivers", READ),
+    ("certificates.k8s.io", "certificatesigningrequests", &["create", "get", "list", "watch"]),
+    ("authentication.k8s.io", "tokenreviews", CREATE),
+    ("authorization.k8s.io", "subjectaccessreviews", CREATE),
+];
+
+/// Whether `who` is a node and may do this as one.
+pub(super) fn allows(who: &Identity, act: &Attributes<'_>) -> bool {
+    let Some(node) = who.user.strip_prefix(USER_PREFIX).filter(|_| who.is_in(NODES_GROUP)) else {
+        return false;
+    };
+    act.is_resource && (allows_any(act) || reads_by_name(act) || writes_itself(node, act) || owns_lease(node, act))
+}
+
+fn allows_any(act: &Attributes<'_>) -> bool {
+    let resource = act.resource_path();
+    let rows = ANY_NODE.iter().filter(|(group, row, _)| *group == act.group && *row == resource);
+    rows.flat_map(|(_, _, verbs)| verbs.iter()).any(|verb| *verb == act.verb)
+}
+
+fn reads_by_name(act: &Attributes<'_>) -> bool {
+    let readable = act.group.is_empty() && matches!(act.resource_path().as_str(), "secrets" | "configmaps");
+    readable && READ.contains(&act.verb) && !act.name.is_empty() && !act.namespace.is_empty()
+}
+
+fn writes_itself(node: &str, act: &Attributes<'_>) -> bool {
+    let resource = act.resource_path();
+    act.group.is_empty()
+        && act.name == node
+        && match resource.as_str() {
+            "nodes" => matches!(act.verb, "update" | "patch"),
+            "nodes/status" => matches!(act.verb, "update" | "patch"),
+            _ => false,
+        }
+}
+
+/// The name isn't known yet when a lease is created; admission checks it there.
+fn owns_lease(node: &str, act: &Attributes<'_>) -> bool {
+    let ours = act.group == "coordination.k8s.io" && act.resource_path() == "leases";
+    let named = act.name == node && matches!(act.verb, "get" | "update" | "patch" | "delete");
+    ours && act.namespace == LEASE_NAMESPACE && (named || act.verb == "create")
+}

@@ -1,0 +1,75 @@
+//! Objects that every cluster has: namespaces, and the roles and bindings that make RBAC usable.
+//!
+//! They are data (`namespaces.yaml`, `cluster_roles.yaml`, `cluster_role_bindings.yaml`). The server creates
+//! those that are missing at each start and never overwrites one: what an administrator changed stays.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+const DOCUMENTS: [(&str, &str); 3] = [
+    ("namespaces.yaml", include_str!("namespaces.yaml")),
+    ("cluster_roles.yaml", include_str!("cluster_roles.yaml")),
+    ("cluster_role_bindings.yaml", include_str!("cluster_role_bindings.yaml")),
+];
+
+/// The objects, namespaces first. Complete but for what the server sets in every new object.
+pub fn objects() -> Vec<Value> {
+    DOCUMENTS.iter().flat_map(|(file, text)| documents(file, text)).map(with_label).collect()
+}
+
+fn documents(file: &str, text: &str) -> Vec<Value> {
+    let documents = serde_yaml::Deserializer::from_str(text).map(Value::deserialize);
+    documents.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("embedded {file} is valid YAML: {error}"))
+}
+
+/// Upstream marks the roles and bindings that it makes; tools leave marked ones alone.
+fn with_label(mut object: Value) -> Value {
+    if object["apiVersion"] == "rbac.authorization.k8s.io/v1" {
+        object["metadata"]["labels"]["kubernetes.io/bootstrapping"] = "rbac-defaults".into();
+    }
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_binding_binds_a_role_that_exists() {
+        let objects = objects();
+        let names_of = |kind: &str| -> Vec<String> {
+            let ours = objects.iter().filter(|object| object["kind"] == kind);
+            ours.map(|object| object["metadata"]["name"].as_str().expect("name").to_owned()).collect()
+        };
+        let roles = names_of("ClusterRole");
+        for binding in objects.iter().filter(|object| object["kind"] == "ClusterRoleBinding") {
+            let role = binding["roleRef"]["name"].as_str().expect("role").to_owned();
+            assert!(roles.contains(&role), "{} binds {role}", binding["metadata"]["name"]);
+        }
+        assert_eq!(names_of("Namespace"), ["default", "kube-node-lease", "kube-public", "kube-system"]);
+    }
+
+    #[test]
+    fn objects_are_typed_and_named_once() {
+        let mut keys: Vec<String> = objects()
+            .iter()
+            .map(|object| format!("{} {} {}", object["apiVersion"], object["kind"], object["metadata"]["name"]))
+            .collect();
+        assert!(keys.iter().all(|key| !key.contains("null")), "{keys:?}");
+        let count = keys.len();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), count);
+    }
+
+    #[test]
+    fn rules_name_verbs_and_something_to_do_them_on() {
+        for role in objects().iter().filter(|object| object["kind"] == "ClusterRole") {
+            for rule in role["rules"].as_array().expect("rules") {
+                let has = |field: &str| rule[field].as_array().is_some_and(|list| !list.is_empty());
+                let on_something = has("nonResourceURLs") || (has("apiGroups") && has("resources"));
+                assert!(has("verbs") && on_something, "{}: {rule}", role["metadata"]["name"]);
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The cluster's certificates: two authorities made at the first start and everything signed by them.
+//!
+//! Owns the files `ca.crt`, `ca.key`, `peer-ca.crt` and `peer-ca.key` of one directory. What always holds:
+//! a key file is readable by its owner only and is complete before its certificate exists, so a crash
+//! while they are made leaves nothing that a later start could mistake for an authority. Store members
+//! trust only the peer authority: no client or node certificate of the cluster opens a Raft connection.
+//! It doesn't know who may do what; a certificate only says who somebody is.
+
+mod files;
+mod issue;
+mod tls;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{Issuer, KeyPair};
+use rustls_pki_types::CertificateDer;
+
+/// The name that members present and expect on Raft connections.
+pub const PEER_SERVER_NAME: &str = "amoeba-peer";
+/// The user that the API server is to kubelets.
+pub const KUBELET_CLIENT_USER: &str = "kube-apiserver-kubelet-client";
+/// The group whose members may do everything.
+pub const MASTERS_GROUP: &str = "system:masters";
+/// The group of all nodes.
+pub const NODES_GROUP: &str = "system:nodes";
+
+/// The authorities of one cluster, able to sign. Shared behind an `Arc`.
+pub struct Pki {
+    cluster: Authority,
+    peers: Authority,
+}
+
+/// A certificate with its private key, both PEM. `Debug` doesn't show the key.
+#[derive(Clone)]
+pub struct Issued {
+    /// The certificate.
+    pub certificate_pem: String,
+    /// The private key, PKCS #8.
+    pub key_pem: String,
+}
+
+/// What a certificate may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Usage {
+    Client,
+    Server,
+    /// Both ends of a Raft connection, and a kubelet, which is a server and a client of the API server.
+    Both,
+}
+
+/// One certificate authority: its certificate, and the key to sign with.
+struct Authority {
+    certificate_pem: String,
+    certificate: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// Why certificates can't be loaded, made or used.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A file or directory can't be read or written.
+    #[error("{action} {}", path.display())]
+    Io {
+        /// What was attempted, as a verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file exists but isn't what it should be.
+    #[error(
+        "{} is damaged: {problem}; restore it from a backup, or remove {} to make a new authority \
+         (every certificate and kubeconfig issued so far stops working)",
+        path.display(),
+        path.parent().unwrap_or(Path::new(".")).display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The certificate is there, but not its key.
+    #[error(
+        "{} exists, but its key {} is missing; restore the key from a backup, or remove {} to make a new \
+         authority (every certificate and kubeconfig issued so far stops working)",
+        certificate.display(),
+        key.display(),
+        key.parent().unwrap_or(Path::new(".")).display()
+    )]
+    KeyMissing {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// A certificate holds at most two groups here.
+    #[error("certificate for {user:?}: {count} groups, but at most {} are supported", issue::MAX_GROUPS)]
+    TooManyGroups {
+        /// The certificate's user.
+        user: String,
+        /// How many groups were asked for.
+        count: usize,
+    },
+    /// A certificate can't be made.
+    #[error("sign a certificate for {subject:?}")]
+    Sign {
+        /// The certificate's common name.
+        subject: String,
+        /// Why.
+        #[source]
+        source: rcgen::Error,
+    },
+    /// A certificate or key given by a user isn't valid PEM.
+    #[error("read the {what} of a TLS configuration")]
+    Pem {
+        /// `certificate` or `private key`.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: rustls_pki_types::pem::Error,
+    },
+    /// The TLS library refuses a certificate, a key or an authority.
+    #[error("configure TLS")]
+    Tls(#[source] rustls::Error),
+    /// The TLS library refuses to verify client certificates with the authority.
+    #[error("verify client certificates")]
+    Verifier(#[source] rustls::server::VerifierBuilderError),
+}
+
+impl Pki {
+    /// Loads the authorities from `dir`, or makes them if `dir` has none.
+    ///
+    /// # Errors
+    /// A damaged or incomplete authority is never replaced: the error names the file and the remedy.
+    pub fn load_or_create(dir: &Path) -> Result<Self, PkiError> {
+        files::ensure_private_dir(dir)?;
+        Ok(Self {
+            cluster: Authority::load_or_create(dir, "ca", "amoeba-ca")?,
+            peers: Authority::load_or_create(dir, "peer-ca", "amoeba-peer-ca")?,
+        })
+    }
+
+    /// The certificate that clients verify the API server with, PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.cluster.certificate_pem
+    }
+
+    /// A certificate that authenticates `user` in `groups` to the API server.
+    pub fn issue_client(&self, user: &str, groups: &[&str]) -> Result<Issued, PkiError> {
+        self.cluster.issue(&issue::Subject { user, groups, names: &[], addresses: &[] }, Usage::Client)
+    }
+
+    /// A serving certificate for the given DNS names and addresses.
+    pub fn issue_server(&self, names: &[String], addresses: &[IpAddr]) -> Result<Issued, PkiError> {
+        let user = names.first().map_or("kube-apiserver", String::as_str);
+        self.cluster.issue(&issue::Subject { user, groups: &[], names, addresses }, Usage::Server)
+    }
+
+    /// A node's certificate: the node's client certificate and its kubelet's serving certificate in one.
+    /// The API server verifies the kubelet by the node's name, so a node can't pose as another one even
+    /// where all share an address.
+    pub fn issue_node(&self, node: &str, addresses: &[IpAddr]) -> Result<Issued, PkiError> {
+        let user = format!("system:node:{node}");
+        let names = [node.to_owned()];
+        let subject = issue::Subject { user: &user, groups: &[NODES_GROUP], names: &names, addresses };
+        self.cluster.issue(&subject, Usage::Both)
+    }
+
+    /// A store member's certificate for both ends of a Raft connection; `member` is for humans.
+    pub fn issue_peer(&self, member: &str) -> Result<Issued, PkiError> {
+        let names = [PEER_SERVER_NAME.to_owned()];
+        let subject = issue::Subject { user: member, groups: &[], names: &names, addresses: &[] };
+        self.peers.issue(&subject, Usage::Both)
+    }
+
+    /// How the API server serves: client certificates of our authority are verified, none is asked for.
+    pub fn server_tls_config(&self, serving: &Issued) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+        let verifier = tls::optional_clients_of(&self.cluster.certificate)?;
+        tls::server_config(serving, verifier, &[b"h2", b"http/1.1"])
+    }
+
+    /// How a member serves Raft: only certificates of the peer authority get in.
+    pub fn peer_server_tls(&self, peer: &Issued) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+        let verifier = tls::only_clients_of(&self.peers.certificate)?;
+        tls::server_config(peer, verifier, &[])
+    }
+
+    /// How a member calls another; the server name to expect is [`PEER_SERVER_NAME`].
+    pub fn peer_client_tls(&self, peer: &Issued) -> Result<Arc<rustls::ClientConfig>, PkiError> {
+        tls::client_config(&self.peers.certificate, peer, &[])
+    }
+
+    /// How the API server calls kubelets: as [`KUBELET_CLIENT_USER`], verifying the node's certificate.
+    pub fn kubelet_client_tls(&self) -> Result<Arc<rustls::ClientConfig>, PkiError> {
+        let issued = self.issue_client(KUBELET_CLIENT_USER, &[MASTERS_GROUP])?;
+        tls::client_config(&self.cluster.certificate, &issued, &[b"http/1.1"])
+    }
+}
+
+impl Authority {
+    fn load_or_create(dir: &Path, stem: &str, common_name: &str) -> Result<Self, PkiError> {
+        let paths = files::Paths::new(dir, stem);
+        if paths.certificate.exists() { Self::load(&paths) } else { Self::create(&paths, common_name) }
+    }
+
+    /// Makes an authority. The key is on disk before the certificate: a certificate file always has its key.
+    fn create(paths: &files::Paths, common_name: &str) -> Result<Self, PkiError> {
+        let (issued, issuer) = issue::self_signed(common_name)?;
+        files::write_private(&paths.key, issued.key_pem.as_bytes())?;
+        files::write_public(&paths.certificate, issued.certificate_pem.as_bytes())?;
+        let certificate = tls::parse_certificate(&issued.certificate_pem)?;
+        Ok(Self { certificate_pem: issued.certificate_pem, certificate, issuer })
+    }
+
+    fn load(paths: &files::Paths) -> Result<Self, PkiError> {
+        let certificate_pem = files::read(&paths.certificate)?;
+        if !paths.key.exists() {
+            let (certificate, key) = (paths.certificate.clone(), paths.key.clone());
+            return Err(PkiError::KeyMissing { certificate, key });
+        }
+        let key_pem = files::read(&paths.key)?;
+        let certificate = tls::parse_certificate(&certificate_pem)
+            .map_err(|_| damaged(&paths.certificate, "it holds no PEM certificate"))?;
+        let key = KeyPair::from_pem(&key_pem).map_err(|_| damaged(&paths.key, "it holds no PEM private key"))?;
+        issue::check_authority(&certificate, &key).map_err(|problem| damaged(&paths.certificate, &problem))?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)
+            .map_err(|_| damaged(&paths.certificate, "it isn't a certificate authority"))?;
+        Ok(Self { certificate_pem, certificate, issuer })
+    }
+
+    fn issue(&self, subject: &issue::Subject<'_>, usage: Usage) -> Result<Issued, PkiError> {
+        issue::sign(&self.issuer, subject, usage)
+    }
+}
+
+fn damaged(path: &Path, problem: &str) -> PkiError {
+    PkiError::Damaged { path: path.to_owned(), problem: problem.to_owned() }
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued").field("certificate_pem", &self.certificate_pem).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Pki {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pki").field("ca_pem", &self.cluster.certificate_pem).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

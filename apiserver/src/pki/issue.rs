@@ -1,0 +1,117 @@
+//! Making certificates: subjects, lifetimes and usages. No files and no sockets.
+
+use std::net::IpAddr;
+
+use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+};
+use rustls_pki_types::CertificateDer;
+
+use super::{Issued, PkiError, Usage};
+
+/// `rcgen` keeps one value per attribute type; the organization's OID can be spelled in two ways.
+pub(super) const MAX_GROUPS: usize = 2;
+const ORGANIZATION_OID: &[u64] = &[2, 5, 4, 10];
+const AUTHORITY_YEARS: i64 = 10;
+const LEAF_YEARS: i64 = 1;
+
+/// Who a certificate speaks for.
+pub(super) struct Subject<'a> {
+    /// Common name; the user, to the API server.
+    pub(super) user: &'a str,
+    /// Organizations; the groups, to the API server.
+    pub(super) groups: &'a [&'a str],
+    pub(super) names: &'a [String],
+    pub(super) addresses: &'a [IpAddr],
+}
+
+/// A new authority that signs itself.
+pub(super) fn self_signed(common_name: &str) -> Result<(Issued, Issuer<'static, KeyPair>), PkiError> {
+    let fail = |source| PkiError::Sign { subject: common_name.to_owned(), source };
+    let key = KeyPair::generate().map_err(fail)?;
+    let mut params = valid_for(AUTHORITY_YEARS);
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    let certificate = params.self_signed(&key).map_err(fail)?;
+    let issued = Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() };
+    Ok((issued, Issuer::new(params, key)))
+}
+
+/// A certificate with a new key, signed by `issuer`.
+pub(super) fn sign(
+    issuer: &Issuer<'static, KeyPair>,
+    subject: &Subject<'_>,
+    usage: Usage,
+) -> Result<Issued, PkiError> {
+    let fail = |source| PkiError::Sign { subject: subject.user.to_owned(), source };
+    let mut params = valid_for(LEAF_YEARS);
+    params.distinguished_name = distinguished_name(subject)?;
+    params.subject_alt_names = alternative_names(subject).map_err(fail)?;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = extended_usages(usage);
+    let key = KeyPair::generate().map_err(fail)?;
+    let certificate = params.signed_by(&key, issuer).map_err(fail)?;
+    Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+}
+
+/// Whether `certificate` is an authority, still valid, and belongs to `key`.
+pub(super) fn check_authority(certificate: &CertificateDer<'_>, key: &KeyPair) -> Result<(), String> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+        .map_err(|_| "it holds no X.509 certificate".to_owned())?;
+    if !parsed.is_ca() {
+        return Err("it isn't a certificate authority".to_owned());
+    }
+    if !parsed.validity().is_valid() {
+        return Err(format!("it is valid only until {}", parsed.validity().not_after));
+    }
+    if parsed.public_key().subject_public_key.data.as_ref() != key.der_bytes() {
+        return Err("it doesn't belong to the key beside it".to_owned());
+    }
+    Ok(())
+}
+
+/// From yesterday, so that a peer whose clock is behind accepts it, for `years`.
+fn valid_for(years: i64) -> CertificateParams {
+    let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
+    let (from, until) = (today.saturating_sub(1.day()), today.saturating_add(years.years()));
+    let mut params = CertificateParams::default();
+    params.not_before =
+        rcgen::date_time_ymd(from.year().into(), from.month().unsigned_abs(), from.day().unsigned_abs());
+    params.not_after =
+        rcgen::date_time_ymd(until.year().into(), until.month().unsigned_abs(), until.day().unsigned_abs());
+    params
+}
+
+fn distinguished_name(subject: &Subject<'_>) -> Result<DistinguishedName, PkiError> {
+    if subject.groups.len() > MAX_GROUPS {
+        return Err(PkiError::TooManyGroups { user: subject.user.to_owned(), count: subject.groups.len() });
+    }
+    let mut name = DistinguishedName::new();
+    let spellings = [DnType::OrganizationName, DnType::CustomDnType(ORGANIZATION_OID.to_vec())];
+    for (spelling, group) in spellings.into_iter().zip(subject.groups) {
+        name.push(spelling, *group);
+    }
+    name.push(DnType::CommonName, subject.user);
+    Ok(name)
+}
+
+fn alternative_names(subject: &Subject<'_>) -> Result<Vec<SanType>, rcgen::Error> {
+    let names = subject.names.iter().map(|name| Ok(SanType::DnsName(name.as_str().try_into()?)));
+    let addresses = subject.addresses.iter().map(|address| Ok(SanType::IpAddress(*address)));
+    names.chain(addresses).collect()
+}
+
+fn extended_usages(usage: Usage) -> Vec<ExtendedKeyUsagePurpose> {
+    match usage {
+        Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+        Usage::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+    }
+}

@@ -1,0 +1,88 @@
+//! rustls configurations for each of the cluster's connections.
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::{Issued, PkiError};
+
+pub(super) fn parse_certificate(pem: &str) -> Result<CertificateDer<'static>, PkiError> {
+    CertificateDer::from_pem_slice(pem.as_bytes())
+        .map_err(|source| PkiError::Pem { what: "certificate", source })
+}
+
+/// Anonymous clients get in; whoever shows a certificate must show one of `authority`.
+pub(super) fn optional_clients_of(
+    authority: &CertificateDer<'static>,
+) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authority)?), provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(PkiError::Verifier)
+}
+
+/// Nobody gets in without a certificate of `authority`.
+pub(super) fn only_clients_of(
+    authority: &CertificateDer<'static>,
+) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authority)?), provider())
+        .build()
+        .map_err(PkiError::Verifier)
+}
+
+pub(super) fn server_config(
+    serving: &Issued,
+    verifier: Arc<dyn ClientCertVerifier>,
+    protocols: &[&[u8]],
+) -> Result<Arc<ServerConfig>, PkiError> {
+    let (chain, key) = parse(serving)?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(PkiError::Tls)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(PkiError::Tls)?;
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+pub(super) fn client_config(
+    authority: &CertificateDer<'static>,
+    identity: &Issued,
+    protocols: &[&[u8]],
+) -> Result<Arc<ClientConfig>, PkiError> {
+    let (chain, key) = parse(identity)?;
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(PkiError::Tls)?
+        .with_root_certificates(roots(authority)?)
+        .with_client_auth_cert(chain, key)
+        .map_err(PkiError::Tls)?;
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+fn roots(authority: &CertificateDer<'static>) -> Result<RootCertStore, PkiError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.clone()).map_err(PkiError::Tls)?;
+    Ok(roots)
+}
+
+fn parse(issued: &Issued) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
+    let chain = CertificateDer::pem_slice_iter(issued.certificate_pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| PkiError::Pem { what: "certificate", source })?;
+    let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes())
+        .map_err(|source| PkiError::Pem { what: "private key", source })?;
+    Ok((chain, key))
+}
+
+/// Named, not taken from a process-wide default: a library in the same process can't change it.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}

@@ -1,0 +1,170 @@
+//! The parts that columns are made of.
+
+use api::selector::LabelSelector;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{Cell, Column};
+
+/// How kubectl shows that there is nothing.
+pub(super) const NONE: &str = "<none>";
+/// How kubectl shows what isn't known.
+pub(super) const UNKNOWN: &str = "<unknown>";
+const CREATION: &str = "/metadata/creationTimestamp";
+
+/// A column as a constant.
+pub(super) struct Spec {
+    name: &'static str,
+    kind: &'static str,
+    format: &'static str,
+    description: &'static str,
+    priority: i32,
+    source: Source,
+}
+
+/// A [`Cell`] as a constant.
+pub(super) enum Source {
+    Pointer(&'static str),
+    Age(&'static str),
+    Computed(fn(&Value, Timestamp) -> Value),
+}
+
+pub(super) const NAME: Spec = Spec {
+    name: "Name",
+    kind: "string",
+    format: "name",
+    description: "Unique within its namespace for objects of this kind.",
+    priority: 0,
+    source: Source::Pointer("/metadata/name"),
+};
+pub(super) const AGE: Spec = age("Age", "Time since the object was created.", CREATION);
+pub(super) const CREATED_AT: Spec = Spec {
+    name: "Created At",
+    kind: "date",
+    format: "",
+    description: "When the object was created.",
+    priority: 0,
+    source: Source::Pointer(CREATION),
+};
+pub(super) const DEFAULT: &[Spec] = &[NAME, CREATED_AT];
+
+/// A text column that is always shown.
+pub(super) const fn text(
+    name: &'static str,
+    description: &'static str,
+    compute: fn(&Value, Timestamp) -> Value,
+) -> Spec {
+    Spec { name, kind: "string", format: "", description, priority: 0, source: Source::Computed(compute) }
+}
+
+/// A column of whole numbers that is always shown.
+pub(super) const fn number(
+    name: &'static str,
+    description: &'static str,
+    compute: fn(&Value, Timestamp) -> Value,
+) -> Spec {
+    Spec { name, kind: "integer", format: "", description, priority: 0, source: Source::Computed(compute) }
+}
+
+/// A text column that shows a field as it is.
+pub(super) const fn field(name: &'static str, description: &'static str, pointer: &'static str) -> Spec {
+    Spec { name, kind: "string", format: "", description, priority: 0, source: Source::Pointer(pointer) }
+}
+
+/// A column that shows how long ago something was.
+pub(super) const fn age(name: &'static str, description: &'static str, pointer: &'static str) -> Spec {
+    Spec { name, kind: "string", format: "", description, priority: 0, source: Source::Age(pointer) }
+}
+
+impl Spec {
+    /// The same column, shown by `-o wide` only.
+    pub(super) const fn wide(self) -> Self {
+        Self {
+            name: self.name,
+            kind: self.kind,
+            format: self.format,
+            description: self.description,
+            priority: 1,
+            source: self.source,
+        }
+    }
+
+    pub(super) fn column(&self) -> Column {
+        Column {
+            name: self.name.to_owned(),
+            kind: self.kind.to_owned(),
+            format: self.format.to_owned(),
+            description: self.description.to_owned(),
+            priority: self.priority,
+            cell: self.source.cell(),
+        }
+    }
+}
+
+impl Source {
+    fn cell(&self) -> Cell {
+        match self {
+            Self::Pointer(pointer) => Cell::Pointer((*pointer).to_owned()),
+            Self::Age(pointer) => Cell::Age((*pointer).to_owned()),
+            Self::Computed(compute) => Cell::Computed(*compute),
+        }
+    }
+}
+
+/// How long ago a time was, in kubectl's short form.
+pub fn age_cell(time: Option<&Value>, now: Timestamp) -> Value {
+    match api::time::from_value(time) {
+        Some(since) => json!(api::time::age(since, now)),
+        None => json!(UNKNOWN),
+    }
+}
+
+/// The items of a list; none if there is no list.
+pub(super) fn items<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
+    object.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// A whole number; 0 if there is none.
+pub(super) fn int(object: &Value, pointer: &str) -> i64 {
+    object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
+}
+
+/// A text; empty if there is none.
+pub(super) fn str_at<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The text, or `instead` if it is empty.
+pub(super) fn or(text: impl Into<String>, instead: &str) -> Value {
+    let text = text.into();
+    json!(if text.is_empty() { instead.to_owned() } else { text })
+}
+
+/// Number of entries in a map.
+pub(super) fn entries(object: &Value, pointer: &str) -> usize {
+    object.pointer(pointer).and_then(Value::as_object).map_or(0, serde_json::Map::len)
+}
+
+/// The names of a pod template's containers.
+pub(super) fn container_names(object: &Value, _now: Timestamp) -> Value {
+    json!(join_of(items(object, "/spec/template/spec/containers"), "/name"))
+}
+
+/// The images of a pod template's containers.
+pub(super) fn container_images(object: &Value, _now: Timestamp) -> Value {
+    json!(join_of(items(object, "/spec/template/spec/containers"), "/image"))
+}
+
+/// `spec.selector` as a label selector's text.
+pub(super) fn selector(object: &Value, _now: Timestamp) -> Value {
+    let text = match object.pointer("/spec/selector").map(LabelSelector::from_value) {
+        None => String::new(),
+        Some(Ok(selector)) => selector.to_string(),
+        Some(Err(_)) => "<error>".to_owned(),
+    };
+    or(text, NONE)
+}
+
+pub(super) fn join_of(list: &[Value], pointer: &str) -> String {
+    list.iter().map(|item| str_at(item, pointer)).collect::<Vec<_>>().join(",")
+}
