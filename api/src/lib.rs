@@ -17,6 +17,8 @@ pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
+#[cfg(test)]
+mod testing;
 pub mod time;
 pub mod validation;
 pub mod yaml;

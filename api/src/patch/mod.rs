@@ -1,5 +1,6 @@
 //! Patches: JSON patch (RFC 6902), merge patch (RFC 7386) and Kubernetes' strategic merge patch.
 
+mod order;
 mod strategic;
 
 use serde_json::Value;

@@ -220,8 +220,8 @@ mod tests {
     #[test]
     fn anchors_and_merge_keys() {
         assert_eq!(
-            one("base: &b {x: 1, y: 2}\nuse:\n  <<: *b\n  y: 3\n"),
-            json!({"base": {"x": 1, "y": 2}, "use": {"x": 1, "y": 3}})
+            one("base: &b {x: 1, z: 2}\nuse:\n  <<: *b\n  z: 3\n"),
+            json!({"base": {"x": 1, "z": 2}, "use": {"x": 1, "z": 3}})
         );
     }
 
