@@ -1,1 +1,29 @@
 //! Where: a pod and a snapshot to a node.
+//!
+//! [`scheduler::Scheduler`] decides as a state machine over a struct-of-arrays [`snapshot::Snapshot`];
+//! [`run`] connects it to an API server. Every decision explains itself, per node and per rule
+//! ([`diagnosis`]). What always holds: a pod that waits is either about to be tried, in back-off, or fits
+//! nowhere at present; nothing polls. Only [`driver`] and [`writes`] await; the rest is values.
+
+#![warn(missing_docs)]
+
+mod changes;
+pub mod decision;
+pub mod diagnosis;
+mod driver;
+mod memo;
+pub mod name;
+pub mod node;
+pub mod plugins;
+pub mod pod;
+mod queue;
+pub mod resources;
+pub mod scheduler;
+pub mod selector;
+pub mod snapshot;
+pub mod spread;
+pub mod taint;
+mod writes;
+
+pub use driver::{SchedulerConfig, run};
+pub use memo::Memo;

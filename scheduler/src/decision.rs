@@ -1,0 +1,156 @@
+//! One decision: a pod and a snapshot to a node, or to the reasons why there is none.
+//!
+//! All nodes are scanned, none sampled. Equal best nodes are chosen between by a random number that the
+//! caller brings, so the same inputs always give the same answer.
+
+use crate::diagnosis::{Diagnosis, NodeExplanation, Rejection};
+use crate::memo::{Memo, Terrain};
+use crate::name::NodeName;
+use crate::plugins::node_affinity::NodeAffinity;
+use crate::plugins::node_name::NodeNameMatches;
+use crate::plugins::node_ports::NodePorts;
+use crate::plugins::node_resources_balanced_allocation::BalancedAllocation;
+use crate::plugins::node_resources_fit::NodeResourcesFit;
+use crate::plugins::node_unschedulable::NodeUnschedulable;
+use crate::plugins::pod_topology_spread::{PodTopologySpread, SoftSpread};
+use crate::plugins::taint_toleration::TaintToleration;
+use crate::plugins::{Filter, Plugin, Score};
+use crate::pod::{PodInfo, Shape};
+use crate::snapshot::{Slot, Snapshot};
+
+/// What was decided about a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// It goes to this node.
+    Place(NodeName),
+    /// No node is right.
+    Unschedulable(Diagnosis),
+}
+
+/// The rules, prepared for one pod on one snapshot.
+struct Rules<'a> {
+    snapshot: &'a Snapshot,
+    shape: &'a Shape,
+    terrain: &'a Terrain,
+    unschedulable: NodeUnschedulable<'a>,
+    name: NodeNameMatches,
+    taints: TaintToleration<'a>,
+    affinity: NodeAffinity<'a>,
+    ports: NodePorts<'a>,
+    fit: NodeResourcesFit<'a>,
+    spread: PodTopologySpread,
+}
+
+/// Decides about `pod`. `random` breaks ties.
+pub fn decide(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo, random: u64) -> Decision {
+    let terrain = memo.terrain(snapshot, &pod.shape);
+    let rules = Rules::new(snapshot, pod, &terrain);
+    let feasible: Vec<Slot> = snapshot.known().filter(|slot| rules.passes(*slot)).collect();
+    match rules.best(&feasible, random) {
+        Some(slot) => {
+            Decision::Place(snapshot.node(slot).expect("only known nodes are scanned").name.clone())
+        }
+        None => {
+            Decision::Unschedulable(Diagnosis::new(snapshot.known().map(|slot| rules.first_rejection(slot))))
+        }
+    }
+}
+
+/// Whether the node at `slot` would take `pod` as far as rules about this node alone go (all but spreading).
+pub fn would_admit(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo, slot: Slot) -> bool {
+    let terrain = memo.terrain(snapshot, &pod.shape);
+    if snapshot.node(slot).is_none() || !terrain.admits(slot) {
+        return false;
+    }
+    let fits = NodeResourcesFit::new(snapshot, &pod.shape).passes(slot);
+    fits && NodePorts::new(snapshot, &pod.shape).passes(slot)
+}
+
+/// Everything each rule says about each node, for whoever asks why.
+pub fn explain(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo) -> Vec<NodeExplanation> {
+    let terrain = memo.terrain(snapshot, &pod.shape);
+    let rules = Rules::new(snapshot, pod, &terrain);
+    let feasible: Vec<Slot> = snapshot.known().filter(|slot| rules.passes(*slot)).collect();
+    let scores = rules.scores(&feasible);
+    let explain = |slot: Slot| {
+        let place = feasible.iter().position(|one| *one == slot);
+        let scores = scores.iter().filter_map(|(plugin, all)| Some((*plugin, *all.get(place?)?)));
+        let node = snapshot.node(slot).expect("only known nodes are scanned");
+        NodeExplanation {
+            node: node.name.clone(),
+            rejections: rules.rejections(slot).collect(),
+            scores: scores.collect(),
+        }
+    };
+    let mut all: Vec<_> = snapshot.known().map(explain).collect();
+    all.sort_by(|a, b| a.node.cmp(&b.node));
+    all
+}
+
+impl<'a> Rules<'a> {
+    fn new(snapshot: &'a Snapshot, pod: &'a PodInfo, terrain: &'a Terrain) -> Self {
+        let shape = &*pod.shape;
+        Rules {
+            snapshot,
+            shape,
+            terrain,
+            unschedulable: NodeUnschedulable::new(snapshot, shape),
+            name: NodeNameMatches::new(snapshot, pod),
+            taints: TaintToleration::new(snapshot, shape),
+            affinity: NodeAffinity::new(snapshot, shape),
+            ports: NodePorts::new(snapshot, shape),
+            fit: NodeResourcesFit::new(snapshot, shape),
+            spread: PodTopologySpread::new(snapshot, shape, terrain),
+        }
+    }
+
+    fn passes(&self, slot: Slot) -> bool {
+        self.terrain.admits(slot)
+            && self.fit.passes(slot)
+            && self.name.passes(slot)
+            && self.ports.passes(slot)
+            && self.spread.passes(slot)
+    }
+
+    /// The best of the feasible nodes.
+    fn best(&self, feasible: &[Slot], random: u64) -> Option<Slot> {
+        if let [] | [_] = feasible {
+            return feasible.first().copied();
+        }
+        let mut totals = vec![0; feasible.len()];
+        for (_, scores) in self.scores(feasible) {
+            totals.iter_mut().zip(scores).for_each(|(total, score)| *total += score);
+        }
+        let best = totals.iter().max()?;
+        let ties: Vec<Slot> =
+            feasible.iter().zip(&totals).filter(|(_, total)| *total == best).map(|(slot, _)| *slot).collect();
+        let pick = usize::try_from(random % ties.len() as u64).expect("an index into a slice");
+        Some(ties[pick])
+    }
+
+    /// Weighted scores of the feasible nodes, rule by rule.
+    fn scores(&self, feasible: &[Slot]) -> Vec<(Plugin, Vec<i64>)> {
+        let balance = BalancedAllocation::new(self.snapshot, self.shape);
+        let spread = SoftSpread::new(self.snapshot, self.shape, self.terrain);
+        let all: [&dyn Score; 5] = [&self.taints, &self.affinity, &self.fit, &balance, &spread];
+        let weighted = |rule: &dyn Score| {
+            let scores = rule.scores(feasible).into_iter().map(|score| score * rule.weight());
+            (rule.plugin(), scores.collect())
+        };
+        all.into_iter().map(weighted).collect()
+    }
+
+    /// The rules in the order in which a node is asked; the first to refuse is the one that is blamed.
+    fn filters(&self) -> [&dyn Filter; 7] {
+        [&self.unschedulable, &self.name, &self.taints, &self.affinity, &self.ports, &self.fit, &self.spread]
+    }
+
+    fn rejections(&self, slot: Slot) -> impl Iterator<Item = Rejection> {
+        let ask = move |rule: &dyn Filter| Rejection { plugin: rule.plugin(), reasons: rule.reasons(slot) };
+        self.filters().into_iter().map(ask).filter(|rejection| !rejection.reasons.is_empty())
+    }
+
+    fn first_rejection(&self, slot: Slot) -> Rejection {
+        self.rejections(slot).next().expect("a node that isn't feasible was refused by some rule")
+    }
+}

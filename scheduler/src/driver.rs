@@ -1,0 +1,196 @@
+//! Connects the state machine to an API server: watches in, writes out, one loop.
+//!
+//! It owns the informers, the pending writes and the clock, and decides nothing about pods. It leads by the
+//! Lease `kube-system/kube-scheduler`; what it knows is built anew with each term, so a former leader's
+//! assumptions can't survive.
+
+use crate::name::PodKey;
+use crate::node::NodeInfo;
+use crate::pod::{DEFAULT_SCHEDULER, PodInfo};
+use crate::scheduler::{Event, Scheduler};
+use crate::writes::Writes;
+use api::k8s::api::core::v1::{Node, Pod};
+use client::election::{ElectionConfig, run_when_leader};
+use client::informer::{Change, Informer, Subscription};
+use client::{Shutdown, recorder};
+use futures::FutureExt;
+use kube::{Api, Client};
+use std::time::{Duration, Instant};
+
+/// Changes that wait unread; when this many do, the watch waits for us.
+const CHANGES: usize = 1024;
+
+/// Changes taken in before deciding, and decisions made before looking at changes again.
+const BATCH: usize = 256;
+
+/// How long bindings under way may take to finish when the process ends.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// How to run the scheduler.
+#[derive(Clone, Debug)]
+pub struct SchedulerConfig {
+    /// Who we are among the candidates for leadership.
+    pub identity: String,
+    /// Lease and timing; the default lease is `kube-system/kube-scheduler`.
+    pub election: ElectionConfig,
+    /// Pods with this `schedulerName` are ours.
+    pub scheduler_name: String,
+}
+
+impl SchedulerConfig {
+    /// The default scheduler, with the leadership timing of a local cluster.
+    pub fn new(identity: &str) -> Self {
+        SchedulerConfig {
+            identity: identity.to_owned(),
+            election: ElectionConfig::fast("kube-scheduler", identity),
+            scheduler_name: DEFAULT_SCHEDULER.to_owned(),
+        }
+    }
+}
+
+/// Schedules pods whenever this process leads, until `shutdown`.
+pub async fn run(client: Client, config: SchedulerConfig, shutdown: Shutdown) {
+    let (recorder, events) = recorder::start(client.clone(), &config.scheduler_name, "");
+    let lead = |leadership| {
+        let scheduler = Scheduler::new(&config.scheduler_name);
+        let writes = Writes::new(client.clone(), recorder.clone(), leadership);
+        Term::new(client.clone(), scheduler, writes).run()
+    };
+    run_when_leader(client.clone(), config.election.clone(), shutdown, lead).await;
+    drop(recorder);
+    events.drain().await;
+}
+
+/// One term of leadership.
+struct Term {
+    scheduler: Scheduler,
+    writes: Writes,
+    nodes: (Informer<Node>, Subscription<Node>),
+    pods: (Informer<Pod>, Subscription<Pod>),
+    /// Kinds whose first list hasn't arrived. Deciding earlier would see a cluster without its pods.
+    unlisted: usize,
+}
+
+/// What the loop waits for.
+enum Input {
+    Node(Option<Change<Node>>),
+    Pod(Option<Change<Pod>>),
+    Written(Option<Event>),
+    BackoffEnded,
+    Ending,
+}
+
+impl Term {
+    fn new(client: Client, scheduler: Scheduler, writes: Writes) -> Self {
+        let nodes = Informer::builder(Api::<Node>::all(client.clone())).transform(strip_node).start();
+        let pods = Informer::builder(Api::<Pod>::all(client)).transform(strip_pod).start();
+        let subscriptions = (nodes.subscribe(CHANGES), pods.subscribe(CHANGES));
+        Term {
+            scheduler,
+            writes,
+            nodes: (nodes, subscriptions.0),
+            pods: (pods, subscriptions.1),
+            unlisted: 2,
+        }
+    }
+
+    async fn run(mut self) {
+        let ending = self.writes.leadership().ending();
+        loop {
+            match self.next(&ending).await {
+                Input::Ending | Input::Node(None) | Input::Pod(None) => break,
+                input => self.observe(input),
+            }
+            self.observe_ready();
+            while self.unlisted == 0 && self.schedule() == BATCH {
+                self.observe_ready();
+            }
+        }
+        self.writes.drain(DRAIN).await;
+    }
+
+    async fn next(&mut self, ending: &Shutdown) -> Input {
+        let wake = self.scheduler.next_wake();
+        tokio::select! {
+            change = self.nodes.1.recv() => Input::Node(change),
+            change = self.pods.1.recv() => Input::Pod(change),
+            event = self.writes.next(), if !self.writes.is_idle() => Input::Written(event),
+            () = sleep_until(wake), if wake.is_some() => Input::BackoffEnded,
+            () = ending.requested() => Input::Ending,
+        }
+    }
+
+    /// Takes in what has already arrived, without waiting, so that a burst is decided about as a whole.
+    fn observe_ready(&mut self) {
+        for _ in 0..BATCH {
+            let node = self.nodes.1.recv().now_or_never().map(Input::Node);
+            let pod = || self.pods.1.recv().now_or_never().map(Input::Pod);
+            let Some(input) = node.or_else(pod) else { return };
+            self.observe(input);
+        }
+    }
+
+    fn observe(&mut self, input: Input) {
+        let event = match input {
+            Input::Node(Some(Change::Applied { new, .. })) => Event::Node(NodeInfo::of(&new)),
+            Input::Node(Some(Change::Deleted(node))) => Event::NodeGone(NodeInfo::of(&node).name),
+            Input::Pod(Some(Change::Applied { new, .. })) => Event::Pod(PodInfo::of(&new)),
+            Input::Pod(Some(Change::Deleted(pod))) => Event::PodGone(key(&pod)),
+            Input::Written(Some(event)) => event,
+            Input::Node(Some(Change::Synced)) | Input::Pod(Some(Change::Synced)) => {
+                // Later lists are told as differences; they don't make us wait again.
+                self.unlisted = self.unlisted.saturating_sub(1);
+                return;
+            }
+            _ => return,
+        };
+        self.scheduler.observe(event, Instant::now());
+    }
+
+    /// Decides about one batch of pods. Returns how many writes that takes.
+    fn schedule(&mut self) -> usize {
+        let effects = self.scheduler.schedule(BATCH, Instant::now(), &mut rand::random);
+        let count = effects.len();
+        effects.into_iter().for_each(|effect| self.writes.start(effect));
+        count
+    }
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    if let Some(wake) = wake {
+        tokio::time::sleep_until(wake.into()).await;
+    }
+}
+
+fn key(pod: &Pod) -> PodKey {
+    let metadata = &pod.metadata;
+    PodKey::new(
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default(),
+    )
+}
+
+/// Drops what no rule reads; the copy of a large cluster shrinks to a fraction.
+fn strip_pod(pod: &mut Pod) {
+    pod.metadata.managed_fields = None;
+    pod.metadata.annotations = None;
+    if let Some(status) = &mut pod.status {
+        status.container_statuses = None;
+        status.init_container_statuses = None;
+    }
+    let Some(spec) = &mut pod.spec else { return };
+    spec.volumes = None;
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        (container.env, container.command, container.args) = (None, None, None);
+        (container.liveness_probe, container.readiness_probe, container.startup_probe) = (None, None, None);
+        container.volume_mounts = None;
+    }
+}
+
+fn strip_node(node: &mut Node) {
+    node.metadata.managed_fields = None;
+    node.metadata.annotations = None;
+    if let Some(status) = &mut node.status {
+        (status.images, status.conditions) = (None, None);
+    }
+}

@@ -1,0 +1,121 @@
+//! The rules by which nodes are rejected and compared, one file each, named as upstream names its plugins.
+//!
+//! A rule is prepared once per decision from (snapshot, pod) and then asked node by node. `passes` is the
+//! fast answer of the scan; `reasons` says why not, and is empty exactly if `passes` is true.
+
+pub mod node_affinity;
+pub mod node_name;
+pub mod node_ports;
+pub mod node_resources_balanced_allocation;
+pub mod node_resources_fit;
+pub mod node_unschedulable;
+pub mod pod_topology_spread;
+pub mod taint_toleration;
+
+use crate::snapshot::Slot;
+use crate::taint::Taint;
+use std::fmt;
+
+/// The best score of a rule; the worst is 0.
+pub const MAX_SCORE: i64 = 100;
+
+/// The rules, in the order in which a node is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Plugin {
+    /// Cordoned nodes.
+    NodeUnschedulable,
+    /// `spec.nodeName`.
+    NodeName,
+    /// Taints and tolerations.
+    TaintToleration,
+    /// Node selector and node affinity.
+    NodeAffinity,
+    /// Host ports.
+    NodePorts,
+    /// Requested resources.
+    NodeResourcesFit,
+    /// Evenness of CPU and memory use; scores only.
+    NodeResourcesBalancedAllocation,
+    /// Topology spread rules.
+    PodTopologySpread,
+}
+
+/// Why a node was rejected, in upstream's words.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The node is cordoned.
+    Unschedulable,
+    /// The pod names another node.
+    NodeName,
+    /// The first taint that the pod doesn't tolerate.
+    UntoleratedTaint(Taint),
+    /// Labels or name don't match.
+    NodeAffinity,
+    /// A host port is taken.
+    NodePorts,
+    /// The node is full of pods.
+    TooManyPods,
+    /// Too little of a resource is left.
+    Insufficient(Box<str>),
+    /// The node would make a spread rule uneven.
+    TopologySpread,
+    /// The node lacks the label of a spread rule.
+    TopologySpreadMissingLabel,
+}
+
+/// A rule that rejects nodes.
+pub trait Filter {
+    /// Which rule this is.
+    fn plugin(&self) -> Plugin;
+    /// Whether the node at `slot` is acceptable.
+    fn passes(&self, slot: Slot) -> bool;
+    /// Why it isn't; empty if it is.
+    fn reasons(&self, slot: Slot) -> Vec<Reason>;
+}
+
+/// A rule that compares nodes.
+pub trait Score {
+    /// Which rule this is.
+    fn plugin(&self) -> Plugin;
+    /// How much its normalised score counts.
+    fn weight(&self) -> i64;
+    /// Scores of `slots`, which passed all filters, from 0 to [`MAX_SCORE`], in their order.
+    fn scores(&self, slots: &[Slot]) -> Vec<i64>;
+}
+
+impl fmt::Display for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SPREAD: &str = "node(s) didn't match pod topology spread constraints";
+        match self {
+            Reason::Unschedulable => write!(f, "node(s) were unschedulable"),
+            Reason::NodeName => write!(f, "node(s) didn't match the requested node name"),
+            Reason::UntoleratedTaint(taint) => write!(f, "node(s) had untolerated taint {taint}"),
+            Reason::NodeAffinity => write!(f, "node(s) didn't match Pod's node affinity/selector"),
+            Reason::NodePorts => write!(f, "node(s) didn't have free ports for the requested pod ports"),
+            Reason::TooManyPods => write!(f, "Too many pods"),
+            Reason::Insufficient(resource) => write!(f, "Insufficient {resource}"),
+            Reason::TopologySpread => write!(f, "{SPREAD}"),
+            Reason::TopologySpreadMissingLabel => write!(f, "{SPREAD} (missing required label)"),
+        }
+    }
+}
+
+/// Scales scores so that the largest becomes [`MAX_SCORE`]; all zero stays all zero.
+pub fn normalize(mut scores: Vec<i64>) -> Vec<i64> {
+    let largest = scores.iter().copied().max().unwrap_or(0);
+    if largest > 0 {
+        scores.iter_mut().for_each(|score| *score = *score * MAX_SCORE / largest);
+    }
+    scores
+}
+
+/// Like [`normalize`] where less is better: zero becomes [`MAX_SCORE`].
+pub fn normalize_reversed(scores: Vec<i64>) -> Vec<i64> {
+    normalize(scores).into_iter().map(|score| MAX_SCORE - score).collect()
+}

@@ -1,0 +1,72 @@
+//! Rejects nodes with a taint the pod doesn't tolerate; prefers those with fewer discouraging ones.
+
+use super::{Filter, Plugin, Reason, Score, normalize_reversed};
+use crate::pod::Shape;
+use crate::snapshot::{Slot, Snapshot, TaintId};
+
+/// The rule, prepared for one pod: what each distinct taint of the cluster means to it.
+pub struct TaintToleration<'a> {
+    snapshot: &'a Snapshot,
+    /// By taint id: not tolerated, and forbidding.
+    forbidding: Vec<bool>,
+    /// By taint id: not tolerated, and merely discouraging.
+    discouraging: Vec<bool>,
+}
+
+impl<'a> TaintToleration<'a> {
+    /// Prepares the rule.
+    pub fn new(snapshot: &'a Snapshot, shape: &Shape) -> Self {
+        let untolerated: Vec<(bool, bool)> = snapshot
+            .taint_table()
+            .iter()
+            .map(|taint| (shape.tolerations.iter().all(|one| !one.tolerates(taint)), taint.effect.forbids()))
+            .collect();
+        TaintToleration {
+            snapshot,
+            forbidding: untolerated.iter().map(|(untolerated, forbids)| *untolerated && *forbids).collect(),
+            discouraging: untolerated
+                .iter()
+                .map(|(untolerated, forbids)| *untolerated && !*forbids)
+                .collect(),
+        }
+    }
+
+    fn first_forbidding(&self, slot: Slot) -> Option<TaintId> {
+        self.snapshot.taints(slot).iter().copied().find(|taint| self.forbidding[taint.index()])
+    }
+
+    /// How many untolerated taints discourage the pod from the node.
+    pub fn discouragement(&self, slot: Slot) -> i64 {
+        let taints = self.snapshot.taints(slot).iter();
+        taints.map(|taint| i64::from(self.discouraging[taint.index()])).sum()
+    }
+}
+
+impl Filter for TaintToleration<'_> {
+    fn plugin(&self) -> Plugin {
+        Plugin::TaintToleration
+    }
+
+    fn passes(&self, slot: Slot) -> bool {
+        self.first_forbidding(slot).is_none()
+    }
+
+    fn reasons(&self, slot: Slot) -> Vec<Reason> {
+        let taint = self.first_forbidding(slot).map(|id| self.snapshot.taint_table()[id.index()].clone());
+        taint.map(Reason::UntoleratedTaint).into_iter().collect()
+    }
+}
+
+impl Score for TaintToleration<'_> {
+    fn plugin(&self) -> Plugin {
+        Plugin::TaintToleration
+    }
+
+    fn weight(&self) -> i64 {
+        3
+    }
+
+    fn scores(&self, slots: &[Slot]) -> Vec<i64> {
+        normalize_reversed(slots.iter().map(|slot| self.discouragement(*slot)).collect())
+    }
+}

@@ -1,0 +1,195 @@
+//! A pod as the scheduler sees it.
+//!
+//! [`PodInfo`] is one pod; its [`Shape`] is everything a decision depends on, without the pod's name. Pods
+//! of one ReplicaSet have equal shapes, and equal shapes are one allocation, so work done for one pod of a
+//! shape is found again by the others.
+
+use crate::name::{NodeName, PodKey, PodUid};
+use crate::resources::Requests;
+use crate::selector::{Labels, NodeTerm, RequiredNode};
+use crate::spread::{self, SpreadRule};
+use crate::taint::Toleration;
+use api::k8s::api::core::v1 as core;
+use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use jiff::Timestamp;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// One pod: who it is, where it is, and its shape.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodInfo {
+    /// Namespace and name.
+    pub key: PodKey,
+    /// Incarnation.
+    pub uid: PodUid,
+    /// Labels, for the spread rules of other pods.
+    pub labels: Arc<Labels>,
+    /// Uid of the controlling owner.
+    pub owner: Option<PodUid>,
+    /// The node it is bound to (or assumed on).
+    pub node: Option<NodeName>,
+    /// Higher first.
+    pub priority: i32,
+    /// When it was created; older first.
+    pub created: Timestamp,
+    /// Its deletion has begun.
+    pub terminating: bool,
+    /// It ran to its end and occupies nothing any more.
+    pub finished: bool,
+    /// It still has scheduling gates.
+    pub gated: bool,
+    /// The scheduler that is responsible for it.
+    pub scheduler_name: Arc<str>,
+    /// The message of its present `PodScheduled=False` condition with reason Unschedulable.
+    pub reported: Option<Arc<str>>,
+    /// What a decision depends on.
+    pub shape: Arc<Shape>,
+}
+
+/// What a decision about a pod depends on, besides the cluster. The node is not part of it: a pod has the same
+/// shape before and after it is bound.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Requested resources.
+    pub requests: Requests,
+    /// Required node labels and fields.
+    pub required: RequiredNode,
+    /// Preferred node terms with their weights.
+    pub preferred: Vec<(i32, NodeTerm)>,
+    /// Accepted taints.
+    pub tolerations: Vec<Toleration>,
+    /// Ports it occupies on its node.
+    pub ports: Vec<HostPort>,
+    /// Spread rules, explicit or implied.
+    pub spread: Vec<SpreadRule>,
+}
+
+/// Transport protocol of a host port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// TCP, the default.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+/// A port of the node that a pod occupies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// Address it listens on; `None` is every address.
+    pub address: Option<IpAddr>,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port number.
+    pub port: u16,
+}
+
+impl HostPort {
+    /// Whether two pods on one node can't have these ports.
+    pub fn conflicts(&self, other: &HostPort) -> bool {
+        let overlap = self.address.is_none() || other.address.is_none() || self.address == other.address;
+        self.port == other.port && self.protocol == other.protocol && overlap
+    }
+}
+
+impl PodInfo {
+    /// Reads an API object. Its shape is not yet shared with equal ones.
+    pub fn of(pod: &core::Pod) -> Self {
+        let metadata = &pod.metadata;
+        let key = PodKey::new(text(&metadata.namespace), text(&metadata.name));
+        let labels = metadata.labels.clone().unwrap_or_default();
+        let owner = controller(metadata);
+        let default = core::PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&default);
+        let status = pod.status.as_ref();
+        let phase = status.and_then(|status| status.phase.as_deref());
+        PodInfo {
+            shape: Arc::new(Shape::of(spec, &key.namespace, &labels, owner.as_ref())),
+            uid: PodUid(text(&metadata.uid).into()),
+            node: spec.node_name.as_deref().filter(|name| !name.is_empty()).map(NodeName::from),
+            priority: spec.priority.unwrap_or(0),
+            created: metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            terminating: metadata.deletion_timestamp.is_some(),
+            finished: matches!(phase, Some("Succeeded" | "Failed")),
+            gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
+            scheduler_name: spec.scheduler_name.as_deref().unwrap_or(DEFAULT_SCHEDULER).into(),
+            reported: status.and_then(reported),
+            labels: Arc::new(labels),
+            key,
+            owner,
+        }
+    }
+
+    /// Whether it is the same pod with the same demands, so that an earlier answer still holds.
+    pub fn demands_same(&self, other: &PodInfo) -> bool {
+        self.uid == other.uid && self.priority == other.priority && self.shape == other.shape
+    }
+
+    /// Whether it weighs on its node exactly as `other` does.
+    pub fn occupies_same(&self, other: &PodInfo) -> bool {
+        self.demands_same(other)
+            && self.node == other.node
+            && self.labels == other.labels
+            && self.owner == other.owner
+            && self.terminating == other.terminating
+    }
+}
+
+/// Name of the scheduler that pods get which name none.
+pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
+
+fn text(value: &Option<String>) -> &str {
+    value.as_deref().unwrap_or_default()
+}
+
+fn controller(metadata: &ObjectMeta) -> Option<PodUid> {
+    let mut owners = metadata.owner_references.iter().flatten();
+    let controller = owners.find(|owner| owner.controller == Some(true))?;
+    Some(PodUid(controller.uid.as_str().into()))
+}
+
+fn reported(status: &core::PodStatus) -> Option<Arc<str>> {
+    let mut conditions = status.conditions.iter().flatten();
+    let scheduled = conditions.find(|condition| condition.type_ == "PodScheduled")?;
+    let unschedulable = scheduled.status == "False" && scheduled.reason.as_deref() == Some("Unschedulable");
+    scheduled.message.as_deref().filter(|_| unschedulable).map(Into::into)
+}
+
+impl Shape {
+    fn of(spec: &core::PodSpec, namespace: &Arc<str>, labels: &Labels, owner: Option<&PodUid>) -> Self {
+        Shape {
+            requests: Requests::of(spec),
+            required: RequiredNode::of(spec),
+            preferred: preferred(spec),
+            tolerations: spec.tolerations.iter().flatten().map(Toleration::of).collect(),
+            ports: host_ports(spec),
+            spread: spread::rules(spec, namespace, labels, owner),
+        }
+    }
+}
+
+fn preferred(spec: &core::PodSpec) -> Vec<(i32, NodeTerm)> {
+    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let terms = affinity.and_then(|node| node.preferred_during_scheduling_ignored_during_execution.as_ref());
+    terms.into_iter().flatten().map(|term| (term.weight, NodeTerm::of(&term.preference))).collect()
+}
+
+fn host_ports(spec: &core::PodSpec) -> Vec<HostPort> {
+    let sidecars = spec.init_containers.iter().flatten();
+    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let containers = sidecars.chain(&spec.containers);
+    containers.flat_map(|container| container.ports.iter().flatten()).filter_map(host_port).collect()
+}
+
+fn host_port(port: &core::ContainerPort) -> Option<HostPort> {
+    let number = u16::try_from(port.host_port?).ok().filter(|number| *number > 0)?;
+    let address = port.host_ip.as_deref().and_then(|address| address.parse::<IpAddr>().ok());
+    let protocol = match port.protocol.as_deref() {
+        Some("UDP") => Protocol::Udp,
+        Some("SCTP") => Protocol::Sctp,
+        _ => Protocol::Tcp,
+    };
+    Some(HostPort { address: address.filter(|address| !address.is_unspecified()), protocol, port: number })
+}

@@ -1,0 +1,325 @@
+//! The scheduler as a state machine: observations in, bindings and reports out.
+//!
+//! What always holds: a pod is queued, assumed on a node (its binding is in flight or done, the watch has
+//! not shown it yet), placed by the word of the API server, or none of our business, and never two of
+//! these. An assumed pod weighs on its node like a bound one, so that bindings can be pipelined; a binding
+//! that fails takes the weight back and the pod tries again. Decisions are optimistic: the API server has
+//! the last word about each binding. No clock, no client and no randomness of its own live here.
+
+use crate::changes::Changes;
+use crate::decision::{self, Decision};
+use crate::diagnosis::{Diagnosis, NodeExplanation};
+use crate::memo::Memo;
+use crate::name::{NodeName, PodKey, PodUid};
+use crate::node::NodeInfo;
+use crate::pod::{PodInfo, Shape};
+use crate::queue::{Queue, Taken};
+use crate::snapshot::{Snapshot, Version};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Bindings that may be under way at once. When all are, pods wait in the queue until one returns.
+pub const BINDINGS_IN_FLIGHT: usize = 256;
+
+/// Something the scheduler learns.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A node exists like this.
+    Node(NodeInfo),
+    /// A node is gone.
+    NodeGone(NodeName),
+    /// A pod exists like this.
+    Pod(PodInfo),
+    /// A pod is gone.
+    PodGone(PodKey),
+    /// A binding was accepted or refused.
+    Bound {
+        /// The pod.
+        pod: PodKey,
+        /// Its incarnation.
+        uid: PodUid,
+        /// Whether the API server accepted it.
+        accepted: bool,
+    },
+}
+
+/// Something the scheduler wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Bind this pod to this node; answer with [`Event::Bound`].
+    Bind {
+        /// The pod.
+        pod: PodKey,
+        /// Its incarnation; another one must not be bound.
+        uid: PodUid,
+        /// Where to.
+        node: NodeName,
+    },
+    /// Tell the user that this pod is unschedulable.
+    Report {
+        /// The pod.
+        pod: PodKey,
+        /// Its incarnation.
+        uid: PodUid,
+        /// The summary, in upstream's words.
+        message: Arc<str>,
+    },
+}
+
+/// A pod whose binding is under way or accepted, but which the watch still shows unbound.
+#[derive(Debug)]
+struct Assumed {
+    uid: PodUid,
+    /// To return it to the queue; `None` once the binding was accepted.
+    retry: Option<Taken>,
+}
+
+impl Assumed {
+    /// If the binding fails, the pod tries again as it is now.
+    fn renew(&mut self, pod: PodInfo) {
+        if let Some(taken) = &mut self.retry {
+            taken.pod = Arc::new(pod);
+        }
+    }
+}
+
+/// The state. See the module's description.
+#[derive(Debug)]
+pub struct Scheduler {
+    name: Arc<str>,
+    snapshot: Snapshot,
+    memo: Memo,
+    queue: Queue,
+    assumed: HashMap<PodKey, Assumed>,
+    in_flight: usize,
+    changes: Changes,
+    /// Decisions that no change has invalidated yet: pods of the same shape fail for the same reasons.
+    refused: (Version, HashMap<Arc<Shape>, Arc<Diagnosis>>),
+    /// Equal shapes share one allocation.
+    shapes: HashSet<Arc<Shape>>,
+}
+
+impl Scheduler {
+    /// A scheduler that serves pods whose `schedulerName` is `name`, and knows nothing yet.
+    pub fn new(name: &str) -> Self {
+        Scheduler {
+            name: name.into(),
+            snapshot: Snapshot::default(),
+            memo: Memo::default(),
+            queue: Queue::default(),
+            assumed: HashMap::new(),
+            in_flight: 0,
+            changes: Changes::default(),
+            refused: (Version::default(), HashMap::new()),
+            shapes: HashSet::new(),
+        }
+    }
+
+    /// Takes note of an event. Decisions are left to [`Scheduler::schedule`], so that many events can be
+    /// taken in before the next one.
+    pub fn observe(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Node(node) => {
+                if let Some(slot) = self.snapshot.set_node(node) {
+                    self.changes.node(slot);
+                }
+            }
+            Event::NodeGone(name) => {
+                if self.snapshot.remove_node(&name) {
+                    self.changes.node_gone();
+                }
+            }
+            Event::Pod(pod) => self.pod_applied(pod),
+            Event::PodGone(key) => self.pod_gone(&key),
+            Event::Bound { pod, uid, accepted } => self.bound(&pod, &uid, accepted, now),
+        }
+    }
+
+    /// Decides about up to `most` waiting pods. `random` breaks ties. Call again while it returns effects.
+    pub fn schedule(&mut self, most: usize, now: Instant, random: &mut impl FnMut() -> u64) -> Vec<Effect> {
+        self.wake_parked(now);
+        let mut effects = Vec::new();
+        for _ in 0..most {
+            if self.in_flight >= BINDINGS_IN_FLIGHT {
+                break;
+            }
+            let Some(taken) = self.queue.pop(now) else { break };
+            effects.extend(self.schedule_one(taken, now, random()));
+        }
+        effects
+    }
+
+    /// When `schedule` should be called again although nothing was observed.
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.queue.next_wake()
+    }
+
+    /// What every rule says about every node for a queued or placed pod; `None` if it isn't known.
+    pub fn explain(&mut self, key: &PodKey) -> Option<Vec<NodeExplanation>> {
+        let pod = self.queue.get(key).or_else(|| self.snapshot.pod(key)).cloned()?;
+        Some(decision::explain(&mut self.snapshot, &mut self.memo, &pod))
+    }
+
+    /// The pods that wait.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// The cluster as it is known, with assumed pods in place.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+}
+
+// Pods as the watch shows them.
+impl Scheduler {
+    fn pod_applied(&mut self, mut pod: PodInfo) {
+        pod.shape = self.intern(pod.shape);
+        if pod.finished {
+            return self.pod_gone(&pod.key);
+        }
+        match pod.node.clone() {
+            Some(node) => self.pod_is_on(pod, &node),
+            None => self.pod_waits(pod),
+        }
+    }
+
+    /// The API server says where the pod is; that ends every assumption about it.
+    fn pod_is_on(&mut self, pod: PodInfo, node: &NodeName) {
+        self.queue.remove(&pod.key);
+        self.assumed.remove(&pod.key);
+        if self.snapshot.pod(&pod.key).is_some_and(|known| known.occupies_same(&pod)) {
+            return;
+        }
+        if let Some(left) = self.snapshot.displace(&pod.key) {
+            self.changes.pod_left(left);
+        }
+        self.snapshot.place(Arc::new(pod), node);
+        self.changes.pod_placed();
+    }
+
+    fn pod_waits(&mut self, pod: PodInfo) {
+        if let Some(assumed) = self.assumed.get_mut(&pod.key) {
+            // The watch lags behind our binding, unless this is a new pod under the old name.
+            if assumed.uid == pod.uid && !pod.terminating {
+                return assumed.renew(pod);
+            }
+            self.forget(&pod.key);
+        }
+        if self.snapshot.pod(&pod.key).is_some_and(|known| known.uid != pod.uid) {
+            self.pod_gone(&pod.key);
+        }
+        if pod.terminating || pod.gated || pod.scheduler_name != self.name {
+            self.queue.remove(&pod.key);
+        } else {
+            self.queue.put(Arc::new(pod));
+        }
+    }
+
+    fn pod_gone(&mut self, key: &PodKey) {
+        self.queue.remove(key);
+        self.forget(key);
+    }
+
+    /// Takes a pod off its node, whether it was assumed or known to be there.
+    fn forget(&mut self, key: &PodKey) -> Option<Assumed> {
+        if let Some(slot) = self.snapshot.displace(key) {
+            self.changes.pod_left(slot);
+        }
+        self.assumed.remove(key)
+    }
+
+    fn bound(&mut self, key: &PodKey, uid: &PodUid, accepted: bool, now: Instant) {
+        self.in_flight = self.in_flight.checked_sub(1).expect("each binding answers once");
+        let Some(assumed) = self.assumed.get_mut(key).filter(|assumed| assumed.uid == *uid) else {
+            return; // The watch was faster: the pod is bound, or gone, or another one by now.
+        };
+        if accepted {
+            assumed.retry = None;
+        } else if let Some(taken) = self.forget(key).and_then(|assumed| assumed.retry) {
+            self.queue.retry(taken, now);
+        }
+    }
+
+    fn intern(&mut self, shape: Arc<Shape>) -> Arc<Shape> {
+        if let Some(known) = self.shapes.get(&shape) {
+            return known.clone();
+        }
+        // Shapes that no pod has any more are let go whenever the table would have to grow.
+        if self.shapes.len() == self.shapes.capacity() {
+            self.shapes.retain(|shape| Arc::strong_count(shape) > 1);
+        }
+        self.shapes.insert(shape.clone());
+        shape
+    }
+}
+
+// Decisions.
+impl Scheduler {
+    fn wake_parked(&mut self, now: Instant) {
+        let changes = std::mem::take(&mut self.changes);
+        if changes.is_empty() {
+            return;
+        }
+        let (snapshot, memo) = (&mut self.snapshot, &mut self.memo);
+        self.queue.wake(now, |pod, diagnosis| {
+            changes.concern(pod, diagnosis, |pod, slot| decision::would_admit(snapshot, memo, pod, slot))
+        });
+    }
+
+    fn schedule_one(&mut self, taken: Taken, now: Instant, random: u64) -> Option<Effect> {
+        match self.decide(&taken.pod, random) {
+            Ok(node) => Some(self.assume(taken, node)),
+            Err(diagnosis) => self.park(taken, diagnosis, now),
+        }
+    }
+
+    fn decide(&mut self, pod: &PodInfo, random: u64) -> Result<NodeName, Arc<Diagnosis>> {
+        let version = self.snapshot.version();
+        if self.refused.0 != version {
+            self.refused = (version, HashMap::new());
+        }
+        if let Some(diagnosis) = self.refused.1.get(&pod.shape) {
+            return Err(diagnosis.clone());
+        }
+        match decision::decide(&mut self.snapshot, &mut self.memo, pod, random) {
+            Decision::Place(node) => Ok(node),
+            Decision::Unschedulable(diagnosis) => {
+                let diagnosis = Arc::new(diagnosis);
+                self.refused.1.insert(pod.shape.clone(), diagnosis.clone());
+                Err(diagnosis)
+            }
+        }
+    }
+
+    fn assume(&mut self, taken: Taken, node: NodeName) -> Effect {
+        let PodInfo { key, uid, .. } = &*taken.pod;
+        let effect = Effect::Bind { pod: key.clone(), uid: uid.clone(), node: node.clone() };
+        let placed = PodInfo { node: Some(node.clone()), ..(*taken.pod).clone() };
+        self.snapshot.place(Arc::new(placed), &node);
+        self.changes.pod_placed();
+        self.in_flight += 1;
+        self.assumed.insert(key.clone(), Assumed { uid: uid.clone(), retry: Some(taken) });
+        effect
+    }
+
+    /// Parks a pod; reports it unless its condition already says the same.
+    fn park(&mut self, mut taken: Taken, diagnosis: Arc<Diagnosis>, now: Instant) -> Option<Effect> {
+        let message: Arc<str> = diagnosis.to_string().into();
+        let pod = &taken.pod;
+        let report = Effect::Report { pod: pod.key.clone(), uid: pod.uid.clone(), message: message.clone() };
+        let news = pod.reported.as_ref() != Some(&message);
+        taken.pod = Arc::new(PodInfo { reported: Some(message), ..(**pod).clone() });
+        self.queue.park(taken, diagnosis, now);
+        news.then_some(report)
+    }
+}
+
+#[cfg(test)]
+#[path = "scheduler/script_tests.rs"]
+mod script_tests;
+
+#[cfg(test)]
+#[path = "scheduler/oracle_tests.rs"]
+mod oracle_tests;

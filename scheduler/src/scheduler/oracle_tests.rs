@@ -1,0 +1,427 @@
+//! The scheduler against a slow, independent reading of the rules, on random clusters and histories.
+//!
+//! The oracle knows small model nodes and pods, not the scheduler's types. Checked after every step: the
+//! feasible nodes are the oracle's; a placed pod went to one of them; no node is overcommitted; and no pod
+//! stays parked that would fit somewhere (the proof that the wake-up rules forget nothing).
+
+use super::{Effect, Event, Scheduler};
+use crate::name::{NodeName, PodKey};
+use crate::node::NodeInfo;
+use crate::pod::PodInfo;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+#[derive(Clone, Debug)]
+struct ModelNode {
+    zone: Option<u8>,
+    disk: u8,
+    /// Value of taint `t` and whether its effect is NoSchedule, PreferNoSchedule or NoExecute (0, 1, 2).
+    taint: Option<(u8, u8)>,
+    cordoned: bool,
+    cpu: i64,
+    gpu: i64,
+    pods: i64,
+}
+
+#[derive(Clone, Debug)]
+struct ModelPod {
+    app: u8,
+    cpu: i64,
+    gpu: i64,
+    disk: Option<u8>,
+    /// Required affinity: zone is (or isn't) one of these.
+    zones: Option<(bool, Vec<u8>)>,
+    /// Value of taint `t` that is tolerated; 9 tolerates every taint.
+    tolerates: Option<u8>,
+    /// Address (0 is every), UDP?, port.
+    port: Option<(u8, bool, u8)>,
+    spread: Option<ModelSpread>,
+    priority: i32,
+}
+
+#[derive(Clone, Debug)]
+struct ModelSpread {
+    by_zone: bool,
+    skew: i64,
+    min_domains: i64,
+    app: u8,
+    honor_affinity: bool,
+    honor_taints: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    SetNode(u8, ModelNode),
+    DropNode(u8),
+    AddPod(u8, ModelPod),
+    DropPod(u8),
+    /// The API server answers the oldest binding.
+    Answer(bool),
+    /// The watch shows a bound pod on its node.
+    Show(u8),
+}
+
+// ---- generation
+
+fn model_node() -> impl Strategy<Value = ModelNode> {
+    let taint = prop_oneof![3 => Just(None), 1 => (0..2u8, 0..3u8).prop_map(Some)];
+    let zone = prop_oneof![1 => Just(None), 4 => (0..3u8).prop_map(Some)];
+    (zone, 0..2u8, taint, prop::bool::weighted(0.1), 0..5i64, 0..3i64, 1..6i64).prop_map(
+        |(zone, disk, taint, cordoned, cpu, gpu, pods)| ModelNode {
+            zone,
+            disk,
+            taint,
+            cordoned,
+            cpu: cpu * 1000,
+            gpu,
+            pods,
+        },
+    )
+}
+
+fn model_spread() -> impl Strategy<Value = ModelSpread> {
+    (any::<bool>(), 1..3i64, 1..4i64, 0..2u8, any::<bool>(), any::<bool>()).prop_map(
+        |(by_zone, skew, min_domains, app, honor_affinity, honor_taints)| ModelSpread {
+            by_zone,
+            skew,
+            min_domains,
+            app,
+            honor_affinity,
+            honor_taints,
+        },
+    )
+}
+
+fn model_pod() -> impl Strategy<Value = ModelPod> {
+    let zones = (any::<bool>(), prop::collection::vec(0..3u8, 1..3));
+    let rare = |probability| prop::option::weighted(probability, 0..2u8);
+    let tolerates = prop_oneof![2 => Just(None), 1 => (0..2u8).prop_map(Some), 1 => Just(Some(9))];
+    let port = prop::option::weighted(0.2, (0..3u8, any::<bool>(), 1..3u8));
+    (
+        (0..2u8, 0..7i64, prop_oneof![4 => Just(0), 1 => 1..3i64]),
+        (rare(0.2), prop::option::weighted(0.2, zones), tolerates, port),
+        (prop::option::weighted(0.4, model_spread()), 0..2i32),
+    )
+        .prop_map(|((app, cpu, gpu), (disk, zones, tolerates, port), (spread, priority))| ModelPod {
+            app,
+            cpu: cpu * 250,
+            gpu,
+            disk,
+            zones,
+            tolerates,
+            port,
+            spread,
+            priority,
+        })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..5u8, model_node()).prop_map(|(name, node)| Step::SetNode(name, node)),
+        1 => (0..5u8).prop_map(Step::DropNode),
+        6 => (0..12u8, model_pod()).prop_map(|(name, pod)| Step::AddPod(name, pod)),
+        3 => (0..12u8).prop_map(Step::DropPod),
+        4 => prop::bool::weighted(0.8).prop_map(Step::Answer),
+        3 => (0..12u8).prop_map(Step::Show),
+    ]
+}
+
+// ---- the models as API objects
+
+fn node_object(name: u8, node: &ModelNode) -> NodeInfo {
+    let mut labels = json!({"kubernetes.io/hostname": format!("n{name}"), "disk": node.disk.to_string()});
+    if let Some(zone) = node.zone {
+        labels["zone"] = json!(zone.to_string());
+    }
+    let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+    let taint = |(value, effect): (u8, u8)| json!({"key": "t", "value": value.to_string(), "effect": effects[usize::from(effect)]});
+    let object = json!({
+        "metadata": {"name": format!("n{name}"), "labels": labels},
+        "spec": {"unschedulable": node.cordoned, "taints": node.taint.map(taint).into_iter().collect::<Vec<_>>()},
+        "status": {"allocatable": {
+            "cpu": format!("{}m", node.cpu), "memory": "64Gi", "example.com/gpu": node.gpu.to_string(),
+            "pods": node.pods.to_string(),
+        }},
+    });
+    NodeInfo::of(&serde_json::from_value(object).expect("a node"))
+}
+
+fn pod_object(name: u8, incarnation: u64, pod: &ModelPod, node: Option<u8>) -> PodInfo {
+    let mut spec = json!({
+        "priority": pod.priority,
+        "containers": [{"name": "c", "resources": {"requests": {
+            "cpu": format!("{}m", pod.cpu), "example.com/gpu": pod.gpu.to_string(),
+        }}}],
+    });
+    if let Some(disk) = pod.disk {
+        spec["nodeSelector"] = json!({"disk": disk.to_string()});
+    }
+    if let Some((is_in, zones)) = &pod.zones {
+        let zones: Vec<String> = zones.iter().map(u8::to_string).collect();
+        let operator = if *is_in { "In" } else { "NotIn" };
+        spec["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": operator, "values": zones}]}],
+        }}});
+    }
+    if let Some(value) = pod.tolerates {
+        let all = json!({"operator": "Exists"});
+        let one = json!({"key": "t", "value": value.to_string()});
+        spec["tolerations"] = json!([if value == 9 { all } else { one }]);
+    }
+    if let Some((address, udp, port)) = pod.port {
+        let address = if address == 0 { String::new() } else { format!("127.0.0.{address}") };
+        spec["containers"][0]["ports"] = json!([{
+            "containerPort": 1, "hostPort": port, "hostIP": address, "protocol": if udp { "UDP" } else { "TCP" },
+        }]);
+    }
+    if let Some(rule) = &pod.spread {
+        spec["topologySpreadConstraints"] = json!([spread_object(rule)]);
+    }
+    if let Some(node) = node {
+        spec["nodeName"] = json!(format!("n{node}"));
+    }
+    let metadata = json!({
+        "name": format!("p{name}"), "namespace": "default", "uid": format!("p{name}-{incarnation}"),
+        "labels": {"app": pod.app.to_string()},
+    });
+    PodInfo::of(&serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod"))
+}
+
+fn spread_object(rule: &ModelSpread) -> Value {
+    let policy = |honor: bool| if honor { "Honor" } else { "Ignore" };
+    json!({
+        "topologyKey": if rule.by_zone { "zone" } else { "kubernetes.io/hostname" },
+        "maxSkew": rule.skew, "minDomains": rule.min_domains, "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": rule.app.to_string()}},
+        "nodeAffinityPolicy": policy(rule.honor_affinity), "nodeTaintsPolicy": policy(rule.honor_taints),
+    })
+}
+
+// ---- the oracle
+
+/// The true cluster: nodes, and pods with the node they weigh on.
+#[derive(Clone, Debug, Default)]
+struct World {
+    nodes: BTreeMap<u8, ModelNode>,
+    pods: BTreeMap<u8, (u64, ModelPod, Option<u8>)>,
+}
+
+impl World {
+    fn on(&self, node: u8) -> impl Iterator<Item = &ModelPod> {
+        self.pods.values().filter(move |(_, _, on)| *on == Some(node)).map(|(_, pod, _)| pod)
+    }
+
+    fn feasible(&self, pod: &ModelPod) -> BTreeSet<u8> {
+        self.nodes.keys().copied().filter(|node| self.fits(pod, *node) && self.even(pod, *node)).collect()
+    }
+
+    fn fits(&self, pod: &ModelPod, at: u8) -> bool {
+        let node = &self.nodes[&at];
+        let cpu: i64 = self.on(at).map(|other| other.cpu).sum();
+        let gpu: i64 = self.on(at).map(|other| other.gpu).sum();
+        let cordon = node.cordoned && pod.tolerates != Some(9);
+        let room = i64::try_from(self.on(at).count()).expect("a count") < node.pods;
+        let resources =
+            (pod.cpu == 0 || cpu + pod.cpu <= node.cpu) && (pod.gpu == 0 || gpu + pod.gpu <= node.gpu);
+        let ports = self.on(at).all(|other| !collide(pod.port, other.port));
+        !cordon && affine(pod, node) && tolerated(pod, node) && room && resources && ports
+    }
+
+    fn even(&self, pod: &ModelPod, at: u8) -> bool {
+        let Some(rule) = &pod.spread else { return true };
+        let domain = |node: u8| if rule.by_zone { self.nodes[&node].zone } else { Some(100 + node) };
+        let Some(mine) = domain(at) else { return false };
+        let mut pods: BTreeMap<u8, i64> = BTreeMap::new();
+        for (name, node) in &self.nodes {
+            let counts =
+                (!rule.honor_affinity || affine(pod, node)) && (!rule.honor_taints || tolerated(pod, node));
+            if let Some(domain) = domain(*name).filter(|_| counts) {
+                let matching = self.on(*name).filter(|other| other.app == rule.app).count();
+                *pods.entry(domain).or_default() += i64::try_from(matching).expect("a count");
+            }
+        }
+        let enough = i64::try_from(pods.len()).expect("a count") >= rule.min_domains;
+        let fewest = if enough { pods.values().copied().min().unwrap_or(0) } else { 0 };
+        let after = pods.get(&mine).copied().unwrap_or(0) + i64::from(pod.app == rule.app);
+        after - fewest <= rule.skew
+    }
+}
+
+fn affine(pod: &ModelPod, node: &ModelNode) -> bool {
+    let zone = match &pod.zones {
+        None => true,
+        Some((true, zones)) => node.zone.is_some_and(|zone| zones.contains(&zone)),
+        Some((false, zones)) => node.zone.is_none_or(|zone| !zones.contains(&zone)),
+    };
+    zone && pod.disk.is_none_or(|disk| disk == node.disk)
+}
+
+fn tolerated(pod: &ModelPod, node: &ModelNode) -> bool {
+    match node.taint {
+        None | Some((_, 1)) => true,
+        Some((value, _)) => pod.tolerates.is_some_and(|tolerates| tolerates == 9 || tolerates == value),
+    }
+}
+
+fn collide(a: Option<(u8, bool, u8)>, b: Option<(u8, bool, u8)>) -> bool {
+    let (Some(a), Some(b)) = (a, b) else { return false };
+    a.2 == b.2 && a.1 == b.1 && (a.0 == b.0 || a.0 == 0 || b.0 == 0)
+}
+
+// ---- the history
+
+struct History {
+    scheduler: Scheduler,
+    world: World,
+    now: Instant,
+    random: u64,
+    incarnations: u64,
+    /// Bindings the API server hasn't answered: pod, incarnation.
+    unanswered: Vec<(u8, u64)>,
+    /// Bindings it accepted that the watch hasn't shown.
+    unseen: BTreeMap<u8, u64>,
+}
+
+impl History {
+    fn new() -> Self {
+        History {
+            scheduler: Scheduler::new("default-scheduler"),
+            world: World::default(),
+            now: Instant::now(),
+            random: 7,
+            incarnations: 0,
+            unanswered: Vec::new(),
+            unseen: BTreeMap::new(),
+        }
+    }
+
+    fn observe(&mut self, event: Event) {
+        self.scheduler.observe(event, self.now);
+    }
+
+    fn perform(&mut self, step: Step) {
+        match step {
+            Step::SetNode(name, node) => {
+                self.observe(Event::Node(node_object(name, &node)));
+                self.world.nodes.insert(name, node);
+            }
+            Step::DropNode(name) => {
+                self.world.nodes.remove(&name);
+                self.observe(Event::NodeGone(node_name(name)));
+            }
+            Step::AddPod(name, pod) => self.add_pod(name, pod),
+            Step::DropPod(name) => {
+                self.world.pods.remove(&name);
+                self.unseen.remove(&name);
+                self.observe(Event::PodGone(key(name)));
+            }
+            Step::Answer(accepted) => self.answer(accepted),
+            Step::Show(name) => self.show(name),
+        }
+    }
+
+    fn add_pod(&mut self, name: u8, pod: ModelPod) {
+        self.incarnations += 1;
+        self.unseen.remove(&name);
+        self.observe(Event::Pod(pod_object(name, self.incarnations, &pod, None)));
+        self.world.pods.insert(name, (self.incarnations, pod, None));
+    }
+
+    fn answer(&mut self, accepted: bool) {
+        if self.unanswered.is_empty() {
+            return;
+        }
+        let (name, incarnation) = self.unanswered.remove(0);
+        if let Some((_, _, on)) = self.world.pods.get_mut(&name).filter(|(uid, ..)| *uid == incarnation) {
+            if accepted {
+                self.unseen.insert(name, incarnation);
+            } else {
+                *on = None;
+            }
+        }
+        let uid = crate::name::PodUid(format!("p{name}-{incarnation}").into());
+        self.observe(Event::Bound { pod: key(name), uid, accepted });
+    }
+
+    fn show(&mut self, name: u8) {
+        if self.unseen.remove(&name).is_some() {
+            let (incarnation, pod, on) = self.world.pods[&name].clone();
+            self.observe(Event::Pod(pod_object(name, incarnation, &pod, on)));
+        }
+    }
+
+    /// Lets the scheduler decide, one pod at a time, until it has nothing left to do, whatever back-off
+    /// that takes; each decision is checked against the world as it is then.
+    fn settle(&mut self) {
+        loop {
+            let before = self.random;
+            let random = &mut || before.wrapping_mul(6_364_136_223_846_793_005) >> 33;
+            let effects = self.scheduler.schedule(1, self.now, random);
+            self.random = before.wrapping_add(1);
+            for effect in effects {
+                self.check_effect(effect);
+            }
+            let (active, backoff, _) = self.scheduler.queue().lengths();
+            match self.scheduler.next_wake() {
+                _ if active > 0 => {}
+                Some(wake) if backoff > 0 => self.now = self.now.max(wake),
+                _ if self.scheduler.changes.is_empty() => return,
+                _ => {}
+            }
+        }
+    }
+
+    fn check_effect(&mut self, effect: Effect) {
+        let Effect::Bind { pod, node, .. } = effect else { return };
+        let (name, at) = (number(&pod.name), number(&node.0));
+        let (incarnation, model, on) = self.world.pods[&name].clone();
+        assert_eq!(on, None, "{pod} is bound once");
+        let feasible = self.world.feasible(&model);
+        assert!(feasible.contains(&at), "{pod} went to {at}, but only {feasible:?} are feasible");
+        self.world.pods.insert(name, (incarnation, model, Some(at)));
+        self.unanswered.push((name, incarnation));
+    }
+
+    fn check_parked(&mut self) {
+        let waiting: Vec<u8> =
+            self.world.pods.iter().filter(|(_, (_, _, on))| on.is_none()).map(|(name, _)| *name).collect();
+        let parked: BTreeSet<u8> =
+            self.scheduler.queue().parked().iter().map(|pod| number(&pod.key.name)).collect();
+        assert_eq!(parked, waiting.iter().copied().collect(), "whoever waits is parked when all is quiet");
+        for name in waiting {
+            let feasible = self.world.feasible(&self.world.pods[&name].1);
+            assert_eq!(feasible, BTreeSet::new(), "p{name} is parked although nodes would take it");
+            let explained = self.scheduler.explain(&key(name)).expect("a parked pod is known");
+            assert_eq!(explained.len(), self.world.nodes.len());
+            assert!(explained.iter().all(|node| !node.rejections.is_empty()), "each node says why not");
+        }
+    }
+}
+
+fn node_name(name: u8) -> NodeName {
+    NodeName(format!("n{name}").into())
+}
+
+fn key(name: u8) -> PodKey {
+    PodKey::new("default", &format!("p{name}"))
+}
+
+fn number(name: &str) -> u8 {
+    name[1..].parse().expect("a letter and a number")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_decision_is_the_oracles_and_nobody_is_forgotten(steps in prop::collection::vec(step(), 1..60)) {
+        let mut history = History::new();
+        for step in steps {
+            history.perform(step);
+            history.settle();
+            history.check_parked();
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Conversations with the scheduler, in `testdata/*.txt`: commands, a line `----`, and the answer.
+//!
+//! `UPDATE=1 cargo test -p scheduler` rewrites the answers; the diff is the review.
+
+use super::{Effect, Event, Scheduler};
+use crate::name::{NodeName, PodKey};
+use crate::node::NodeInfo;
+use crate::pod::PodInfo;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+#[test]
+fn scripts() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let mut names: Vec<_> = std::fs::read_dir(&directory)
+        .expect("testdata")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    names.sort();
+    assert!(!names.is_empty(), "there are scripts");
+    for path in names {
+        let script = std::fs::read_to_string(&path).expect("a readable script");
+        let answered = run(&script);
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &answered).expect("a writable script");
+        } else {
+            assert_eq!(script, answered, "{} (UPDATE=1 rewrites it)", path.display());
+        }
+    }
+}
+
+/// The script with the answers it gets now.
+fn run(script: &str) -> String {
+    let mut world = World::new();
+    let mut answered = String::new();
+    for block in script.trim_end().split("\n\n") {
+        let commands = block.split("\n----").next().expect("split yields at least one part");
+        if commands.lines().all(|line| line.starts_with('#')) {
+            writeln!(answered, "{commands}\n").expect("a string takes everything");
+            continue;
+        }
+        let answer: String = commands.lines().map(|line| world.command(line)).collect();
+        writeln!(answered, "{commands}\n----\n{answer}").expect("a string takes everything");
+    }
+    format!("{}\n", answered.trim_end())
+}
+
+struct World {
+    scheduler: Scheduler,
+    now: Instant,
+    pods: BTreeMap<String, Value>,
+    binding: BTreeMap<String, NodeName>,
+}
+
+impl World {
+    fn new() -> Self {
+        World {
+            scheduler: Scheduler::new("default-scheduler"),
+            now: Instant::now(),
+            pods: BTreeMap::new(),
+            binding: BTreeMap::new(),
+        }
+    }
+
+    fn command(&mut self, line: &str) -> String {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            [first, ..] if first.starts_with('#') => {}
+            ["node", name, options @ ..] => self.observe(Event::Node(node(name, options))),
+            ["pod", name, options @ ..] => self.apply(name, pod(name, options)),
+            ["delete", "node", name] => self.observe(Event::NodeGone((*name).into())),
+            ["delete", "pod", name] => self.observe(Event::PodGone(key(name))),
+            ["bound", name] => self.answer(name, true),
+            ["refused", name] => self.answer(name, false),
+            ["seen", name] => self.seen(name),
+            ["advance", seconds] => self.now += Duration::from_secs_f64(seconds.parse().expect("seconds")),
+            ["schedule"] => return self.schedule(),
+            ["queue"] => return self.queue(),
+            ["explain", name] => return self.explain(name),
+            _ => panic!("unknown command: {line}"),
+        }
+        String::new()
+    }
+
+    fn observe(&mut self, event: Event) {
+        self.scheduler.observe(event, self.now);
+    }
+
+    fn apply(&mut self, name: &str, pod: Value) {
+        self.pods.insert(name.to_owned(), pod.clone());
+        self.observe(Event::Pod(pod_info(pod)));
+    }
+
+    fn answer(&mut self, name: &str, accepted: bool) {
+        let uid = pod_info(self.pods[name].clone()).uid;
+        self.observe(Event::Bound { pod: key(name), uid, accepted });
+    }
+
+    /// The watch shows the pod on the node it was bound to.
+    fn seen(&mut self, name: &str) {
+        let mut pod = self.pods[name].clone();
+        pod["spec"]["nodeName"] = json!(self.binding[name].to_string());
+        self.apply(name, pod);
+    }
+
+    fn schedule(&mut self) -> String {
+        let mut text = String::new();
+        loop {
+            let effects = self.scheduler.schedule(4, self.now, &mut || 0);
+            if effects.is_empty() {
+                return text;
+            }
+            for effect in effects {
+                text += &self.effect(effect);
+            }
+        }
+    }
+
+    fn effect(&mut self, effect: Effect) -> String {
+        match effect {
+            Effect::Bind { pod, node, .. } => {
+                self.binding.insert(pod.name.to_string(), node.clone());
+                format!("{} -> {node}\n", pod.name)
+            }
+            Effect::Report { pod, message, .. } => format!("{}: {message}\n", pod.name),
+        }
+    }
+
+    fn queue(&self) -> String {
+        let place = |name: &String| Some(format!("{name} {}\n", self.scheduler.queue().place(&key(name))?));
+        let text: String = self.pods.keys().filter_map(place).collect();
+        let wake = self.scheduler.next_wake().map(|at| format!("next wake in {:?}\n", at - self.now));
+        if text.is_empty() { "empty\n".to_owned() } else { text + &wake.unwrap_or_default() }
+    }
+
+    fn explain(&mut self, name: &str) -> String {
+        let nodes = self.scheduler.explain(&key(name)).unwrap_or_default();
+        nodes.iter().map(|node| format!("{node}\n")).collect()
+    }
+}
+
+fn key(name: &str) -> PodKey {
+    PodKey::new("default", name)
+}
+
+fn pod_info(pod: Value) -> PodInfo {
+    PodInfo::of(&serde_json::from_value(pod).expect("a pod"))
+}
+
+/// `name=value`, or `name` alone with an empty value.
+fn option(word: &str) -> (&str, &str) {
+    word.split_once('=').unwrap_or((word, ""))
+}
+
+fn node(name: &str, options: &[&str]) -> NodeInfo {
+    let mut node = json!({
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}, "spec": {"taints": []},
+        "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}},
+    });
+    for (option, value) in options.iter().map(|word| option(word)) {
+        match option {
+            "label" => {
+                let (key, value) = self::option(value);
+                node["metadata"]["labels"][key] = json!(value);
+            }
+            "nolabels" => node["metadata"]["labels"] = json!({}),
+            "taint" => node["spec"]["taints"].as_array_mut().expect("taints").push(taint(value)),
+            "cordoned" => node["spec"]["unschedulable"] = json!(true),
+            resource => node["status"]["allocatable"][resource] = json!(value),
+        }
+    }
+    NodeInfo::of(&serde_json::from_value(node).expect("a node"))
+}
+
+/// `key=value:Effect` or `key:Effect`.
+fn taint(text: &str) -> Value {
+    let (pair, effect) = text.rsplit_once(':').expect("key:Effect");
+    let (key, value) = option(pair);
+    json!({"key": key, "value": value, "effect": effect})
+}
+
+/// `key=value:Effect`, `key:Effect` (any value) or `all`.
+fn toleration(text: &str) -> Value {
+    let Some((pair, effect)) = text.rsplit_once(':') else { return json!({"operator": "Exists"}) };
+    match pair.split_once('=') {
+        Some((key, value)) => json!({"key": key, "value": value, "effect": effect}),
+        None => json!({"key": pair, "operator": "Exists", "effect": effect}),
+    }
+}
+
+fn pod(name: &str, options: &[&str]) -> Value {
+    let mut pod = json!({
+        "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"), "labels": {}},
+        "spec": {"containers": [{"name": "c", "resources": {"requests": {}}, "ports": []}]},
+        "status": {},
+    });
+    for (option, value) in options.iter().map(|word| option(word)) {
+        set_option(&mut pod, option, value);
+    }
+    pod
+}
+
+fn set_option(pod: &mut Value, option: &str, value: &str) {
+    match option {
+        "uid" => pod["metadata"]["uid"] = json!(value),
+        "node" => pod["spec"]["nodeName"] = json!(value),
+        "label" => {
+            let (key, value) = self::option(value);
+            pod["metadata"]["labels"][key] = json!(value);
+        }
+        "owner" => {
+            pod["metadata"]["ownerReferences"] = json!([{
+                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": value, "uid": value, "controller": true,
+            }]);
+        }
+        "created" => pod["metadata"]["creationTimestamp"] = json!(format!("2026-01-01T00:00:{value}Z")),
+        "terminating" => pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"),
+        "phase" => pod["status"]["phase"] = json!(value),
+        "reported" => {
+            pod["status"]["conditions"] = json!([{
+                "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                "message": value.replace('_', " "),
+            }])
+        }
+        _ => set_spec_option(&mut pod["spec"], option, value),
+    }
+}
+
+fn set_spec_option(spec: &mut Value, option: &str, value: &str) {
+    match option {
+        "priority" => spec["priority"] = json!(value.parse::<i32>().expect("a priority")),
+        "scheduler" => spec["schedulerName"] = json!(value),
+        "gate" => spec["schedulingGates"] = json!([{"name": value}]),
+        "select" => {
+            let (key, value) = self::option(value);
+            spec["nodeSelector"][key] = json!(value);
+        }
+        "affinity" => {
+            spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+                json!({"nodeSelectorTerms": [term(value)]});
+        }
+        "prefer" => {
+            let (weight, rest) = value.split_once(':').expect("weight:term");
+            let weight: i32 = weight.parse().expect("a weight");
+            spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"] =
+                json!([{"weight": weight, "preference": term(rest)}]);
+        }
+        "tolerate" => push(&mut spec["tolerations"], toleration(value)),
+        "port" => push(&mut spec["containers"][0]["ports"], port(value)),
+        "spread" => push(&mut spec["topologySpreadConstraints"], spread(value)),
+        resource => spec["containers"][0]["resources"]["requests"][resource] = json!(value),
+    }
+}
+
+fn push(list: &mut Value, item: Value) {
+    match list {
+        Value::Array(items) => items.push(item),
+        _ => *list = json!([item]),
+    }
+}
+
+/// `key:Operator:value|value`.
+fn term(text: &str) -> Value {
+    let parts: Vec<&str> = text.split(':').collect();
+    let values: Vec<&str> = parts.get(2).map(|values| values.split('|').collect()).unwrap_or_default();
+    json!({"matchExpressions": [{"key": parts[0], "operator": parts[1], "values": values}]})
+}
+
+/// `[address/]port[/UDP]`.
+fn port(text: &str) -> Value {
+    let (address, rest) = text.split_once('@').unwrap_or(("", text));
+    let (number, protocol) = rest.split_once('/').unwrap_or((rest, "TCP"));
+    json!({
+        "containerPort": 80, "hostPort": number.parse::<i32>().expect("a port"), "hostIP": address,
+        "protocol": protocol,
+    })
+}
+
+/// `topologyKey:maxSkew:hard|soft:label=value[:minDomains]`.
+fn spread(text: &str) -> Value {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (key, value) = option(parts[3]);
+    let when = if parts[2] == "hard" { "DoNotSchedule" } else { "ScheduleAnyway" };
+    json!({
+        "topologyKey": parts[0], "maxSkew": parts[1].parse::<i32>().expect("a skew"), "whenUnsatisfiable": when,
+        "labelSelector": {"matchLabels": {key: value}},
+        "minDomains": parts.get(4).map(|number| number.parse::<i32>().expect("a number of domains")),
+    })
+}

@@ -1,0 +1,341 @@
+//! The cluster as columns: one array per property, one [`Slot`] per node.
+//!
+//! A scan over all nodes reads few, dense arrays. The snapshot is kept up to date by single changes (a node
+//! appears, a pod is assumed); it is never rebuilt. What always holds: `requested` of a column is the sum
+//! over the pods placed on the slot, every tracked count is the number of its pods on the slot, and a slot
+//! without a node holds pods or is free. It knows no policy.
+
+use crate::name::{NodeName, PodKey};
+use crate::node::NodeInfo;
+use crate::pod::PodInfo;
+use crate::resources::PODS;
+use crate::spread::Counted;
+use crate::taint::Taint;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Index of a node in every column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(u32);
+
+/// Index of a distinct taint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TaintId(u32);
+
+/// Counts changes; a larger version is newer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(u64);
+
+/// One resource over all nodes.
+#[derive(Clone, Debug, Default)]
+pub struct Column {
+    allocatable: Vec<i64>,
+    requested: Vec<i64>,
+}
+
+/// Node objects by slot; `None` where pods are placed on a node that isn't (yet, or any more) known.
+type Nodes = Vec<Option<Arc<NodeInfo>>>;
+
+/// The cluster at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    index: HashMap<NodeName, Slot>,
+    names: Vec<NodeName>,
+    free: Vec<Slot>,
+    nodes: Nodes,
+    columns: BTreeMap<Box<str>, Column>,
+    nothing: Column,
+    assumed: Vec<(i64, i64)>,
+    taint_table: Vec<Taint>,
+    taints: Vec<Box<[TaintId]>>,
+    changed: Vec<Version>,
+    on_slot: Vec<Vec<Arc<PodInfo>>>,
+    places: HashMap<PodKey, Slot>,
+    counts: HashMap<Counted, Vec<u32>>,
+    /// The keys of `counts` that must be tried on every pod; the others are found by the pod's owner.
+    selected: Vec<Counted>,
+    version: Version,
+    nodes_version: Version,
+}
+
+impl Slot {
+    /// Position in an array over all slots.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl TaintId {
+    /// Position in an array over all distinct taints.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Column {
+    /// What the node offers.
+    pub fn allocatable(&self, slot: Slot) -> i64 {
+        self.allocatable.get(slot.index()).copied().unwrap_or(0)
+    }
+
+    /// What its pods have taken.
+    pub fn requested(&self, slot: Slot) -> i64 {
+        self.requested.get(slot.index()).copied().unwrap_or(0)
+    }
+
+    /// What is left; negative on a node that is overcommitted.
+    pub fn left(&self, slot: Slot) -> i64 {
+        self.allocatable(slot).saturating_sub(self.requested(slot))
+    }
+
+    fn grow(&mut self, slots: usize) {
+        self.allocatable.resize(slots, 0);
+        self.requested.resize(slots, 0);
+    }
+}
+
+// Reading.
+impl Snapshot {
+    /// How many slots there are, used or not.
+    pub fn slots(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// How many nodes are known.
+    pub fn node_count(&self) -> usize {
+        self.nodes.iter().flatten().count()
+    }
+
+    /// All known nodes, in slot order.
+    pub fn known(&self) -> impl Iterator<Item = Slot> {
+        let slots = (0u32..).zip(&self.nodes);
+        slots.filter(|(_, node)| node.is_some()).map(|(slot, _)| Slot(slot))
+    }
+
+    /// The node object at `slot`, if the node is known.
+    pub fn node(&self, slot: Slot) -> Option<&Arc<NodeInfo>> {
+        self.nodes[slot.index()].as_ref()
+    }
+
+    /// The slot of a node, if the node is known.
+    pub fn slot(&self, name: &NodeName) -> Option<Slot> {
+        self.index.get(name).copied().filter(|slot| self.node(*slot).is_some())
+    }
+
+    /// A node's labels; none if it is unknown.
+    pub fn label(&self, slot: Slot, key: &str) -> Option<&str> {
+        self.node(slot)?.labels.get(key).map(String::as_str)
+    }
+
+    /// The column of a resource; all zero if no node has it.
+    pub fn column(&self, resource: &str) -> &Column {
+        self.columns.get(resource).unwrap_or(&self.nothing)
+    }
+
+    /// CPU and memory in use as scores see it, with an assumed minimum per container.
+    pub fn assumed_use(&self, slot: Slot) -> (i64, i64) {
+        self.assumed[slot.index()]
+    }
+
+    /// Every distinct taint seen so far, by id.
+    pub fn taint_table(&self) -> &[Taint] {
+        &self.taint_table
+    }
+
+    /// The taints of a node in its own order.
+    pub fn taints(&self, slot: Slot) -> &[TaintId] {
+        &self.taints[slot.index()]
+    }
+
+    /// The pods placed on a slot.
+    pub fn pods_on(&self, slot: Slot) -> impl Iterator<Item = &Arc<PodInfo>> {
+        self.on_slot[slot.index()].iter()
+    }
+
+    /// A placed pod.
+    pub fn pod(&self, key: &PodKey) -> Option<&Arc<PodInfo>> {
+        self.pods_on(*self.places.get(key)?).find(|pod| pod.key == *key)
+    }
+
+    /// How many pods of a tracked set each slot holds; empty if the set isn't tracked.
+    pub fn counts(&self, counted: &Counted) -> &[u32] {
+        self.counts.get(counted).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Advances with every change.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Advances when a node object changes (not when pods come and go).
+    pub fn nodes_version(&self) -> Version {
+        self.nodes_version
+    }
+
+    /// When the node object at `slot` changed last.
+    pub fn changed(&self, slot: Slot) -> Version {
+        self.changed[slot.index()]
+    }
+}
+
+// Changing.
+impl Snapshot {
+    /// Adds or replaces a node. `None` if nothing that matters has changed.
+    pub fn set_node(&mut self, node: NodeInfo) -> Option<Slot> {
+        let slot = self.slot_for(&node.name);
+        if self.node(slot).is_some_and(|known| **known == node) {
+            return None;
+        }
+        self.set_allocatable(slot, &node);
+        self.taints[slot.index()] = node.taints.iter().map(|taint| self.taint_id(taint)).collect();
+        self.nodes[slot.index()] = Some(Arc::new(node));
+        self.touch_node(slot);
+        Some(slot)
+    }
+
+    /// Forgets a node. Its pods stay counted on the slot until they are removed, too: the node may return.
+    pub fn remove_node(&mut self, name: &NodeName) -> bool {
+        let Some(slot) = self.slot(name) else { return false };
+        self.columns.values_mut().for_each(|column| column.allocatable[slot.index()] = 0);
+        self.taints[slot.index()] = Box::default();
+        self.nodes[slot.index()] = None;
+        self.touch_node(slot);
+        self.release_if_empty(slot);
+        true
+    }
+
+    /// Places a pod on a node, known or not. A pod that was placed before moves.
+    pub fn place(&mut self, pod: Arc<PodInfo>, node: &NodeName) -> Slot {
+        self.displace(&pod.key);
+        let slot = self.slot_for(node);
+        self.account(slot, &pod, 1);
+        self.places.insert(pod.key.clone(), slot);
+        self.on_slot[slot.index()].push(pod);
+        self.version.0 += 1;
+        slot
+    }
+
+    /// Takes a pod off its node. Returns the slot it left.
+    pub fn displace(&mut self, key: &PodKey) -> Option<Slot> {
+        let slot = self.places.remove(key)?;
+        let here = &mut self.on_slot[slot.index()];
+        let position = here.iter().position(|pod| pod.key == *key).expect("a placed pod is on its slot");
+        let pod = here.swap_remove(position);
+        self.account(slot, &pod, -1);
+        self.version.0 += 1;
+        if self.node(slot).is_none() {
+            self.release_if_empty(slot);
+        }
+        Some(slot)
+    }
+
+    /// Begins to count a set of pods. Counting it again costs nothing.
+    pub fn track(&mut self, counted: &Counted) {
+        if self.counts.contains_key(counted) {
+            return;
+        }
+        let mut counts = vec![0; self.slots()];
+        for (count, pods) in counts.iter_mut().zip(&self.on_slot) {
+            let here = pods.iter().filter(|pod| counted.counts(pod)).count();
+            *count = u32::try_from(here).expect("fewer than 2^32 pods on a node");
+        }
+        if matches!(counted, Counted::Selected { .. }) {
+            self.selected.push(counted.clone());
+        }
+        self.counts.insert(counted.clone(), counts);
+    }
+
+    /// Stops counting. Every decision tracks what it needs.
+    pub fn untrack_all(&mut self) {
+        self.counts.clear();
+        self.selected.clear();
+    }
+
+    fn touch_node(&mut self, slot: Slot) {
+        self.version.0 += 1;
+        self.nodes_version = self.version;
+        self.changed[slot.index()] = self.version;
+    }
+
+    fn slot_for(&mut self, name: &NodeName) -> Slot {
+        if let Some(slot) = self.index.get(name) {
+            return *slot;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| self.new_slot());
+        self.names[slot.index()] = name.clone();
+        self.index.insert(name.clone(), slot);
+        slot
+    }
+
+    fn new_slot(&mut self) -> Slot {
+        let slot = Slot(u32::try_from(self.nodes.len()).expect("fewer than 2^32 nodes"));
+        let slots = self.nodes.len() + 1;
+        self.nodes.push(None);
+        self.names.push("".into());
+        self.assumed.push((0, 0));
+        self.taints.push(Box::default());
+        self.changed.push(self.version);
+        self.on_slot.push(Vec::new());
+        self.columns.values_mut().for_each(|column| column.grow(slots));
+        self.counts.values_mut().for_each(|counts| counts.resize(slots, 0));
+        slot
+    }
+
+    fn release_if_empty(&mut self, slot: Slot) {
+        if self.on_slot[slot.index()].is_empty() {
+            assert_eq!(self.assumed[slot.index()], (0, 0), "an empty slot carries no requests");
+            self.index.remove(&self.names[slot.index()]);
+            self.free.push(slot);
+        }
+    }
+
+    fn set_allocatable(&mut self, slot: Slot, node: &NodeInfo) {
+        self.columns.values_mut().for_each(|column| column.allocatable[slot.index()] = 0);
+        for (resource, amount) in node.allocatable.iter() {
+            self.column_mut(resource).allocatable[slot.index()] = amount;
+        }
+    }
+
+    fn column_mut(&mut self, resource: &str) -> &mut Column {
+        if !self.columns.contains_key(resource) {
+            let mut column = Column::default();
+            column.grow(self.nodes.len());
+            self.columns.insert(resource.into(), column);
+        }
+        self.columns.get_mut(resource).expect("the column was just made if it was missing")
+    }
+
+    /// Adds (`sign` 1) or takes back (-1) what a pod weighs on its slot.
+    fn account(&mut self, slot: Slot, pod: &PodInfo, sign: i64) {
+        let at = slot.index();
+        let shape = pod.shape.clone();
+        let pieces = shape.requests.exact.iter().chain([(PODS, 1)]);
+        for (resource, amount) in pieces {
+            let requested = &mut self.column_mut(resource).requested[at];
+            *requested += sign * amount;
+        }
+        let (cpu, memory) = shape.requests.assumed;
+        let use_now = &mut self.assumed[at];
+        *use_now = (use_now.0 + sign * cpu, use_now.1 + sign * memory);
+        self.count(at, pod, sign);
+    }
+
+    fn count(&mut self, at: usize, pod: &PodInfo, sign: i64) {
+        let owned = pod.owner.clone().map(Counted::Owned);
+        for counted in self.selected.iter().chain(&owned).filter(|counted| counted.counts(pod)) {
+            if let Some(counts) = self.counts.get_mut(counted) {
+                let count = i64::from(counts[at]) + sign;
+                counts[at] = u32::try_from(count).expect("a pod leaves only after it was counted");
+            }
+        }
+    }
+
+    fn taint_id(&mut self, taint: &Taint) -> TaintId {
+        let known = self.taint_table.iter().position(|one| one == taint);
+        let id = known.unwrap_or_else(|| {
+            self.taint_table.push(taint.clone());
+            self.taint_table.len() - 1
+        });
+        TaintId(u32::try_from(id).expect("fewer than 2^32 distinct taints"))
+    }
+}

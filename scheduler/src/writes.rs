@@ -1,0 +1,181 @@
+//! The scheduler's writes to the API server: bindings and reports, many at once.
+//!
+//! A binding carries the pod's uid, so a pod recreated under the same name is never bound by mistake.
+//! Nothing is sent once leadership has run out: an old leader that was paused writes nothing. Reports are
+//! for people: of several about one pod only the last is sent, and a failed one is repeated by the next
+//! attempt, not here.
+
+use crate::name::{NodeName, PodKey, PodUid};
+use crate::scheduler::{BINDINGS_IN_FLIGHT, Effect, Event};
+use api::k8s::api::core::v1::{Binding, ObjectReference, Pod};
+use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use client::election::Leadership;
+use client::recorder::{Recorder, Severity};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// Reports that may be under way at once; further ones wait, one per pod, so that a thousand unschedulable
+/// pods don't keep bindings waiting.
+const REPORTS_IN_FLIGHT: usize = 32;
+
+/// The writes under way and the reports that wait.
+pub struct Writes {
+    writer: Arc<Writer>,
+    /// At most [`BINDINGS_IN_FLIGHT`] bindings (the state machine sees to that) and the reports.
+    tasks: JoinSet<Option<Event>>,
+    reports_in_flight: usize,
+    waiting: BTreeMap<PodKey, (PodUid, Arc<str>)>,
+}
+
+/// What every write needs.
+struct Writer {
+    client: Client,
+    recorder: Recorder,
+    leadership: Leadership,
+}
+
+impl Writes {
+    /// No writes yet.
+    pub fn new(client: Client, recorder: Recorder, leadership: Leadership) -> Self {
+        let writer = Arc::new(Writer { client, recorder, leadership });
+        Writes { writer, tasks: JoinSet::new(), reports_in_flight: 0, waiting: BTreeMap::new() }
+    }
+
+    /// The right by which we write.
+    pub fn leadership(&self) -> &Leadership {
+        &self.writer.leadership
+    }
+
+    /// Begins an effect.
+    pub fn start(&mut self, effect: Effect) {
+        match effect {
+            Effect::Bind { pod, uid, node } => {
+                let writer = self.writer.clone();
+                self.tasks.spawn(async move { Some(writer.bind(pod, uid, node).await) });
+                debug_assert!(self.tasks.len() <= BINDINGS_IN_FLIGHT + REPORTS_IN_FLIGHT);
+            }
+            Effect::Report { pod, uid, message } => {
+                self.waiting.insert(pod, (uid, message));
+                self.start_reports();
+            }
+        }
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Waits for the next write to end; `Some` if the state machine must know of it.
+    pub async fn next(&mut self) -> Option<Event> {
+        let ended = self.tasks.join_next().await?;
+        // A task has no code that panics and is never aborted while we wait.
+        let event = ended.expect("a write neither panics nor is aborted");
+        if event.is_none() {
+            self.reports_in_flight -= 1;
+            self.start_reports();
+        }
+        event
+    }
+
+    /// Lets the writes under way end, for at most `limit`.
+    pub async fn drain(mut self, limit: Duration) {
+        self.waiting.clear();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(limit, all).await.is_err() {
+            tracing::warn!(writes = self.tasks.len(), "bindings were still under way at the end");
+        }
+    }
+
+    fn start_reports(&mut self) {
+        while self.reports_in_flight < REPORTS_IN_FLIGHT {
+            let Some((pod, (uid, message))) = self.waiting.pop_first() else { return };
+            let writer = self.writer.clone();
+            self.reports_in_flight += 1;
+            self.tasks.spawn(async move {
+                writer.report(&pod, &uid, &message).await;
+                None
+            });
+        }
+    }
+}
+
+impl Writer {
+    fn pods(&self, pod: &PodKey) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &pod.namespace)
+    }
+
+    async fn bind(&self, pod: PodKey, uid: PodUid, node: NodeName) -> Event {
+        let accepted = self.leadership.is_valid() && self.post_binding(&pod, &uid, &node).await;
+        if accepted {
+            let message = format!("Successfully assigned {pod} to {node}");
+            self.recorder.event(&reference(&pod, &uid), Severity::Normal, "Scheduled", &message);
+        }
+        Event::Bound { pod, uid, accepted }
+    }
+
+    async fn post_binding(&self, pod: &PodKey, uid: &PodUid, node: &NodeName) -> bool {
+        let binding = binding(pod, uid, node);
+        let reply: Result<Value, _> =
+            self.pods(pod).create_subresource("binding", &pod.name, &PostParams::default(), &binding).await;
+        if let Err(error) = &reply {
+            tracing::info!(%pod, %node, %error, "binding refused; the pod will be tried again");
+        }
+        reply.is_ok()
+    }
+
+    async fn report(&self, pod: &PodKey, uid: &PodUid, message: &str) {
+        if !self.leadership.is_valid() {
+            return;
+        }
+        self.recorder.event(&reference(pod, uid), Severity::Warning, "FailedScheduling", message);
+        let patch = Patch::Strategic(unschedulable(uid, message, jiff::Timestamp::now()));
+        if let Err(error) = self.pods(pod).patch_status(&pod.name, &PatchParams::default(), &patch).await {
+            tracing::info!(%pod, %error, "could not report the pod as unschedulable");
+        }
+    }
+}
+
+fn binding(pod: &PodKey, uid: &PodUid, node: &NodeName) -> Binding {
+    Binding {
+        metadata: ObjectMeta {
+            name: Some(pod.name.to_string()),
+            namespace: Some(pod.namespace.to_string()),
+            uid: Some(uid.to_string()),
+            ..ObjectMeta::default()
+        },
+        target: ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(node.to_string()),
+            ..ObjectReference::default()
+        },
+    }
+}
+
+/// The status patch; the uid in it makes the API server refuse it for another incarnation of the pod.
+fn unschedulable(uid: &PodUid, message: &str, now: jiff::Timestamp) -> Value {
+    let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    json!({
+        "metadata": {"uid": *uid.0},
+        "status": {"conditions": [{
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+            "lastProbeTime": null, "lastTransitionTime": now,
+        }]},
+    })
+}
+
+fn reference(pod: &PodKey, uid: &PodUid) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(pod.namespace.to_string()),
+        name: Some(pod.name.to_string()),
+        uid: Some(uid.to_string()),
+        ..ObjectReference::default()
+    }
+}
