@@ -55,7 +55,9 @@ impl Changes {
         diagnosis: &Diagnosis,
         mut admits: impl FnMut(&PodInfo, Slot) -> bool,
     ) -> bool {
+        // "No nodes available" helps nobody any more once there is one, even one that refuses the pod.
+        let first_nodes = !self.freed.is_empty() && diagnosis.saw_no_nodes();
         let uneven = self.counts && diagnosis.blames(Plugin::PodTopologySpread);
-        uneven || self.freed.iter().any(|slot| admits(pod, *slot))
+        first_nodes || uneven || self.freed.iter().any(|slot| admits(pod, *slot))
     }
 }

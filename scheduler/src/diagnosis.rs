@@ -47,6 +47,11 @@ impl Diagnosis {
         diagnosis
     }
 
+    /// Whether there was no node to ask.
+    pub fn saw_no_nodes(&self) -> bool {
+        self.nodes == 0
+    }
+
     /// Whether some node was refused by `plugin`.
     pub fn blames(&self, plugin: Plugin) -> bool {
         self.plugins.contains(&plugin)
