@@ -1,30 +1,63 @@
-//! A request's way through the server.
+//! A request's way through the server: identify, authenticate, authorize, dispatch, answer.
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use api::status::Status;
+use bytes::Bytes;
+use http::header::HeaderName;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use store::kv::{Kv, KvError};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use crate::auth::Identity;
+use crate::auth::{Attributes, Authenticator, Authorizer, Identity};
 use crate::body::Body;
 use crate::config::Config;
+use crate::error::{Failure, Outcome};
 use crate::in_process::InProcess;
 use crate::peer::Peer;
 use crate::registry::Registry;
+use crate::request::{RequestInfo, Verb};
+use crate::storage::cache::Cache;
+use crate::storage::{Storage, follower};
+use crate::verbs::{Answer, Call};
+use crate::{dispatch, rbac_feed, response};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The store refused to read or write what every cluster needs.
-    #[error("prepare the store")]
-    Store(#[source] KvError),
+    /// The store refused to read what is there.
+    #[error("read the store")]
+    Load(#[source] KvError),
+    /// What every cluster needs could not be created.
+    #[error("create {object}: {status}")]
+    Bootstrap {
+        /// Kind and name.
+        object: String,
+        /// The refusal.
+        status: Box<Status>,
+    },
 }
 
 /// The API server: stateless but for caches of what is in the store.
 pub struct ApiServer {
-    pub(crate) store: Arc<dyn Kv>,
+    pub(crate) storage: Arc<Storage>,
     pub(crate) config: Config,
     pub(crate) registry: Registry,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) authorizer: Arc<Authorizer>,
+    /// Becomes true when the server is about to end: watches end then.
+    pub(crate) draining: watch::Sender<bool>,
+    /// Feeds the cache; ends with the server.
+    follower: JoinHandle<()>,
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
 }
 
 impl ApiServer {
@@ -33,16 +66,107 @@ impl ApiServer {
     /// # Errors
     /// If the store can't be read or written.
     pub async fn start(store: Arc<dyn Kv>, config: Config) -> Result<Arc<Self>, StartError> {
-        Ok(Arc::new(Self { store, config, registry: Registry::builtin() }))
-    }
-
-    /// Answers one request of `peer`.
-    pub async fn handle(self: &Arc<Self>, _request: Request<Body>, _peer: Peer) -> Response<Body> {
-        Response::new(Body::empty())
+        let authorizer = Arc::new(Authorizer::default());
+        let observer = rbac_feed::RbacFeed::new(authorizer.clone());
+        let cache = Arc::new(Cache::new(config.limits, Box::new(observer)));
+        let loaded = follower::load(store.as_ref(), &cache).await.map_err(StartError::Load)?;
+        let follower = tokio::spawn(follower::follow(store.clone(), cache.clone(), loaded));
+        let server = Arc::new(Self {
+            storage: Arc::new(Storage::new(store, cache, &config)),
+            registry: Registry::builtin(),
+            authenticator: Authenticator::new(config.static_tokens.clone()),
+            authorizer,
+            draining: watch::Sender::new(false),
+            follower,
+            config,
+        });
+        crate::first_objects::ensure(&server).await?;
+        Ok(server)
     }
 
     /// A client of this server in the same process, which acts as `identity`.
     pub fn in_process(self: &Arc<Self>, identity: Identity) -> InProcess {
         InProcess::new(self.clone(), identity)
     }
+
+    /// Ends all watches, so that their connections can close.
+    pub fn drain(&self) {
+        self.draining.send_replace(true);
+    }
+
+    /// Answers one request of `peer`.
+    pub async fn handle(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let answer = self.answer(&parts, body, &peer).await;
+        let mut response = answer.unwrap_or_else(response::failure);
+        let id = audit_id(&parts);
+        response.headers_mut().insert(HeaderName::from_static("audit-id"), id);
+        response
+    }
+
+    async fn answer(self: &Arc<Self>, parts: &Parts, body: Body, peer: &Peer) -> Answer {
+        let identity = self.authenticator.authenticate(&parts.headers, peer);
+        let identity = identity.map_err(|_| Status::unauthorized())?;
+        let query = parts.uri.query().unwrap_or_default();
+        let info = RequestInfo::parse(&parts.method, parts.uri.path(), query, &self.registry);
+        self.authorize(&identity, &info)?;
+        let long = info.verb == Verb::Watch || info.subresource.as_deref() == Some("log");
+        let answer = self.serve_request(parts, body, &identity, &info);
+        if long {
+            return answer.await;
+        }
+        // Writing goes on in the store if the deadline strikes; the client is told that it may have.
+        tokio::time::timeout(self.config.limits.request, answer).await.unwrap_or(Err(Failure::Deadline))
+    }
+
+    fn authorize(&self, identity: &Identity, info: &RequestInfo) -> Outcome<()> {
+        let act = Attributes::of(info);
+        let decision = self.authorizer.authorize(identity, &act);
+        if decision.allowed {
+            return Ok(());
+        }
+        let refusal = act.refusal(&identity.user, &decision.reason);
+        Err(Status::forbidden(&info.plural, &info.group, act.name, &refusal).into())
+    }
+
+    async fn serve_request(
+        self: &Arc<Self>,
+        parts: &Parts,
+        body: Body,
+        identity: &Identity,
+        info: &RequestInfo,
+    ) -> Answer {
+        if !info.is_resource {
+            return dispatch::path(self, parts, info).await;
+        }
+        let Some(resource) = &info.resource else {
+            return Ok(response::text(StatusCode::NOT_FOUND, "404 page not found\n"));
+        };
+        let body = match info.verb.is_read() {
+            true => Bytes::new(),
+            false => self.read_body(body).await?,
+        };
+        let call = Call { server: self, info, resource, identity, headers: &parts.headers };
+        dispatch::resource(call, &body).await
+    }
+
+    /// The whole body.
+    ///
+    /// # Errors
+    /// 413 if it is larger than a request may be, 400 if it breaks off.
+    async fn read_body(&self, body: Body) -> Outcome<Bytes> {
+        let limit = self.config.limits.body_bytes;
+        let collected = Limited::new(body, limit).collect().await;
+        Ok(collected.map(|whole| whole.to_bytes()).map_err(|error| match error.downcast_ref() {
+            Some(LengthLimitError { .. }) => Status::request_too_large(limit),
+            None => Status::bad_request(format!("read the request body: {error}")),
+        })?)
+    }
+}
+
+/// The id by which a client and the log mean the same request; a client may choose it.
+fn audit_id(parts: &Parts) -> HeaderValue {
+    let given = parts.headers.get("audit-id").filter(|id| (1..=64).contains(&id.len()));
+    let fresh = || HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).expect("a uuid is plain ASCII");
+    given.cloned().unwrap_or_else(fresh)
 }

@@ -12,7 +12,12 @@ pub mod body;
 pub mod bootstrap;
 pub mod config;
 pub mod discovery;
+mod dispatch;
 mod error;
+pub mod etag;
+mod first_objects;
+#[cfg(test)]
+mod golden;
 pub mod handle;
 pub mod health;
 pub mod in_process;
@@ -23,6 +28,7 @@ pub mod openapi;
 pub mod peer;
 pub mod pki;
 mod query;
+mod rbac_feed;
 pub mod registry;
 pub mod request;
 mod response;
@@ -31,6 +37,7 @@ pub mod storage;
 mod strategies;
 pub mod table;
 mod verbs;
+pub mod version;
 
 pub use auth::Identity;
 pub use body::Body;

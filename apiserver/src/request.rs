@@ -255,7 +255,11 @@ mod tests {
         format!(
             "{} {} ns={} name={} known={}",
             info.verb.as_str(),
-            if info.is_resource { format!("{}:{}", info.group, info.resource_path()) } else { info.path.clone() },
+            if info.is_resource {
+                format!("{}:{}", info.group, info.resource_path())
+            } else {
+                info.path.clone()
+            },
             info.namespace.as_deref().unwrap_or("-"),
             info.name.as_deref().unwrap_or("-"),
             info.resource.is_some(),
@@ -271,13 +275,22 @@ mod tests {
             ("GET /api/v1/namespaces/a", "get :namespaces ns=a name=a known=true"),
             ("PUT /api/v1/namespaces/a/finalize", "update :namespaces/finalize ns=a name=a known=true"),
             ("GET /api/v1/namespaces/a/pods/p/log", "get :pods/log ns=a name=p known=true"),
-            ("DELETE /apis/apps/v1/namespaces/a/deployments", "deletecollection apps:deployments ns=a name=- known=true"),
-            ("PATCH /apis/apps/v1/namespaces/a/deployments/d/scale", "patch apps:deployments/scale ns=a name=d known=true"),
+            (
+                "DELETE /apis/apps/v1/namespaces/a/deployments",
+                "deletecollection apps:deployments ns=a name=- known=true",
+            ),
+            (
+                "PATCH /apis/apps/v1/namespaces/a/deployments/d/scale",
+                "patch apps:deployments/scale ns=a name=d known=true",
+            ),
             ("GET /apis/x.io/v1/foos/", "list x.io:foos ns=- name=- known=false"),
             ("GET /api/v1/pods?fieldSelector=metadata.name%3Dp", "list :pods ns=- name=p known=true"),
             ("GET /api/v1", "get /api/v1 ns=- name=- known=false"),
             ("POST /version/", "post /version/ ns=- name=- known=false"),
-            ("GET /api/v1/namespaces/a%2Fb/pods", "get /api/v1/namespaces/a%2Fb/pods ns=- name=- known=false"),
+            (
+                "GET /api/v1/namespaces/a%2Fb/pods",
+                "get /api/v1/namespaces/a%2Fb/pods ns=- name=- known=false",
+            ),
             ("GET /api/v1/namespaces/../pods", "get /api/v1/namespaces/../pods ns=- name=- known=false"),
         ];
         for (line, expected) in cases {

@@ -1,11 +1,30 @@
 //! The listener: TLS, HTTP/1.1 and HTTP/2, limits, and a graceful end.
+//!
+//! One task accepts and owns all connections. On shutdown it stops accepting, ends the watches, lets the
+//! open requests finish, and after the drain time drops what is left.
 
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls_pki_types::CertificateDer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
+use crate::body::Body;
+use crate::config::Limits;
 use crate::handle::ApiServer;
+use crate::peer::Peer;
+
+/// Pause before the next connection is accepted when the process has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the server stopped serving.
 #[derive(Debug, thiserror::Error)]
@@ -15,17 +34,140 @@ pub enum ServeError {
     Accept(#[source] std::io::Error),
 }
 
+type Builder = auto::Builder<TokioExecutor>;
+
 impl ApiServer {
     /// Serves until `shutdown` becomes true, then lets open requests finish for the configured time.
     ///
     /// # Errors
-    /// If the listener fails for a reason other than a single connection's.
+    /// If the listener fails for a reason other than a single connection's or a shortage that passes.
     pub async fn serve(
         self: &Arc<Self>,
-        _listener: TcpListener,
-        _tls: Arc<rustls::ServerConfig>,
-        _shutdown: watch::Receiver<bool>,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        mut shutdown: watch::Receiver<bool>,
     ) -> Result<(), ServeError> {
+        let acceptor = TlsAcceptor::from(tls);
+        let builder = Arc::new(http_builder(&self.config.limits));
+        let slots = Arc::new(Semaphore::new(self.config.limits.connections));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => break,
+                accepted = accept(&listener, &slots) => accepted?,
+                Some(_) = connections.join_next() => continue,
+            };
+            let Some((stream, addr, slot)) = accepted else { continue };
+            let connection = Connection { server: self.clone(), builder: builder.clone(), addr };
+            let acceptor = acceptor.clone();
+            connections.spawn(async move {
+                connection.run(stream, acceptor).await;
+                drop(slot);
+            });
+        }
+        self.drain();
+        let all_closed = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.config.limits.drain, all_closed).await.is_err() {
+            tracing::info!(open = connections.len(), "closing connections that did not finish in time");
+        }
+        connections.shutdown().await;
         Ok(())
     }
+}
+
+type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
+
+/// The next connection, when there is room for one; `None` if it came to nothing.
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Result<Option<Accepted>, ServeError> {
+    let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+    match listener.accept().await {
+        Ok((stream, addr)) => Ok(Some((stream, addr, slot))),
+        Err(error) if is_of_one_connection(&error) => Ok(None),
+        Err(error) if is_shortage(&error) => {
+            tracing::warn!(%error, "cannot accept a connection now");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            Ok(None)
+        }
+        Err(error) => Err(ServeError::Accept(error)),
+    }
+}
+
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn is_shortage(error: &std::io::Error) -> bool {
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    const ENOBUFS: i32 = 105;
+    const ENOMEM: i32 = 12;
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM))
+}
+
+fn http_builder(limits: &Limits) -> Builder {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.headers)
+        .max_buf_size(limits.header_bytes.max(64 * 1024));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_per_connection)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(Some(100))
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(15));
+    builder
+}
+
+struct Connection {
+    server: Arc<ApiServer>,
+    builder: Arc<Builder>,
+    addr: SocketAddr,
+}
+
+impl Connection {
+    async fn run(self, stream: TcpStream, acceptor: TlsAcceptor) {
+        // A small write must not wait for the acknowledgement of the one before.
+        let _ = stream.set_nodelay(true);
+        let handshake =
+            tokio::time::timeout(self.server.config.limits.tls_handshake, acceptor.accept(stream));
+        let Ok(Ok(stream)) = handshake.await else {
+            tracing::debug!(peer = %self.addr, "no TLS handshake");
+            return;
+        };
+        let certs: Vec<CertificateDer<'static>> =
+            stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+        let peer = Peer::Tls { certs, addr: self.addr };
+        let (server, mut draining) = (self.server.clone(), self.server.draining.subscribe());
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            let (server, peer) = (server.clone(), peer.clone());
+            async move { Ok::<_, Infallible>(server.handle(request.map(Body::wrap), peer).await) }
+        });
+        let connection =
+            self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let mut connection = std::pin::pin!(connection);
+        let early = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = drain_begins(&mut draining) => None,
+        };
+        let ended = match early {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(peer = %self.addr, %error, "connection ended");
+        }
+    }
+}
+
+async fn drain_begins(draining: &mut watch::Receiver<bool>) {
+    // The sender lives in the server, which the connection holds.
+    let _ = draining.wait_for(|draining| *draining).await;
 }

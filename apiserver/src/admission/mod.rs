@@ -1,1 +1,61 @@
-//! Admission: what may pass, and what is added on the way.
+//! Admission: what may be written, and what is added on the way.
+//!
+//! The plugins are upstream's, in upstream's order: first all that change the object, then all that only
+//! judge it. Every way to write an object passes here.
+
+mod default_toleration_seconds;
+mod namespace_lifecycle;
+mod priority;
+mod rbac_escalation;
+mod service_account;
+mod taint_nodes;
+
+use bytes::Bytes;
+use serde_json::Value;
+use store::kv::Revision;
+
+use crate::error::Outcome;
+use crate::verbs::Call;
+
+/// A key that must not have changed since this revision when the object is written: what was admitted
+/// because of it stays true.
+pub type Guard = (Bytes, Revision);
+
+/// Admits a new object.
+///
+/// # Errors
+/// The first refusal.
+pub async fn create(call: &Call<'_>, object: &mut Value) -> Outcome<Vec<Guard>> {
+    let guards = namespace_lifecycle::check_create(call, object).await?;
+    match (call.resource.group.as_str(), call.resource.kind.as_str()) {
+        ("", "Pod") => {
+            service_account::set_default(object);
+            priority::resolve(object)?;
+            let seconds = call.server.config.default_toleration_seconds;
+            default_toleration_seconds::add(object, seconds);
+        }
+        ("", "Node") => taint_nodes::add(object),
+        ("rbac.authorization.k8s.io", _) => rbac_escalation::check(call, object, None)?,
+        _ => {}
+    }
+    Ok(guards)
+}
+
+/// Admits a change.
+///
+/// # Errors
+/// The first refusal.
+pub async fn update(call: &Call<'_>, object: &mut Value, old: &Value) -> Outcome<()> {
+    if call.resource.group == "rbac.authorization.k8s.io" {
+        rbac_escalation::check(call, object, Some(old))?;
+    }
+    Ok(())
+}
+
+/// Admits a deletion.
+///
+/// # Errors
+/// The first refusal.
+pub fn delete(call: &Call<'_>) -> Outcome<()> {
+    namespace_lifecycle::check_delete(call)
+}

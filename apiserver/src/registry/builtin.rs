@@ -5,9 +5,7 @@ use std::sync::Arc;
 use crate::registry::resource::{Resource, SelectableField, Subresource, SubresourceAction, Verbs};
 use crate::registry::strategy::{Review, Strategy, Traits};
 use crate::request::Verb;
-use crate::strategies::{
-    Deployment, Event, Namespace, Node, Ordinary, Pod, ReplicaSet, Service, name_rules,
-};
+use crate::strategies::{Deployment, Event, Namespace, Node, Ordinary, Pod, ReplicaSet, Service, name_rules};
 
 /// The built-in resources, grouped as discovery lists them, by name in each group.
 pub fn rows() -> Vec<Resource> {

@@ -60,7 +60,8 @@ impl Registry {
     /// Serves exactly these resources from now on.
     pub fn replace(&self, rows: Vec<Resource>) {
         let ordered: Vec<_> = rows.into_iter().map(Arc::new).collect();
-        let by_path = ordered.iter().map(|r| (path_key(&r.group, &r.version, &r.plural), r.clone())).collect();
+        let by_path =
+            ordered.iter().map(|r| (path_key(&r.group, &r.version, &r.plural), r.clone())).collect();
         *self.0.write() = Arc::new(Rows { ordered, by_path });
     }
 }

@@ -198,7 +198,10 @@ mod tests {
     fn a_set_of_verbs_holds_what_was_put_in() {
         let verbs = Verbs::ALL.without(Verb::DeleteCollection);
         assert!(verbs.contains(Verb::Watch) && !verbs.contains(Verb::DeleteCollection));
-        assert_eq!(verbs.iter().map(Verb::as_str).collect::<Vec<_>>().join(","), "create,delete,get,list,patch,update,watch");
+        assert_eq!(
+            verbs.iter().map(Verb::as_str).collect::<Vec<_>>().join(","),
+            "create,delete,get,list,patch,update,watch"
+        );
         assert!(!Verbs::default().contains(Verb::Get));
     }
 }

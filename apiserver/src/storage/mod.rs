@@ -1,1 +1,157 @@
-//! Objects as they lie in the store.
+//! Objects as they lie in the store: keys, stored form, transactions, and the cache that all reads of many
+//! objects and all watches are served from.
+
+pub mod cache;
+pub mod change;
+mod event_lease;
+pub mod follower;
+pub mod history;
+pub mod key;
+pub mod object;
+pub mod selection;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use store::kv::{
+    Compare, Consistency, KeyRange, KeyValue, Kv, Op, OpResponse, Origin, RangeRequest, RangeResponse,
+    Revision, Txn, TxnResponse,
+};
+
+use crate::config::Config;
+use crate::error::{Failure, Outcome};
+use crate::storage::cache::Cache;
+use crate::storage::event_lease::EventLeases;
+use crate::storage::object::Stored;
+
+/// The store and the cache above it.
+pub struct Storage {
+    store: Arc<dyn Kv>,
+    /// All objects in memory.
+    pub cache: Arc<Cache>,
+    event_leases: EventLeases,
+    patience: std::time::Duration,
+}
+
+/// What became of a conditional write.
+#[derive(Debug)]
+pub enum Commit {
+    /// It was written, at this revision.
+    Done(Revision),
+    /// A condition didn't hold, nothing was written; this is the object now.
+    Lost(Option<Stored>),
+}
+
+/// A write of one object, on conditions.
+#[derive(Debug)]
+pub struct Write {
+    /// The object's key.
+    pub key: Bytes,
+    /// The revision that is to be replaced; 0 if the object must not exist.
+    pub expected: Revision,
+    /// The new stored form; `None` deletes.
+    pub value: Option<Bytes>,
+    /// Other keys that must be unchanged since these revisions.
+    pub guards: Vec<(Bytes, Revision)>,
+    /// Ends by itself after the time to live of events.
+    pub expires: bool,
+    /// Who and why.
+    pub origin: Origin,
+}
+
+impl Storage {
+    /// Over a store; the cache is filled by somebody else.
+    pub fn new(store: Arc<dyn Kv>, cache: Arc<Cache>, config: &Config) -> Self {
+        let patience = config.limits.freshness;
+        Self { store, cache, event_leases: EventLeases::new(config.event_ttl), patience }
+    }
+
+    /// The object at `key`, including every write acknowledged before.
+    pub async fn read(&self, key: &Bytes) -> Outcome<Option<Stored>> {
+        let answer = self.store.range(RangeRequest::new(KeyRange::key(key.clone()))).await?;
+        Ok(answer.kvs.first().map(Stored::new))
+    }
+
+    /// A range at a revision, or the newest.
+    pub async fn range(
+        &self,
+        range: KeyRange,
+        revision: Option<Revision>,
+        limit: usize,
+    ) -> Outcome<RangeResponse> {
+        Ok(self.store.range(RangeRequest { revision, limit, ..RangeRequest::new(range) }).await?)
+    }
+
+    /// A revision that includes every write acknowledged before.
+    pub async fn newest(&self) -> Outcome<Revision> {
+        let nothing = KeyRange::key(Bytes::from_static(b"/"));
+        let request = RangeRequest {
+            count_only: true,
+            consistency: Consistency::Linearizable,
+            ..RangeRequest::new(nothing)
+        };
+        Ok(self.store.range(request).await?.revision)
+    }
+
+    /// Waits until the cache includes every write acknowledged before.
+    pub async fn refresh(&self) -> Outcome<()> {
+        let newest = self.newest().await?;
+        self.reach(newest).await
+    }
+
+    /// Waits until the cache has reached `revision`.
+    ///
+    /// # Errors
+    /// 504 if it doesn't in time: the client has seen a revision that this member hasn't.
+    pub async fn reach(&self, revision: Revision) -> Outcome<()> {
+        if self.cache.revision() >= revision || self.cache.wait_for(revision, self.patience).await {
+            return Ok(());
+        }
+        let current = self.cache.revision();
+        Err(api::status::Status::too_large_resource_version(revision.0, current.0).into())
+    }
+
+    /// Follows the store itself, for changes that the cache no longer has.
+    pub async fn replay(&self, range: KeyRange, after: Revision) -> Outcome<store::kv::Watch> {
+        let start = Some(Revision(after.0 + 1));
+        Ok(self.store.watch(store::kv::WatchRequest { range, start }).await?)
+    }
+
+    /// Writes if all conditions hold.
+    pub async fn commit(&self, write: Write) -> Outcome<Commit> {
+        let lease = match write.expires {
+            true => Some(self.event_leases.lease(self.store.as_ref()).await?),
+            false => None,
+        };
+        let key = write.key.clone();
+        let step = match write.value {
+            Some(value) => Op::Put { key: key.clone(), value, lease },
+            None => Op::Delete(KeyRange::key(key.clone())),
+        };
+        let guards = write.guards.into_iter().map(|(key, revision)| Compare::mod_revision(key, revision));
+        let compare =
+            [Compare::mod_revision(key.clone(), write.expected)].into_iter().chain(guards).collect();
+        let look = Op::Range(RangeRequest::new(KeyRange::key(key)));
+        let txn = Txn { compare, success: vec![step], failure: vec![look], origin: write.origin };
+        let answer = self.store.txn(txn).await?;
+        Ok(if answer.succeeded { Commit::Done(answer.revision) } else { Commit::Lost(found(answer)) })
+    }
+}
+
+fn found(answer: TxnResponse) -> Option<Stored> {
+    let pair = |response: OpResponse| match response {
+        OpResponse::Range(range) => range.kvs.into_iter().next(),
+        _ => None,
+    };
+    answer.responses.into_iter().find_map(pair).as_ref().map(|kv: &KeyValue| Stored::new(kv))
+}
+
+/// The object as a value.
+///
+/// # Errors
+/// If what is stored is no JSON.
+pub fn decode(stored: &Stored) -> Outcome<serde_json::Value> {
+    stored
+        .to_value()
+        .map_err(|source| Failure::Corrupt { key: String::from_utf8_lossy(&stored.key).into_owned(), source })
+}

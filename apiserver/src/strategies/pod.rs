@@ -1,6 +1,7 @@
 //! Pod: born Pending, deleted with grace once it has a node.
 
 use k8s_openapi::api::core::v1 as core;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::set;
@@ -19,9 +20,9 @@ impl Strategy for Pod {
     }
 
     fn finish_create(&self, object: &mut Value) {
-        // A pod that is no Pod is refused by validation right after this.
-        if let Ok(pod) = serde_json::from_value::<core::Pod>(object.clone()) {
-            object["status"]["qosClass"] = json!(api::pod::qos_class(&pod));
+        // A spec that is none is refused by validation right after this.
+        if let Ok(spec) = core::PodSpec::deserialize(&object["spec"]) {
+            object["status"]["qosClass"] = json!(api::pod::qos_class(&spec).as_str());
         }
     }
 
@@ -45,9 +46,7 @@ mod tests {
 
     #[test]
     fn grace_is_for_running_pods() {
-        let pod = |node: &str, phase: &str| {
-            json!({"spec": {"nodeName": node, "terminationGracePeriodSeconds": 30}, "status": {"phase": phase}})
-        };
+        let pod = |node: &str, phase: &str| json!({"spec": {"nodeName": node, "terminationGracePeriodSeconds": 30}, "status": {"phase": phase}});
         let cases = [
             (pod("", "Pending"), Some(10), 0),
             (pod("n1", "Succeeded"), None, 0),

@@ -1,1 +1,98 @@
 //! The verbs, each generic over resources.
+//!
+//! A verb gets a [`Call`] (who wants what of which resource) and gives a response or a failure. Reads of
+//! many objects come from the cache, writes go to the store in one transaction with the revision that was
+//! read as its condition.
+
+pub mod binding;
+mod continue_token;
+pub mod create;
+pub mod decode;
+pub mod delete;
+pub mod delete_collection;
+mod delete_options;
+pub mod eviction;
+pub mod get;
+pub mod list;
+mod metadata;
+mod options;
+pub mod patch;
+pub mod review;
+pub mod scale;
+pub mod submit;
+pub mod update;
+mod view;
+pub mod watch;
+
+use std::sync::Arc;
+
+use http::header::USER_AGENT;
+use http::{HeaderMap, Response};
+use store::kv::Origin;
+
+use crate::auth::Identity;
+use crate::body::Body;
+use crate::error::Outcome;
+use crate::handle::ApiServer;
+use crate::registry::resource::Resource;
+use crate::request::RequestInfo;
+use crate::storage::Storage;
+
+/// One request for a resource, authenticated and authorized.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    /// The server.
+    pub server: &'a ApiServer,
+    /// What is asked for.
+    pub info: &'a RequestInfo,
+    /// Of which resource.
+    pub resource: &'a Arc<Resource>,
+    /// By whom.
+    pub identity: &'a Identity,
+    /// The headers of the request.
+    pub headers: &'a HeaderMap,
+}
+
+/// What a verb gives.
+pub type Answer = Outcome<Response<Body>>;
+
+impl Call<'_> {
+    /// The store and its cache.
+    pub fn storage(&self) -> &Arc<Storage> {
+        &self.server.storage
+    }
+
+    /// The namespace in the path; empty for resources of the cluster.
+    pub fn namespace(&self) -> &str {
+        match self.resource.namespaced {
+            true => self.info.namespace.as_deref().unwrap_or_default(),
+            false => "",
+        }
+    }
+
+    /// The name in the path; empty if there is none.
+    pub fn name(&self) -> &str {
+        self.info.name.as_deref().unwrap_or_default()
+    }
+
+    /// "There is no such object", in upstream's words.
+    pub fn not_found(&self, name: &str) -> api::status::Status {
+        api::status::Status::not_found(&self.resource.plural, &self.resource.group, name)
+    }
+
+    /// "Somebody else changed it", in upstream's words.
+    pub fn modified(&self, name: &str) -> api::status::Status {
+        api::status::Status::modified(&self.resource.plural, &self.resource.group, name)
+    }
+
+    /// Who writes, for the journal.
+    pub fn origin(&self) -> Origin {
+        let agent = self.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        Origin {
+            user: self.identity.user.clone(),
+            agent: agent.split_whitespace().next().unwrap_or_default().to_owned(),
+            verb: self.info.verb.as_str().to_owned(),
+            cause: None,
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! NamespaceLifecycle: nothing is created in a namespace that isn't there or is going, and the namespaces
+//! that the cluster needs can't be deleted.
+
+use api::status::Status;
+use serde_json::Value;
+
+use super::Guard;
+use crate::error::Outcome;
+use crate::storage::decode;
+use crate::storage::key::Key;
+use crate::storage::object::Stored;
+use crate::verbs::Call;
+
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+/// The namespace exists and is not being deleted; the guard keeps it so until the object is written.
+pub async fn check_create(call: &Call<'_>, object: &Value) -> Outcome<Vec<Guard>> {
+    if !call.resource.namespaced {
+        return Ok(Vec::new());
+    }
+    let namespace = call.namespace();
+    let stored = find(call, namespace).await?;
+    let value = decode(&stored)?;
+    if api::object::is_deleting(&value) {
+        return Err(terminating(call, namespace, object).into());
+    }
+    Ok(vec![(stored.key.clone(), stored.revision)])
+}
+
+/// The namespace, from the cache if it is there: a guard finds out if the cache was behind.
+async fn find(call: &Call<'_>, namespace: &str) -> Outcome<std::sync::Arc<Stored>> {
+    let missing = || Status::not_found("namespaces", "", namespace);
+    let resource = call.server.registry.find("", "v1", "namespaces").ok_or_else(missing)?;
+    let key = Key::Object(&resource, "", namespace).to_bytes();
+    if let Some(stored) = call.storage().cache.get(&key) {
+        return Ok(stored);
+    }
+    let found = call.storage().read(&key).await?;
+    Ok(found.map(std::sync::Arc::new).ok_or_else(missing)?)
+}
+
+fn terminating(call: &Call<'_>, namespace: &str, object: &Value) -> Status {
+    let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+    let resource = call.resource;
+    let message = format!("namespace {namespace} is being terminated");
+    Status::forbidden(&resource.plural, &resource.group, api::object::name(object), &why).with_cause(
+        "NamespaceTerminating",
+        &message,
+        "metadata.namespace",
+    )
+}
+
+/// The namespace may be deleted.
+pub fn check_delete(call: &Call<'_>) -> Outcome<()> {
+    let is_namespace = call.resource.group.is_empty() && call.resource.plural == "namespaces";
+    if is_namespace && IMMORTAL.contains(&call.name()) {
+        return Err(
+            Status::forbidden("namespaces", "", call.name(), "this namespace may not be deleted").into()
+        );
+    }
+    Ok(())
+}

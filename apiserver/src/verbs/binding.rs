@@ -1,0 +1,104 @@
+//! `pods/binding`: puts a pod on a node, once.
+
+use api::object;
+use api::status::{FieldError, Status};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::error::Outcome;
+use crate::response;
+use crate::storage::object::Stored;
+use crate::storage::{Commit, Write, decode as decode_stored};
+use crate::verbs::decode::{self, KindName};
+use crate::verbs::{Answer, Call, get, submit};
+
+const BINDING: KindName<'_> = KindName { group: "", version: "v1", kind: "Binding" };
+
+/// Answers with a Status.
+pub async fn bind(call: Call<'_>, body: &[u8]) -> Answer {
+    let binding = decode::object_of(&call, BINDING, body)?.object;
+    check_binding(&call, &binding)?;
+    let mut current = get::read(&call).await?;
+    loop {
+        match attempt(&call, &binding, &current).await? {
+            Commit::Done(_) => return Ok(response::status(&Status::success(None).with_code(201))),
+            Commit::Lost(Some(newer)) => current = newer,
+            Commit::Lost(None) => return Err(call.not_found(call.name()).into()),
+        }
+    }
+}
+
+async fn attempt(call: &Call<'_>, binding: &Value, stored: &Stored) -> Outcome<Commit> {
+    let pod = bound(call, binding, decode_stored(stored)?, Timestamp::now())?;
+    let value = submit::encoded(call, &pod)?;
+    if submit::is_dry_run(call)? {
+        return Ok(Commit::Done(stored.revision));
+    }
+    let write = Write {
+        key: stored.key.clone(),
+        expected: stored.revision,
+        value: Some(value),
+        guards: Vec::new(),
+        expires: false,
+        origin: call.origin(),
+    };
+    call.storage().commit(write).await
+}
+
+fn check_binding(call: &Call<'_>, binding: &Value) -> Result<(), Status> {
+    let target = &binding["target"];
+    let kind = target["kind"].as_str().unwrap_or_default();
+    let error = match (kind, target["name"].as_str().unwrap_or_default()) {
+        ("" | "Node", "") => FieldError::required("target.name", ""),
+        ("" | "Node", _) => return Ok(()),
+        _ => FieldError::not_supported("target.kind", kind, &["Node", ""]),
+    };
+    Err(Status::invalid("Binding", "", call.name(), vec![error]))
+}
+
+/// The pod on its node. The generation stays: what runs where is no change of what is wanted.
+fn bound(call: &Call<'_>, binding: &Value, mut pod: Value, now: Timestamp) -> Result<Value, Status> {
+    check_pod(call, binding, &pod)?;
+    for (key, value) in object::annotations(binding) {
+        object::set_annotation(&mut pod, &key, &value);
+    }
+    pod["spec"]["nodeName"] = binding["target"]["name"].clone();
+    let condition = json!({
+        "type": "PodScheduled",
+        "status": "True",
+        "lastProbeTime": null,
+        "lastTransitionTime": api::time::rfc3339(now),
+    });
+    set_condition(&mut pod, condition);
+    Ok(pod)
+}
+
+fn check_pod(call: &Call<'_>, binding: &Value, pod: &Value) -> Result<(), Status> {
+    let name = call.name();
+    let conflict = |why: String| Err(Status::conflict("pods/binding", "", name, &why));
+    let uid = object::uid(binding);
+    if !uid.is_empty() && uid != object::uid(pod) {
+        return conflict(format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            object::uid(pod)
+        ));
+    }
+    if object::is_deleting(pod) {
+        return conflict(format!("pod {name} is being deleted, cannot be assigned to a host"));
+    }
+    if let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) {
+        return conflict(format!("pod {name} is already assigned to node {node:?}"));
+    }
+    if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+        return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
+    }
+    Ok(())
+}
+
+fn set_condition(pod: &mut Value, condition: Value) {
+    let conditions = pod["status"]["conditions"].take();
+    let mut conditions = conditions.as_array().cloned().unwrap_or_default();
+    conditions.retain(|other| other["type"] != condition["type"]);
+    conditions.push(condition);
+    pod["status"]["conditions"] = Value::Array(conditions);
+}

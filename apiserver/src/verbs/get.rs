@@ -1,0 +1,36 @@
+//! `get`: one object, always the newest.
+
+use http::StatusCode;
+use store::kv::Revision;
+
+use crate::error::Outcome;
+use crate::storage::key::Key;
+use crate::storage::object::Stored;
+use crate::verbs::options::{Version, list_version};
+use crate::verbs::view::View;
+use crate::verbs::{Answer, Call};
+
+/// Answers with the object.
+pub async fn get(call: Call<'_>) -> Answer {
+    let view = View::of(&call)?;
+    if let Version::NotOlderThan(revision) | Version::Exact(revision) = list_version(&call.info.query)? {
+        wait_for_known(&call, revision).await?;
+    }
+    let stored = read(&call).await?;
+    view.object(&call, StatusCode::OK, &stored)
+}
+
+/// The object in the path.
+///
+/// # Errors
+/// 404 if there is none.
+pub async fn read(call: &Call<'_>) -> Outcome<Stored> {
+    let key = Key::Object(call.resource, call.namespace(), call.name()).to_bytes();
+    let found = call.storage().read(&key).await?;
+    found.ok_or_else(|| call.not_found(call.name()).into())
+}
+
+/// A client may name a revision that this member has yet to hear of, or that never was.
+async fn wait_for_known(call: &Call<'_>, revision: Revision) -> Outcome<()> {
+    call.storage().reach(revision).await
+}

@@ -1,0 +1,169 @@
+//! What every write passes between decoding and the store: the kind's own preparation, defaults, admission,
+//! validation, and the size limit.
+
+use api::status::Status;
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use serde_json::Value;
+use store::kv::Revision;
+
+use crate::admission::{self, Guard};
+use crate::body::Body;
+use crate::error::Outcome;
+use crate::storage::key::Key;
+use crate::storage::object::{Stored, encode};
+use crate::verbs::view::View;
+use crate::verbs::{Call, metadata};
+
+/// Which part of an object an update may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All but status.
+    Main,
+    /// Only status.
+    Status,
+    /// Only a namespace's `spec.finalizers`.
+    Finalizers,
+}
+
+/// The outcome of a write.
+#[derive(Debug)]
+pub struct Written {
+    /// The object as it is now, or would be.
+    pub stored: Stored,
+    /// For `Warning` headers.
+    pub warnings: Vec<String>,
+    /// Whether it is new.
+    pub created: bool,
+}
+
+impl Written {
+    /// The answer that shows the object.
+    pub fn respond(self, call: &Call<'_>, view: &View) -> Outcome<Response<Body>> {
+        let code = if self.created { StatusCode::CREATED } else { StatusCode::OK };
+        let mut response = view.object(call, code, &self.stored)?;
+        warn(&mut response, &self.warnings);
+        Ok(response)
+    }
+}
+
+/// Adds a `Warning` header for each text.
+pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    for warning in warnings {
+        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', " ");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(HeaderName::from_static("warning"), value);
+        }
+    }
+}
+
+/// Completes a new object whose metadata is set already, and refuses what can't be stored.
+pub async fn complete_new(call: &Call<'_>, new: &mut Value) -> Outcome<Vec<Guard>> {
+    let resource = call.resource;
+    resource.strategy.prepare_create(new);
+    api::defaults::apply(&resource.group, &resource.kind, new);
+    let guards = admission::create(call, new).await?;
+    resource.strategy.finish_create(new);
+    refuse(call, new, api::validation::validate_create(&resource.group, &resource.kind, new))?;
+    Ok(guards)
+}
+
+/// Completes an object that replaces `old`, keeping what this part of it may not change.
+pub async fn complete_change(call: &Call<'_>, part: Part, mut new: Value, old: &Value) -> Outcome<Value> {
+    let resource = call.resource;
+    metadata::keep(&mut new, old);
+    let mut new = restrict(call, part, new, old);
+    if part == Part::Main {
+        resource.strategy.prepare_update(&mut new, old);
+    }
+    api::defaults::apply(&resource.group, &resource.kind, &mut new);
+    admission::update(call, &mut new, old).await?;
+    metadata::count_generation(resource, &mut new, old);
+    let mut errors = metadata::finalizer_errors(&new, old);
+    let validate = match part {
+        Part::Status => api::validation::validate_status_update,
+        Part::Main | Part::Finalizers => api::validation::validate_update,
+    };
+    errors.extend(validate(&resource.group, &resource.kind, &new, old));
+    refuse(call, &new, errors)?;
+    Ok(new)
+}
+
+/// The old object with the new one's part in it.
+fn restrict(call: &Call<'_>, part: Part, mut new: Value, old: &Value) -> Value {
+    match part {
+        Part::Main if call.resource.has_status() => {
+            copy(&mut new, old, "status");
+            new
+        }
+        Part::Main => new,
+        Part::Status => {
+            let mut kept = old.clone();
+            copy(&mut kept, &new, "status");
+            kept["metadata"] = new["metadata"].take();
+            copy(&mut kept["metadata"], &old["metadata"], "ownerReferences");
+            kept
+        }
+        Part::Finalizers => {
+            let mut kept = old.clone();
+            let mut spec = kept["spec"].take();
+            copy(&mut spec, &new["spec"], "finalizers");
+            kept["spec"] = spec;
+            kept
+        }
+    }
+}
+
+/// `to[field] = from[field]`, or nothing if there is none.
+fn copy(to: &mut Value, from: &Value, field: &str) {
+    let Some(map) = to.as_object_mut() else { return };
+    match from.get(field) {
+        Some(value) => map.insert(field.to_owned(), value.clone()),
+        None => map.remove(field),
+    };
+}
+
+fn refuse(call: &Call<'_>, object: &Value, errors: Vec<api::status::FieldError>) -> Result<(), Status> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let resource = call.resource;
+    Err(Status::invalid(&resource.kind, &resource.group, api::object::name(object), errors))
+}
+
+/// The stored form.
+///
+/// # Errors
+/// 413 if it is larger than an object may be.
+pub fn encoded(call: &Call<'_>, object: &Value) -> Result<Bytes, Status> {
+    let bytes = encode(object);
+    let limit = call.server.config.limits.object_bytes;
+    if bytes.len() > limit { Err(Status::request_too_large(limit)) } else { Ok(bytes) }
+}
+
+/// The object as it will read back, once written at `revision`.
+pub fn stored(call: &Call<'_>, object: &Value, bytes: Bytes, revision: Revision) -> Stored {
+    Stored::of(key_of(call, object), bytes, revision)
+}
+
+/// Where the object lies.
+pub fn key_of(call: &Call<'_>, object: &Value) -> Bytes {
+    Key::Object(call.resource, api::object::namespace(object), api::object::name(object)).to_bytes()
+}
+
+/// Whether nothing is to be written.
+///
+/// # Errors
+/// 422 for anything but `All`.
+pub fn is_dry_run(call: &Call<'_>) -> Result<bool, Status> {
+    let mut values = call.info.query.all("dryRun").filter(|value| !value.is_empty()).peekable();
+    let asked = values.peek().is_some();
+    match values.find(|value| *value != "All") {
+        Some(value) => {
+            let error = api::status::FieldError::not_supported("dryRun", value, &["All"]);
+            Err(Status::invalid_options("CreateOptions", "meta.k8s.io", vec![error]))
+        }
+        None => Ok(asked),
+    }
+}

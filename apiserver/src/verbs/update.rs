@@ -1,0 +1,99 @@
+//! `update`: a whole new state of an object, and the loop that every change of an object goes through.
+
+use serde_json::Value;
+
+use crate::error::Outcome;
+use crate::storage::key::Key;
+use crate::storage::object::Stored;
+use crate::storage::{Commit, Write, decode as decode_stored};
+use crate::verbs::decode::{self, Draft};
+use crate::verbs::submit::{self, Part, Written};
+use crate::verbs::view::View;
+use crate::verbs::{Answer, Call, create, metadata};
+
+/// Answers with the object's new state.
+pub async fn update(call: Call<'_>, part: Part, body: &[u8]) -> Answer {
+    let view = View::of(&call)?;
+    let draft = decode::object(&call, body)?;
+    let written = match change(&call, part, |_| Ok(draft.clone())).await? {
+        Some(written) => written,
+        None if part == Part::Main && call.resource.strategy.traits().creates_on_update => {
+            create_missing(&call, draft).await?
+        }
+        None => return Err(call.not_found(call.name()).into()),
+    };
+    written.respond(&call, &view)
+}
+
+/// A kind that may be updated into existence must still be meant for this place.
+async fn create_missing(call: &Call<'_>, mut draft: Draft) -> Outcome<Written> {
+    metadata::check_target(call, &mut draft.object, &Value::Null)?;
+    create::insert(call, draft).await
+}
+
+/// Writes what `make` makes of the present state; `None` if there is no object.
+///
+/// If somebody else writes in between, `make` is asked again with the newer state, unless it gave a state
+/// that names the version it is meant for.
+pub async fn change(
+    call: &Call<'_>,
+    part: Part,
+    mut make: impl FnMut(&Value) -> Outcome<Draft> + Send,
+) -> Outcome<Option<Written>> {
+    let key = Key::Object(call.resource, call.namespace(), call.name()).to_bytes();
+    let mut current = call.storage().read(&key).await?;
+    for _ in 0..call.server.config.limits.patch_tries {
+        let Some(stored) = current else { return Ok(None) };
+        let old = decode_stored(&stored)?;
+        let mut draft = make(&old)?;
+        metadata::check_target(call, &mut draft.object, &old)?;
+        match attempt(call, part, draft, &old, stored).await? {
+            Ok(written) => return Ok(Some(written)),
+            Err(newer) => current = newer,
+        }
+    }
+    Err(call.modified(call.name()).into())
+}
+
+/// Writes once; `Err` with the newer state if somebody else was faster and it makes sense to try again.
+async fn attempt(
+    call: &Call<'_>,
+    part: Part,
+    draft: Draft,
+    old: &Value,
+    stored: Stored,
+) -> Outcome<Result<Written, Option<Stored>>> {
+    let Draft { object, warnings } = draft;
+    let pinned = !api::object::resource_version(&object).is_empty();
+    let new = submit::complete_change(call, part, object, old).await?;
+    let bytes = submit::encoded(call, &new)?;
+    let ends = is_finished(call, &new);
+    if (bytes == stored.json && !ends) || submit::is_dry_run(call)? {
+        let stored = submit::stored(call, &new, bytes, stored.revision);
+        return Ok(Ok(Written { stored, warnings, created: false }));
+    }
+    let write = Write {
+        key: stored.key.clone(),
+        expected: stored.revision,
+        value: (!ends).then(|| bytes.clone()),
+        guards: Vec::new(),
+        expires: call.resource.strategy.traits().expires,
+        origin: call.origin(),
+    };
+    match call.storage().commit(write).await? {
+        Commit::Done(revision) => {
+            let stored = submit::stored(call, &new, bytes, revision);
+            Ok(Ok(Written { stored, warnings, created: false }))
+        }
+        Commit::Lost(_) if pinned => Err(call.modified(call.name()).into()),
+        Commit::Lost(newer) => Ok(Err(newer)),
+    }
+}
+
+/// An object that was only kept by finalizers goes with the last of them.
+fn is_finished(call: &Call<'_>, object: &Value) -> bool {
+    api::object::is_deleting(object)
+        && api::object::finalizers(object).is_empty()
+        && api::object::deletion_grace_period_seconds(object).unwrap_or(0) == 0
+        && !call.resource.strategy.holds_deletion(object)
+}
