@@ -1,8 +1,104 @@
 //! What the API server fills in when a client leaves it out.
+//!
+//! Defaults are applied to every object that is created or replaced, after decoding and before admission
+//! and validation; applying them twice changes nothing. Values that depend on anything but the object
+//! itself (allocated addresses, generated names, times) are not defaults and come from elsewhere.
+
+mod containers;
+mod fields;
+mod pods;
+mod rbac;
+mod services;
+mod volumes;
+mod workloads;
 
 use serde_json::Value;
 
-/// Fills the defaults of a kind into an object. Kinds without defaults are left alone.
+pub use pods::pod_template;
+
+use fields::Defaults;
+
+/// Fills the defaults of a kind into an object; `group` is empty for the core group. Kinds without
+/// defaults are left alone.
 pub fn apply(group: &str, kind: &str, object: &mut Value) {
-    let _ = (group, kind, object);
+    match (group, kind) {
+        ("", "Pod") => pods::pod(object),
+        ("", "Service") => services::service(object),
+        ("", "Endpoints") => services::endpoints(object),
+        ("", "Secret") => secret(object),
+        ("", "Namespace") => namespace(object),
+        ("", "Node") => node(object),
+        ("", "PodTemplate") => object.under("template", pod_template),
+        ("apps", "Deployment") => workloads::deployment(object),
+        ("apps", "ReplicaSet") => workloads::replica_set(object),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => rbac::binding(object),
+        _ => {}
+    }
+}
+
+/// What only the server may say about a new object: its first status, and a namespace's finalizer.
+///
+/// Called once, on creation, instead of whatever status the client sent.
+pub fn initialize(group: &str, kind: &str, object: &mut Value) {
+    match (group, kind) {
+        ("", "Pod") => pods::initialize(object),
+        ("", "Namespace") => {
+            object.set("status", serde_json::json!({"phase": "Active"}));
+            object.under("spec", |spec| spec.set("finalizers", serde_json::json!(["kubernetes"])));
+        }
+        _ => {}
+    }
+}
+
+/// `stringData` is write-only: it becomes `data`.
+fn secret(object: &mut Value) {
+    use base64::Engine;
+    object.text("type", "Opaque");
+    let Some(Value::Object(texts)) = object.as_object_mut().and_then(|map| map.remove("stringData")) else {
+        return;
+    };
+    object.under("data", |data| {
+        for (key, text) in texts {
+            let bytes = text.as_str().unwrap_or_default();
+            data.set(&key, base64::engine::general_purpose::STANDARD.encode(bytes).into());
+        }
+    });
+}
+
+/// The label lets selectors mean a namespace by its name.
+fn namespace(object: &mut Value) {
+    let name = crate::object::name(object).to_string();
+    if !name.is_empty() {
+        crate::object::set_label(object, "kubernetes.io/metadata.name", &name);
+    }
+    object.map("spec");
+    object.map("status");
+}
+
+fn node(object: &mut Value) {
+    object.map("spec");
+    object.under("status", |status| {
+        if let Some(capacity) = status.get("capacity").cloned() {
+            status.or_insert("allocatable", capacity);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::golden;
+
+    #[test]
+    fn cases() {
+        golden("defaults/cases.txt", |case| {
+            let mut object: Value = serde_json::from_str(case.get("object")).expect("JSON");
+            let (group, kind) = case.get("kind").split_once('/').expect("GROUP/KIND");
+            apply(group, kind, &mut object);
+            let once = object.clone();
+            apply(group, kind, &mut object);
+            assert_eq!(once, object, "defaults applied twice change nothing more");
+            crate::yaml::to_yaml(&object)
+        });
+    }
 }
