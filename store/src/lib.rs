@@ -1,8 +1,31 @@
 //! The memory of the cluster: bytes under revisions, agreed by Raft, kept in RocksDB.
 //!
-//! [`kv`] is the contract. [`model::Model`] is its obvious in-memory implementation for tests. This
-//! crate never parses a value and knows no Kubernetes.
+//! [`kv`] is the contract and [`Store`] its real implementation; [`model::Model`] is an obvious one in
+//! memory, for tests. This crate never parses a value and knows no Kubernetes.
+//!
+//! Inside, decisions are values and drivers are thin: [`mvcc`] turns log entries into writes and
+//! events, [`raft`] decides what to persist, send and apply, [`watch::hub`] what each watcher gets; the
+//! drivers are one thread (`driver`), one database (`rocks`), sockets (`peer`) and one task for watchers.
 
+mod codec;
+mod command;
+mod config;
+mod disk;
+mod driver;
 pub mod kv;
+mod logging;
 pub mod model;
+mod mvcc;
+mod peer;
+mod raft;
+mod rocks;
+mod snapshot;
+mod store;
 mod validate;
+mod watch;
+
+pub use config::{ClusterId, Config, History, Limits, PeerTls};
+pub use store::{JournalEntry, OpenError, Store};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! What a member is told at start. Parsed once; every limit has a value.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::kv::MemberId;
+
+/// Names a cluster, so that members of different ones never talk to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterId(pub u64);
+
+/// Mutual TLS between members. Both configurations must present a certificate and demand one.
+#[derive(Clone)]
+pub struct PeerTls {
+    /// For accepted connections.
+    pub server: Arc<rustls::ServerConfig>,
+    /// For our own connections.
+    pub client: Arc<rustls::ClientConfig>,
+    /// The name that every member's certificate carries.
+    pub server_name: String,
+}
+
+/// Sizes and times beyond which requests are refused or state is given back.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest encoded transaction in bytes.
+    pub max_request_bytes: usize,
+    /// Most writes waiting in this member.
+    pub max_waiting_writes: usize,
+    /// A write or read gives up after this.
+    pub request_timeout: Duration,
+    /// Bytes that are proposed but not committed.
+    pub max_uncommitted_bytes: u64,
+    /// Bytes of log entries in one message between members, and of entries applied at once.
+    pub max_message_bytes: u64,
+    /// Log entries kept for lagging followers; who needs more gets a snapshot.
+    pub log_keep_entries: usize,
+    /// Bytes of log kept for lagging followers.
+    pub log_keep_bytes: usize,
+    /// Bytes of recent events kept in memory for watchers; older ones come from the disk.
+    pub recent_events_bytes: usize,
+    /// Messages buffered for a watcher before it counts as slow.
+    pub watch_buffer: usize,
+    /// RocksDB's write buffers together, bytes.
+    pub write_buffer_bytes: usize,
+    /// RocksDB's block cache, bytes.
+    pub block_cache_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_request_bytes: 4 << 20,
+            max_waiting_writes: 4096,
+            request_timeout: Duration::from_secs(5),
+            max_uncommitted_bytes: 32 << 20,
+            max_message_bytes: 1 << 20,
+            log_keep_entries: 5000,
+            log_keep_bytes: 4 << 20,
+            recent_events_bytes: 2 << 20,
+            watch_buffer: 64,
+            write_buffer_bytes: 12 << 20,
+            block_cache_bytes: 8 << 20,
+        }
+    }
+}
+
+/// How long history is kept for reads and watches of the past. Whichever limit is reached first counts.
+#[derive(Clone, Copy, Debug)]
+pub struct History {
+    /// Compact what is older than this.
+    pub keep: Duration,
+    /// Compact the older half when history takes more than this on disk, in bytes.
+    pub max_bytes: u64,
+    /// How often the leader looks.
+    pub check_every: Duration,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { keep: Duration::from_secs(3600), max_bytes: 1 << 30, check_every: Duration::from_secs(60) }
+    }
+}
+
+/// Everything a member is told.
+#[derive(Clone)]
+pub struct Config {
+    /// Its directory; one process at a time.
+    pub dir: PathBuf,
+    /// Its id.
+    pub id: MemberId,
+    /// Which cluster; `None` derives it from the member ids.
+    pub cluster: Option<ClusterId>,
+    /// All voters with their peer addresses, itself included (where it listens).
+    pub peers: BTreeMap<MemberId, SocketAddr>,
+    /// Encryption between members; `None` only for tests and groups of one.
+    pub tls: Option<PeerTls>,
+    /// The length of a tick.
+    pub tick: Duration,
+    /// A follower calls an election after one to two times this many ticks without a leader.
+    pub election_ticks: usize,
+    /// A leader sends heartbeats every so many ticks.
+    pub heartbeat_ticks: usize,
+    /// Limits.
+    pub limits: Limits,
+    /// Retention.
+    pub history: History,
+}
+
+impl Config {
+    /// A group of one, which needs no network.
+    pub fn single(dir: impl Into<PathBuf>, id: MemberId) -> Self {
+        let peers = BTreeMap::from([(id, SocketAddr::from(([127, 0, 0, 1], 0)))]);
+        Self::group(dir, id, peers, None)
+    }
+
+    /// A member of a group, with times for a fast local network: a dead leader is replaced after
+    /// 0.3 to 0.6 seconds.
+    pub fn group(
+        dir: impl Into<PathBuf>,
+        id: MemberId,
+        peers: BTreeMap<MemberId, SocketAddr>,
+        tls: Option<PeerTls>,
+    ) -> Self {
+        Self {
+            dir: dir.into(),
+            id,
+            cluster: None,
+            peers,
+            tls,
+            tick: Duration::from_millis(50),
+            election_ticks: 6,
+            heartbeat_ticks: 2,
+            limits: Limits::default(),
+            history: History::default(),
+        }
+    }
+
+    /// The cluster's number: as given, or derived from the member ids.
+    pub fn cluster_number(&self) -> u64 {
+        match self.cluster {
+            Some(ClusterId(number)) => number,
+            None => self.peers.keys().fold(0x616d_6f65_6261, |n: u64, id| n.rotate_left(7) ^ id.0),
+        }
+    }
+}

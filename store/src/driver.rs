@@ -1,0 +1,347 @@
+//! The one thread that runs a [`Replica`] over RocksDB.
+//!
+//! It takes everything that has come since it last looked as one batch, so one fsync and one wake-up
+//! serve all of it, and wakes itself only for ticks. When the disk fails it ends the process: nothing
+//! that is not durable may be acknowledged, and a failed fsync can't be repeated.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::RwLock;
+use raft::eraftpb::{Message, Snapshot};
+use tokio::sync::{oneshot, watch};
+
+use crate::command::{Applied, Command};
+use crate::config::History;
+use crate::kv::{KvError, MemberId, Revision, Status};
+use crate::mvcc::state::Head;
+use crate::peer::Outbox;
+use crate::raft::proposals::Ticket;
+use crate::raft::replica::{Fatal, Input, Now, Output, Replica};
+use crate::rocks::Rocks;
+use crate::snapshot;
+use crate::watch::task::Watches;
+
+/// Requests waiting for the thread. When full, callers are refused as overloaded and messages of other
+/// members are dropped, which Raft tolerates.
+const QUEUE: usize = 8192;
+/// Inputs taken at once.
+const BATCH: usize = 1024;
+/// History events cleaned up between two batches.
+const SCRUB_EVENTS: usize = 512;
+/// Exit code after a failed disk (`EX_IOERR`).
+const EXIT_DISK: i32 = 74;
+
+/// What the thread is asked.
+pub enum Request {
+    /// Do this and tell the result.
+    Propose(Command, oneshot::Sender<Applied>),
+    /// Tell when a linearizable read may be made.
+    Read(oneshot::Sender<Result<(), KvError>>),
+    /// Anything that nobody waits for.
+    Input(Input),
+    /// A snapshot file was made, or couldn't be.
+    SnapshotMade(Option<Snapshot>),
+    /// End.
+    Stop,
+}
+
+/// How others see the thread's state. Cheap to read, updated after every batch.
+pub struct Shared {
+    status: RwLock<Status>,
+    /// Every acknowledged write is applied here and nobody else can acknowledge any: reads need no quorum.
+    sole: std::sync::atomic::AtomicBool,
+    leader: watch::Sender<Option<MemberId>>,
+}
+
+/// The way to the thread.
+#[derive(Clone)]
+pub struct Handle {
+    queue: SyncSender<Request>,
+    /// Its state.
+    pub shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// Hands a request over.
+    ///
+    /// # Errors
+    /// [`KvError::Overloaded`] or [`KvError::Closed`].
+    pub fn send(&self, request: Request) -> Result<(), KvError> {
+        self.queue.try_send(request).map_err(|error| match error {
+            TrySendError::Full(_) => KvError::Overloaded,
+            TrySendError::Disconnected(_) => KvError::Closed,
+        })
+    }
+
+    /// Hands over something that may be lost.
+    pub fn notify(&self, input: Input) {
+        let _lost = self.send(Request::Input(input));
+    }
+
+    /// Asks the thread to end, waiting for a place in its queue.
+    pub fn stop(&self) {
+        let _already_gone = self.queue.send(Request::Stop);
+    }
+}
+
+impl Shared {
+    /// This member's view of the group.
+    pub fn status(&self) -> Status {
+        self.status.read().clone()
+    }
+
+    /// Whether reads here are linearizable without asking anyone.
+    pub fn is_sole(&self) -> bool {
+        self.sole.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Follows the leader.
+    pub fn leadership(&self) -> watch::Receiver<Option<MemberId>> {
+        self.leader.subscribe()
+    }
+}
+
+/// What the thread works with.
+pub struct Driver {
+    /// The member.
+    pub replica: Replica<Rocks>,
+    /// Where messages go.
+    pub outbox: Outbox,
+    /// Where events go.
+    pub watches: Arc<Watches>,
+    /// Where snapshot files are made.
+    pub snapshots: PathBuf,
+    /// Retention by size.
+    pub history: History,
+    /// The length of a tick.
+    pub tick: Duration,
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// If the system refuses a thread.
+pub fn spawn(driver: Driver) -> std::io::Result<(Handle, std::thread::JoinHandle<()>)> {
+    let (queue, requests) = sync_channel(QUEUE);
+    let (leader, _) = watch::channel(None);
+    let shared = Shared { status: RwLock::new(status(&driver.replica)), sole: false.into(), leader };
+    let handle = Handle { queue, shared: Arc::new(shared) };
+    let thread = Loop {
+        driver,
+        handle: handle.clone(),
+        waiting: BTreeMap::new(),
+        reading: BTreeMap::new(),
+        last_ticket: 0,
+        started: Instant::now(),
+        scrubbing: true,
+        next_size_check: Duration::ZERO,
+    };
+    let join = std::thread::Builder::new().name("store".into()).spawn(move || thread.run(&requests))?;
+    Ok((handle, join))
+}
+
+/// The time as the replica wants it.
+pub fn now(started: Instant) -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { mono: started.elapsed(), wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
+}
+
+struct Loop {
+    driver: Driver,
+    handle: Handle,
+    waiting: BTreeMap<Ticket, oneshot::Sender<Applied>>,
+    reading: BTreeMap<Ticket, oneshot::Sender<Result<(), KvError>>>,
+    last_ticket: u64,
+    started: Instant,
+    /// There may be compacted history to clean up.
+    scrubbing: bool,
+    next_size_check: Duration,
+}
+
+impl Loop {
+    fn run(mut self, requests: &Receiver<Request>) {
+        let mut next_tick = self.driver.tick;
+        loop {
+            let Some(mut inputs) = self.gather(requests, next_tick) else { break };
+            let now = now(self.started);
+            inputs.extend(self.driver.outbox.take_failures());
+            if now.mono >= next_tick {
+                inputs.push(Input::Tick);
+                // After a pause one tick, not all that were missed: they would look like a dead leader.
+                next_tick = now.mono + self.driver.tick;
+                self.check_size(now.mono, &mut inputs);
+            }
+            match self.turn(now, inputs) {
+                Ok(()) => {}
+                Err(fatal) => die(&fatal),
+            }
+        }
+        self.driver.outbox.close();
+    }
+
+    /// Waits for the first request or the next tick, then takes what else is there. `None` to end.
+    fn gather(&mut self, requests: &Receiver<Request>, next_tick: Duration) -> Option<Vec<Input>> {
+        let patience =
+            if self.scrubbing { Duration::ZERO } else { next_tick.saturating_sub(self.started.elapsed()) };
+        let mut inputs = Vec::new();
+        match requests.recv_timeout(patience) {
+            Ok(request) => self.accept(request, &mut inputs)?,
+            Err(RecvTimeoutError::Timeout) => return Some(inputs),
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+        while inputs.len() < BATCH {
+            match requests.try_recv() {
+                Ok(request) => self.accept(request, &mut inputs)?,
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        Some(inputs)
+    }
+
+    fn accept(&mut self, request: Request, inputs: &mut Vec<Input>) -> Option<()> {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        inputs.push(match request {
+            Request::Propose(command, reply) => {
+                self.waiting.insert(ticket, reply);
+                Input::Propose(ticket, command)
+            }
+            Request::Read(reply) => {
+                self.reading.insert(ticket, reply);
+                Input::Read(ticket)
+            }
+            Request::Input(input) => input,
+            Request::SnapshotMade(snapshot) => Input::SnapshotMade(snapshot),
+            Request::Stop => return None,
+        });
+        Some(())
+    }
+
+    fn turn(&mut self, now: Now, inputs: Vec<Input>) -> Result<(), Fatal> {
+        let may_scrub = inputs.is_empty() || inputs.iter().any(|input| matches!(input, Input::Tick));
+        let Driver { replica, outbox, .. } = &mut self.driver;
+        let mut sink = |message: Message| outbox.send(message);
+        let output = replica.handle(now, inputs, &mut sink)?;
+        self.scrubbing |= output.compacted;
+        self.publish(output);
+        if self.scrubbing && may_scrub {
+            self.scrubbing = self.driver.replica.scrub(SCRUB_EVENTS)?;
+        }
+        Ok(())
+    }
+
+    /// Tells everyone. Status first: who got an answer must not see an older status.
+    fn publish(&mut self, output: Output) {
+        let head = self.driver.replica.state().head;
+        self.publish_status();
+        if output.installed {
+            self.driver.watches.reset(&head);
+        }
+        if !output.events.is_empty() || output.compacted {
+            self.driver.watches.publish(output.events, &head);
+        }
+        for (ticket, result) in output.results {
+            if let Some(reply) = self.waiting.remove(&ticket) {
+                // The caller may have gone away; the write stands all the same.
+                let _gone = reply.send(result);
+            }
+        }
+        for (ticket, result) in output.reads {
+            if let Some(reply) = self.reading.remove(&ticket) {
+                let _gone = reply.send(result);
+            }
+        }
+        if output.snapshot_wanted {
+            self.make_snapshot(&head);
+        }
+    }
+
+    fn publish_status(&mut self) {
+        let status = status(&self.driver.replica);
+        let member = self.driver.replica.member();
+        let sole =
+            status.voters.len() == 1 && member.leads_surely() && member.commit() == status.applied_index;
+        let shared = &self.handle.shared;
+        shared.sole.store(sole, std::sync::atomic::Ordering::Release);
+        let leader = status.leader;
+        *shared.status.write() = status;
+        shared.leader.send_if_modified(|known| std::mem::replace(known, leader) != leader);
+    }
+
+    /// Writes the state as it is now to a file, on a thread of its own; only taking the database's
+    /// snapshot happens before the next batch.
+    fn make_snapshot(&mut self, head: &Head) {
+        let mut message = self.driver.replica.snapshot_header();
+        let name = format!("out-{}-{}.snap", head.index, self.started.elapsed().as_nanos());
+        message.data = name.clone().into_bytes().into();
+        let (rocks, handle) = (self.driver.replica.disk().clone(), self.handle.clone());
+        let dir = self.driver.snapshots.clone();
+        let (taken, wait) = sync_channel(1);
+        let work = move || {
+            let view = rocks.view();
+            let _loop_is_gone = taken.send(());
+            remove_files(&dir, "out-");
+            let made = snapshot::write_file(&view, &dir.join(&name));
+            if let Err(error) = &made {
+                tracing::warn!(%error, "a snapshot for a lagging member couldn't be made");
+            }
+            let _closing = handle.send(Request::SnapshotMade(made.is_ok().then_some(message)));
+        };
+        match std::thread::Builder::new().name("store-snapshot".into()).spawn(work) {
+            Ok(_detached_until_it_reports) => drop(wait.recv()),
+            Err(error) => tracing::warn!(%error, "no thread to make a snapshot on; Raft asks again"),
+        }
+    }
+
+    /// History larger than allowed: forget its older half.
+    fn check_size(&mut self, now: Duration, inputs: &mut Vec<Input>) {
+        if now < self.next_size_check || !self.driver.replica.member().leads_surely() {
+            return;
+        }
+        self.next_size_check = now + self.driver.history.check_every;
+        let head = self.driver.replica.state().head;
+        if self.driver.replica.disk().history_bytes() > self.driver.history.max_bytes {
+            let middle = head.compacted.0.midpoint(head.revision.0);
+            inputs.push(Input::Compact(Revision(middle)));
+        }
+    }
+}
+
+/// Removes files of earlier snapshots from `dir`.
+pub fn remove_files(dir: &std::path::Path, prefix: &str) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            // An undeleted file only takes space; the next pass tries again.
+            let _left = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn status(replica: &Replica<Rocks>) -> Status {
+    let (leadership, head) = (replica.member().leadership(), replica.state().head);
+    Status {
+        member: replica.id(),
+        leader: leadership.leader,
+        term: leadership.term,
+        applied_index: head.index,
+        revision: head.revision,
+        compacted: head.compacted,
+        voters: replica.voters().to_vec(),
+    }
+}
+
+fn die(fatal: &Fatal) -> ! {
+    let mut message = fatal.to_string();
+    let mut source = std::error::Error::source(fatal);
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    tracing::error!("the store can't go on: {message}");
+    std::process::exit(EXIT_DISK)
+}

@@ -1,0 +1,259 @@
+//! The one function that changes the replicated state: committed entries and a view in, a batch of
+//! writes, results and events out.
+//!
+//! Always holds: the batch contains the applied index; entries come without a gap; equal entries on
+//! equal states make equal batches, results and digests, however they are cut into calls. An entry
+//! that can't be understood is an error that must stop the member.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::family::{self, Family, JournalRecord, LeaseRecord};
+use super::read::{self, RevisionEvents};
+use super::state::State;
+use super::txn::{self, Writer};
+use super::view::{Batch, DiskError, Overlay, ReadView};
+use crate::codec::DecodeError;
+use crate::command::{Applied, Command, Outcome, Proposal, ProposalId};
+use crate::kv::{Event, EventKind, KeyRange, KvError, Lease, LeaseId, Origin, Revision, Txn};
+
+/// A committed log entry; `data` is empty for a leader's first entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Its index.
+    pub index: u64,
+    /// The term it was appended in.
+    pub term: u64,
+    /// An encoded [`Proposal`].
+    pub data: Bytes,
+}
+
+/// What happened to a lease; the leader's timers follow it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseChange {
+    /// Granted or kept alive: its time starts again.
+    Armed(LeaseId, LeaseRecord),
+    /// Gone.
+    Ended(LeaseId),
+}
+
+/// What applying entries leads to.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To be written at once, together.
+    pub batch: Batch,
+    /// The result of each proposal that was applied now.
+    pub results: Vec<(ProposalId, Applied)>,
+    /// All events, in revision order.
+    pub events: Vec<RevisionEvents>,
+    /// Lease changes, in order.
+    pub leases: Vec<LeaseChange>,
+}
+
+/// Why entries can't be applied; always fatal for the member.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The state can't be read.
+    #[error("reading the state to apply entries")]
+    Disk(#[from] DiskError),
+    /// The entry is damaged or from a newer program.
+    #[error("log entry {index} can't be understood")]
+    Entry {
+        /// Which.
+        index: u64,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+}
+
+/// Applies `entries` to `state` over `view`, which is the disk as of `state`.
+///
+/// # Errors
+/// If the disk can't be read or an entry can't be understood. `state` is then worthless.
+pub fn apply(state: &mut State, view: &impl ReadView, entries: &[LogEntry]) -> Result<Effects, ApplyError> {
+    let mut effects = Effects::default();
+    let mut overlay = Overlay::new(view);
+    let mut sessions = BTreeSet::new();
+    for entry in entries {
+        assert_eq!(entry.index, state.head.index + 1, "entries are applied without a gap");
+        (state.head.index, state.head.term) = (entry.index, entry.term);
+        if entry.data.is_empty() {
+            continue;
+        }
+        let proposal = Proposal::decode(entry.data.clone())
+            .map_err(|source| ApplyError::Entry { index: entry.index, source })?;
+        sessions.insert(proposal.id.member);
+        if state.sessions.entry(proposal.id.member).or_default().admit(proposal.id, proposal.floor) {
+            let id = proposal.id;
+            let mut one = Application { state, overlay: &mut overlay, effects: &mut effects };
+            let result = one.command(entry.term, proposal)?;
+            effects.results.push((id, result));
+        }
+    }
+    state.store(&sessions, &mut overlay.batch);
+    effects.batch = overlay.batch;
+    Ok(effects)
+}
+
+/// Applying one entry.
+struct Application<'a, 'b, V> {
+    state: &'a mut State,
+    overlay: &'a mut Overlay<'b, V>,
+    effects: &'a mut Effects,
+}
+
+impl<V: ReadView> Application<'_, '_, V> {
+    fn command(&mut self, term: u64, proposal: Proposal) -> Result<Applied, DiskError> {
+        let wall_ms = proposal.wall_ms;
+        match proposal.command {
+            Command::Txn(txn) => self.txn(&txn, wall_ms),
+            Command::Compact(revision) => Ok(self.compact(revision)),
+            Command::LeaseGrant { ttl_seconds } => Ok(Ok(self.grant(ttl_seconds))),
+            Command::LeaseKeepAlive(id) => self.keep_alive(id),
+            Command::LeaseRevoke(id) => self.end_lease(id, wall_ms, "lease-revoke"),
+            Command::LeaseExpire { id, term: proposed, generation } => {
+                // A timer of a deposed leader, or of before a renewal, has no say.
+                let current = self.lease(id)?.is_some_and(|lease| lease.generation == generation);
+                if proposed == term && current {
+                    self.end_lease(id, wall_ms, "lease-expire")
+                } else {
+                    Ok(Ok(Outcome::Done))
+                }
+            }
+        }
+    }
+
+    fn txn(&mut self, txn: &Txn, wall_ms: u64) -> Result<Applied, DiskError> {
+        let path = match txn::decide(&*self.overlay, &self.state.head, txn)? {
+            Ok(path) => path,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut writer = Writer::new(self.overlay, self.state.head.revision);
+        let response = writer.perform(path)?;
+        let events = writer.events;
+        self.finish_revision(events, wall_ms, txn.origin.clone());
+        Ok(Ok(Outcome::Txn(response)))
+    }
+
+    /// Gives the events, if any, the next revision.
+    fn finish_revision(&mut self, events: Vec<Event>, wall_ms: u64, origin: Origin) {
+        if events.is_empty() {
+            return;
+        }
+        let head = &mut self.state.head;
+        head.revision = Revision(head.revision.0 + 1);
+        let time = head.tick(wall_ms);
+        for event in &events {
+            head.fold(&head.revision.0.to_be_bytes());
+            head.fold(&[u8::from(event.kind == EventKind::Put)]);
+            head.fold(&event.kv.key);
+            head.fold(&event.kv.value);
+        }
+        let record = JournalRecord { time, origin };
+        self.overlay.batch.put(Family::Journal, family::journal_key(head.revision), record.encode());
+        self.effects.events.push((head.revision, Arc::from(events)));
+    }
+
+    fn compact(&mut self, revision: Revision) -> Applied {
+        let head = &mut self.state.head;
+        if revision > head.revision {
+            return Err(KvError::FutureRevision { requested: revision, current: head.revision });
+        }
+        if revision <= head.compacted {
+            return Err(KvError::Compacted { requested: revision, compacted: head.compacted });
+        }
+        head.compacted = revision;
+        head.fold(&revision.0.to_be_bytes());
+        Ok(Outcome::Done)
+    }
+
+    fn grant(&mut self, ttl_seconds: u64) -> Outcome {
+        let head = &mut self.state.head;
+        head.last_lease += 1;
+        let id = LeaseId(head.last_lease);
+        head.fold(&id.0.to_be_bytes());
+        self.arm(id, LeaseRecord { ttl_seconds, generation: 0 })
+    }
+
+    fn keep_alive(&mut self, id: LeaseId) -> Result<Applied, DiskError> {
+        let Some(lease) = self.lease(id)? else { return Ok(Err(KvError::LeaseNotFound(id))) };
+        Ok(Ok(self.arm(id, LeaseRecord { generation: lease.generation + 1, ..lease })))
+    }
+
+    fn arm(&mut self, id: LeaseId, lease: LeaseRecord) -> Outcome {
+        self.overlay.batch.put(Family::Leases, family::lease_key(id), lease.encode());
+        self.effects.leases.push(LeaseChange::Armed(id, lease));
+        Outcome::Lease(Lease { id, ttl_seconds: lease.ttl_seconds })
+    }
+
+    /// Deletes the lease and all its keys, at one revision.
+    fn end_lease(&mut self, id: LeaseId, wall_ms: u64, verb: &str) -> Result<Applied, DiskError> {
+        if self.lease(id)?.is_none() {
+            return Ok(Err(KvError::LeaseNotFound(id)));
+        }
+        let keys = self.attached(id)?;
+        let mut writer = Writer::new(self.overlay, self.state.head.revision);
+        for key in keys {
+            writer.delete(&KeyRange::key(key))?;
+        }
+        let events = writer.events;
+        self.overlay.batch.delete(Family::Leases, family::lease_key(id));
+        self.effects.leases.push(LeaseChange::Ended(id));
+        self.state.head.fold(&id.0.to_be_bytes());
+        let origin = Origin { user: "system:store".into(), verb: verb.into(), ..Origin::default() };
+        self.finish_revision(events, wall_ms, origin);
+        Ok(Ok(Outcome::Done))
+    }
+
+    fn lease(&self, id: LeaseId) -> Result<Option<LeaseRecord>, DiskError> {
+        let record = self.overlay.get(Family::Leases, &family::lease_key(id))?;
+        record
+            .map(|record| LeaseRecord::decode(record).map_err(DiskError::damaged(Family::Leases)))
+            .transpose()
+    }
+
+    fn attached(&self, id: LeaseId) -> Result<Vec<Bytes>, DiskError> {
+        let prefix = family::attachment_prefix(id);
+        let end = KeyRange::prefix(prefix.clone()).end;
+        let mut keys = Vec::new();
+        self.overlay.scan(Family::Leases, &prefix, end.as_deref(), &mut |key, _| {
+            keys.push(Bytes::copy_from_slice(&key[prefix.len()..]));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(keys)
+    }
+}
+
+/// All leases of a view, for a new leader's timers.
+///
+/// # Errors
+/// If the disk can't be read.
+pub fn leases(view: &impl ReadView) -> Result<Vec<(LeaseId, LeaseRecord)>, DiskError> {
+    let mut leases = Vec::new();
+    view.scan(Family::Leases, &[0], Some(&[1]), &mut |key, record| {
+        let damaged = DiskError::damaged(Family::Leases);
+        let id = crate::codec::Reader::new(key[1..].to_vec()).u64("lease").map_err(&damaged)?;
+        let lease = LeaseRecord::decode(Bytes::copy_from_slice(record)).map_err(&damaged)?;
+        leases.push((LeaseId(id), lease));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(leases)
+}
+
+/// The revision to compact to so that history older than `keep_ms` goes, if there is any.
+///
+/// # Errors
+/// If the disk can't be read.
+pub fn retention_mark(
+    view: &impl ReadView,
+    state: &State,
+    wall_ms: u64,
+    keep_ms: u64,
+) -> Result<Option<Revision>, DiskError> {
+    let mark = read::revision_at(view, &state.head, wall_ms.saturating_sub(keep_ms))?;
+    Ok((mark > state.head.compacted).then_some(mark))
+}

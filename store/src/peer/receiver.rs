@@ -1,0 +1,122 @@
+//! The listener for other members, and one task a connection.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use raft::eraftpb::Message;
+use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::connection::{self, Connection};
+use super::frame::{self, Frame};
+use super::{PeerContext, stopped};
+use crate::kv::MemberId;
+use crate::raft::replica::Input;
+
+/// Connections at once for each peer; more wait to be accepted, so strangers can't exhaust memory.
+const CONNECTIONS_PER_PEER: usize = 8;
+
+/// Accepts connections until the store shuts down.
+pub async fn run(context: PeerContext, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_PER_PEER * context.shared.peers.len()));
+    let mut connections = JoinSet::new();
+    tokio::select! {
+        () = accept_all(&context, &listener, &places, &mut connections) => {}
+        () = stopped(&mut stop) => {}
+    }
+    connections.shutdown().await;
+}
+
+async fn accept_all(
+    context: &PeerContext,
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    connections: &mut JoinSet<()>,
+) {
+    while let Ok(place) = places.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(connections.spawn(serve(context.clone(), stream, place))),
+            // Out of file descriptors or the like: the next connection that ends makes room.
+            Err(error) => {
+                tracing::warn!(%error, "a member's connection couldn't be accepted");
+                tokio::task::yield_now().await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn serve(context: PeerContext, stream: TcpStream, _place: OwnedSemaphorePermit) {
+    let error = match connection::accept(&context, stream).await {
+        Ok((peer, connection)) => match receive(&context, peer, connection).await {
+            Ok(()) => return,
+            Err(error) => error,
+        },
+        Err(error) => error,
+    };
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        tracing::debug!(%error, "a member's connection ended");
+    } else {
+        tracing::warn!(%error, "a member's connection was ended");
+    }
+}
+
+async fn receive(context: &PeerContext, peer: MemberId, connection: Connection) -> io::Result<()> {
+    let mut connection = BufReader::with_capacity(64 << 10, connection);
+    loop {
+        match frame::read(&mut connection).await? {
+            Frame::Raft(message) => hand_over(context, message)?,
+            Frame::SnapshotBegin(message) => {
+                receive_snapshot(context, peer, &mut connection, message).await?;
+                frame::write(&mut connection, &Frame::SnapshotStored).await?;
+                connection.flush().await?;
+            }
+            frame => return Err(io::Error::other(format!("member {peer} sent {frame:?} out of turn"))),
+        }
+    }
+}
+
+fn hand_over(context: &PeerContext, message: Message) -> io::Result<()> {
+    if message.to != context.shared.id.0 {
+        return Err(io::Error::other(format!("a message for member {}", message.to)));
+    }
+    context.shared.handle.notify(Input::Message(message));
+    Ok(())
+}
+
+/// Stores a snapshot in a file and hands its message over, naming that file.
+async fn receive_snapshot(
+    context: &PeerContext,
+    peer: MemberId,
+    connection: &mut BufReader<Connection>,
+    mut message: Message,
+) -> io::Result<()> {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let number = LAST.fetch_add(1, Ordering::Relaxed);
+    let name = format!("in-{peer}-{}-{number}.snap", message.get_snapshot().get_metadata().index);
+    let path = context.shared.snapshots.join(&name);
+    if let Err(error) = store_chunks(connection, &path).await {
+        // A torn file is worthless; if it can't be removed now, the next start does it.
+        let _left = tokio::fs::remove_file(&path).await;
+        return Err(error);
+    }
+    message.mut_snapshot().data = name.into_bytes().into();
+    hand_over(context, message)
+}
+
+async fn store_chunks(connection: &mut BufReader<Connection>, path: &Path) -> io::Result<()> {
+    let mut file = tokio::fs::File::create(path).await?;
+    loop {
+        match frame::read(connection).await? {
+            Frame::SnapshotChunk(chunk) => file.write_all(&chunk).await?,
+            Frame::SnapshotEnd => break,
+            frame => return Err(io::Error::other(format!("{frame:?} inside a snapshot"))),
+        }
+    }
+    file.flush().await?;
+    file.sync_all().await
+}

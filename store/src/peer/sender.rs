@@ -1,0 +1,137 @@
+//! One task a peer: connects, sends what is queued in as few writes as possible, and connects again
+//! with growing pauses.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft::eraftpb::{Message, MessageType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::connection::{self, Connection};
+use super::frame::{self, Frame};
+use super::{PeerContext, stopped};
+use crate::kv::MemberId;
+use crate::raft::replica::Input;
+
+/// Messages sent with one flush.
+const FLUSH_MESSAGES: usize = 128;
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Bytes of a snapshot in one frame.
+const CHUNK_BYTES: usize = 256 << 10;
+/// A snapshot that isn't delivered in this time failed.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Sends what comes into `queue` until the store shuts down.
+pub async fn run(
+    context: PeerContext,
+    peer: MemberId,
+    queue: Receiver<Message>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut sender = Sender { context, peer, queue, snapshots: JoinSet::new() };
+    tokio::select! {
+        () = sender.keep_sending() => {}
+        () = stopped(&mut stop) => {}
+    }
+    sender.snapshots.shutdown().await;
+}
+
+struct Sender {
+    context: PeerContext,
+    peer: MemberId,
+    queue: Receiver<Message>,
+    /// Snapshots on their way, on connections of their own.
+    snapshots: JoinSet<()>,
+}
+
+impl Sender {
+    async fn keep_sending(&mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match connection::call(&self.context, self.peer).await {
+                Ok(connection) => {
+                    pause = FIRST_PAUSE;
+                    match self.send_over(connection).await {
+                        Ok(()) => return,
+                        Err(error) => error,
+                    }
+                }
+                Err(error) => error,
+            };
+            tracing::debug!(peer = %self.peer, %error, "no connection to a member");
+            self.context.shared.handle.notify(Input::Unreachable(self.peer));
+            self.discard();
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// What was queued for a peer that can't be reached is out of date when it can.
+    fn discard(&mut self) {
+        while let Ok(message) = self.queue.try_recv() {
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                self.context.shared.handle.notify(Input::SnapshotSent(self.peer, false));
+            }
+        }
+    }
+
+    /// Sends until the queue ends.
+    async fn send_over(&mut self, connection: Connection) -> io::Result<()> {
+        let (mut input, output) = tokio::io::split(connection);
+        let mut output = BufWriter::with_capacity(64 << 10, output);
+        let mut messages = Vec::with_capacity(FLUSH_MESSAGES);
+        let mut nothing = [0; 1];
+        loop {
+            tokio::select! {
+                count = self.queue.recv_many(&mut messages, FLUSH_MESSAGES) => if count == 0 { return Ok(()) },
+                // The peer never sends on this connection: anything, or an end, means that it is broken.
+                _ = input.read(&mut nothing) => return Err(io::ErrorKind::ConnectionReset.into()),
+            }
+            for message in messages.drain(..) {
+                if message.get_msg_type() == MessageType::MsgSnapshot {
+                    self.snapshots.spawn(deliver(self.context.clone(), self.peer, message));
+                } else {
+                    frame::write(&mut output, &Frame::Raft(message)).await?;
+                }
+            }
+            output.flush().await?;
+            while self.snapshots.try_join_next().is_some() {}
+        }
+    }
+}
+
+/// Delivers a snapshot and reports the outcome, whatever it is.
+async fn deliver(context: PeerContext, peer: MemberId, message: Message) {
+    let delivery = tokio::time::timeout(SNAPSHOT_TIMEOUT, send_snapshot(&context, peer, message)).await;
+    let result = delivery.unwrap_or_else(|timeout| Err(timeout.into()));
+    if let Err(error) = &result {
+        tracing::warn!(%peer, %error, "a snapshot couldn't be delivered");
+    }
+    context.shared.handle.notify(Input::SnapshotSent(peer, result.is_ok()));
+}
+
+async fn send_snapshot(context: &PeerContext, peer: MemberId, message: Message) -> io::Result<()> {
+    let name = String::from_utf8_lossy(&message.get_snapshot().data).into_owned();
+    let mut file = tokio::fs::File::open(context.shared.snapshots.join(&name)).await?;
+    let mut connection = connection::call(context, peer).await?;
+    frame::write(&mut connection, &Frame::SnapshotBegin(message)).await?;
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).await?;
+        if chunk.is_empty() {
+            break;
+        }
+        frame::write(&mut connection, &Frame::SnapshotChunk(Bytes::from(chunk))).await?;
+    }
+    frame::write(&mut connection, &Frame::SnapshotEnd).await?;
+    connection.flush().await?;
+    match frame::read(&mut connection).await? {
+        Frame::SnapshotStored => Ok(()),
+        _ => Err(io::Error::other("the member didn't confirm the snapshot")),
+    }
+}

@@ -1,0 +1,15 @@
+//! Raft around `raft::RawNode`, without I/O.
+//!
+//! - [`log`]: the retained log in memory, which Raft reads.
+//! - [`persist`]: its records on disk, and recovery with start-up checks.
+//! - [`member`]: the state machine, with the order `Ready → Persisted → messages` as types.
+//! - [`proposals`], [`reads`], [`leases`]: what waits for the group, as values fed with time.
+//! - [`replica`]: all of it together with MVCC over any [`crate::disk::Disk`].
+
+pub mod leases;
+pub mod log;
+pub mod member;
+pub mod persist;
+pub mod proposals;
+pub mod reads;
+pub mod replica;

@@ -1,0 +1,324 @@
+//! One Raft member as a value: messages, ticks and proposals in; messages, entries to persist and
+//! committed entries out.
+//!
+//! The order of operations is in the types. [`Ready`] lends only messages that may leave at once;
+//! [`Ready::persist`] is the only way to a [`Persisted`], and only [`Member::advance`] of that yields the
+//! messages that promise durability (votes, acknowledgements) and the committed entries.
+//!
+//! It knows no socket, no clock and no file. Election timeouts come from the seed, not from a global
+//! random number, so a simulation repeats.
+
+use bytes::Bytes;
+use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
+use raft::{ReadOnlyOption, SnapshotStatus, StateRole};
+
+use super::log::LogCache;
+use super::persist;
+use crate::disk::{Disk, Durability};
+use crate::kv::MemberId;
+use crate::mvcc::apply::LogEntry;
+use crate::mvcc::view::{Batch, DiskError};
+
+/// Raft's sizes and times.
+#[derive(Clone, Debug)]
+pub struct MemberConfig {
+    /// This member.
+    pub id: MemberId,
+    /// An election begins after this many to twice this many ticks without a leader.
+    pub election_ticks: usize,
+    /// A leader is heard of at least this often.
+    pub heartbeat_ticks: usize,
+    /// Bytes of entries in one message.
+    pub max_message_bytes: u64,
+    /// Messages on their way to one follower.
+    pub max_inflight: usize,
+    /// Bytes of entries that are proposed but not committed; more are refused.
+    pub max_uncommitted_bytes: u64,
+    /// Bytes of committed entries handed out at once.
+    pub max_apply_bytes: u64,
+    /// Spreads election timeouts.
+    pub seed: u64,
+}
+
+/// Work that Raft wants done; at first it must be persisted.
+pub struct Ready {
+    inner: raft::Ready,
+    old_last: u64,
+}
+
+/// Work whose entries and hard state are on the disk.
+pub struct Persisted {
+    inner: raft::Ready,
+}
+
+/// A confirmed read: everything up to `index` must be applied before it is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfirmedRead {
+    /// The request's context.
+    pub context: Vec<u8>,
+    /// The commit index that a quorum confirmed.
+    pub index: u64,
+}
+
+/// What may happen after persisting.
+#[derive(Default)]
+pub struct Advanced {
+    /// To be sent.
+    pub messages: Vec<Message>,
+    /// To be applied, then reported by [`Member::applied`].
+    pub committed: Vec<LogEntry>,
+    /// Confirmed reads.
+    pub reads: Vec<ConfirmedRead>,
+    /// A snapshot replaced the whole state.
+    pub installed: bool,
+}
+
+/// Who leads, as this member sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The term.
+    pub term: u64,
+    /// The leader, if one is known.
+    pub leader: Option<MemberId>,
+}
+
+/// A Raft member.
+pub struct Member {
+    node: raft::RawNode<LogCache>,
+    config: MemberConfig,
+}
+
+impl Member {
+    /// A member over its recovered log, with everything up to `applied` applied.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself.
+    pub fn new(config: MemberConfig, log: LogCache, applied: u64) -> Result<Self, raft::Error> {
+        let raft_config = raft::Config {
+            id: config.id.0,
+            election_tick: config.election_ticks,
+            heartbeat_tick: config.heartbeat_ticks,
+            applied,
+            max_size_per_msg: config.max_message_bytes,
+            max_inflight_msgs: config.max_inflight,
+            // Both off by default in the library; without them a member that comes back from a
+            // partition deposes a healthy leader, and a cut-off leader never steps down.
+            check_quorum: true,
+            pre_vote: true,
+            // A clock that pauses makes leader leases unsafe; a quorum confirms each batch of reads.
+            read_only_option: ReadOnlyOption::Safe,
+            batch_append: true,
+            max_uncommitted_size: config.max_uncommitted_bytes,
+            max_committed_size_per_ready: config.max_apply_bytes,
+            ..raft::Config::default()
+        };
+        raft_config.validate()?;
+        let node = raft::RawNode::new(&raft_config, log, &crate::logging::raft_logger(config.id))?;
+        let mut member = Self { node, config };
+        member.set_election_timeout();
+        Ok(member)
+    }
+
+    /// Time passes.
+    pub fn tick(&mut self) {
+        self.node.tick();
+        self.set_election_timeout();
+    }
+
+    /// A message of another member came in. Messages that make no sense are ignored, as Raft allows.
+    pub fn step(&mut self, message: Message) {
+        if let Err(error) = self.node.step(message) {
+            tracing::debug!(%error, "raft ignored a message");
+        }
+        self.set_election_timeout();
+    }
+
+    /// Proposes payloads, or sends them to the leader. False if they were dropped: no leader, or too
+    /// much is uncommitted.
+    pub fn propose(&mut self, payloads: impl IntoIterator<Item = Bytes>) -> bool {
+        let as_entry = |data| {
+            let mut entry = Entry::new();
+            entry.data = data;
+            entry
+        };
+        let mut message = Message::new();
+        message.set_msg_type(MessageType::MsgPropose);
+        message.from = self.config.id.0;
+        message.set_entries(payloads.into_iter().map(as_entry).collect::<Vec<_>>().into());
+        self.node.step(message).is_ok()
+    }
+
+    /// Asks a quorum for the commit index. The answer may never come; ask again with a new context.
+    pub fn read_index(&mut self, context: Vec<u8>) {
+        self.node.read_index(context);
+    }
+
+    /// Starts an election now; for a group of one.
+    pub fn campaign(&mut self) {
+        if let Err(error) = self.node.campaign() {
+            tracing::debug!(%error, "raft refused to campaign");
+        }
+        self.set_election_timeout();
+    }
+
+    /// Asks the leader, if that is us, to hand over.
+    pub fn transfer_leader(&mut self, to: MemberId) {
+        self.node.transfer_leader(to.0);
+    }
+
+    /// A message to `to` could not be sent.
+    pub fn report_unreachable(&mut self, to: MemberId) {
+        self.node.report_unreachable(to.0);
+    }
+
+    /// A snapshot to `to` was delivered or not. Must always be called: the follower hears nothing before.
+    pub fn report_snapshot(&mut self, to: MemberId, delivered: bool) {
+        let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.node.report_snapshot(to.0, status);
+    }
+
+    /// The next piece of work, if there is any.
+    pub fn ready(&mut self) -> Option<Ready> {
+        let old_last = self.log().last();
+        self.node.has_ready().then(|| Ready { inner: self.node.ready(), old_last })
+    }
+
+    /// What follows from persisted work.
+    pub fn advance(&mut self, persisted: Persisted) -> Advanced {
+        let mut ready = persisted.inner;
+        let mut out = Advanced::default();
+        let log = self.node.raft.mut_store();
+        if !ready.snapshot().is_empty() {
+            let metadata = ready.snapshot().get_metadata();
+            log.reset(metadata.index, metadata.term);
+            out.installed = true;
+        }
+        log.append(ready.entries());
+        if let Some(state) = ready.hs() {
+            log.hard_state = state.clone();
+        }
+        let reads = ready.take_read_states();
+        out.reads =
+            reads.into_iter().map(|r| ConfirmedRead { context: r.request_ctx, index: r.index }).collect();
+        out.messages = ready.take_persisted_messages();
+        let mut committed = ready.take_committed_entries();
+        let mut light = self.node.advance_append(ready);
+        out.messages.extend(light.take_messages());
+        committed.extend(light.take_committed_entries());
+        out.committed = committed.into_iter().map(log_entry).collect();
+        out
+    }
+
+    /// Everything up to `index` is applied.
+    pub fn applied(&mut self, index: u64) {
+        self.node.advance_apply_to(index);
+    }
+
+    /// Who leads.
+    pub fn leadership(&self) -> Leadership {
+        let leader = self.node.raft.leader_id;
+        Leadership {
+            term: self.node.raft.term,
+            leader: (leader != raft::INVALID_ID).then_some(MemberId(leader)),
+        }
+    }
+
+    /// Whether this member leads.
+    pub fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    /// Whether the leader, which this member is, has committed an entry of its term.
+    pub fn leads_surely(&self) -> bool {
+        self.is_leader() && self.node.raft.commit_to_current_term()
+    }
+
+    /// The last committed index that is known here.
+    pub fn commit(&self) -> u64 {
+        self.node.raft.raft_log.committed
+    }
+
+    /// The retained log.
+    pub fn log(&self) -> &LogCache {
+        self.node.raft.store()
+    }
+
+    /// Forgets the log up to `index`, which must be applied; returns the writes.
+    pub fn truncate(&mut self, index: u64) -> Batch {
+        let mut batch = Batch::default();
+        let log = self.node.raft.mut_store();
+        let from = log.truncated().0 + 1;
+        log.truncate_to(index);
+        let (index, term) = log.truncated();
+        persist::truncate(&mut batch, from, index, term);
+        batch
+    }
+
+    /// Replaces the library's random election timeout by one that follows from seed, member and term:
+    /// spread over members, new in each term, and the same in each run of a simulation.
+    fn set_election_timeout(&mut self) {
+        let mixed = mix(self.config.seed ^ mix(self.config.id.0) ^ mix(self.node.raft.term).rotate_left(17));
+        let spread = mixed % self.config.election_ticks as u64;
+        let ticks = self.config.election_ticks + usize::try_from(spread).expect("less than election_ticks");
+        self.node.raft.set_randomized_election_timeout(ticks);
+    }
+}
+
+/// SplitMix64's finaliser.
+fn mix(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+fn log_entry(entry: Entry) -> LogEntry {
+    assert_eq!(entry.get_entry_type(), EntryType::EntryNormal, "this version never changes the membership");
+    LogEntry { index: entry.index, term: entry.term, data: entry.data }
+}
+
+impl Ready {
+    /// Messages that may leave before anything is persisted: a leader's, which replicate in parallel
+    /// with its own write (Raft thesis, 10.2.1).
+    pub fn take_messages(&mut self) -> Vec<Message> {
+        self.inner.take_messages()
+    }
+
+    /// Writes entries, hard state and snapshot to the disk, in one batch, synced if it promises anything.
+    ///
+    /// # Errors
+    /// If the disk fails; the member must stop then.
+    pub fn persist(self, disk: &impl Disk) -> Result<Persisted, DiskError> {
+        let mut batch = Batch::default();
+        let snapshot = self.inner.snapshot();
+        let entries = self.inner.entries();
+        if let Some(state) = self.inner.hs() {
+            persist::hard_state(&mut batch, state);
+        }
+        if snapshot.is_empty() {
+            persist::append(&mut batch, entries, self.old_last);
+            if !batch.is_empty() {
+                disk.write(&batch, durability(self.inner.must_sync()))?;
+            }
+        } else {
+            install(disk, snapshot, entries, batch)?;
+        }
+        Ok(Persisted { inner: self.inner })
+    }
+}
+
+fn install(
+    disk: &impl Disk,
+    snapshot: &Snapshot,
+    entries: &[Entry],
+    mut batch: Batch,
+) -> Result<(), DiskError> {
+    let metadata = snapshot.get_metadata();
+    persist::truncate(&mut batch, metadata.index, metadata.index, metadata.term);
+    persist::append(&mut batch, entries, metadata.index);
+    disk.install(&snapshot.data, &batch)
+}
+
+fn durability(must_sync: bool) -> Durability {
+    if must_sync { Durability::Synced } else { Durability::Later }
+}

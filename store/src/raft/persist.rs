@@ -1,0 +1,217 @@
+//! Raft's records on disk, and how a member finds itself again at start.
+//!
+//! Entries and hard state carry a checksum. Recovery refuses a log with a gap, a damaged entry, or
+//! less than what was applied: such a member has lost what it promised and must not vote.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use raft::eraftpb::{Entry, HardState};
+
+use super::log::LogCache;
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::kv::MemberId;
+use crate::mvcc::family::Family;
+use crate::mvcc::state::Head;
+use crate::mvcc::view::{Batch, DiskError, ReadView};
+
+const HARD_KEY: &[u8] = b"hard";
+const TRUNCATED_KEY: &[u8] = b"truncated";
+const IDENTITY_KEY: &[u8] = b"identity";
+const BOOT_KEY: &[u8] = b"boot";
+
+/// Whose disk this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Which cluster; any number that its members share.
+    pub cluster: u64,
+    /// Which member.
+    pub member: MemberId,
+    /// All voting members.
+    pub voters: Vec<MemberId>,
+}
+
+/// Why a member can't start from its disk.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The disk can't be read.
+    #[error("reading the member's state")]
+    Disk(#[from] DiskError),
+    /// It is somebody else's.
+    #[error("the directory belongs to member {found:?}, but this is {expected:?}")]
+    WrongIdentity {
+        /// What is on disk.
+        found: Identity,
+        /// What the configuration says.
+        expected: Identity,
+    },
+    /// The log on disk isn't whole.
+    #[error("the Raft log is not whole: {0}; remove this member and let it join again as a new one")]
+    LogLost(String),
+}
+
+/// Records entries that replace everything from the first of them on; `old_last` is the last index so far.
+pub fn append(batch: &mut Batch, entries: &[Entry], old_last: u64) {
+    for entry in entries {
+        batch.put(Family::Log, entry.index.to_be_bytes(), encode_entry(entry));
+    }
+    if let Some(last) = entries.last() {
+        (last.index + 1..=old_last).for_each(|stale| batch.delete(Family::Log, stale.to_be_bytes()));
+    }
+}
+
+/// Records term, vote and commit.
+pub fn hard_state(batch: &mut Batch, state: &HardState) {
+    let mut out = Writer::with_capacity(28);
+    out.u64(state.term).u64(state.vote).u64(state.commit);
+    batch.put(Family::Raft, HARD_KEY, seal(&out.finish()));
+}
+
+/// Records that the log begins after `index`, and removes the entries from `from` up to it.
+pub fn truncate(batch: &mut Batch, from: u64, index: u64, term: u64) {
+    (from..=index).for_each(|old| batch.delete(Family::Log, old.to_be_bytes()));
+    let mut out = Writer::with_capacity(20);
+    out.u64(index).u64(term);
+    batch.put(Family::Raft, TRUNCATED_KEY, seal(&out.finish()));
+}
+
+/// Checks whose disk it is, or marks a new one, and counts the start. The batch must be synced before
+/// anything is proposed.
+///
+/// # Errors
+/// If it is somebody else's, or can't be read.
+pub fn claim(view: &impl ReadView, identity: &Identity) -> Result<(u64, Batch), RecoverError> {
+    let mut batch = Batch::default();
+    match view.get(Family::Raft, IDENTITY_KEY)? {
+        Some(record) => {
+            let found = decode_identity(record).map_err(DiskError::damaged(Family::Raft))?;
+            if found != *identity {
+                return Err(RecoverError::WrongIdentity { found, expected: identity.clone() });
+            }
+        }
+        None => batch.put(Family::Raft, IDENTITY_KEY, encode_identity(identity)),
+    }
+    let boot = match view.get(Family::Raft, BOOT_KEY)? {
+        Some(record) => Reader::new(record).u64("boot").map_err(DiskError::damaged(Family::Raft))? + 1,
+        None => 1,
+    };
+    batch.put(Family::Raft, BOOT_KEY, Bytes::copy_from_slice(&boot.to_be_bytes()));
+    Ok((boot, batch))
+}
+
+/// Reads the log back.
+///
+/// # Errors
+/// If it can't be read or isn't whole.
+pub fn recover(view: &impl ReadView, voters: &[MemberId]) -> Result<LogCache, RecoverError> {
+    let voters: Vec<u64> = voters.iter().map(|id| id.0).collect();
+    let head = Head::load(view)?;
+    let (index, term) = load_truncated(view)?;
+    let mut log = LogCache::new(index, term, load_hard_state(view)?, &voters);
+    for entry in load_entries(view, index + 1)? {
+        if entry.index != log.last() + 1 {
+            return Err(RecoverError::LogLost(format!("entry {} follows {}", entry.index, log.last())));
+        }
+        log.append(&[entry]);
+    }
+    // The commit index is persisted lazily; what is applied was committed.
+    log.hard_state.commit = log.hard_state.commit.max(head.index);
+    let (commit, last) = (log.hard_state.commit, log.last());
+    if commit > last || head.index < index {
+        return Err(RecoverError::LogLost(format!(
+            "entries {} to {last} are there, but {commit} is committed and {} applied",
+            index + 1,
+            head.index,
+        )));
+    }
+    Ok(log)
+}
+
+fn load_truncated(view: &impl ReadView) -> Result<(u64, u64), DiskError> {
+    let Some(record) = view.get(Family::Raft, TRUNCATED_KEY)? else { return Ok((0, 0)) };
+    let decode = |record| {
+        let mut input = Reader::new(open(record)?);
+        Ok((input.u64("index")?, input.u64("term")?))
+    };
+    decode(record).map_err(DiskError::damaged(Family::Raft))
+}
+
+fn load_hard_state(view: &impl ReadView) -> Result<HardState, DiskError> {
+    let Some(record) = view.get(Family::Raft, HARD_KEY)? else { return Ok(HardState::default()) };
+    let decode = |record| {
+        let mut input = Reader::new(open(record)?);
+        let mut state = HardState::default();
+        state.set_term(input.u64("term")?);
+        state.set_vote(input.u64("vote")?);
+        state.set_commit(input.u64("commit")?);
+        Ok(state)
+    };
+    decode(record).map_err(DiskError::damaged(Family::Raft))
+}
+
+fn load_entries(view: &impl ReadView, first: u64) -> Result<Vec<Entry>, DiskError> {
+    let mut entries = Vec::new();
+    view.scan(Family::Log, &first.to_be_bytes(), None, &mut |_, record| {
+        let entry = decode_entry(Bytes::copy_from_slice(record)).map_err(DiskError::damaged(Family::Log))?;
+        entries.push(entry);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(entries)
+}
+
+fn encode_entry(entry: &Entry) -> Vec<u8> {
+    let mut out = Writer::with_capacity(entry.data.len() + 64);
+    out.u64(entry.index).u64(entry.term);
+    out.u32(entry.get_entry_type() as u32);
+    out.raw(&entry.data);
+    seal(&out.finish())
+}
+
+fn decode_entry(record: Bytes) -> Result<Entry, DecodeError> {
+    let mut input = Reader::new(open(record)?);
+    let mut entry = Entry::new();
+    entry.index = input.u64("index")?;
+    entry.term = input.u64("term")?;
+    match input.u32("entry type")? {
+        0 => {}
+        tag => return Err(DecodeError::Unknown { what: "entry type", tag: tag.into() }),
+    }
+    entry.data = input.rest();
+    Ok(entry)
+}
+
+fn encode_identity(identity: &Identity) -> Vec<u8> {
+    let mut out = Writer::with_capacity(48);
+    out.u64(identity.cluster).u64(identity.member.0);
+    identity.voters.iter().for_each(|voter| drop(out.u64(voter.0)));
+    out.finish()
+}
+
+fn decode_identity(record: Bytes) -> Result<Identity, DecodeError> {
+    let mut input = Reader::new(record);
+    let (cluster, member) = (input.u64("cluster")?, MemberId(input.u64("member")?));
+    let mut voters = Vec::new();
+    while input.remaining() > 0 {
+        voters.push(MemberId(input.u64("voter")?));
+    }
+    Ok(Identity { cluster, member, voters })
+}
+
+/// Puts a checksum before the bytes.
+fn seal(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Writer::with_capacity(bytes.len() + 4);
+    out.u32(crc32fast::hash(bytes)).raw(bytes);
+    out.finish()
+}
+
+/// Checks and takes off the checksum.
+fn open(record: Bytes) -> Result<Bytes, DecodeError> {
+    let mut input = Reader::new(record);
+    let expected = input.u32("checksum")?;
+    let bytes = input.rest();
+    if crc32fast::hash(&bytes) == expected {
+        Ok(bytes)
+    } else {
+        Err(DecodeError::Unknown { what: "checksum", tag: expected.into() })
+    }
+}

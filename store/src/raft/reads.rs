@@ -1,0 +1,153 @@
+//! Linearizable reads that wait for a quorum to confirm the commit index (ReadIndex).
+//!
+//! All reads that wait share one request; readers that come while it is on its way join the next one. A
+//! request's context (member, start, counter) is never used twice, and an answer to a request that was
+//! given up (another term, or too late) is ignored: it could be older than the reader.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::member::ConfirmedRead;
+use super::proposals::Ticket;
+use crate::codec::Writer;
+use crate::kv::{KvError, MemberId};
+
+#[derive(Debug)]
+struct Round {
+    context: Vec<u8>,
+    asked_at: Duration,
+    readers: Vec<Reader>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reader {
+    ticket: Ticket,
+    deadline: Duration,
+}
+
+/// Waiting readers.
+#[derive(Debug)]
+pub struct Reads {
+    member: MemberId,
+    boot: u64,
+    timeout: Duration,
+    retry_after: Duration,
+    last_round: u64,
+    waiting: Vec<Reader>,
+    round: Option<Round>,
+    /// Confirmed ones, by the index that must be applied first.
+    confirmed: BTreeMap<u64, Vec<Ticket>>,
+}
+
+impl Reads {
+    /// None yet. A reader waits `timeout`; an unanswered request is replaced after `retry_after`.
+    pub fn new(member: MemberId, boot: u64, timeout: Duration, retry_after: Duration) -> Self {
+        Self {
+            member,
+            boot,
+            timeout,
+            retry_after,
+            last_round: 0,
+            waiting: Vec::new(),
+            round: None,
+            confirmed: BTreeMap::new(),
+        }
+    }
+
+    /// A reader comes.
+    pub fn add(&mut self, ticket: Ticket, now: Duration) {
+        self.waiting.push(Reader { ticket, deadline: now + self.timeout });
+    }
+
+    /// The context of a request to make now, if one is needed.
+    pub fn next_request(&mut self, now: Duration) -> Option<Vec<u8>> {
+        if self.round.as_ref().is_some_and(|round| now >= round.asked_at + self.retry_after) {
+            self.give_up_round();
+        }
+        if self.round.is_some() || self.waiting.is_empty() {
+            return None;
+        }
+        self.last_round += 1;
+        let mut context = Writer::with_capacity(24);
+        context.u64(self.member.0).u64(self.boot).u64(self.last_round);
+        let context = context.finish();
+        let readers = std::mem::take(&mut self.waiting);
+        self.round = Some(Round { context: context.clone(), asked_at: now, readers });
+        Some(context)
+    }
+
+    /// An answer came; ignored unless it is to the request on its way.
+    pub fn confirm(&mut self, read: &ConfirmedRead) {
+        if let Some(round) = self.round.take_if(|round| round.context == read.context) {
+            let tickets = round.readers.into_iter().map(|reader| reader.ticket);
+            self.confirmed.entry(read.index).or_default().extend(tickets);
+        }
+    }
+
+    /// Another leader or term: the request on its way counts no more.
+    pub fn give_up_round(&mut self) {
+        if let Some(round) = self.round.take() {
+            self.waiting.extend(round.readers);
+        }
+    }
+
+    /// Readers that may go on, now that everything up to `applied` is.
+    pub fn released(&mut self, applied: u64) -> Vec<Ticket> {
+        let later = self.confirmed.split_off(&(applied + 1));
+        std::mem::replace(&mut self.confirmed, later).into_values().flatten().collect()
+    }
+
+    /// Readers whose deadline has passed.
+    pub fn expire(&mut self, now: Duration) -> Vec<(Ticket, KvError)> {
+        let mut late = Vec::new();
+        let mut keep = |reader: &Reader| {
+            let in_time = now < reader.deadline;
+            if !in_time {
+                late.push((
+                    reader.ticket,
+                    KvError::Unavailable("no quorum confirmed the read in time".into()),
+                ));
+            }
+            in_time
+        };
+        self.waiting.retain(&mut keep);
+        if let Some(round) = &mut self.round {
+            round.readers.retain(&mut keep);
+        }
+        late
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn readers_share_a_request_and_late_answers_are_ignored() {
+        let mut reads = Reads::new(MemberId(1), 1, at(1000), at(100));
+        reads.add(Ticket(1), at(0));
+        reads.add(Ticket(2), at(0));
+        let first = reads.next_request(at(0)).unwrap();
+        reads.add(Ticket(3), at(1));
+        assert_eq!(reads.next_request(at(1)), None, "one request at a time");
+        let second = reads.next_request(at(100)).unwrap();
+        reads.confirm(&ConfirmedRead { context: first, index: 1 });
+        assert!(reads.released(9).is_empty(), "an answer to a request that was given up");
+        reads.confirm(&ConfirmedRead { context: second, index: 5 });
+        assert!(reads.released(4).is_empty(), "not applied yet");
+        assert_eq!(reads.released(5), [Ticket(3), Ticket(1), Ticket(2)]);
+    }
+
+    #[test]
+    fn readers_give_up_in_time() {
+        let mut reads = Reads::new(MemberId(1), 1, at(1000), at(100));
+        reads.add(Ticket(1), at(0));
+        reads.next_request(at(0));
+        assert!(reads.expire(at(999)).is_empty());
+        assert!(matches!(&reads.expire(at(1000))[..], [(Ticket(1), KvError::Unavailable(_))]));
+    }
+}

@@ -1,0 +1,411 @@
+//! A whole member without threads and sockets: Raft, apply, waiting callers and timers over a disk.
+//!
+//! [`Replica::handle`] takes a batch of inputs and does everything that follows from it: one synced write
+//! for all proposals of the batch, one apply batch, all answers. The driver runs it on a thread over
+//! RocksDB; the simulation runs the same code over a disk that crashes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft::eraftpb::{Message, Snapshot};
+
+use super::leases::LeaseTimers;
+use super::member::{Advanced, Leadership, Member, MemberConfig};
+use super::persist::{self, Identity, RecoverError};
+use super::proposals::{ProposalLimits, Proposals, Ticket};
+use super::reads::Reads;
+use crate::command::{Applied, Command};
+use crate::disk::{Disk, Durability};
+use crate::kv::{KvError, MemberId, Revision};
+use crate::mvcc::apply::{self, ApplyError};
+use crate::mvcc::read::RevisionEvents;
+use crate::mvcc::scrub;
+use crate::mvcc::state::State;
+use crate::mvcc::view::DiskError;
+
+/// Everything a replica is told at start.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// Raft's sizes and times.
+    pub member: MemberConfig,
+    /// The length of a tick.
+    pub tick: Duration,
+    /// Which cluster.
+    pub cluster: u64,
+    /// All voting members.
+    pub voters: Vec<MemberId>,
+    /// Limits of proposals.
+    pub proposals: ProposalLimits,
+    /// How much log is kept for lagging followers.
+    pub log_keep: LogKeep,
+    /// How long history is kept.
+    pub history: Duration,
+    /// How often the leader looks whether history is too old.
+    pub compact_every: Duration,
+}
+
+/// How much applied log is kept; a follower that needs more gets a snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct LogKeep {
+    /// At most so many entries.
+    pub entries: usize,
+    /// At most so many bytes.
+    pub bytes: usize,
+}
+
+/// The time of a batch of inputs.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Monotonic, from any origin.
+    pub mono: Duration,
+    /// Wall clock, milliseconds since 1970.
+    pub wall_ms: u64,
+}
+
+/// What a replica reacts to.
+#[derive(Debug)]
+pub enum Input {
+    /// One tick of time has passed.
+    Tick,
+    /// A message of another member.
+    Message(Message),
+    /// A caller wants this done.
+    Propose(Ticket, Command),
+    /// A caller wants to read what is newest now.
+    Read(Ticket),
+    /// A message to the member couldn't be sent.
+    Unreachable(MemberId),
+    /// A snapshot was delivered to the member, or failed to be.
+    SnapshotSent(MemberId, bool),
+    /// The snapshot that was asked for has been made, or couldn't be.
+    SnapshotMade(Option<Snapshot>),
+    /// Hand leadership to the member.
+    TransferLeader(MemberId),
+    /// History is too large: compact to this revision.
+    Compact(Revision),
+}
+
+/// What follows from a batch of inputs, besides the messages sent.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Results of proposals.
+    pub results: Vec<(Ticket, Applied)>,
+    /// Readers that may read now, or must give up.
+    pub reads: Vec<(Ticket, Result<(), KvError>)>,
+    /// Events, in revision order.
+    pub events: Vec<RevisionEvents>,
+    /// A snapshot replaced the state: events were skipped.
+    pub installed: bool,
+    /// Make a snapshot of the state as it is now, before the next batch.
+    pub snapshot_wanted: bool,
+    /// There is compacted history to clean up.
+    pub compacted: bool,
+}
+
+/// The member can't go on; its process must exit.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// The disk failed.
+    #[error("the disk failed")]
+    Disk(#[from] DiskError),
+    /// The log can't be applied.
+    #[error("the log can't be applied")]
+    Apply(#[from] ApplyError),
+}
+
+/// Why a replica can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The disk's contents forbid it.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// The configuration contradicts itself.
+    #[error("the Raft configuration is refused")]
+    Config(#[source] raft::Error),
+}
+
+/// A member over its disk.
+pub struct Replica<D> {
+    config: ReplicaConfig,
+    boot: u64,
+    disk: D,
+    member: Member,
+    state: State,
+    proposals: Proposals,
+    reads: Reads,
+    leases: LeaseTimers,
+    leadership: Leadership,
+    now: Now,
+    next_compaction: Duration,
+    output: Output,
+}
+
+impl<D: Disk> Replica<D> {
+    /// Recovers what the disk holds, claims it, and is ready for inputs.
+    ///
+    /// # Errors
+    /// If the disk belongs to another member, isn't whole, or can't be used.
+    pub fn start(config: ReplicaConfig, disk: D, now: Now) -> Result<Self, StartError> {
+        let id = config.member.id;
+        let identity = Identity { cluster: config.cluster, member: id, voters: config.voters.clone() };
+        let (boot, claim) = persist::claim(&disk, &identity)?;
+        disk.write(&claim, Durability::Synced).map_err(RecoverError::from)?;
+        let log = persist::recover(&disk, &config.voters)?;
+        let state = State::load(&disk).map_err(RecoverError::from)?;
+        let mut member =
+            Member::new(config.member.clone(), log, state.head.index).map_err(StartError::Config)?;
+        if config.voters == [id] {
+            // Nobody else can lead: don't wait for an election timeout.
+            member.campaign();
+        }
+        let retry = config.tick * u32::try_from(config.member.heartbeat_ticks * 2).unwrap_or(u32::MAX);
+        Ok(Self {
+            proposals: Proposals::new(id, boot, config.proposals),
+            reads: Reads::new(id, boot, config.proposals.timeout, retry.max(config.tick * 2)),
+            leases: LeaseTimers::default(),
+            leadership: Leadership::default(),
+            next_compaction: now.mono + config.compact_every,
+            output: Output::default(),
+            now,
+            config,
+            boot,
+            disk,
+            member,
+            state,
+        })
+    }
+
+    /// Does everything that follows from `inputs`. `send` is called in order; a leader's messages leave
+    /// before its own write.
+    ///
+    /// # Errors
+    /// If the member can't go on. Nothing may be answered then.
+    pub fn handle(
+        &mut self,
+        now: Now,
+        inputs: impl IntoIterator<Item = Input>,
+        send: &mut dyn FnMut(Message),
+    ) -> Result<Output, Fatal> {
+        self.now = now;
+        for input in inputs {
+            self.take(input)?;
+        }
+        loop {
+            self.notice_leadership()?;
+            self.hand_over();
+            let Some(mut ready) = self.member.ready() else { break };
+            ready.take_messages().into_iter().for_each(&mut *send);
+            let persisted = ready.persist(&self.disk)?;
+            let advanced = self.member.advance(persisted);
+            self.follow_up(advanced, send)?;
+        }
+        self.output.reads.extend(self.reads.released(self.state.head.index).into_iter().map(|t| (t, Ok(()))));
+        self.truncate_log()?;
+        self.output.snapshot_wanted |= self.member.log().take_snapshot_wanted();
+        Ok(std::mem::take(&mut self.output))
+    }
+
+    /// This member.
+    pub fn id(&self) -> MemberId {
+        self.config.member.id
+    }
+
+    /// All voting members.
+    pub fn voters(&self) -> &[MemberId] {
+        &self.config.voters
+    }
+
+    /// The disk, for reading.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    /// How far apply is.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Raft's view.
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// An empty snapshot message body for the state as it is now; its data is to be filled in.
+    pub fn snapshot_header(&self) -> Snapshot {
+        let mut snapshot = Snapshot::new();
+        let metadata = snapshot.mut_metadata();
+        metadata.index = self.state.head.index;
+        metadata.term = self.state.head.term;
+        metadata.set_conf_state(self.member.log().conf_state().clone());
+        snapshot
+    }
+
+    fn take(&mut self, input: Input) -> Result<(), Fatal> {
+        match input {
+            Input::Tick => self.tick()?,
+            Input::Message(message) => self.member.step(message),
+            Input::Propose(ticket, command) => self.propose(Some(ticket), command),
+            Input::Read(ticket) => self.reads.add(ticket, self.now.mono),
+            Input::Unreachable(id) => self.member.report_unreachable(id),
+            Input::SnapshotSent(id, delivered) => {
+                self.member.report_snapshot(id, delivered);
+                self.member.log().set_snapshot(None);
+            }
+            Input::SnapshotMade(snapshot) => self.member.log().set_snapshot(snapshot),
+            Input::TransferLeader(to) => self.member.transfer_leader(to),
+            Input::Compact(revision) => self.propose(None, Command::Compact(revision)),
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<(), Fatal> {
+        self.member.tick();
+        let late = self.proposals.expire(self.now.mono);
+        self.output.results.extend(late.into_iter().map(|(ticket, error)| (ticket, Err(error))));
+        let late = self.reads.expire(self.now.mono);
+        self.output.reads.extend(late.into_iter().map(|(ticket, error)| (ticket, Err(error))));
+        for command in self.leases.due(self.now.mono) {
+            self.propose(None, command);
+        }
+        if self.member.leads_surely() && self.now.mono >= self.next_compaction {
+            self.next_compaction = self.now.mono + self.config.compact_every;
+            let keep_ms = u64::try_from(self.config.history.as_millis()).unwrap_or(u64::MAX);
+            let mark = apply::retention_mark(&self.disk, &self.state, self.now.wall_ms, keep_ms)?;
+            if let Some(revision) = mark {
+                self.propose(None, Command::Compact(revision));
+            }
+        }
+        Ok(())
+    }
+
+    fn propose(&mut self, ticket: Option<Ticket>, command: Command) {
+        let added = self.proposals.add(ticket, command, self.now.mono, self.now.wall_ms);
+        if let (Err(error), Some(ticket)) = (added, ticket) {
+            self.output.results.push((ticket, Err(error)));
+        }
+    }
+
+    /// Reacts to another leader or term.
+    fn notice_leadership(&mut self) -> Result<(), Fatal> {
+        let leadership = self.member.leadership();
+        if leadership != self.leadership {
+            self.leadership = leadership;
+            self.reads.give_up_round();
+            if leadership.leader.is_some() {
+                self.proposals.send_all_again();
+            }
+        }
+        let leads = self.member.leads_surely().then_some(leadership.term);
+        if leads != self.leases.leading() {
+            match leads {
+                Some(term) => {
+                    let grace = self.config.tick * self.election_ticks();
+                    self.leases.lead(term, apply::leases(&self.disk)?, self.now.mono, grace);
+                }
+                None => self.leases.follow(),
+            }
+        }
+        Ok(())
+    }
+
+    fn election_ticks(&self) -> u32 {
+        u32::try_from(self.config.member.election_ticks).unwrap_or(u32::MAX)
+    }
+
+    /// Gives Raft what waits: proposals as one message, reads as one request.
+    fn hand_over(&mut self) {
+        if self.leadership.leader.is_none() {
+            return;
+        }
+        let max_bytes = usize::try_from(self.config.member.max_message_bytes).unwrap_or(usize::MAX);
+        loop {
+            let due = self.proposals.due(self.now.mono, max_bytes);
+            let (seqs, payloads): (Vec<u64>, Vec<Bytes>) = due.into_iter().unzip();
+            if seqs.is_empty() || !self.member.propose(payloads) {
+                break;
+            }
+            self.proposals.sent(seqs, self.now.mono);
+        }
+        if let Some(context) = self.reads.next_request(self.now.mono) {
+            self.member.read_index(context);
+        }
+    }
+
+    /// After persisting: send, install, apply, confirm reads.
+    fn follow_up(&mut self, advanced: Advanced, send: &mut dyn FnMut(Message)) -> Result<(), Fatal> {
+        advanced.messages.into_iter().for_each(send);
+        if advanced.installed {
+            self.reload()?;
+        }
+        if !advanced.committed.is_empty() {
+            self.apply(&advanced.committed)?;
+        }
+        advanced.reads.iter().for_each(|read| self.reads.confirm(read));
+        Ok(())
+    }
+
+    fn apply(&mut self, entries: &[apply::LogEntry]) -> Result<(), Fatal> {
+        let compacted = self.state.head.compacted;
+        let effects = apply::apply(&mut self.state, &self.disk, entries)?;
+        self.disk.write(&effects.batch, Durability::Later)?;
+        self.member.applied(self.state.head.index);
+        for (id, result) in effects.results {
+            if let Some(ticket) = self.proposals.applied(id) {
+                self.output.results.push((ticket, result));
+            }
+        }
+        for change in effects.leases {
+            self.leases.change(change, self.now.mono);
+        }
+        self.output.events.extend(effects.events);
+        self.output.compacted |= self.state.head.compacted > compacted;
+        Ok(())
+    }
+
+    /// A snapshot replaced the state on disk.
+    fn reload(&mut self) -> Result<(), Fatal> {
+        self.state = State::load(&self.disk)?;
+        self.member.applied(self.state.head.index);
+        self.output.installed = true;
+        self.output.events.clear();
+        // Our proposals inside the snapshot were applied, but their results are nowhere.
+        let session = self.state.sessions.get(&self.config.member.id).filter(|s| s.boot == self.boot);
+        let settled = |seq: u64| session.is_some_and(|s| seq < s.floor || s.applied.contains(&seq));
+        let lost = self.proposals.lost_results(settled);
+        self.output.results.extend(lost.into_iter().map(|(ticket, error)| (ticket, Err(error))));
+        Ok(())
+    }
+
+    /// Keeps the log within its limits, but for what the receiver of a snapshot will need.
+    fn truncate_log(&mut self) -> Result<(), Fatal> {
+        let log = self.member.log();
+        let LogKeep { entries, bytes } = self.config.log_keep;
+        if log.len() <= entries + entries / 4 && log.bytes() <= bytes + bytes / 4 {
+            return Ok(());
+        }
+        let mut target = log.last().saturating_sub(entries as u64);
+        if log.bytes() > bytes {
+            target = target.max(log.truncated().0 + log.len() as u64 / 2);
+        }
+        target = target.min(self.state.head.index).min(log.snapshot_index().unwrap_or(u64::MAX));
+        if target > log.truncated().0 {
+            let batch = self.member.truncate(target);
+            self.disk.write(&batch, Durability::Later)?;
+        }
+        Ok(())
+    }
+
+    /// Cleans up a piece of compacted history; true if more is left.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn scrub(&mut self, max_events: usize) -> Result<bool, Fatal> {
+        match scrub::next_piece(&self.disk, max_events)? {
+            Some(piece) => {
+                self.disk.write(&piece.batch, Durability::Later)?;
+                Ok(piece.more)
+            }
+            None => Ok(false),
+        }
+    }
+}

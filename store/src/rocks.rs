@@ -1,0 +1,299 @@
+//! The real disk: one RocksDB with a family per kind of record and one write-ahead log for all.
+//!
+//! Because all families share the log, an unsynced batch becomes durable with the next synced one and
+//! nothing overtakes anything: the applied index never runs ahead of its data. A write error is never
+//! retried; the caller must stop the process.
+//!
+//! A snapshot is installed behind a marker with everything needed to finish: a crash in the middle is
+//! finished at the next open, before anyone reads.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
+    DBRecoveryMode, LogLevel, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+};
+
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::config::Limits;
+use crate::disk::{Disk, Durability};
+use crate::mvcc::family::Family;
+use crate::mvcc::view::{Batch, DiskError, ReadView, Visit};
+use crate::snapshot::SnapshotFile;
+
+const INSTALLING_KEY: &[u8] = b"installing";
+/// Bytes of snapshot records written at once while installing.
+const INSTALL_BATCH_BYTES: usize = 1 << 20;
+
+/// The member's database. Clones share it.
+#[derive(Clone)]
+pub struct Rocks {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    db: DB,
+    dir: PathBuf,
+    /// Held for writing while a snapshot is installed: nobody sees half of one.
+    installing: RwLock<()>,
+}
+
+/// The database at one moment.
+pub struct RocksView<'a> {
+    inner: &'a Inner,
+    snapshot: Snapshot<'a>,
+}
+
+impl Rocks {
+    /// Opens or creates the database in `dir`, and finishes an interrupted snapshot installation whose
+    /// file is in `snapshots`.
+    ///
+    /// # Errors
+    /// If RocksDB can't open it, or the interrupted installation can't be finished.
+    pub fn open(dir: &Path, snapshots: &Path, limits: &Limits) -> Result<Self, DiskError> {
+        let cache = Cache::new_lru_cache(limits.block_cache_bytes);
+        let families = Family::ALL
+            .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache, limits)));
+        let db = DB::open_cf_descriptors(&db_options(limits), dir, families)
+            .map_err(engine("open the database"))?;
+        let inner = Inner { db, dir: snapshots.to_path_buf(), installing: RwLock::new(()) };
+        let rocks = Self { inner: Arc::new(inner) };
+        rocks.finish_install()?;
+        Ok(rocks)
+    }
+
+    /// The database as it is now. Waits while a snapshot is being installed.
+    pub fn view(&self) -> RocksView<'_> {
+        let _whole = self.inner.installing.read();
+        RocksView { inner: &self.inner, snapshot: self.inner.db.snapshot() }
+    }
+
+    /// Bytes of history on disk, estimated.
+    pub fn history_bytes(&self) -> u64 {
+        let property = "rocksdb.total-sst-files-size";
+        let bytes = self.inner.db.property_int_value_cf(self.inner.family(Family::History), property);
+        bytes.ok().flatten().unwrap_or(0)
+    }
+
+    fn finish_install(&self) -> Result<(), DiskError> {
+        let marker = self.get(Family::Raft, INSTALLING_KEY)?;
+        let Some(marker) = marker else { return Ok(()) };
+        let (name, batch) = decode_marker(marker).map_err(DiskError::damaged(Family::Raft))?;
+        tracing::info!(file = %name, "finishing the installation of a snapshot");
+        self.inner.load(&name, &batch)
+    }
+}
+
+impl Inner {
+    fn family(&self, family: Family) -> &ColumnFamily {
+        self.db.cf_handle(family.name()).expect("every family is opened with the database")
+    }
+
+    fn to_write_batch(&self, batch: &Batch) -> WriteBatch {
+        let mut out = WriteBatch::default();
+        for (family, key, value) in batch.writes() {
+            match value {
+                Some(value) => out.put_cf(self.family(family), key, value),
+                None => out.delete_cf(self.family(family), key),
+            }
+        }
+        out
+    }
+
+    fn commit(&self, batch: WriteBatch, durability: Durability) -> Result<(), DiskError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(durability == Durability::Synced);
+        self.db.write_opt(batch, &options).map_err(engine("write"))
+    }
+
+    /// Replaces the replicated families by the contents of the snapshot file, then writes `last`.
+    fn load(&self, name: &str, last: &Batch) -> Result<(), DiskError> {
+        let mut file = SnapshotFile::open(&self.dir.join(name))?;
+        let mut clear = WriteBatch::default();
+        for family in Family::REPLICATED.into_iter().chain([Family::Log]) {
+            // No key is that long or high: user keys are at most MAX_KEY_BYTES of text, the rest fixed.
+            clear.delete_range_cf(self.family(family), &[][..], &[0xff; 64][..]);
+        }
+        self.commit(clear, Durability::Later)?;
+        let mut chunk = WriteBatch::default();
+        while let Some((family, key, value)) = file.next_record()? {
+            chunk.put_cf(self.family(family), key, value);
+            if chunk.size_in_bytes() > INSTALL_BATCH_BYTES {
+                self.commit(std::mem::take(&mut chunk), Durability::Later)?;
+            }
+        }
+        self.commit(chunk, Durability::Later)?;
+        let mut last = self.to_write_batch(last);
+        last.delete_cf(self.family(Family::Raft), INSTALLING_KEY);
+        self.commit(last, Durability::Synced)?;
+        // If it stays, the next start removes it.
+        let _left = std::fs::remove_file(self.dir.join(name));
+        Ok(())
+    }
+}
+
+impl Disk for Rocks {
+    fn write(&self, batch: &Batch, durability: Durability) -> Result<(), DiskError> {
+        self.inner.commit(self.inner.to_write_batch(batch), durability)
+    }
+
+    fn install(&self, snapshot: &[u8], batch: &Batch) -> Result<(), DiskError> {
+        let name = String::from_utf8_lossy(snapshot).into_owned();
+        // The whole file is read once before anything is touched: a damaged one changes nothing.
+        SnapshotFile::open(&self.inner.dir.join(&name))?.verify()?;
+        let mut marker = Batch::default();
+        marker.put(Family::Raft, INSTALLING_KEY, encode_marker(&name, batch));
+        let _alone = self.inner.installing.write();
+        self.write(&marker, Durability::Synced)?;
+        self.inner.load(&name, batch)
+    }
+}
+
+impl ReadView for Rocks {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
+        let value = self.inner.db.get_cf(self.inner.family(family), key).map_err(engine("read"))?;
+        Ok(value.map(Bytes::from))
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        start: &[u8],
+        end: Option<&[u8]>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), DiskError> {
+        let options = bounded(end);
+        walk(self.inner.db.raw_iterator_cf_opt(self.inner.family(family), options), start, visit)
+    }
+}
+
+impl ReadView for RocksView<'_> {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
+        let value = self.snapshot.get_cf(self.inner.family(family), key).map_err(engine("read"))?;
+        Ok(value.map(Bytes::from))
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        start: &[u8],
+        end: Option<&[u8]>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), DiskError> {
+        let options = bounded(end);
+        walk(self.snapshot.raw_iterator_cf_opt(self.inner.family(family), options), start, visit)
+    }
+}
+
+fn bounded(end: Option<&[u8]>) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    if let Some(end) = end {
+        options.set_iterate_upper_bound(end);
+    }
+    options
+}
+
+fn walk(mut iterator: DBRawIterator<'_>, start: &[u8], visit: &mut Visit<'_>) -> Result<(), DiskError> {
+    iterator.seek(start);
+    while let Some((key, value)) = iterator.item() {
+        if visit(key, value)? == ControlFlow::Break(()) {
+            return Ok(());
+        }
+        iterator.next();
+    }
+    iterator.status().map_err(engine("scan"))
+}
+
+fn engine(operation: &'static str) -> impl Fn(rocksdb::Error) -> DiskError {
+    move |error| DiskError::Engine { operation, message: error.into_string() }
+}
+
+fn encode_marker(name: &str, batch: &Batch) -> Vec<u8> {
+    let mut out = Writer::with_capacity(256);
+    out.bytes(name.as_bytes());
+    for (family, key, value) in batch.writes() {
+        let tag = Family::ALL.iter().position(|f| *f == family).expect("ALL has every family");
+        out.u8(u8::try_from(tag).expect("there are few families")).bytes(key);
+        match value {
+            Some(value) => out.u8(1).bytes(value),
+            None => out.u8(0),
+        };
+    }
+    out.finish()
+}
+
+fn decode_marker(marker: Bytes) -> Result<(String, Batch), DecodeError> {
+    let mut input = Reader::new(marker);
+    let name = input.text("file name")?;
+    let mut batch = Batch::default();
+    while input.remaining() > 0 {
+        let tag = input.u8("family")?;
+        let family = *Family::ALL
+            .get(usize::from(tag))
+            .ok_or(DecodeError::Unknown { what: "family", tag: tag.into() })?;
+        let key = input.bytes("key")?.to_vec();
+        match input.u8("presence")? {
+            0 => batch.delete(family, key),
+            _ => batch.put(family, key, input.bytes("value")?),
+        }
+    }
+    Ok((name, batch))
+}
+
+fn db_options(limits: &Limits) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_db_write_buffer_size(limits.write_buffer_bytes);
+    options.set_max_total_wal_size(64 << 20);
+    // Stops at the first damaged record; the Raft log's own checks find what that cut off.
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(256);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(1 << 20);
+    options.set_log_level(LogLevel::Warn);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options.set_max_manifest_file_size(4 << 20);
+    options
+}
+
+fn family_options(family: Family, cache: &Cache, limits: &Limits) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_bloom_filter(10.0, false);
+    table.set_format_version(5);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_compression_type(match family {
+        Family::Log | Family::Raft | Family::Meta | Family::Leases => DBCompressionType::None,
+        _ => DBCompressionType::Lz4,
+    });
+    options.set_write_buffer_size(limits.write_buffer_bytes / 3);
+    options.set_max_write_buffer_number(2);
+    options.set_level_compaction_dynamic_level_bytes(true);
+    // Memtables take memory in whole arena blocks; the default is an eighth of the write buffer.
+    options.set_arena_block_size(64 << 10);
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_carries_its_batch() {
+        let mut batch = Batch::default();
+        batch.put(Family::Raft, *b"hard", Bytes::from_static(b"x"));
+        batch.delete(Family::Log, *b"1");
+        let (name, back) = decode_marker(encode_marker("f", &batch).into()).unwrap();
+        assert_eq!((name.as_str(), back), ("f", batch));
+    }
+}

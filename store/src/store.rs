@@ -1,0 +1,411 @@
+//! [`Store`]: the real [`Kv`], Raft over RocksDB.
+//!
+//! Reads run on the caller's task over a view of one moment; writes go through the store's thread. A
+//! linearizable read waits until a quorum has confirmed the commit index and this member has applied it.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use nix::fcntl::{Flock, FlockArg};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::command::{Command, Outcome};
+use crate::config::Config;
+use crate::driver::{self, Driver, Handle, Request};
+use crate::kv::{
+    Consistency, Kv, KvError, Lease, LeaseId, MemberId, Origin, RangeRequest, RangeResponse, Revision,
+    Status, Txn, TxnResponse, Watch, WatchRequest,
+};
+use crate::mvcc::read;
+use crate::mvcc::state::Head;
+use crate::mvcc::view::DiskError;
+use crate::peer::{self, PeerContext};
+use crate::raft::member::MemberConfig;
+use crate::raft::proposals::ProposalLimits;
+use crate::raft::replica::{Input, LogKeep, Replica, ReplicaConfig, StartError};
+use crate::rocks::Rocks;
+use crate::validate;
+use crate::watch::hub::Hub;
+use crate::watch::task::{self, Watches};
+
+/// How long [`Store::open`] of a group of one waits until it leads itself.
+const SOLE_START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a store can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The configuration contradicts itself.
+    #[error("invalid store configuration: {0}")]
+    Config(String),
+    /// The directory can't be made or used.
+    #[error("{}: can't {attempted}", path.display())]
+    Dir {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What was attempted.
+        attempted: &'static str,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("{}: the directory is in use by {holder}; stop it or choose another directory", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Who has it, as far as known.
+        holder: String,
+    },
+    /// The database can't be opened.
+    #[error("{}: can't open the database", path.display())]
+    Database {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: DiskError,
+    },
+    /// The contents don't fit this member, or aren't whole.
+    #[error("{}: can't start from the directory", path.display())]
+    Start {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: StartError,
+    },
+    /// The peer address can't be listened on.
+    #[error("can't listen for other members on {address}")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A group of one didn't become its own leader.
+    #[error("the store didn't start in time")]
+    NotReady,
+}
+
+/// Who wrote a revision, when and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// The revision.
+    pub revision: Revision,
+    /// When, in milliseconds since 1970 (a hybrid logical clock: never decreases with the revision).
+    pub wall_ms: u64,
+    /// Who and why.
+    pub origin: Origin,
+}
+
+/// A member of the replicated store. Clones share it; [`Store::close`] ends it.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    rocks: Rocks,
+    handle: Handle,
+    watches: Arc<Watches>,
+    shutdown: watch::Sender<bool>,
+    running: Mutex<Option<Running>>,
+}
+
+/// What has to be joined at the end.
+struct Running {
+    thread: std::thread::JoinHandle<()>,
+    tasks: JoinSet<()>,
+    /// Held as long as the directory is used.
+    _lock: Flock<OwnedFd>,
+}
+
+impl Store {
+    /// Opens the member's directory, recovers everything acknowledged, and joins its group.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what was attempted on which path or address.
+    pub async fn open(config: Config) -> Result<Store, OpenError> {
+        let address = *config
+            .peers
+            .get(&config.id)
+            .ok_or_else(|| OpenError::Config(format!("member {} is not among its peers", config.id)))?;
+        if config.peers.len() == 1 {
+            return Self::open_with(config, None).await;
+        }
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|source| OpenError::Listen { address, source })?;
+        Self::open_with(config, Some(listener)).await
+    }
+
+    /// Like [`Store::open`], on a listener that is bound already.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_with(config: Config, listener: Option<TcpListener>) -> Result<Store, OpenError> {
+        check(&config)?;
+        let snapshots = config.dir.join("snapshots");
+        std::fs::create_dir_all(&snapshots).map_err(dir_error(&snapshots, "create the directory"))?;
+        let lock = lock_dir(&config.dir)?;
+        let path = config.dir.clone();
+        let rocks = Rocks::open(&path.join("db"), &snapshots, &config.limits)
+            .map_err(|source| OpenError::Database { path: path.clone(), source })?;
+        // Files of snapshots that were on their way are worth nothing now.
+        driver::remove_files(&snapshots, "");
+        let replica = Replica::start(replica_config(&config), rocks.clone(), driver::now(Instant::now()))
+            .map_err(|source| OpenError::Start { path: path.clone(), source })?;
+        let head = replica.state().head;
+        let hub = Hub::new(head.revision, head.compacted, config.limits.recent_events_bytes);
+        let watches = Watches::new(hub, config.limits.watch_buffer);
+        let (shutdown, stop) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let (outbox, queues) = peer::outbox(&config);
+        let driver = Driver {
+            replica,
+            outbox,
+            watches: watches.clone(),
+            snapshots: snapshots.clone(),
+            history: config.history,
+            tick: config.tick,
+        };
+        let (handle, thread) = driver::spawn(driver).map_err(dir_error(&path, "start the store's thread"))?;
+        tasks.spawn(task::serve(watches.clone(), rocks.clone(), stop.clone()));
+        let context = PeerContext::new(&config, handle.clone(), snapshots);
+        peer::spawn(&mut tasks, &context, queues, listener, &stop);
+        let running = Mutex::new(Some(Running { thread, tasks, _lock: lock }));
+        let store = Store { inner: Arc::new(Inner { rocks, handle, watches, shutdown, running }) };
+        if config.peers.len() == 1 {
+            store.wait_until_sole().await?;
+        }
+        Ok(store)
+    }
+
+    /// Ends the member: waiting callers get [`KvError::Closed`], watches end, and when this returns the
+    /// directory is free, provided that nobody is still reading.
+    pub async fn close(self) {
+        self.inner.shutdown.send_replace(true);
+        let Some(mut running) = self.inner.running.lock().take() else { return };
+        let handle = self.inner.handle.clone();
+        let joined = tokio::task::spawn_blocking(move || {
+            handle.stop();
+            running.thread.join()
+        });
+        while running.tasks.join_next().await.is_some() {}
+        if !matches!(joined.await, Ok(Ok(()))) {
+            tracing::error!("the store's thread ended by a panic");
+        }
+    }
+
+    /// Follows who leads.
+    pub fn leadership(&self) -> watch::Receiver<Option<MemberId>> {
+        self.inner.handle.shared.leadership()
+    }
+
+    /// Asks for leadership to move to `to`; returns when this member sees it there.
+    ///
+    /// # Errors
+    /// [`KvError::Unavailable`] if that doesn't happen within `timeout`.
+    pub async fn transfer_leader(&self, to: MemberId, timeout: Duration) -> Result<(), KvError> {
+        let mut leader = self.leadership();
+        self.inner.handle.send(Request::Input(Input::TransferLeader(to)))?;
+        let arrived = tokio::time::timeout(timeout, leader.wait_for(|leader| *leader == Some(to))).await;
+        match arrived {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(KvError::Closed),
+            Err(_) => Err(KvError::Unavailable(format!("leadership didn't move to member {to}"))),
+        }
+    }
+
+    /// Who wrote `revision`, when and why; `None` if it is compacted or doesn't exist yet.
+    ///
+    /// # Errors
+    /// If the disk can't be read.
+    pub fn journal(&self, revision: Revision) -> Result<Option<JournalEntry>, KvError> {
+        let record = read::journal(&self.inner.rocks.view(), revision).map_err(unreadable)?;
+        let entry = |r: crate::mvcc::family::JournalRecord| JournalEntry {
+            revision,
+            wall_ms: r.wall_ms(),
+            origin: r.origin,
+        };
+        Ok(record.map(entry))
+    }
+
+    /// The digest of everything applied up to the returned Raft index; equal on all members at equal index.
+    ///
+    /// # Errors
+    /// If the disk can't be read.
+    pub fn digest(&self) -> Result<(u64, u64), KvError> {
+        let head = Head::load(&self.inner.rocks.view()).map_err(unreadable)?;
+        Ok((head.index, head.digest))
+    }
+
+    async fn wait_until_sole(&self) -> Result<(), OpenError> {
+        let mut leader = self.leadership();
+        let ready = async {
+            while !self.inner.handle.shared.is_sole() {
+                if self.confirm_read().await.is_err() && leader.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(SOLE_START_TIMEOUT, ready).await.map_err(|_| OpenError::NotReady)
+    }
+
+    async fn propose(&self, command: Command) -> Result<Outcome, KvError> {
+        let (reply, result) = oneshot::channel();
+        self.inner.handle.send(Request::Propose(command, reply))?;
+        // The thread answers every request or is gone; then the write may be in the log.
+        result.await.unwrap_or(Err(KvError::Unknown))
+    }
+
+    async fn propose_lease(&self, command: Command) -> Result<Lease, KvError> {
+        match self.propose(command).await? {
+            Outcome::Lease(lease) => Ok(lease),
+            other => unreachable!("a lease command has a lease as its outcome, not {other:?}"),
+        }
+    }
+
+    /// Returns when everything acknowledged before the call is applied here.
+    async fn confirm_read(&self) -> Result<(), KvError> {
+        if self.inner.handle.shared.is_sole() {
+            return Ok(());
+        }
+        let (reply, result) = oneshot::channel();
+        self.inner.handle.send(Request::Read(reply))?;
+        result.await.unwrap_or(Err(KvError::Closed))
+    }
+}
+
+#[async_trait]
+impl Kv for Store {
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, KvError> {
+        if request.consistency == Consistency::Linearizable {
+            self.confirm_read().await?;
+        }
+        let view = self.inner.rocks.view();
+        let head = Head::load(&view).map_err(unreadable)?;
+        read::check_revision(&head, request.revision)?;
+        read::range(&view, head.revision, &request).map_err(unreadable)
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnResponse, KvError> {
+        validate::check_txn(&txn)?;
+        match self.propose(Command::Txn(txn)).await? {
+            Outcome::Txn(response) => Ok(response),
+            other => unreachable!("a transaction has a transaction as its outcome, not {other:?}"),
+        }
+    }
+
+    async fn watch(&self, request: WatchRequest) -> Result<Watch, KvError> {
+        self.inner.watches.watch(request)
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), KvError> {
+        self.propose(Command::Compact(revision)).await.map(drop)
+    }
+
+    async fn lease_grant(&self, ttl_seconds: u64) -> Result<Lease, KvError> {
+        if ttl_seconds == 0 {
+            return Err(KvError::Invalid("a lease needs a time to live of at least one second".into()));
+        }
+        self.propose_lease(Command::LeaseGrant { ttl_seconds }).await
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<Lease, KvError> {
+        self.propose_lease(Command::LeaseKeepAlive(id)).await
+    }
+
+    async fn lease_revoke(&self, id: LeaseId) -> Result<(), KvError> {
+        self.propose(Command::LeaseRevoke(id)).await.map(drop)
+    }
+
+    fn status(&self) -> Status {
+        self.inner.handle.shared.status()
+    }
+}
+
+fn unreadable(error: DiskError) -> KvError {
+    tracing::error!(%error, "a read failed on this member's disk");
+    KvError::Unavailable(format!("this member's disk can't be read: {error}"))
+}
+
+fn check(config: &Config) -> Result<(), OpenError> {
+    let refuse = |why: &str| Err(OpenError::Config(why.into()));
+    if config.peers.keys().any(|id| id.0 == 0) {
+        return refuse("member ids start at 1");
+    }
+    if !config.peers.contains_key(&config.id) {
+        return refuse("the member is not among its peers");
+    }
+    if config.heartbeat_ticks == 0 || config.election_ticks <= config.heartbeat_ticks {
+        return refuse("election_ticks must be greater than heartbeat_ticks, which must be at least 1");
+    }
+    if config.tick.is_zero() {
+        return refuse("the tick must not be zero");
+    }
+    Ok(())
+}
+
+fn replica_config(config: &Config) -> ReplicaConfig {
+    let limits = &config.limits;
+    let election = config.tick * u32::try_from(config.election_ticks).unwrap_or(u32::MAX);
+    ReplicaConfig {
+        member: MemberConfig {
+            id: config.id,
+            election_ticks: config.election_ticks,
+            heartbeat_ticks: config.heartbeat_ticks,
+            max_message_bytes: limits.max_message_bytes,
+            max_inflight: 64,
+            max_uncommitted_bytes: limits.max_uncommitted_bytes,
+            max_apply_bytes: limits.max_message_bytes,
+            seed: config.cluster_number(),
+        },
+        tick: config.tick,
+        cluster: config.cluster_number(),
+        voters: config.peers.keys().copied().collect(),
+        proposals: ProposalLimits {
+            max_waiting: limits.max_waiting_writes,
+            max_bytes: limits.max_request_bytes,
+            timeout: limits.request_timeout,
+            resend_after: election * 2,
+        },
+        log_keep: LogKeep { entries: limits.log_keep_entries, bytes: limits.log_keep_bytes },
+        history: config.history.keep,
+        compact_every: config.history.check_every,
+    }
+}
+
+/// Takes the directory for this process.
+fn lock_dir(dir: &Path) -> Result<Flock<OwnedFd>, OpenError> {
+    let path = dir.join("lock");
+    let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = open.map_err(dir_error(&path, "open the lock file"))?;
+    match Flock::lock(OwnedFd::from(file), FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => {
+            std::fs::write(&path, std::process::id().to_string())
+                .map_err(dir_error(&path, "write the lock file"))?;
+            Ok(lock)
+        }
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+            let holder = match std::fs::read_to_string(&path) {
+                Ok(pid) if !pid.is_empty() => format!("process {}", pid.trim()),
+                _ => "another process".into(),
+            };
+            Err(OpenError::InUse { path: dir.to_path_buf(), holder })
+        }
+        Err((_, errno)) => Err(dir_error(&path, "lock")(errno.into())),
+    }
+}
+
+fn dir_error(path: &Path, attempted: &'static str) -> impl FnOnce(std::io::Error) -> OpenError {
+    let path = path.to_path_buf();
+    move |source| OpenError::Dir { path, attempted, source }
+}

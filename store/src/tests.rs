@@ -1,0 +1,5 @@
+//! Tests of the parts together, cheapest first.
+
+mod apply;
+mod generate;
+mod single;

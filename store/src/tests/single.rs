@@ -1,0 +1,185 @@
+//! A member of one over a real database.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::kv::{
+    Compare, KeyRange, Kv, KvError, MemberId, Op, Origin, RangeRequest, Revision, Txn, WatchMessage,
+    WatchRequest,
+};
+use crate::{Config, OpenError, Store};
+
+pub fn put(key: &str, value: &str) -> Txn {
+    let op =
+        Op::Put { key: Bytes::copy_from_slice(key.as_bytes()), value: value.to_string().into(), lease: None };
+    Txn { success: vec![op], ..Txn::default() }
+}
+
+pub async fn get(store: &Store, key: &str) -> Option<Bytes> {
+    let request = RangeRequest::new(KeyRange::key(key.to_string()));
+    store.range(request).await.unwrap().kvs.pop().map(|kv| kv.value)
+}
+
+async fn open(dir: &std::path::Path) -> Store {
+    Store::open(Config::single(dir, MemberId(1))).await.unwrap()
+}
+
+async fn revision_of(messages: &mut tokio::sync::mpsc::Receiver<WatchMessage>) -> u64 {
+    loop {
+        match tokio::time::timeout(Duration::from_secs(10), messages.recv()).await.unwrap().unwrap() {
+            WatchMessage::Events { revision, .. } => return revision.0,
+            WatchMessage::Progress(_) => {}
+            WatchMessage::Compacted(at) => panic!("compacted at {at}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for n in 1..=20 {
+        let response = store.txn(put("k", &n.to_string())).await.unwrap();
+        assert_eq!(response.revision, Revision(n));
+    }
+    let digest = store.digest().unwrap();
+    store.close().await;
+    let store = open(dir.path()).await;
+    assert_eq!(get(&store, "k").await.unwrap(), "20");
+    assert_eq!(store.digest().unwrap().1, digest.1);
+    assert_eq!(store.txn(put("k", "x")).await.unwrap().revision, Revision(21));
+    let mut past = RangeRequest::new(KeyRange::key("k"));
+    past.revision = Some(Revision(7));
+    assert_eq!(store.range(past).await.unwrap().kvs[0].value, "7");
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_writers_each_get_their_own_revision() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..16 {
+        let store = store.clone();
+        writers.spawn(async move {
+            let mut revisions = Vec::new();
+            for n in 0..20 {
+                revisions.push(store.txn(put(&format!("{writer}/{n}"), "v")).await.unwrap().revision.0);
+            }
+            revisions
+        });
+    }
+    let mut all: Vec<u64> = writers.join_all().await.into_iter().flatten().collect();
+    all.sort_unstable();
+    assert_eq!(all, (1..=320).collect::<Vec<u64>>());
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_replays_from_disk_and_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for n in 1..=300 {
+        store.txn(put("a", &n.to_string())).await.unwrap();
+    }
+    let request = WatchRequest { range: KeyRange::key("a"), start: Some(Revision(1)) };
+    store.close().await;
+    // After a restart nothing is in memory, and 300 messages don't fit into the watcher's channel.
+    let store = open(dir.path()).await;
+    let mut watch = store.watch(request).await.unwrap();
+    store.txn(put("b", "")).await.unwrap();
+    store.txn(put("a", "last")).await.unwrap();
+    for expected in (1..=300).chain([302]) {
+        assert_eq!(revision_of(&mut watch.messages).await, expected);
+    }
+    store.close().await;
+    assert!(watch.messages.recv().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compaction_forgets_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for n in 1..=10 {
+        store.txn(put("a", &n.to_string())).await.unwrap();
+    }
+    store.compact(Revision(9)).await.unwrap();
+    let request = |start| WatchRequest { range: KeyRange::key("a"), start: Some(Revision(start)) };
+    assert!(matches!(store.watch(request(9)).await, Err(KvError::Compacted { .. })));
+    let mut watch = store.watch(request(10)).await.unwrap();
+    assert_eq!(revision_of(&mut watch.messages).await, 10);
+    let mut past = RangeRequest::new(KeyRange::key("a"));
+    past.revision = Some(Revision(8));
+    assert!(matches!(store.range(past.clone()).await, Err(KvError::Compacted { .. })));
+    past.revision = Some(Revision(11));
+    assert!(matches!(store.range(past).await, Err(KvError::FutureRevision { .. })));
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_comparison_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let create = Txn { compare: vec![Compare::absent("k")], ..put("k", "first") };
+    assert!(store.txn(create.clone()).await.unwrap().succeeded);
+    let again = store.txn(create).await.unwrap();
+    assert!(!again.succeeded);
+    assert_eq!(again.revision, Revision(1));
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_ends_by_itself_and_its_keys_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let lease = store.lease_grant(1).await.unwrap();
+    let op = Op::Put { key: "l".into(), value: "v".into(), lease: Some(lease.id) };
+    store.txn(Txn { success: vec![op], ..Txn::default() }).await.unwrap();
+    let request = WatchRequest { range: KeyRange::key("l"), start: None };
+    let mut watch = store.watch(request).await.unwrap();
+    assert_eq!(store.lease_keep_alive(lease.id).await.unwrap(), lease);
+    assert_eq!(revision_of(&mut watch.messages).await, 2);
+    assert_eq!(get(&store, "l").await, None);
+    assert!(matches!(store.lease_keep_alive(lease.id).await, Err(KvError::LeaseNotFound(_))));
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_journal_remembers_who_and_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let origin = Origin {
+        user: "jane".into(),
+        agent: "kubectl".into(),
+        verb: "create".into(),
+        cause: Some(Revision(7)),
+    };
+    store.txn(Txn { origin: origin.clone(), ..put("k", "v") }).await.unwrap();
+    let entry = store.journal(Revision(1)).unwrap().unwrap();
+    assert_eq!(entry.origin, origin);
+    assert!(entry.wall_ms > 1_600_000_000_000);
+    assert_eq!(store.journal(Revision(2)).unwrap(), None);
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_has_one_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let second = Store::open(Config::single(dir.path(), MemberId(1))).await;
+    assert!(matches!(second, Err(OpenError::InUse { .. })));
+    store.close().await;
+    let other = Store::open(Config::single(dir.path(), MemberId(2))).await;
+    assert!(matches!(other, Err(OpenError::Start { .. })), "it belongs to member 1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_too_large_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let result = store.txn(put("k", &"x".repeat(5 << 20))).await;
+    assert!(matches!(result, Err(KvError::TooLarge { .. })));
+    assert_eq!(get(&store, "k").await, None);
+    store.close().await;
+}
