@@ -1,2 +1,88 @@
-//! Measures the built binary.
-fn main() {}
+//! Measures a built `amoeba` and prints a Markdown table.
+//!
+//! It drives the binary from outside, as a user would, through the API and the process table; it links
+//! nothing of it. Figures are printed with the load average at their time: on a busy machine they say less.
+//! No figure is asserted.
+
+mod cluster;
+mod http;
+mod kubeconfig;
+mod measure;
+mod objects;
+mod process;
+mod report;
+mod statistics;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, ValueEnum};
+use measure::Setting;
+use report::Row;
+use std::path::PathBuf;
+
+/// Measure a built amoeba binary and print a Markdown table.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The binary to measure
+    #[arg(default_value = "bin/amoeba")]
+    binary: PathBuf,
+    /// Repetitions of each measurement
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Measure only these (separated by commas)
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Measurement>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Measurement {
+    Startup,
+    IdleMemory,
+    PodRate,
+    NodeKill,
+    LeaderKill,
+    ApiRate,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let setting = setting(&arguments)?;
+    let chosen = if arguments.only.is_empty() { Measurement::value_variants() } else { &arguments.only };
+    println!("{}", report::heading());
+    let mut failed = 0;
+    for measurement in chosen {
+        eprintln!("measuring {measurement:?} …");
+        match measure(*measurement, &setting).await {
+            Ok(rows) => rows.iter().for_each(|row| println!("{row}")),
+            Err(error) => {
+                failed += 1;
+                eprintln!("{measurement:?} failed: {error:#}");
+            }
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} of {} measurements failed", chosen.len());
+    }
+    Ok(())
+}
+
+fn setting(arguments: &Arguments) -> Result<Setting> {
+    let path = &arguments.binary;
+    let binary =
+        path.canonicalize().with_context(|| format!("find {} (built by `make build`)", path.display()))?;
+    if arguments.runs == 0 {
+        bail!("--runs must be at least 1");
+    }
+    Ok(Setting { binary, runs: arguments.runs })
+}
+
+async fn measure(measurement: Measurement, setting: &Setting) -> Result<Vec<Row>> {
+    match measurement {
+        Measurement::Startup => measure::startup::run(setting).await,
+        Measurement::IdleMemory => measure::idle_memory::run(setting).await,
+        Measurement::PodRate => measure::pod_rate::run(setting).await,
+        Measurement::NodeKill => measure::node_kill::run(setting).await,
+        Measurement::LeaderKill => measure::leader_kill::run(setting).await,
+        Measurement::ApiRate => measure::api_rate::run(setting).await,
+    }
+}

@@ -1,0 +1,228 @@
+//! A cluster of our own to measure: `amoeba up` in a fresh directory, and its end.
+
+use crate::http::{Connection, Watch};
+use crate::kubeconfig::Target;
+use crate::process::{self, Pid};
+use anyhow::{Context, Result, bail};
+use http::Method;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid as UnixPid;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// Nothing that is measured takes longer; beyond it a measurement is given up.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often something is looked at that can't be waited for (a file, a port that isn't open yet).
+const GLANCE: Duration = Duration::from_millis(2);
+
+/// Size of a cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Members of the control plane.
+    pub members: usize,
+    /// Nodes.
+    pub nodes: usize,
+}
+
+/// A running cluster. [`Cluster::stop`] ends it; dropped, it is killed.
+pub struct Cluster {
+    binary: PathBuf,
+    directory: TempDir,
+    up: Child,
+    /// Where its API is.
+    pub target: Target,
+    /// When its process was started.
+    pub started: Instant,
+}
+
+/// Waits for `future`; the error says what was awaited.
+pub async fn within<T>(what: &str, future: impl Future<Output = Result<T>>) -> Result<T> {
+    let result = tokio::time::timeout(DEADLINE, future).await;
+    result.with_context(|| format!("{what}: not within {} s", DEADLINE.as_secs()))?.context(what.to_owned())
+}
+
+impl Cluster {
+    /// Starts a cluster in a fresh directory; returns before it is ready.
+    pub async fn start(binary: &Path, shape: Shape) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("amoeba-bench-").tempdir()?;
+        let log = std::fs::File::create(directory.path().join("up.log"))?;
+        let started = Instant::now();
+        let mut up = Command::new(binary)
+            .args(["up", "--members", &shape.members.to_string(), "--nodes", &shape.nodes.to_string()])
+            .args(["--port", &free_port()?.to_string()])
+            .arg("--data-dir")
+            .arg(directory.path().join("cluster"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {}", binary.display()))?;
+        let kubeconfig = directory.path().join("cluster/admin.kubeconfig");
+        let found = within("wait for admin.kubeconfig", async {
+            while !kubeconfig.exists() {
+                if let Some(status) = up.try_wait()? {
+                    bail!("amoeba up ended with {status}");
+                }
+                tokio::time::sleep(GLANCE).await;
+            }
+            Target::read(&kubeconfig)
+        });
+        match found.await {
+            Ok(target) => Ok(Cluster { binary: binary.to_owned(), directory, up, target, started }),
+            Err(error) => Err(error.context(log_of(directory.path()))),
+        }
+    }
+
+    /// Starts a cluster and waits until all its nodes are Ready. Returns how long that took as well.
+    pub async fn ready(binary: &Path, shape: Shape) -> Result<(Self, Duration)> {
+        let cluster = Cluster::start(binary, shape).await?;
+        match within("wait for all nodes to be Ready", cluster.nodes_ready(shape.nodes)).await {
+            Ok(()) => {
+                let took = cluster.started.elapsed();
+                Ok((cluster, took))
+            }
+            Err(error) => Err(error.context(log_of(cluster.directory.path()))),
+        }
+    }
+
+    /// A connection, as soon as there is somebody to connect to.
+    pub async fn connect(&self) -> Result<Connection> {
+        within("connect to the API server", async {
+            loop {
+                match Connection::open(&self.target).await {
+                    Ok(connection) => return Ok(connection),
+                    Err(_) => tokio::time::sleep(GLANCE).await,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Lists, then watches from there: the objects, and the watch.
+    pub async fn list_and_watch(&self, path: &str) -> Result<(Vec<Value>, Watch)> {
+        let mut connection = self.connect().await?;
+        let list = connection.json(Method::GET, path, None).await?;
+        let version =
+            list["metadata"]["resourceVersion"].as_str().context("a list without resourceVersion")?;
+        let watch = connection.watch(&format!("{path}?watch=true&resourceVersion={version}")).await?;
+        Ok((list["items"].as_array().cloned().unwrap_or_default(), watch))
+    }
+
+    /// Watches the objects at `path` until `enough` says so of them, by `namespace/name`.
+    pub async fn watch_until(
+        &self,
+        path: &str,
+        mut enough: impl FnMut(&BTreeMap<String, Value>) -> bool,
+    ) -> Result<()> {
+        let (items, mut watch) = self.list_and_watch(path).await?;
+        let mut objects: BTreeMap<String, Value> = items.into_iter().map(|one| (key(&one), one)).collect();
+        while !enough(&objects) {
+            let mut event = watch.next().await?;
+            let object = event["object"].take();
+            match event["type"].as_str() {
+                Some("DELETED") => drop(objects.remove(&key(&object))),
+                Some("ADDED" | "MODIFIED") => drop(objects.insert(key(&object), object)),
+                Some("ERROR") => bail!("watch of {path}: {object}"),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn nodes_ready(&self, count: usize) -> Result<()> {
+        loop {
+            let all_ready = |nodes: &BTreeMap<String, Value>| {
+                nodes.values().filter(|node| condition(node, "Ready") == Some("True")).count() >= count
+            };
+            match self.watch_until("/api/v1/nodes", all_ready).await {
+                Ok(()) => return Ok(()),
+                // A server that only just listens may refuse at first.
+                Err(_) => tokio::time::sleep(GLANCE).await,
+            }
+        }
+    }
+
+    /// Runs `amoeba chaos …` against this cluster.
+    pub async fn chaos(&self, arguments: &[&str]) -> Result<()> {
+        let mut command = Command::new(&self.binary);
+        command.arg("chaos").args(arguments).arg("--data-dir").arg(self.directory.path().join("cluster"));
+        let output = command.stdin(Stdio::null()).output().await.context("run amoeba chaos")?;
+        if !output.status.success() {
+            bail!("amoeba chaos {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
+    /// The processes of the members of the control plane.
+    pub fn servers(&self) -> Vec<Pid> {
+        self.children("server")
+    }
+
+    /// The processes of the nodes.
+    pub fn nodes(&self) -> Vec<Pid> {
+        self.children("node")
+    }
+
+    fn children(&self, verb: &str) -> Vec<Pid> {
+        let all = self
+            .up
+            .id()
+            .and_then(|pid| Pid::try_from(pid).ok())
+            .map(process::descendants)
+            .unwrap_or_default();
+        let named = all.into_iter().filter(|(_, command)| command.get(1).is_some_and(|word| word == verb));
+        named.map(|(pid, _)| pid).collect()
+    }
+
+    /// Ends the cluster as Ctrl-C does, and whatever survives it.
+    pub async fn stop(mut self) -> Result<()> {
+        if let Some(pid) = self.up.id().and_then(|pid| i32::try_from(pid).ok()) {
+            kill(UnixPid::from_raw(pid), Signal::SIGINT).context("interrupt amoeba up")?;
+        }
+        within("wait for amoeba up to end", async { Ok(self.up.wait().await?) }).await?;
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    /// Pods outlive their node on purpose; a measurement must not leave them behind.
+    fn drop(&mut self) {
+        let _ = self.up.start_kill();
+        let Some(directory) = self.directory.path().to_str() else { return };
+        for pid in process::with_argument(directory) {
+            let _ = kill(UnixPid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// The status of one condition of an object.
+pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a str> {
+    let conditions = object["status"]["conditions"].as_array()?;
+    conditions.iter().find(|one| one["type"] == kind)?["status"].as_str()
+}
+
+fn key(object: &Value) -> String {
+    let metadata = &object["metadata"];
+    format!("{}/{}", metadata["namespace"].as_str().unwrap_or(""), metadata["name"].as_str().unwrap_or(""))
+}
+
+/// A port that nobody listens on now. Somebody may take it before we do; then `up` says so.
+fn free_port() -> Result<u16> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("find a free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// The end of the log, for error messages.
+fn log_of(directory: &Path) -> String {
+    let log = std::fs::read_to_string(directory.join("up.log")).unwrap_or_default();
+    let last: Vec<&str> = log.lines().rev().take(15).collect();
+    format!("amoeba up said:\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"))
+}
