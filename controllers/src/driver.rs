@@ -1,0 +1,481 @@
+//! The thin driver of all controllers: takes keys from a queue, has them looked at, performs the plans.
+//!
+//! What always holds: a plan is performed in order and ends at the first thing that isn't as it expected; then
+//! the key is looked at again, later each time. Creates start slowly (1, 2, 4, …), so that a refusal costs one
+//! request and not hundreds. Nothing is written after leadership has run out. The driver decides nothing.
+
+use crate::{
+    expectations::Created,
+    plan::{Action, Announce, Part, Plan, Presence, Target},
+};
+use client::{
+    Shutdown,
+    election::Leadership,
+    informer::ObjectKey,
+    queue::{Outcome, WorkQueue},
+    recorder::{Note, Recorder, Severity},
+};
+use futures::{StreamExt, future::join_all, stream};
+use jiff::{SignedDuration, Timestamp};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    core::{ApiResource, Status},
+};
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    future::Future,
+    hash::Hash,
+    time::{Duration, Instant},
+};
+
+/// Requests of one plan under way at the same time.
+const CONCURRENT_REQUESTS: usize = 64;
+
+/// One controller as the driver sees it.
+pub trait Controller {
+    /// What it reconciles.
+    type Key: Clone + Eq + Hash + Display;
+
+    /// Its name in events and logs, as upstream's.
+    const NAME: &'static str;
+
+    /// Builds the snapshot for `key` and decides. Only a controller that must ask the server can fail here.
+    fn look(&self, key: &Self::Key, now: Timestamp) -> impl Future<Output = kube::Result<Plan>>;
+
+    /// Learns what became of its plan.
+    fn performed(&self, _key: &Self::Key, _report: &Report, _now: Timestamp) {}
+}
+
+/// What became of a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// Objects that now exist.
+    pub created: Vec<Created>,
+    /// Objects whose deletion the server has accepted.
+    pub deleted: Vec<(ObjectKey, String)>,
+    /// Uids that the server has confirmed as gone.
+    pub gone: Vec<String>,
+    /// How far it came.
+    pub end: End,
+}
+
+/// How far a plan came.
+#[derive(Debug, Clone, PartialEq)]
+pub enum End {
+    /// To the end.
+    Complete,
+    /// Something wasn't as expected: the view was old.
+    Conflict(String),
+    /// The server refused a create for a lasting reason, e.g. quota.
+    Refused(String),
+    /// The namespace is being deleted: nothing can be created in it, and nothing needs to be.
+    NamespaceEnds,
+    /// The server could not be asked.
+    Failed(String),
+    /// Our leadership ended.
+    NotLeading,
+}
+
+/// Wall time that runs with the monotonic clock: a corrected or jumping system clock must not make all
+/// nodes look silent at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    wall: Timestamp,
+    start: Instant,
+}
+
+impl Clock {
+    /// Starts with the system's time.
+    pub fn start() -> Clock {
+        Clock { wall: Timestamp::now(), start: Instant::now() }
+    }
+
+    /// Wall time at the start plus what has passed since.
+    pub fn now(&self) -> Timestamp {
+        let passed = SignedDuration::try_from(self.start.elapsed()).unwrap_or(SignedDuration::MAX);
+        self.wall.saturating_add(passed).unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// What performing needs.
+#[derive(Clone)]
+pub struct Performer {
+    /// The API server.
+    pub client: Client,
+    /// For events.
+    pub recorder: Recorder,
+    /// Our right to write.
+    pub leadership: Leadership,
+    /// Shared by all controllers.
+    pub clock: Clock,
+}
+
+/// Runs `controller` over `queue` until `shutdown`.
+pub async fn run<C: Controller>(
+    controller: &C,
+    queue: &WorkQueue<C::Key>,
+    concurrency: usize,
+    performer: &Performer,
+    shutdown: Shutdown,
+) {
+    queue.run(concurrency, shutdown, |key| async move { reconcile(controller, &key, performer).await }).await;
+}
+
+async fn reconcile<C: Controller>(controller: &C, key: &C::Key, performer: &Performer) -> Outcome {
+    let plan = match controller.look(key, performer.clock.now()).await {
+        Ok(plan) => plan,
+        Err(error) => {
+            tracing::debug!(controller = C::NAME, %key, %error, "could not look");
+            return Outcome::Retry;
+        }
+    };
+    if plan.actions.is_empty() {
+        return after(&plan, performer.clock.now());
+    }
+    for action in &plan.actions {
+        tracing::debug!(controller = C::NAME, %key, "{action}");
+    }
+    let report = performer.perform(C::NAME, &plan).await;
+    let now = performer.clock.now();
+    controller.performed(key, &report, now);
+    match &report.end {
+        End::Complete | End::NamespaceEnds => after(&plan, now),
+        end => {
+            tracing::debug!(controller = C::NAME, %key, ?end, "plan dropped");
+            Outcome::Retry
+        }
+    }
+}
+
+fn after(plan: &Plan, now: Timestamp) -> Outcome {
+    match plan.again {
+        Some(again) => Outcome::After(Duration::try_from(again.duration_since(now)).unwrap_or_default()),
+        None => Outcome::Done,
+    }
+}
+
+/// State of one plan while it is performed.
+struct Progress {
+    report: Report,
+    /// Versions that our own writes of this plan replaced: later actions on the same object go on from there.
+    versions: HashMap<String, (Option<String>, Option<String>)>,
+}
+
+impl Performer {
+    /// Performs `plan` until something isn't as it expects.
+    pub async fn perform(&self, component: &str, plan: &Plan) -> Report {
+        let report =
+            Report { created: Vec::new(), deleted: Vec::new(), gone: Vec::new(), end: End::Complete };
+        let mut progress = Progress { report, versions: HashMap::new() };
+        let mut rest = plan.actions.as_slice();
+        while let Some(first) = rest.first() {
+            let alike = rest.iter().take_while(|action| same_run(first, action)).count();
+            let (run, later) = rest.split_at(alike);
+            rest = later;
+            if let Err(end) = self.perform_run(component, run, &mut progress).await {
+                progress.report.end = end;
+                break;
+            }
+        }
+        progress.report
+    }
+
+    async fn perform_run(&self, component: &str, run: &[Action], progress: &mut Progress) -> Result<(), End> {
+        match &run[0] {
+            Action::Create { .. } => self.create_slowly(component, run, progress).await,
+            Action::Delete { .. } => self.delete_all(component, run, progress).await,
+            single => self.perform_one(component, single, progress).await,
+        }
+    }
+
+    /// In batches of 1, 2, 4, …: the first refusal ends it.
+    async fn create_slowly(
+        &self,
+        component: &str,
+        run: &[Action],
+        progress: &mut Progress,
+    ) -> Result<(), End> {
+        let (mut rest, mut size) = (run, 1);
+        while !rest.is_empty() {
+            let (batch, later) = rest.split_at(size.min(rest.len()));
+            let results = join_all(batch.iter().map(|action| self.create(component, action))).await;
+            let mut end = Ok(());
+            for result in results {
+                match result {
+                    Ok(created) => progress.report.created.push(created),
+                    Err(refusal) => end = Err(refusal),
+                }
+            }
+            end?;
+            rest = later;
+            size = (size * 2).min(CONCURRENT_REQUESTS);
+        }
+        Ok(())
+    }
+
+    async fn create(&self, component: &str, action: &Action) -> Result<Created, End> {
+        let Action::Create { kind, object, announce, .. } = action else {
+            unreachable!("a run of creates holds creates only")
+        };
+        self.check_leadership()?;
+        let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
+        let object: DynamicObject = serde_json::from_value(object.clone())
+            .map_err(|error| End::Refused(format!("not an object: {error}")))?;
+        match self.api(kind, namespace).create(&PostParams::default(), &object).await {
+            Ok(created) => {
+                let created = created_of(&created);
+                self.announce(component, announce.as_ref(), "SuccessfulCreate", "Created", &created.key.name);
+                Ok(created)
+            }
+            Err(error) => Err(self.create_failed(component, announce.as_ref(), error)),
+        }
+    }
+
+    fn create_failed(&self, component: &str, announce: Option<&Announce>, error: kube::Error) -> End {
+        let end = end_of_create(&error);
+        if let (Some(announce), End::Refused(message) | End::Failed(message)) = (announce, &end) {
+            let message = format!("Error creating: {message}");
+            self.note(component, announce, Severity::Warning, "FailedCreate", message);
+        }
+        end
+    }
+
+    async fn delete_all(&self, component: &str, run: &[Action], progress: &mut Progress) -> Result<(), End> {
+        let versions = &progress.versions;
+        let results: Vec<_> = stream::iter(run)
+            .map(|action| self.delete(component, action, versions))
+            .buffered(CONCURRENT_REQUESTS)
+            .collect()
+            .await;
+        for result in results {
+            progress.report.deleted.push(result?);
+        }
+        Ok(())
+    }
+
+    async fn delete(
+        &self,
+        component: &str,
+        action: &Action,
+        versions: &HashMap<String, (Option<String>, Option<String>)>,
+    ) -> Result<(ObjectKey, String), End> {
+        let Action::Delete { target, propagation, grace, announce, .. } = action else {
+            unreachable!("a run of deletes holds deletes only")
+        };
+        self.check_leadership()?;
+        let params = DeleteParams {
+            grace_period_seconds: *grace,
+            propagation_policy: propagation.clone(),
+            preconditions: Some(Preconditions {
+                uid: Some(target.uid.clone()),
+                resource_version: current_version(target, versions),
+            }),
+            ..DeleteParams::default()
+        };
+        match self.api(&target.kind, &target.namespace).delete(&target.name, &params).await {
+            Ok(_) => self.announce(component, announce.as_ref(), "SuccessfulDelete", "Deleted", &target.name),
+            // Somebody else was faster.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(end_of(&error)),
+        }
+        Ok((ObjectKey::new(&target.namespace, &target.name), target.uid.clone()))
+    }
+
+    async fn perform_one(
+        &self,
+        component: &str,
+        action: &Action,
+        progress: &mut Progress,
+    ) -> Result<(), End> {
+        self.check_leadership()?;
+        match action {
+            Action::Patch { target, part, patch, .. } => self.patch(target, *part, patch, progress).await,
+            Action::DeleteCollection { kind, namespace, .. } => self.delete_collection(kind, namespace).await,
+            Action::Finalize { target, finalizers, .. } => self.finalize(target, finalizers, progress).await,
+            Action::Confirm { target, expected, .. } => self.confirm(target, *expected, progress).await,
+            Action::Event { regarding, severity, event, message } => {
+                self.recorder.note(Note {
+                    regarding: regarding.clone(),
+                    severity: *severity,
+                    reason: (*event).to_owned(),
+                    message: message.clone(),
+                    component: Some(component.to_owned()),
+                });
+                Ok(())
+            }
+            Action::Create { .. } | Action::Delete { .. } => {
+                unreachable!("creates and deletes are performed in runs")
+            }
+        }
+    }
+
+    async fn patch(
+        &self,
+        target: &Target,
+        part: Part,
+        patch: &Value,
+        progress: &mut Progress,
+    ) -> Result<(), End> {
+        let mut patch = patch.clone();
+        patch["metadata"]["uid"] = json!(target.uid);
+        if let Some(version) = current_version(target, &progress.versions) {
+            patch["metadata"]["resourceVersion"] = json!(version);
+        }
+        let api = self.api(&target.kind, &target.namespace);
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let patched = match part {
+            Part::Whole => api.patch(&target.name, &params, &patch).await,
+            Part::Status => api.patch_status(&target.name, &params, &patch).await,
+        };
+        let patched = patched.map_err(|error| end_of(&error))?;
+        progress.replaced(target, patched.metadata.resource_version);
+        Ok(())
+    }
+
+    async fn delete_collection(&self, kind: &ApiResource, namespace: &str) -> Result<(), End> {
+        let api = self.api(kind, namespace);
+        let deleted = api.delete_collection(&DeleteParams::background(), &ListParams::default()).await;
+        deleted.map(drop).map_err(|error| end_of(&error))
+    }
+
+    async fn finalize(
+        &self,
+        target: &Target,
+        finalizers: &[String],
+        progress: &mut Progress,
+    ) -> Result<(), End> {
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {
+                "name": target.name,
+                "uid": target.uid,
+                "resourceVersion": current_version(target, &progress.versions),
+            },
+            "spec": {"finalizers": finalizers},
+        });
+        let request = http::Request::put(format!("/api/v1/namespaces/{}/finalize", target.name))
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(object.to_string().into_bytes())
+            .expect("a namespace's name is a DNS label and fits into a path");
+        self.client.request::<Value>(request).await.map(drop).map_err(|error| end_of(&error))
+    }
+
+    async fn confirm(&self, target: &Target, expected: Presence, progress: &mut Progress) -> Result<(), End> {
+        let found = self.api(&target.kind, &target.namespace).get_opt(&target.name).await;
+        let found = found.map_err(|error| end_of(&error))?;
+        let same =
+            found.filter(|object| target.uid.is_empty() || object.metadata.uid.as_ref() == Some(&target.uid));
+        let holds = match (expected, &same) {
+            (Presence::Gone, found) => found.is_none(),
+            (Presence::Alive, Some(object)) => object.metadata.deletion_timestamp.is_none(),
+            (Presence::Unchanged, Some(object)) => object.metadata.resource_version == target.version,
+            (_, None) => false,
+        };
+        if !holds {
+            return Err(End::Conflict(format!("{target} is not {expected:?}")));
+        }
+        if expected == Presence::Gone {
+            progress.report.gone.push(target.uid.clone());
+        }
+        Ok(())
+    }
+
+    fn api(&self, kind: &ApiResource, namespace: &str) -> Api<DynamicObject> {
+        match namespace {
+            "" => Api::all_with(self.client.clone(), kind),
+            namespace => Api::namespaced_with(self.client.clone(), namespace, kind),
+        }
+    }
+
+    fn check_leadership(&self) -> Result<(), End> {
+        if self.leadership.is_valid() { Ok(()) } else { Err(End::NotLeading) }
+    }
+
+    fn announce(&self, component: &str, announce: Option<&Announce>, event: &str, verb: &str, name: &str) {
+        if let Some(announce) = announce {
+            let message = format!("{verb} {}: {name}", announce.noun);
+            self.note(component, announce, Severity::Normal, event, message);
+        }
+    }
+
+    fn note(&self, component: &str, announce: &Announce, severity: Severity, event: &str, message: String) {
+        self.recorder.note(Note {
+            regarding: announce.regarding.clone(),
+            severity,
+            reason: event.to_owned(),
+            message,
+            component: Some(component.to_owned()),
+        });
+    }
+}
+
+impl Progress {
+    fn replaced(&mut self, target: &Target, version: Option<String>) {
+        if target.version.is_some() {
+            self.versions.insert(target.uid.clone(), (target.version.clone(), version));
+        }
+    }
+}
+
+/// The version that `target` must have now: the one it was seen in, or the one our own write of this plan
+/// made directly from it.
+fn current_version(
+    target: &Target,
+    versions: &HashMap<String, (Option<String>, Option<String>)>,
+) -> Option<String> {
+    match versions.get(&target.uid) {
+        Some((seen, now)) if *seen == target.version => now.clone(),
+        _ => target.version.clone(),
+    }
+}
+
+/// Creates of one kind in a row, and deletes in a row, are performed together.
+fn same_run(first: &Action, other: &Action) -> bool {
+    match (first, other) {
+        (Action::Create { kind, .. }, Action::Create { kind: other, .. }) => kind == other,
+        (Action::Delete { .. }, Action::Delete { .. }) => true,
+        (first, other) => std::ptr::eq(first, other),
+    }
+}
+
+fn created_of(object: &DynamicObject) -> Created {
+    let metadata = &object.metadata;
+    let version = metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
+    Created {
+        key: ObjectKey::new(
+            metadata.namespace.clone().unwrap_or_default(),
+            metadata.name.clone().unwrap_or_default(),
+        ),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        // Without a comparable version only the object's own arrival ends the wait.
+        version: version.unwrap_or(u64::MAX),
+    }
+}
+
+fn end_of_create(error: &kube::Error) -> End {
+    match error {
+        kube::Error::Api(status) if names_cause(status, "NamespaceTerminating") => End::NamespaceEnds,
+        // A namespace that isn't there (any more) refuses the object, it doesn't make the view old.
+        kube::Error::Api(status) if status.code == 404 => End::Refused(status.message.clone()),
+        error => end_of(error),
+    }
+}
+
+fn names_cause(status: &Status, reason: &str) -> bool {
+    status.details.iter().flat_map(|details| &details.causes).any(|cause| cause.reason == reason)
+}
+
+fn end_of(error: &kube::Error) -> End {
+    match error {
+        kube::Error::Api(status) => match status.code {
+            404 | 409 | 410 => End::Conflict(status.message.clone()),
+            400..=499 if status.code != 429 => End::Refused(status.message.clone()),
+            _ => End::Failed(status.message.clone()),
+        },
+        error => End::Failed(error.to_string()),
+    }
+}

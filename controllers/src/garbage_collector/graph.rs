@@ -1,0 +1,203 @@
+//! Who owns whom, over all kinds: objects by uid, and their dependents.
+//!
+//! The graph is as old as the informers that feed it. It tells after each change which objects are worth
+//! another look; it decides nothing.
+
+use crate::plan::Target;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::core::ApiResource;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+/// Remembered uids that are known to be gone; beyond it the oldest would be confirmed anew. Upstream: 500.
+const ABSENT: usize = 10_000;
+
+/// One object, reduced to what ownership is about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Its kind.
+    pub kind: ApiResource,
+    /// Empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its identity in the graph.
+    pub uid: String,
+    /// The state it was seen in.
+    pub version: Option<String>,
+    /// Whom it belongs to.
+    pub owners: Vec<OwnerReference>,
+    /// What holds its deletion back.
+    pub finalizers: Vec<String>,
+    /// Its deletion has begun.
+    pub deleting: bool,
+}
+
+impl Node {
+    /// The node of an object with this metadata.
+    pub fn of(kind: &ApiResource, metadata: &ObjectMeta) -> Node {
+        let metadata = metadata.clone();
+        Node {
+            kind: kind.clone(),
+            namespace: metadata.namespace.unwrap_or_default(),
+            name: metadata.name.unwrap_or_default(),
+            uid: metadata.uid.unwrap_or_default(),
+            version: metadata.resource_version,
+            owners: metadata.owner_references.unwrap_or_default(),
+            finalizers: metadata.finalizers.unwrap_or_default(),
+            deleting: metadata.deletion_timestamp.is_some(),
+        }
+    }
+
+    /// True if it carries this finalizer.
+    pub fn has_finalizer(&self, finalizer: &str) -> bool {
+        self.finalizers.iter().any(|own| own == finalizer)
+    }
+
+    /// The object in the state it was seen in.
+    pub fn target(&self) -> Target {
+        Target {
+            kind: self.kind.clone(),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            version: self.version.clone(),
+        }
+    }
+
+    /// True if `reference`, seen in an object of `namespace`, really means this object. The version of the
+    /// group doesn't matter: one object is served in several.
+    pub fn answers_to(&self, reference: &OwnerReference, namespace: &str) -> bool {
+        self.uid == reference.uid
+            && self.name == reference.name
+            && self.kind.kind == reference.kind
+            && self.kind.group == group_of(&reference.api_version)
+            && (self.namespace.is_empty() || self.namespace == namespace)
+    }
+
+    fn blocks(&self, owner: &str) -> bool {
+        self.owners
+            .iter()
+            .any(|reference| reference.uid == owner && reference.block_owner_deletion == Some(true))
+    }
+}
+
+/// All objects and who depends on whom.
+#[derive(Debug, Default)]
+pub struct Graph {
+    nodes: HashMap<String, Node>,
+    dependents: HashMap<String, BTreeSet<String>>,
+    kinds: HashMap<(String, String), (ApiResource, bool)>,
+    absent: BTreeSet<String>,
+    absent_order: VecDeque<String>,
+}
+
+impl Graph {
+    /// A graph of these kinds; the flag says whether a kind is namespaced.
+    pub fn new(kinds: impl IntoIterator<Item = (ApiResource, bool)>) -> Graph {
+        let by_kind = |(kind, namespaced): (ApiResource, bool)| {
+            ((kind.group.clone(), kind.kind.clone()), (kind, namespaced))
+        };
+        Graph { kinds: kinds.into_iter().map(by_kind).collect(), ..Graph::default() }
+    }
+
+    /// The object with this uid.
+    pub fn node(&self, uid: &str) -> Option<&Node> {
+        self.nodes.get(uid)
+    }
+
+    /// The kind that a reference names, and whether it is namespaced.
+    pub fn kind(&self, api_version: &str, kind: &str) -> Option<&(ApiResource, bool)> {
+        self.kinds.get(&(group_of(api_version).to_owned(), kind.to_owned()))
+    }
+
+    /// Objects that name `uid` as an owner and mean it.
+    pub fn dependents<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Node> + 'a {
+        let owner = self.nodes.get(uid);
+        let means = move |node: &&Node| {
+            owner.is_none_or(|owner| {
+                node.owners.iter().any(|reference| owner.answers_to(reference, &node.namespace))
+            })
+        };
+        self.dependents
+            .get(uid)
+            .into_iter()
+            .flatten()
+            .filter_map(|dependent| self.nodes.get(dependent))
+            .filter(means)
+    }
+
+    /// True if any object names `uid` as an owner.
+    pub fn has_dependents(&self, uid: &str) -> bool {
+        self.dependents(uid).next().is_some()
+    }
+
+    /// Dependents that a foreground deletion of `uid` waits for.
+    pub fn blocking_dependents<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Node> + 'a {
+        self.dependents(uid).filter(move |node| node.blocks(uid))
+    }
+
+    /// Notes that the server has no object with this uid.
+    pub fn confirm_absent(&mut self, uid: &str) {
+        if self.absent.insert(uid.to_owned()) {
+            self.absent_order.push_back(uid.to_owned());
+        }
+        if self.absent_order.len() > ABSENT
+            && let Some(oldest) = self.absent_order.pop_front()
+        {
+            self.absent.remove(&oldest);
+        }
+    }
+
+    /// True if the server has been asked for `uid` and has none.
+    pub fn is_absent(&self, uid: &str) -> bool {
+        self.absent.contains(uid)
+    }
+
+    /// Takes in an object as it is now; returns the uids to look at again.
+    pub fn apply(&mut self, node: Node) -> Vec<String> {
+        let old = self.detach(&node.uid);
+        for owner in &node.owners {
+            self.dependents.entry(owner.uid.clone()).or_default().insert(node.uid.clone());
+        }
+        let mut affected = vec![node.uid.clone()];
+        // Dependents of an owner that waits for them have to go; it has to know who no longer blocks it.
+        if node.deleting {
+            affected.extend(self.dependents.get(&node.uid).into_iter().flatten().cloned());
+        }
+        let former = old.map(|old| old.owners).unwrap_or_default();
+        affected.extend(former.into_iter().map(|owner| owner.uid));
+        affected.extend(node.owners.iter().map(|owner| owner.uid.clone()).filter(|uid| self.waits(uid)));
+        self.nodes.insert(node.uid.clone(), node);
+        affected
+    }
+
+    /// Forgets an object that is gone; returns the uids to look at again.
+    pub fn remove(&mut self, uid: &str) -> Vec<String> {
+        let mut affected: Vec<String> = self.dependents.get(uid).into_iter().flatten().cloned().collect();
+        if let Some(old) = self.detach(uid) {
+            affected.extend(old.owners.into_iter().map(|owner| owner.uid));
+        }
+        affected
+    }
+
+    fn waits(&self, uid: &str) -> bool {
+        self.nodes.get(uid).is_some_and(|node| node.deleting)
+    }
+
+    fn detach(&mut self, uid: &str) -> Option<Node> {
+        let old = self.nodes.remove(uid)?;
+        for owner in &old.owners {
+            if let Some(dependents) = self.dependents.get_mut(&owner.uid) {
+                dependents.remove(uid);
+                if dependents.is_empty() {
+                    self.dependents.remove(&owner.uid);
+                }
+            }
+        }
+        Some(old)
+    }
+}
+
+fn group_of(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
+}

@@ -1,0 +1,196 @@
+//! Looks of the node controllers: lifecycle, taint eviction, pod garbage collection.
+
+use crate::{
+    caches::{BY_NODE, Caches, NODE_LEASES},
+    driver::{Controller, End, Report},
+    node_lifecycle::{self, Health, NodeTimes, Zone, ZoneState, zone_of},
+    plan::Plan,
+    pod, pod_gc, taint_eviction,
+};
+use client::informer::ObjectKey;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node};
+use kube::ResourceExt;
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc};
+
+/// The node lifecycle controller.
+pub struct NodeLifecycle {
+    caches: Caches,
+    times: NodeTimes,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Default)]
+struct Memory {
+    heard: HashMap<String, Heard>,
+    evict_from: HashMap<Zone, Timestamp>,
+}
+
+/// The last sign of life of one node.
+struct Heard {
+    /// What was seen: uid, the lease's renewal and the node's heartbeat.
+    sign: [Option<String>; 3],
+    /// When we saw it first, by our clock.
+    at: Timestamp,
+    /// When we will look next at the latest.
+    look: Timestamp,
+}
+
+impl NodeLifecycle {
+    /// Over these caches; every node's grace starts when it is first looked at.
+    pub fn new(caches: Caches, times: NodeTimes) -> NodeLifecycle {
+        NodeLifecycle { caches, times, memory: Mutex::default() }
+    }
+
+    fn lease(&self, key: &ObjectKey) -> Option<Arc<Lease>> {
+        self.caches.leases.get(&ObjectKey::new(NODE_LEASES, &key.name))
+    }
+
+    fn zone(&self, node: &Node) -> ZoneState {
+        let nodes = self.caches.nodes.list();
+        let zones = Health::by_zone(nodes.iter().map(|node| &**node));
+        ZoneState::of(&zone_of(node), &zones, &self.times)
+    }
+
+    /// When the node was last heard of. If this look comes late, it is *we* who were stopped; the time we
+    /// missed isn't the node's silence.
+    fn heard(&self, node: &Node, lease: Option<&Lease>, now: Timestamp) -> Timestamp {
+        let mut memory = self.memory.lock();
+        let sign = sign_of(node, lease);
+        let heard =
+            memory.heard.entry(node.name_any()).or_insert(Heard { sign: sign.clone(), at: now, look: now });
+        if heard.sign != sign {
+            (heard.sign, heard.at) = (sign, now);
+        }
+        let late = now.duration_since(heard.look);
+        if late > SignedDuration::ZERO && late > tolerated_delay(&self.times) {
+            heard.at = heard.at.saturating_add(late).unwrap_or(now).min(now);
+        }
+        let grace = SignedDuration::try_from(self.times.grace).unwrap_or(SignedDuration::MAX);
+        // Only a look that is still to come can be late; a silent node isn't looked at again by the clock.
+        let due = heard.at.saturating_add(grace).unwrap_or(Timestamp::MAX);
+        heard.look = if due > now { due } else { Timestamp::MAX };
+        heard.at
+    }
+}
+
+/// How late a timer may be without us having been stopped.
+fn tolerated_delay(times: &NodeTimes) -> SignedDuration {
+    SignedDuration::try_from(times.grace / 4).unwrap_or(SignedDuration::MAX)
+}
+
+fn sign_of(node: &Node, lease: Option<&Lease>) -> [Option<String>; 3] {
+    let renewed =
+        lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref()).map(|time| time.0.to_string());
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let beat = conditions
+        .filter(|condition| condition.type_ == "Ready" && condition.status != "Unknown")
+        .filter_map(|ready| ready.last_heartbeat_time.as_ref())
+        .map(|time| time.0.to_string())
+        .next();
+    [node.uid(), renewed, beat]
+}
+
+impl Controller for NodeLifecycle {
+    type Key = ObjectKey;
+    const NAME: &'static str = "node-controller";
+
+    async fn look(&self, key: &ObjectKey, now: Timestamp) -> kube::Result<Plan> {
+        let Some(node) = self.caches.nodes.get(key) else {
+            self.memory.lock().heard.remove(&key.name);
+            return Ok(Plan::nothing());
+        };
+        let lease = self.lease(key);
+        let heard = self.heard(&node, lease.as_deref(), now);
+        let evict_from = self.memory.lock().evict_from.get(&zone_of(&node)).copied();
+        let view = node_lifecycle::Snapshot {
+            lease,
+            heard,
+            pods: self.caches.pods.by_index(BY_NODE, &key.name),
+            zone: self.zone(&node),
+            evict_from: evict_from.unwrap_or(Timestamp::MIN),
+        };
+        let plan = node_lifecycle::reconcile(&node, &view, &self.times, now);
+        if node_lifecycle::starts_eviction(&node, &plan) {
+            self.use_allowance(&node, view.zone, now);
+        }
+        Ok(plan)
+    }
+
+    fn performed(&self, key: &ObjectKey, report: &Report, now: Timestamp) {
+        // A renewed lease is a sign of life even before the watch brings it.
+        if matches!(report.end, End::Conflict(_))
+            && let Some(heard) = self.memory.lock().heard.get_mut(&key.name)
+        {
+            heard.look = now;
+        }
+    }
+}
+
+impl NodeLifecycle {
+    fn use_allowance(&self, node: &Node, zone: ZoneState, now: Timestamp) {
+        let rate = zone.rate(&self.times);
+        let pause = if rate > 0.0 {
+            SignedDuration::from_secs_f64((1.0 / rate).min(1e9))
+        } else {
+            SignedDuration::ZERO
+        };
+        self.memory
+            .lock()
+            .evict_from
+            .insert(zone_of(node), now.saturating_add(pause).unwrap_or(Timestamp::MAX));
+    }
+}
+
+/// The taint eviction controller.
+pub struct TaintEviction(pub Caches);
+
+impl Controller for TaintEviction {
+    type Key = ObjectKey;
+    const NAME: &'static str = "taint-eviction-controller";
+
+    async fn look(&self, key: &ObjectKey, now: Timestamp) -> kube::Result<Plan> {
+        let Some(pod) = self.0.pods.get(key) else { return Ok(Plan::nothing()) };
+        let node = self.0.nodes.get(&ObjectKey::cluster(pod::node_name(&pod)));
+        Ok(node.map_or_else(Plan::nothing, |node| taint_eviction::reconcile(&pod, &node, now)))
+    }
+}
+
+/// The pod garbage collector.
+pub struct PodGc {
+    caches: Caches,
+    quarantine: SignedDuration,
+    /// Since when nodes that pods are bound to are missing.
+    missing: Mutex<HashMap<String, Timestamp>>,
+}
+
+impl PodGc {
+    /// Over these caches; a node must be missing for `quarantine`.
+    pub fn new(caches: Caches, quarantine: std::time::Duration) -> PodGc {
+        let quarantine = SignedDuration::try_from(quarantine).unwrap_or(SignedDuration::MAX);
+        PodGc { caches, quarantine, missing: Mutex::default() }
+    }
+
+    fn missing_since(&self, node: &str, exists: bool, now: Timestamp) -> Option<Timestamp> {
+        let mut missing = self.missing.lock();
+        if exists || node.is_empty() {
+            missing.remove(node);
+            return None;
+        }
+        Some(*missing.entry(node.to_owned()).or_insert(now))
+    }
+}
+
+impl Controller for PodGc {
+    type Key = ObjectKey;
+    const NAME: &'static str = "pod-garbage-collector";
+
+    async fn look(&self, key: &ObjectKey, now: Timestamp) -> kube::Result<Plan> {
+        let Some(pod) = self.caches.pods.get(key) else { return Ok(Plan::nothing()) };
+        let name = pod::node_name(&pod);
+        let node = self.caches.nodes.get(&ObjectKey::cluster(name));
+        let missing_since = self.missing_since(name, node.is_some(), now);
+        Ok(pod_gc::reconcile(&pod, &pod_gc::Snapshot { node, missing_since }, self.quarantine, now))
+    }
+}

@@ -1,0 +1,96 @@
+//! Taint eviction: deletes pods that don't tolerate a NoExecute taint of their node, when their time is over.
+//!
+//! What always holds: the time counts from when the taint was added, so a restart neither prolongs nor shortens
+//! it; a taint that disappears in time cancels the eviction, since nothing but this look decides it.
+
+use crate::{
+    plan::{Action, Part, Plan, Severity, Target},
+    pod,
+};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::core::v1::{Node, Pod, PodCondition, Taint, Toleration},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+
+/// What to do for `pod`, bound to `node`.
+pub fn reconcile(pod: &Pod, node: &Node, now: Timestamp) -> Plan {
+    let mut plan = Plan::nothing();
+    if pod::is_terminating(pod) {
+        return plan;
+    }
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.clone()).unwrap_or_default();
+    let ends = taints
+        .filter(|taint| taint.effect == "NoExecute")
+        .filter_map(|taint| tolerated_until(taint, &tolerations).map(|end| (end, taint)))
+        .min_by_key(|(end, _)| *end);
+    match ends {
+        Some((end, taint)) if end <= now => evict(pod, taint, now, &mut plan),
+        Some((end, _)) => plan.look_again(end),
+        None => {}
+    }
+    plan
+}
+
+/// Until when the taint is tolerated; none if for ever.
+fn tolerated_until(taint: &Taint, tolerations: &[Toleration]) -> Option<Timestamp> {
+    let Some(toleration) = tolerations.iter().find(|toleration| tolerates(toleration, taint)) else {
+        return Some(Timestamp::MIN);
+    };
+    let seconds = toleration.toleration_seconds?;
+    if seconds <= 0 {
+        return Some(Timestamp::MIN);
+    }
+    // A taint that was added by hand may lack the time; without a beginning there is no end to wait for.
+    let added = taint.time_added.as_ref().map_or(Timestamp::MIN, |time| time.0);
+    Some(added.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX))
+}
+
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let same_effect =
+        toleration.effect.as_deref().is_none_or(|effect| effect.is_empty() || effect == taint.effect);
+    let key = toleration.key.as_deref().unwrap_or_default();
+    let same_key = key.is_empty() || key == taint.key;
+    let same_value = match toleration.operator.as_deref() {
+        Some("Exists") => true,
+        _ => {
+            !key.is_empty()
+                && toleration.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or("")
+        }
+    };
+    same_effect && same_key && same_value
+}
+
+fn evict(pod: &Pod, taint: &Taint, now: Timestamp, plan: &mut Plan) {
+    let message =
+        format!("Marking for deletion Pod {}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
+    plan.event(pod.object_ref(&()), Severity::Normal, "TaintManagerEviction", message);
+    let reason = format!("its node has the taint {}:{}", taint.key, taint.effect);
+    let condition = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
+    disrupt(pod, condition, now, plan);
+    plan.push(Action::Delete {
+        target: Target::of(pod).in_any_state(),
+        propagation: None,
+        grace: None,
+        announce: None,
+        reason,
+    });
+}
+
+/// Says in the pod's conditions why it is being ended from outside, which Jobs rely on.
+pub fn disrupt(pod: &Pod, (reason, message): (&str, &str), now: Timestamp, plan: &mut Plan) {
+    let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    conditions.retain(|condition| condition.type_ != "DisruptionTarget");
+    conditions.push(PodCondition {
+        type_: "DisruptionTarget".to_owned(),
+        status: "True".to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_transition_time: Some(Time(now)),
+        ..PodCondition::default()
+    });
+    plan.patch(Target::of(pod), Part::Status, json!({"status": {"conditions": conditions}}), message);
+}
