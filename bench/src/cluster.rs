@@ -150,15 +150,22 @@ impl Cluster {
         }
     }
 
-    /// Runs `amoeba chaos …` against this cluster.
-    pub async fn chaos(&self, arguments: &[&str]) -> Result<()> {
+    /// The name of the member that leads.
+    pub async fn leader(&self) -> Result<String> {
+        let table = self.chaos(&["ls"]).await?;
+        let line = table.lines().find(|line| line.contains("(leader)")).context("no member leads")?;
+        line.split_whitespace().next().map(str::to_owned).context("a line begins with a name")
+    }
+
+    /// Runs `amoeba chaos …` against this cluster. Returns what it prints.
+    pub async fn chaos(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.binary);
         command.arg("chaos").args(arguments).arg("--data-dir").arg(self.directory.path().join("cluster"));
         let output = command.stdin(Stdio::null()).output().await.context("run amoeba chaos")?;
         if !output.status.success() {
             bail!("amoeba chaos {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
         }
-        Ok(())
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// The processes of the members of the control plane.

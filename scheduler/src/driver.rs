@@ -194,3 +194,6 @@ fn strip_node(node: &mut Node) {
         (status.images, status.conditions) = (None, None);
     }
 }
+
+#[cfg(test)]
+mod tests;

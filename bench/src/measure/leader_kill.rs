@@ -36,8 +36,10 @@ async fn once(cluster: &Cluster, writer: &mut Writer) -> Result<Duration> {
     for _ in 0..WARM_UP {
         writer.write().await?;
     }
+    let leader = cluster.leader().await?;
     let start = Instant::now();
-    let mut kill = std::pin::pin!(cluster.chaos(&["kill", "leader"]));
+    let kill = ["kill", leader.as_str()];
+    let mut kill = std::pin::pin!(cluster.chaos(&kill));
     // Writing goes on while the command runs. The gap ends with the first write that was begun after it.
     loop {
         tokio::select! {
