@@ -1,21 +1,23 @@
 //! From what is asked for to who answers.
 
-use std::sync::Arc;
-
 use api::status::Status;
 use http::request::Parts;
 use http::{Response, StatusCode};
 
 use crate::body::Body;
 use crate::handle::ApiServer;
+use crate::health::Check;
+use crate::node_proxy::LogOptions;
 use crate::registry::resource::SubresourceAction;
 use crate::request::{RequestInfo, Verb};
-use crate::response;
+use crate::storage::decode;
+use crate::storage::key::Key;
 use crate::verbs::submit::Part;
 use crate::verbs::{
     Answer, Call, binding, create, delete, delete_collection, eviction, get, list, patch, review, scale,
     update, watch,
 };
+use crate::{discovery, health, openapi, response, version};
 
 /// Answers a request for a resource or a subresource.
 pub async fn resource(call: Call<'_>, body: &[u8]) -> Answer {
@@ -76,8 +78,16 @@ async fn subresource(call: Call<'_>, name: &str, body: &[u8]) -> Answer {
     }
 }
 
-async fn log(_call: Call<'_>) -> Answer {
-    Err(Status::unavailable("logs are not wired yet").into())
+/// The log is the kubelet's; here is only who may read it and where the pod runs.
+async fn log(call: Call<'_>) -> Answer {
+    let pod = decode(&get::read(&call).await?)?;
+    let options = LogOptions::parse(&call.info.query)?;
+    let nodes = call.server.registry.find("", "v1", "nodes");
+    let find_node = |name: &str| {
+        let key = Key::Object(nodes.as_deref()?, "", name).to_bytes();
+        call.storage().cache.get(&key)?.to_value().ok()
+    };
+    Ok(call.server.node_proxy.logs(&pod, &options, find_node).await?)
 }
 
 fn method_not_allowed(call: &Call<'_>) -> Status {
@@ -85,8 +95,37 @@ fn method_not_allowed(call: &Call<'_>) -> Status {
 }
 
 /// Answers a request for a path that is no resource.
-pub async fn path(_server: &Arc<ApiServer>, _parts: &Parts, _info: &RequestInfo) -> Answer {
-    Ok(not_found())
+pub fn path(server: &ApiServer, parts: &Parts, info: &RequestInfo) -> Response<Body> {
+    if !info.verb.is_read() {
+        return not_found();
+    }
+    let (registry, headers) = (&server.registry, &parts.headers);
+    match info.path.trim_end_matches('/') {
+        "/version" => response::json(StatusCode::OK, &version::document()),
+        "/metrics" => metrics(server),
+        path if path.starts_with("/openapi") => {
+            openapi::respond(registry, path, &info.query, headers).unwrap_or_else(not_found)
+        }
+        path => discovery::respond(registry, path, headers)
+            .or_else(|| health(server, path, info))
+            .unwrap_or_else(not_found),
+    }
+}
+
+fn metrics(server: &ApiServer) -> Response<Body> {
+    let status = server.storage.status();
+    response::text(StatusCode::OK, server.metrics.render(status.revision.0, status.leader.is_some()))
+}
+
+fn health(server: &ApiServer, path: &str, info: &RequestInfo) -> Option<Response<Body>> {
+    let leader = server.storage.status().leader;
+    let draining = *server.draining.borrow();
+    let checks = [
+        Check::live("ping", Ok(())),
+        Check::ready("etcd", leader.map(|_| ()).ok_or_else(|| "the store has no leader".to_owned())),
+        Check::ready("shutdown", if draining { Err("the server is about to end".to_owned()) } else { Ok(()) }),
+    ];
+    health::respond(path, &info.query, &checks).map(|(code, text)| response::text(code, text))
 }
 
 fn not_found() -> Response<Body> {

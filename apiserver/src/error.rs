@@ -36,11 +36,21 @@ impl From<Status> for Failure {
 }
 
 impl Failure {
+    /// The HTTP code that a client gets.
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::Status(status) => status.code(),
+            Self::Store(error) => store_status(error).code(),
+            Self::Corrupt { .. } => 500,
+            Self::Deadline => 504,
+        }
+    }
+
     /// The Status that a client gets.
     pub fn into_status(self) -> Status {
         match self {
             Self::Status(status) => *status,
-            Self::Store(error) => store_status(error),
+            Self::Store(error) => store_status(&error),
             Self::Corrupt { key, source } => {
                 Status::internal(format!("decode stored object {key}: {source}"))
             }
@@ -49,14 +59,14 @@ impl Failure {
     }
 }
 
-fn store_status(error: KvError) -> Status {
+fn store_status(error: &KvError) -> Status {
     let text = error.to_string();
     match error {
         KvError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
         KvError::FutureRevision { requested, current } => {
             Status::too_large_resource_version(requested.0, current.0)
         }
-        KvError::TooLarge { limit, .. } => Status::request_too_large(limit),
+        KvError::TooLarge { limit, .. } => Status::request_too_large(*limit),
         KvError::Unavailable(_) | KvError::Closed => Status::unavailable(text),
         // Unknown must not look like "nothing happened": a client has to read before it tries again.
         KvError::Unknown => Status::timeout(&text, 0),

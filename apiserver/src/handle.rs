@@ -1,6 +1,7 @@
 //! A request's way through the server: identify, authenticate, authorize, dispatch, answer.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::status::Status;
 use bytes::Bytes;
@@ -17,7 +18,10 @@ use crate::body::Body;
 use crate::config::Config;
 use crate::error::{Failure, Outcome};
 use crate::in_process::InProcess;
+use crate::metrics::Metrics;
+use crate::node_proxy::NodeProxy;
 use crate::peer::Peer;
+use crate::pki::PkiError;
 use crate::registry::Registry;
 use crate::request::{RequestInfo, Verb};
 use crate::storage::cache::Cache;
@@ -31,6 +35,9 @@ pub enum StartError {
     /// The store refused to read what is there.
     #[error("read the store")]
     Load(#[source] KvError),
+    /// The server's own certificate could not be made.
+    #[error("issue the client certificate for kubelets")]
+    Pki(#[source] PkiError),
     /// What every cluster needs could not be created.
     #[error("create {object}: {status}")]
     Bootstrap {
@@ -48,6 +55,8 @@ pub struct ApiServer {
     pub(crate) registry: Registry,
     pub(crate) authenticator: Authenticator,
     pub(crate) authorizer: Arc<Authorizer>,
+    pub(crate) node_proxy: NodeProxy,
+    pub(crate) metrics: Arc<Metrics>,
     /// Becomes true when the server is about to end: watches end then.
     pub(crate) draining: watch::Sender<bool>,
     /// Feeds the cache; ends with the server.
@@ -76,6 +85,8 @@ impl ApiServer {
             registry: Registry::builtin(),
             authenticator: Authenticator::new(config.static_tokens.clone()),
             authorizer,
+            node_proxy: NodeProxy::new(&config.pki).map_err(StartError::Pki)?,
+            metrics: Arc::default(),
             draining: watch::Sender::new(false),
             follower,
             config,
@@ -109,12 +120,29 @@ impl ApiServer {
         let identity = identity.map_err(|_| Status::unauthorized())?;
         let query = parts.uri.query().unwrap_or_default();
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), query, &self.registry);
-        self.authorize(&identity, &info)?;
+        let began = Instant::now();
+        let answer = self.judge_and_serve(parts, body, &identity, &info).await;
+        if info.is_resource {
+            let code = answer.as_ref().map_or_else(Failure::code, |response| response.status().as_u16());
+            self.metrics.answered(&info, code, began.elapsed());
+        }
+        answer
+    }
+
+    async fn judge_and_serve(
+        self: &Arc<Self>,
+        parts: &Parts,
+        body: Body,
+        identity: &Identity,
+        info: &RequestInfo,
+    ) -> Answer {
+        self.authorize(identity, info)?;
         let long = info.verb == Verb::Watch || info.subresource.as_deref() == Some("log");
-        let answer = self.serve_request(parts, body, &identity, &info);
+        let answer = self.serve_request(parts, body, identity, info);
         if long {
             return answer.await;
         }
+        let _in_flight = self.metrics.enter(info);
         // Writing goes on in the store if the deadline strikes; the client is told that it may have.
         tokio::time::timeout(self.config.limits.request, answer).await.unwrap_or(Err(Failure::Deadline))
     }
@@ -137,7 +165,7 @@ impl ApiServer {
         info: &RequestInfo,
     ) -> Answer {
         if !info.is_resource {
-            return dispatch::path(self, parts, info).await;
+            return Ok(dispatch::path(self, parts, info));
         }
         let Some(resource) = &info.resource else {
             return Ok(response::text(StatusCode::NOT_FOUND, "404 page not found\n"));

@@ -235,7 +235,8 @@ impl Row {
         self
     }
 
-    fn build(self) -> Resource {
+    fn build(mut self) -> Resource {
+        self.0.columns = crate::table::columns(&self.0.group, &self.0.kind);
         self.0
     }
 }

@@ -117,6 +117,11 @@ impl Storage {
         Ok(self.store.watch(store::kv::WatchRequest { range, start }).await?)
     }
 
+    /// This member's view of the group; never waits.
+    pub fn status(&self) -> store::kv::Status {
+        self.store.status()
+    }
+
     /// Writes if all conditions hold.
     pub async fn commit(&self, write: Write) -> Outcome<Commit> {
         let lease = match write.expires {

@@ -19,6 +19,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::body::Body;
 use crate::error::{Failure, Outcome};
+use crate::metrics::OpenWatch;
 use crate::negotiate::Form;
 use crate::registry::resource::Resource;
 use crate::response;
@@ -67,6 +68,8 @@ struct Watcher {
     draining: Receiver<bool>,
     bookmarks: Option<Interval>,
     deadline: Instant,
+    /// Counts the watch as long as it is open.
+    _counted: OpenWatch,
 }
 
 enum Phase {
@@ -103,6 +106,7 @@ impl Watcher {
             draining: call.server.draining.subscribe(),
             bookmarks: bookmarks(call),
             deadline: deadline(call),
+            _counted: call.server.metrics.watch(call.info),
         };
         watcher.enter(storage, start).await?;
         Ok(watcher)
