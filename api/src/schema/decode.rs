@@ -232,3 +232,43 @@ fn json_type(shape: &Shape, raw: &Value) -> String {
 fn struct_name(go_type: &str) -> &str {
     go_type.rsplit('.').next().unwrap_or(go_type)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Definitions, Format, parse};
+    use super::*;
+    use crate::testing::{Case, golden};
+
+    fn run(case: &Case) -> Result<String, String> {
+        let (format, body) = match case.find("json") {
+            Some(body) => (Format::Json, body),
+            None => (Format::Yaml, case.get("yaml")),
+        };
+        let body = body.replace("\\n", "\n").replace("\\t", "\t");
+        let parsed = parse(body.as_bytes(), format).map_err(|error| error.to_string())?;
+        let parts: Vec<&str> = case.get("kind").split('/').collect();
+        let schema = Definitions::builtin().of_kind(parts[0], parts[1], parts[2]).expect("a built-in kind");
+        let validation = case.get("validation").parse().expect("a validation");
+        let decoded = decode(schema, parsed, validation)
+            .map_err(|error| error.to_status(parts[2], parts[1]).message)?;
+        let warnings: Vec<String> =
+            decoded.warnings.iter().map(|text| format!("warning: {text}\n")).collect();
+        Ok(format!("{}{}", warnings.concat(), decoded.object))
+    }
+
+    #[test]
+    fn cases() {
+        golden("decode/cases.txt", |case| run(case).unwrap_or_else(|error| format!("error: {error}")));
+    }
+
+    /// What was decoded once is canonical.
+    #[test]
+    fn decoding_again_changes_nothing() {
+        let pod =
+            serde_json::json!({"spec": {"containers": [{"name": "a", "resources": {"limits": {"cpu": 1}}}]}});
+        let schema = Definitions::builtin().of_kind("", "v1", "Pod").expect("a built-in kind");
+        let once = decode(schema, pod, FieldValidation::Strict).expect("a pod").object;
+        let again = decode(schema, once.clone(), FieldValidation::Strict).expect("a pod").object;
+        assert_eq!(once, again);
+    }
+}

@@ -1,23 +1,129 @@
-//! Which objects are allowed, per kind.
+//! Which objects are allowed, per kind, with upstream's messages.
+//!
+//! Objects are validated after decoding (so the JSON types are right) and defaulting. What the server owns
+//! and what needs other objects (quota, references) is checked elsewhere.
+
+mod config;
+mod container;
+mod field;
+mod meta;
+mod node;
+mod pod;
+mod pod_update;
+mod probe;
+mod rbac;
+mod resources;
+mod scheduling;
+mod service;
+mod volume;
+mod workload;
 
 use serde_json::Value;
 
 use crate::status::FieldError;
+use field::{Errors, Field};
 
-/// Validates a defaulted object that is to be created.
+pub use pod::validate_pod_spec;
+
+/// Validates a defaulted object that is to be created. `group` is empty for the core group.
 pub fn validate_create(group: &str, kind: &str, object: &Value) -> Vec<FieldError> {
-    let _ = (group, kind, object);
-    Vec::new()
+    let root = Field::root(object);
+    let mut errors = meta::object_meta(&root, meta::name_rule(group, kind));
+    errors.extend(content(group, kind, &root));
+    errors
 }
 
 /// Validates a defaulted object that replaces `old`.
 pub fn validate_update(group: &str, kind: &str, object: &Value, old: &Value) -> Vec<FieldError> {
-    let _ = (group, kind, object, old);
-    Vec::new()
+    let (root, old) = (Field::root(object), Field::root(old));
+    let mut errors = meta::object_meta(&root, meta::name_rule(group, kind));
+    errors.extend(meta::object_meta_update(&root, &old));
+    errors.extend(content(group, kind, &root));
+    errors.extend(immutability(group, kind, &root, &old));
+    errors
 }
 
 /// Validates an object whose status replaces that of `old`.
 pub fn validate_status_update(group: &str, kind: &str, object: &Value, old: &Value) -> Vec<FieldError> {
-    let _ = (group, kind, object, old);
-    Vec::new()
+    let (root, old) = (Field::root(object), Field::root(old));
+    let mut errors = meta::object_meta_update(&root, &old);
+    match (group, kind) {
+        ("apps", "Deployment" | "ReplicaSet") => errors.extend(workload::status(&root.get("status"))),
+        ("", "Pod") => errors.extend(pod_update::status(&root, &old)),
+        _ => {}
+    }
+    errors
+}
+
+/// The rules about an object alone.
+fn content(group: &str, kind: &str, root: &Field<'_>) -> Errors {
+    match (group, kind) {
+        ("", "Pod") => pod::spec(&root.get("spec"), pod::Owner::None),
+        ("apps", "Deployment") => workload::deployment(&root.get("spec")),
+        ("apps", "ReplicaSet") => workload::replica_set(&root.get("spec")),
+        ("apps", "ControllerRevision") => workload::controller_revision(root),
+        ("", "Service") => service::service(&root.get("spec")),
+        ("", "Endpoints") => service::endpoints(root),
+        ("", "ConfigMap") => config::config_map(root),
+        ("", "Secret") => config::secret(root),
+        ("", "Node") => node::node(root),
+        ("", "Event") => node::event(root),
+        ("coordination.k8s.io", "Lease") => node::lease(&root.get("spec")),
+        ("rbac.authorization.k8s.io", "Role") => rbac::role(root, true),
+        ("rbac.authorization.k8s.io", "ClusterRole") => rbac::role(root, false),
+        ("rbac.authorization.k8s.io", "RoleBinding") => rbac::binding(root, &["ClusterRole", "Role"]),
+        ("rbac.authorization.k8s.io", "ClusterRoleBinding") => rbac::binding(root, &["ClusterRole"]),
+        _ => Errors::new(),
+    }
+}
+
+/// The rules about what may not change.
+fn immutability(group: &str, kind: &str, root: &Field<'_>, old: &Field<'_>) -> Errors {
+    match (group, kind) {
+        ("", "Pod") => pod_update::spec(&root.get("spec"), &old.get("spec")),
+        ("apps", "Deployment" | "ReplicaSet") => {
+            field::same(&root.at("spec.selector"), &old.at("spec.selector"))
+        }
+        ("apps", "ControllerRevision") => field::same(&root.get("data"), &old.get("data")),
+        ("", "Service") => service::update(&root.get("spec"), &old.get("spec")),
+        ("", "ConfigMap") => config::locked(root, old, &["data", "binaryData"]),
+        ("", "Secret") => {
+            let mut errors = field::same(&root.get("type"), &old.get("type"));
+            errors.extend(config::locked(root, old, &["data"]));
+            errors
+        }
+        ("", "Node") => node::update(&root.get("spec"), &old.get("spec")),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
+            rbac::binding_update(root, old)
+        }
+        _ => Errors::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::golden;
+
+    #[test]
+    fn cases() {
+        golden("validation/cases.txt", |case| {
+            let (group, kind) = case.get("kind").split_once('/').expect("GROUP/KIND");
+            let json = |text: &str| -> Value {
+                let mut object =
+                    crate::schema::parse(text.as_bytes(), crate::schema::Format::Yaml).expect("YAML").value;
+                if object.pointer("/metadata/name").is_none() {
+                    crate::object::set_name(&mut object, "x");
+                }
+                crate::defaults::apply(group, kind, &mut object);
+                object
+            };
+            let errors = match case.find("old") {
+                Some(old) => validate_update(group, kind, &json(case.get("object")), &json(old)),
+                None => validate_create(group, kind, &json(case.get("object"))),
+            };
+            let lines: Vec<String> = errors.iter().map(FieldError::to_string).collect();
+            if lines.is_empty() { "fine".into() } else { lines.join("\n") }
+        });
+    }
 }

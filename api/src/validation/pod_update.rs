@@ -1,0 +1,113 @@
+//! What may change in a pod that exists.
+
+use serde_json::Value;
+
+use super::field::{Errors, Field};
+
+const MAY_CHANGE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
+    `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing \
+    tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+/// The spec of a pod may change in a few places only.
+pub(super) fn spec(new: &Field<'_>, old: &Field<'_>) -> Errors {
+    let mut errors = Errors::new();
+    for list in ["containers", "initContainers"] {
+        if new.get(list).items().count() != old.get(list).items().count() {
+            errors.push(new.get(list).forbidden("pod updates may not add or remove containers"));
+        }
+    }
+    if !errors.is_empty() {
+        return errors;
+    }
+    errors.extend(deadline(&new.get("activeDeadlineSeconds"), &old.get("activeDeadlineSeconds")));
+    errors.extend(tolerations(&new.get("tolerations"), &old.get("tolerations")));
+    errors.extend(gates(&new.get("schedulingGates"), &old.get("schedulingGates")));
+    let (fixed_new, fixed_old) = (without_mutable(new.value), without_mutable(old.value));
+    if fixed_new != fixed_old {
+        let changed = changed_paths("spec", &fixed_old, &fixed_new).join(", ");
+        errors.push(new.forbidden(&format!("{MAY_CHANGE}\nchanged: {changed}")));
+    }
+    errors
+}
+
+/// The spec without the places that may change (each has a rule of its own).
+fn without_mutable(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    let Some(map) = spec.as_object_mut() else { return spec };
+    for key in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
+        map.remove(key);
+    }
+    for list in ["containers", "initContainers"] {
+        for container in map.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            container.as_object_mut().map(|container| container.remove("image"));
+        }
+    }
+    if map.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|grace| grace < 0) {
+        map.insert("terminationGracePeriodSeconds".into(), 1.into());
+    }
+    spec
+}
+
+/// Where two values differ, in the words a user would search for.
+fn changed_paths(path: &str, old: &Value, new: &Value) -> Vec<String> {
+    match (old, new) {
+        (Value::Object(old_map), Value::Object(new_map)) => {
+            let mut keys: Vec<&String> = old_map.keys().chain(new_map.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            let each = keys.into_iter().map(|key| {
+                let side = |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or_default();
+                changed_paths(&format!("{path}.{key}"), &side(old_map), &side(new_map))
+            });
+            each.flatten().collect()
+        }
+        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
+            let pairs = old.iter().zip(new).enumerate();
+            pairs
+                .flat_map(|(index, (old, new))| changed_paths(&format!("{path}[{index}]"), old, new))
+                .collect()
+        }
+        _ if old == new => Vec::new(),
+        _ => vec![path.to_string()],
+    }
+}
+
+fn deadline(new: &Field<'_>, old: &Field<'_>) -> Errors {
+    match (new.int(), old.int()) {
+        (Some(new_value), Some(old_value)) if new_value > old_value => {
+            vec![new.invalid("must be less than or equal to previous value")]
+        }
+        (None, Some(_)) => vec![new.invalid("must not update from a positive integer to nil value")],
+        _ => Errors::new(),
+    }
+}
+
+/// Tolerations may be added, and their seconds changed.
+fn tolerations(new: &Field<'_>, old: &Field<'_>) -> Errors {
+    let without_seconds = |toleration: &Value| {
+        let mut toleration = toleration.clone();
+        toleration.as_object_mut().map(|map| map.remove("tolerationSeconds"));
+        toleration
+    };
+    let kept: Vec<Value> = new.items().map(|toleration| without_seconds(toleration.value)).collect();
+    match old.items().all(|toleration| kept.contains(&without_seconds(toleration.value))) {
+        true => Errors::new(),
+        false => vec![new.forbidden("existing toleration can not be modified except its tolerationSeconds")],
+    }
+}
+
+/// Gates may only be opened.
+fn gates(new: &Field<'_>, old: &Field<'_>) -> Errors {
+    let known: Vec<&str> = old.items().map(|gate| gate.get("name").text()).collect();
+    let added = new.items().filter(|gate| !known.contains(&gate.get("name").text()));
+    added.map(|gate| gate.forbidden("only deletion is allowed, but found new scheduling gate")).collect()
+}
+
+/// A pod's node is decided once, and a container that has ended for good stays so.
+pub(super) fn status(new: &Field<'_>, old: &Field<'_>) -> Errors {
+    let (node, before) = (new.at("spec.nodeName"), old.at("spec.nodeName"));
+    match before.is_empty() || node.value == before.value {
+        true => Errors::new(),
+        false => vec![node.forbidden("may not be changed directly")],
+    }
+}

@@ -1,0 +1,119 @@
+//! Rules for the volumes of a pod.
+
+use std::collections::BTreeSet;
+
+use super::container::relative_path;
+use super::field::{Errors, Field};
+use crate::name;
+
+/// All volumes of a pod spec.
+pub(super) fn volumes(volumes: &Field<'_>) -> Errors {
+    let mut errors = Errors::new();
+    let mut names = BTreeSet::new();
+    for volume in volumes.items() {
+        let name = volume.get("name");
+        errors.extend(name.named(name::dns1123_label));
+        if !name.is_empty() && !names.insert(name.text()) {
+            errors.push(name.duplicate());
+        }
+        errors.extend(one_source(&volume));
+    }
+    errors
+}
+
+fn one_source(volume: &Field<'_>) -> Errors {
+    let keys = volume.value.as_object().into_iter().flat_map(|map| map.keys());
+    let given: Vec<Field<'_>> = keys.filter(|key| *key != "name").map(|key| volume.get(key)).collect();
+    let mut errors = Errors::new();
+    if given.is_empty() {
+        errors.push(volume.required("must specify a volume type"));
+    }
+    for extra in given.iter().skip(1) {
+        errors.push(extra.forbidden("may not specify more than 1 volume type"));
+    }
+    if let Some(source) = given.first() {
+        errors.extend(self::source(source));
+    }
+    errors
+}
+
+fn source(source: &Field<'_>) -> Errors {
+    match source.path.rsplit('.').next() {
+        Some("configMap") => files(source, "name"),
+        Some("secret") => files(source, "secretName"),
+        Some("downwardAPI") => items(source, "path"),
+        Some("hostPath") => host_path(source),
+        Some("persistentVolumeClaim") => source.get("claimName").present(),
+        Some("projected") => projected(source),
+        Some("nfs") => {
+            let mut errors = source.get("server").present();
+            errors.extend(source.get("path").present());
+            errors
+        }
+        Some("image") => source.get("reference").present(),
+        _ => Errors::new(),
+    }
+}
+
+fn files(source: &Field<'_>, name: &str) -> Errors {
+    let mut errors = source.get(name).present();
+    errors.extend(mode(&source.get("defaultMode")));
+    errors.extend(items(source, "key"));
+    errors
+}
+
+fn items(source: &Field<'_>, required: &str) -> Errors {
+    let mut errors = Errors::new();
+    for item in source.get("items").items() {
+        errors.extend(item.get(required).present());
+        if required != "path" {
+            errors.extend(item.get("path").present());
+        }
+        errors.extend(relative_path(&item.get("path")));
+        errors.extend(mode(&item.get("mode")));
+    }
+    errors
+}
+
+fn mode(mode: &Field<'_>) -> Errors {
+    match mode.int() {
+        Some(number) if !(0..=0o777).contains(&number) => {
+            vec![mode.invalid("must be a number between 0 and 0777 (octal), both inclusive")]
+        }
+        _ => Errors::new(),
+    }
+}
+
+fn host_path(source: &Field<'_>) -> Errors {
+    let path = source.get("path");
+    let mut errors = path.present();
+    if path.text().split('/').any(|part| part == "..") {
+        errors.push(path.invalid("must not contain '..'"));
+    }
+    let kinds =
+        ["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
+    errors.extend(source.get("type").one_of(&kinds));
+    errors
+}
+
+fn projected(source: &Field<'_>) -> Errors {
+    let mut errors = mode(&source.get("defaultMode"));
+    for each in source.get("sources").items() {
+        for name in ["configMap", "secret"] {
+            let reference = each.get(name);
+            if reference.exists() {
+                errors.extend(reference.get("name").present());
+                errors.extend(items(&reference, "key"));
+            }
+        }
+        let token = each.get("serviceAccountToken");
+        if token.exists() {
+            errors.extend(token.get("path").present());
+            let seconds = token.get("expirationSeconds");
+            if seconds.int().is_some_and(|seconds| seconds < 600) {
+                errors.push(seconds.invalid("may not specify a duration less than 10 minutes"));
+            }
+        }
+    }
+    errors
+}
