@@ -1,14 +1,52 @@
-//! The loop around the pods' lives.
+//! The agent: one loop that takes events, steps the pods' lives, and has the effects carried out.
+//!
+//! Always holds: the loop never waits for the API server, a process or a disk, so a stuck one of them
+//! holds up nothing else; the node's heartbeat runs in a task of its own.
 
+mod action;
+pub mod checkpoint;
+pub mod clock;
+mod perform;
+mod publisher;
+mod references;
+mod run_loop;
+pub mod status_patch;
+pub mod table;
+
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
-use tokio::sync::watch;
+use client::informer::Informer;
+use client::{Shutdown, recorder};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use nix::fcntl::{Flock, FlockArg};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
-use crate::config::KubeletConfig;
+use crate::agent::checkpoint::Checkpoints;
+use crate::agent::clock::Clock;
+use crate::agent::perform::Performer;
+use crate::agent::publisher::Publisher;
+pub use crate::agent::publisher::chain;
+use crate::agent::references::References;
+use crate::agent::run_loop::RunLoop;
+use crate::agent::table::PodTable;
+use crate::config::{KubeletConfig, RuntimeKind};
+use crate::node::{NodeReporter, facts};
+use crate::pod::admission::amounts;
+use crate::pod::downward::NodeFacts;
+use crate::pod::life::Settings;
+use crate::runtime::fake::FakeRuntime;
+use crate::runtime::native::{NativeRuntime, own_shim_command};
+use crate::runtime::{Runtime, RuntimeError};
+use crate::server::{self, Asker, Query, ServerError};
 
-/// Why the agent could not start or had to give up.
+/// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum RunError {
     /// The data directory can't be used.
     #[error("use the data directory {path}")]
@@ -19,15 +57,156 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    /// Another agent has the data directory.
+    #[error("the data directory {path} is in use by another node agent: stop it or choose another directory")]
+    InUse {
+        /// The directory.
+        path: String,
+    },
+    /// The machine could not be measured.
+    #[error("measure the machine")]
+    Machine(#[source] io::Error),
+    /// The runtime could not be asked for its containers.
+    #[error("take up the containers of an earlier run")]
+    Runtime(#[from] RuntimeError),
+    /// The HTTPS API can't be served.
+    #[error("serve the node's API")]
+    Server(#[from] ServerError),
 }
 
-/// Runs the node until `shutdown` turns true (or its sender is dropped).
+/// Runs the node until `shutdown` is requested, then drains as the configuration says. Returns early only
+/// if it can't start.
 pub async fn run(
     client: kube::Client,
     config: KubeletConfig,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: impl Into<Shutdown>,
 ) -> Result<(), RunError> {
-    let _ = (client, config);
-    let _ = shutdown.wait_for(|stop| *stop).await;
-    Ok(())
+    let shutdown = shutdown.into();
+    let _lock = lock(&config.data_dir)?;
+    let runtime = build_runtime(&config)?;
+    let machine = facts::measure(&config.data_dir).map_err(RunError::Machine)?;
+    let listener = bind(&config).await?;
+    let port = listener.as_ref().and_then(|(listener, _)| listener.local_addr().ok()).map(|addr| addr.port());
+    let reporter = NodeReporter::new(client.clone(), &config, machine, runtime.as_ref(), port);
+    let agent = build(client, &config, runtime, &reporter)?;
+
+    let mut tasks = JoinSet::new();
+    if let Some((listener, tls)) = listener {
+        let logs = server::LogSource { data_dir: config.data_dir.clone(), limits: config.logs };
+        tasks.spawn(server::serve(listener, tls, logs, agent.asker.clone(), shutdown.clone()));
+    }
+    tasks.spawn(reporter.clone().heartbeat(shutdown.clone()));
+    tasks.spawn(reporter.report(shutdown.clone()));
+    let result = agent.run(&config, shutdown).await;
+    while tasks.join_next().await.is_some() {}
+    result
+}
+
+/// The parts of the loop, built and not yet running.
+struct Agent {
+    client: kube::Client,
+    performer: Performer,
+    publisher: Publisher,
+    table: PodTable,
+    queries: mpsc::Receiver<Query>,
+    ended: watch::Sender<u64>,
+    asker: Asker,
+    recorder_task: recorder::RecorderTask,
+}
+
+impl Agent {
+    async fn run(self, config: &KubeletConfig, shutdown: Shutdown) -> Result<(), RunError> {
+        let api: Api<Pod> = Api::all(self.client.clone());
+        let fields = format!("spec.nodeName={}", config.node_name);
+        let informer = Informer::builder(api).fields(&fields).start();
+        let (stop_publishing, publishing) = client::shutdown::channel();
+        let publisher = self.publisher.clone();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { publisher.run(publishing).await });
+        let run_loop = RunLoop {
+            performer: self.performer,
+            publisher: self.publisher,
+            table: self.table,
+            queries: self.queries,
+            ended: self.ended,
+            clock: Clock::start(),
+            answers: JoinSet::new(),
+            stop_pods: config.stop_pods_on_shutdown.then_some(config.shutdown_grace),
+        };
+        let result = run_loop.run(&informer, shutdown).await;
+        stop_publishing.request();
+        informer.shutdown().await;
+        while tasks.join_next().await.is_some() {}
+        self.recorder_task.drain().await;
+        result.map_err(RunError::from)
+    }
+}
+
+/// One agent at a time: two would fight over the same processes.
+fn lock(data_dir: &Path) -> Result<Flock<File>, RunError> {
+    let path = data_dir.display().to_string();
+    let open = || -> io::Result<File> {
+        std::fs::create_dir_all(data_dir)?;
+        OpenOptions::new().create(true).truncate(false).write(true).open(data_dir.join("agent.lock"))
+    };
+    let file = open().map_err(|source| RunError::DataDir { path: path.clone(), source })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| RunError::InUse { path })
+}
+
+fn build_runtime(config: &KubeletConfig) -> Result<Arc<dyn Runtime>, RunError> {
+    match &config.runtime {
+        RuntimeKind::Fake(script) => Ok(Arc::new(FakeRuntime::new(script.clone()))),
+        RuntimeKind::Native { shim_command } => {
+            let command = match shim_command.is_empty() {
+                true => own_shim_command().map_err(RunError::Machine)?,
+                false => shim_command.clone(),
+            };
+            Ok(Arc::new(NativeRuntime::new(&config.data_dir, command, config.logs)))
+        }
+    }
+}
+
+async fn bind(config: &KubeletConfig) -> Result<Option<(TcpListener, server::Tls)>, RunError> {
+    let Some(tls) = &config.tls else { return Ok(None) };
+    let tls = server::Tls::load(tls)?;
+    let bound = TcpListener::bind(config.listen).await;
+    let listener = bound.map_err(|source| ServerError::Listen { addr: config.listen, source })?;
+    Ok(Some((listener, tls)))
+}
+
+fn build(
+    client: kube::Client,
+    config: &KubeletConfig,
+    runtime: Arc<dyn Runtime>,
+    reporter: &NodeReporter,
+) -> Result<Agent, RunError> {
+    let path = config.data_dir.display().to_string();
+    let checkpoints =
+        Checkpoints::open(&config.data_dir).map_err(|source| RunError::DataDir { path, source })?;
+    let (recorder, recorder_task) = recorder::start(client.clone(), "kubelet", &config.node_name.0);
+    let allocatable = reporter.allocatable();
+    let settings = Settings {
+        backoff: config.backoff,
+        host_ip: config.address.to_string(),
+        runtime: runtime.name().to_owned(),
+    };
+    let node = NodeFacts { host_ip: config.address.to_string(), allocatable: allocatable.clone() };
+    let performer = Performer {
+        runtime,
+        checkpoints,
+        references: References::new(client.clone()),
+        node: Arc::new(node),
+        recorder,
+    };
+    let (asker, queries, ended) = server::asker();
+    Ok(Agent {
+        publisher: Publisher::new(client.clone()),
+        client,
+        performer,
+        table: PodTable::new(Arc::new(settings), amounts(&allocatable)),
+        queries,
+        ended,
+        asker,
+        recorder_task,
+    })
 }

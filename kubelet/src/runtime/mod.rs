@@ -1,4 +1,262 @@
-//! What runs containers.
+//! What runs containers: a trait shaped like the Container Runtime Interface.
+//!
+//! A sandbox is what a pod's containers share. A container's life in the runtime is created → running →
+//! exited → removed; each run is a new container with its own id. Ends are told as events; nobody polls.
 
 pub mod fake;
 pub mod native;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::pod::{ContainerId, ContainerName, PodRef};
+
+/// Ends of containers waiting to be taken up. When it is full, the runtime's watchers wait: an end is
+/// never dropped.
+pub const EVENT_QUEUE: usize = 256;
+
+/// What an event of the runtime says.
+#[derive(Clone, Debug)]
+pub struct RuntimeEvent {
+    /// Whose container.
+    pub pod: PodRef,
+    /// Which run.
+    pub id: ContainerId,
+    /// How it ended.
+    pub exit: Exit,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The exit code; 128 + n for signal n.
+    pub code: i32,
+    /// Only where it differs from `Completed` and `Error`.
+    pub reason: Option<String>,
+    /// The termination message.
+    pub message: Option<String>,
+    /// When it began; `None` if it never did.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Timestamp,
+}
+
+impl Exit {
+    /// Ended by itself or by a signal.
+    pub fn with_code(code: i32, started_at: Timestamp, finished_at: Timestamp) -> Self {
+        Self { code, reason: None, message: None, started_at: Some(started_at), finished_at }
+    }
+
+    /// Was created and could not be started; reported as containerd does.
+    pub fn start_error(message: String, now: Timestamp) -> Self {
+        Self {
+            code: 128,
+            reason: Some("StartError".to_owned()),
+            message: Some(message),
+            started_at: Some(Timestamp::UNIX_EPOCH),
+            finished_at: now,
+        }
+    }
+
+    /// Never ran in a pod that is over.
+    pub fn never_located(now: Timestamp) -> Self {
+        Self {
+            code: 137,
+            reason: Some("ContainerStatusUnknown".to_owned()),
+            message: Some("The container could not be located when the pod was terminated".to_owned()),
+            started_at: None,
+            finished_at: now,
+        }
+    }
+
+    /// Ran, and nobody saw how it ended: its host was restarted or its supervisor killed.
+    pub fn unknown(started_at: Timestamp, now: Timestamp) -> Self {
+        Self {
+            code: 137,
+            reason: Some("ContainerStatusUnknown".to_owned()),
+            message: Some("The container ended unseen: its host or its supervisor was stopped".to_owned()),
+            started_at: Some(started_at),
+            finished_at: now,
+        }
+    }
+}
+
+/// One run to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerConfig {
+    /// Whose container.
+    pub pod: PodRef,
+    /// Its name in the pod.
+    pub container: ContainerName,
+    /// 0 for the first run.
+    pub attempt: u32,
+    /// As written in the pod.
+    pub image: String,
+    /// `command`, expanded; empty: the image's own.
+    pub command: Vec<String>,
+    /// `args`, expanded.
+    pub args: Vec<String>,
+    /// The whole environment.
+    pub env: BTreeMap<String, String>,
+    /// `workingDir`.
+    pub working_dir: Option<PathBuf>,
+    /// `runAsUser`.
+    pub user: Option<u32>,
+    /// `runAsGroup`.
+    pub group: Option<u32>,
+    /// Where the container leaves its last words, if that is a file.
+    pub termination_message_path: Option<PathBuf>,
+    /// Take the end of the log where there are no last words and the exit code isn't 0.
+    pub termination_message_from_logs: bool,
+}
+
+/// A container the runtime knows from before.
+#[derive(Clone, Debug)]
+pub struct FoundContainer {
+    /// Its run.
+    pub id: ContainerId,
+    /// Whose container.
+    pub pod: PodRef,
+    /// Its name in the pod.
+    pub container: ContainerName,
+    /// 0 for the first run.
+    pub attempt: u32,
+    /// What it is doing.
+    pub state: FoundState,
+}
+
+impl FoundContainer {
+    /// When it began.
+    pub fn started_at(&self) -> Option<Timestamp> {
+        match &self.state {
+            FoundState::Created => None,
+            FoundState::Running { started_at } => Some(*started_at),
+            FoundState::Exited(exit) => exit.started_at,
+        }
+    }
+}
+
+/// What a container is doing.
+#[derive(Clone, Debug)]
+pub enum FoundState {
+    /// Not started, or never known to be.
+    Created,
+    /// Its process runs.
+    Running {
+        /// Since when.
+        started_at: Timestamp,
+    },
+    /// It has ended.
+    Exited(Exit),
+}
+
+/// What a command run inside a container left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecOutput {
+    /// The exit code; 128 + n for signal n.
+    pub code: i32,
+    /// Standard output and standard error, at most [`EXEC_OUTPUT_LIMIT`] bytes.
+    pub output: Vec<u8>,
+}
+
+/// What is kept of a probe's output (upstream's limit).
+pub const EXEC_OUTPUT_LIMIT: usize = 10 << 10;
+
+/// Why a runtime could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The image can't be had.
+    #[error("{0}")]
+    Image(String),
+    /// The container can't be made.
+    #[error("{0}")]
+    Create(String),
+    /// The container was made and can't be started.
+    #[error("{0}")]
+    Start(String),
+    /// A command in the container took too long.
+    #[error("command timed out after {}s", .0.as_secs_f32())]
+    ExecTimeout(Duration),
+    /// No such container, or it has ended.
+    #[error("container {0} is not running")]
+    NotRunning(ContainerId),
+    /// The system refused.
+    #[error("{attempted}")]
+    System {
+        /// What was attempted.
+        attempted: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl RuntimeError {
+    /// The error and its causes on one line.
+    pub fn chain(&self) -> String {
+        match self {
+            Self::System { attempted, source } => format!("{attempted}: {source}"),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// A container runtime. All methods may be called at once for different containers.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// The scheme in container ids, such as `amoeba`.
+    fn name(&self) -> &str;
+
+    /// What `nodeInfo.containerRuntimeVersion` reports after the name.
+    fn version(&self) -> &str;
+
+    /// Why containers of this pod can't be made as they are written; `None` if they can.
+    fn refuses(
+        &self,
+        pod: &k8s_openapi::api::core::v1::Pod,
+        container: &k8s_openapi::api::core::v1::Container,
+    ) -> Option<String>;
+
+    /// Makes what the pod's containers share. Idempotent.
+    async fn run_sandbox(&self, pod: &PodRef) -> Result<(), RuntimeError>;
+
+    /// Removes the pod's containers, logs and sandbox. Its processes must have ended. Idempotent.
+    async fn remove_sandbox(&self, pod: &PodRef) -> Result<(), RuntimeError>;
+
+    /// Checks that the image can be run, and fetches it if need be.
+    async fn ensure_image(&self, config: &ContainerConfig) -> Result<(), RuntimeError>;
+
+    /// Records the container durably, without starting it.
+    async fn create_container(&self, config: ContainerConfig) -> Result<ContainerId, RuntimeError>;
+
+    /// Starts a created container and returns when its process began.
+    async fn start_container(&self, id: &ContainerId) -> Result<Timestamp, RuntimeError>;
+
+    /// Asks the container to end, or kills it if the grace is zero. Returns at once; the end comes as
+    /// an event. A container that has ended already is no error.
+    async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError>;
+
+    /// Forgets an ended container and its logs. Idempotent.
+    async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+
+    /// All containers the runtime knows. From this call on the ends of those found running are told as
+    /// events.
+    async fn list_containers(&self) -> Result<Vec<FoundContainer>, RuntimeError>;
+
+    /// Runs a command inside the container and waits for its end; it is killed when the time is over.
+    async fn exec_sync(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecOutput, RuntimeError>;
+
+    /// The ends of containers. There is one receiver; later calls get `None`.
+    fn events(&self) -> Option<mpsc::Receiver<RuntimeEvent>>;
+}

@@ -1,0 +1,182 @@
+//! Performs the actions of probes and hooks: commands, pages, connections.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::pod::ContainerId;
+use crate::pod::handler::{Action, HttpGet};
+use crate::runtime::{EXEC_OUTPUT_LIMIT, Runtime, RuntimeError};
+
+/// Performs the action; the error is what the pod's event says.
+pub async fn perform(
+    runtime: &dyn Runtime,
+    id: &ContainerId,
+    action: &Action,
+    timeout: Duration,
+) -> Result<(), String> {
+    match action {
+        Action::Exec(command) => exec(runtime, id, command, timeout).await,
+        Action::Http(get) => {
+            let late = || format!("Get {:?}: context deadline exceeded", url(get));
+            tokio::time::timeout(timeout, fetch(get)).await.map_err(|_| late())?
+        }
+        Action::Tcp { host, port } => {
+            let late = || format!("dial tcp {host}:{port}: i/o timeout");
+            tokio::time::timeout(timeout, dial(host, *port)).await.map_err(|_| late())?.map(drop)
+        }
+        Action::Sleep(time) => {
+            tokio::time::sleep((*time).min(timeout)).await;
+            Ok(())
+        }
+    }
+}
+
+async fn exec(
+    runtime: &dyn Runtime,
+    id: &ContainerId,
+    command: &[String],
+    timeout: Duration,
+) -> Result<(), String> {
+    match runtime.exec_sync(id, command, timeout).await {
+        Ok(done) if done.code == 0 => Ok(()),
+        Ok(done) => Err(String::from_utf8_lossy(&done.output).trim_end().to_owned()),
+        Err(RuntimeError::ExecTimeout(_)) => {
+            let program = command.join(" ");
+            Err(format!("command timed out: {program:?} timed out after {}s", timeout.as_secs()))
+        }
+        Err(error) => Err(error.chain()),
+    }
+}
+
+fn url(get: &HttpGet) -> String {
+    let scheme = if get.tls { "https" } else { "http" };
+    format!("{scheme}://{}:{}{}", get.host, get.port, get.path)
+}
+
+async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
+    TcpStream::connect((host, port))
+        .await
+        .map_err(|error| format!("dial tcp {host}:{port}: {}", plain(&error)))
+}
+
+/// The system's own words, without a number.
+fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        io::ErrorKind::ConnectionReset => "connect: connection reset by peer".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+async fn fetch(get: &HttpGet) -> Result<(), String> {
+    let about = |message: String| format!("Get {:?}: {message}", url(get));
+    let stream = dial(&get.host, get.port).await.map_err(about)?;
+    let status = if get.tls {
+        let name = ServerName::try_from(get.host.clone()).map_err(|error| about(error.to_string()))?;
+        let tls = unverified().connect(name, stream).await.map_err(|error| about(error.to_string()))?;
+        exchange(get, tls).await.map_err(about)?
+    } else {
+        exchange(get, stream).await.map_err(about)?
+    };
+    let good = (200..400).contains(&status);
+    if good { Ok(()) } else { Err(format!("HTTP probe failed with statuscode: {status}")) }
+}
+
+async fn exchange(
+    get: &HttpGet,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<u16, String> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    let request = request(get).map_err(|error| error.to_string())?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let status = response.status().as_u16();
+        // Read so that a server isn't cut off in the middle of its answer; what it says doesn't matter.
+        let _ = Limited::new(response.into_body(), EXEC_OUTPUT_LIMIT).collect().await;
+        Ok(status)
+    };
+    // The connection is driven beside the exchange and dropped with it: no task is left behind.
+    tokio::pin!(exchange, connection);
+    tokio::select! {
+        answer = &mut exchange => answer,
+        _ = &mut connection => exchange.await,
+    }
+}
+
+fn request(get: &HttpGet) -> Result<http::Request<Empty<Bytes>>, http::Error> {
+    let mut request = http::Request::get(&get.path);
+    let has = |name: &str| get.headers.iter().any(|(header, _)| header.eq_ignore_ascii_case(name));
+    if !has("host") {
+        request = request.header("Host", format!("{}:{}", get.host, get.port));
+    }
+    if !has("user-agent") {
+        request = request.header("User-Agent", "kube-probe/1.37");
+    }
+    if !has("accept") {
+        request = request.header("Accept", "*/*");
+    }
+    let request = request.header("Connection", "close");
+    get.headers.iter().fold(request, |request, (name, value)| request.header(name, value)).body(Empty::new())
+}
+
+/// A probe asks whether the container answers, not who it is (upstream skips the check as well).
+fn unverified() -> tokio_rustls::TlsConnector {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Arc::new(Unverified(provider.clone()));
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring supports the default protocol versions")
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+}
+
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,200 @@
+//! Carries out what the pods' lives ask for, and brings back the answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::recorder::{Note as EventNote, Recorder, Severity, reference};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
+
+use crate::agent::action;
+use crate::agent::checkpoint::Checkpoints;
+use crate::agent::references::References;
+use crate::pod::container::{Role, roles, spec_of};
+use crate::pod::downward::NodeFacts;
+use crate::pod::effect::{Effect, Hook, Note, PodEvent, ProbeKind, StartFailure};
+use crate::pod::env::{container_references, environment};
+use crate::pod::expand::expand_all;
+use crate::pod::{ContainerId, ContainerName, PodRef, PodUid, handler};
+use crate::runtime::{ContainerConfig, Runtime, RuntimeError};
+
+/// A postStart hook has no limit upstream; this one keeps a hanging hook from holding a task forever.
+const POST_START_LIMIT: Duration = Duration::from_secs(3600);
+/// Where upstream leaves termination messages. The host has one such file for all, so it isn't read.
+const SHARED_MESSAGE_PATH: &str = "/dev/termination-log";
+
+/// What effects are carried out with.
+#[derive(Clone)]
+pub struct Performer {
+    /// Runs the containers.
+    pub runtime: Arc<dyn Runtime>,
+    /// The pods' records.
+    pub checkpoints: Checkpoints,
+    /// ConfigMaps and Secrets.
+    pub references: References,
+    /// What the downward API tells of the node.
+    pub node: Arc<NodeFacts>,
+    /// Where Events go.
+    pub recorder: Recorder,
+}
+
+impl Performer {
+    /// Carries out one effect; the answer, if there is one, is the pod's next event.
+    pub async fn perform(self, pod: Arc<Pod>, effect: Effect) -> Option<(PodUid, PodEvent)> {
+        let pod_ref = PodRef::of(&pod);
+        let answer = match effect {
+            Effect::RunSandbox => Some(self.run_sandbox(&pod, &pod_ref).await),
+            Effect::StartContainer { container, attempt } => {
+                Some(self.start(&pod, pod_ref.clone(), container, attempt).await)
+            }
+            Effect::StopContainer { id, grace } => {
+                complain(&pod_ref, "stop a container", self.runtime.stop_container(&id, grace).await);
+                None
+            }
+            Effect::RemoveContainer { id } => {
+                complain(&pod_ref, "remove a container", self.runtime.remove_container(&id).await);
+                None
+            }
+            Effect::Probe { container, id, kind } => Some(self.probe(&pod, &container, id, kind).await),
+            Effect::RunHook { container, id, hook } => Some(self.hook(&pod, &container, id, hook).await),
+            Effect::Record(note) => {
+                self.record(&pod, note);
+                None
+            }
+        };
+        answer.map(|event| (pod_ref.uid, event))
+    }
+
+    async fn run_sandbox(&self, pod: &Arc<Pod>, pod_ref: &PodRef) -> PodEvent {
+        let (checkpoints, record) = (self.checkpoints.clone(), pod.clone());
+        let saved = tokio::task::spawn_blocking(move || checkpoints.save(&record, true)).await;
+        let saved = saved.map_err(std::io::Error::other).and_then(|result| result);
+        if let Err(error) = saved {
+            return PodEvent::SandboxFailed { message: format!("record the pod: {error}") };
+        }
+        match self.runtime.run_sandbox(pod_ref).await {
+            Ok(()) => PodEvent::SandboxReady,
+            Err(error) => PodEvent::SandboxFailed { message: error.chain() },
+        }
+    }
+
+    async fn start(&self, pod: &Pod, pod_ref: PodRef, container: ContainerName, attempt: u32) -> PodEvent {
+        match self.try_start(pod, pod_ref, &container, attempt).await {
+            Ok((id, at)) => PodEvent::Started { container, id, at },
+            Err(failure) => PodEvent::StartFailed { container, failure },
+        }
+    }
+
+    async fn try_start(
+        &self,
+        pod: &Pod,
+        pod_ref: PodRef,
+        name: &ContainerName,
+        attempt: u32,
+    ) -> Result<(ContainerId, Timestamp), StartFailure> {
+        let spec =
+            spec_of(pod, name).ok_or_else(|| StartFailure::Config("the container is gone".to_owned()))?;
+        let bare = bare_config(pod, pod_ref, spec, attempt);
+        self.runtime.ensure_image(&bare).await.map_err(|error| StartFailure::Image(error.chain()))?;
+        let config = self.resolve(pod, spec, bare).await.map_err(StartFailure::Config)?;
+        let created = self.runtime.create_container(config).await;
+        let id = created.map_err(|error| StartFailure::Create(error.chain()))?;
+        match self.runtime.start_container(&id).await {
+            Ok(at) => Ok((id, at)),
+            Err(error) => Err(StartFailure::Run { id, message: error.chain() }),
+        }
+    }
+
+    /// Fills in the environment, and all that refers to it.
+    async fn resolve(
+        &self,
+        pod: &Pod,
+        spec: &Container,
+        bare: ContainerConfig,
+    ) -> Result<ContainerConfig, String> {
+        if let Some(refusal) = self.runtime.refuses(pod, spec) {
+            return Err(refusal);
+        }
+        let sources = self.references.sources(&bare.pod.namespace, &container_references(spec)).await?;
+        let env = environment(pod, spec, &sources, &self.node)?;
+        Ok(ContainerConfig {
+            command: expand_all(&bare.command, &env),
+            args: expand_all(&bare.args, &env),
+            env,
+            ..bare
+        })
+    }
+
+    async fn probe(&self, pod: &Pod, name: &ContainerName, id: ContainerId, kind: ProbeKind) -> PodEvent {
+        let outcome = match handler::probe(pod, name, kind, &self.node.host_ip) {
+            Ok((action, timeout)) => action::perform(self.runtime.as_ref(), &id, &action, timeout).await,
+            Err(message) => Err(message),
+        };
+        PodEvent::Probed { id, kind, outcome }
+    }
+
+    async fn hook(&self, pod: &Pod, name: &ContainerName, id: ContainerId, hook: Hook) -> PodEvent {
+        let limit = match hook {
+            Hook::PostStart => POST_START_LIMIT,
+            Hook::PreStop => grace(pod),
+        };
+        let outcome = match handler::hook(pod, name, hook, &self.node.host_ip) {
+            Ok(action) => action::perform(self.runtime.as_ref(), &id, &action, limit).await,
+            Err(message) => Err(message),
+        };
+        PodEvent::HookDone { id, hook, outcome }
+    }
+
+    /// Records an Event; never waits.
+    pub fn record(&self, pod: &Pod, note: Note) {
+        let severity = if note.warning { Severity::Warning } else { Severity::Normal };
+        let field_path = note.container.as_ref().and_then(|name| field_path(pod, name));
+        self.recorder.note(EventNote {
+            regarding: ObjectReference { field_path, ..reference(pod) },
+            severity,
+            reason: note.reason.to_owned(),
+            message: note.message,
+            component: None,
+        });
+    }
+}
+
+fn grace(pod: &Pod) -> Duration {
+    let seconds = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+fn field_path(pod: &Pod, name: &ContainerName) -> Option<String> {
+    let (_, role) = roles(pod).find(|(container, _)| container.name == name.0)?;
+    let list = if role == Role::App { "containers" } else { "initContainers" };
+    Some(format!("spec.{list}{{{name}}}"))
+}
+
+/// The part of the configuration that needs no lookups.
+fn bare_config(pod: &Pod, pod_ref: PodRef, spec: &Container, attempt: u32) -> ContainerConfig {
+    let own = spec.security_context.as_ref();
+    let shared = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let id = |own: Option<i64>, shared: Option<i64>| own.or(shared).and_then(|id| u32::try_from(id).ok());
+    let message_path = spec.termination_message_path.as_deref().filter(|path| *path != SHARED_MESSAGE_PATH);
+    ContainerConfig {
+        pod: pod_ref,
+        container: ContainerName(spec.name.clone()),
+        attempt,
+        image: spec.image.clone().unwrap_or_default(),
+        command: spec.command.clone().unwrap_or_default(),
+        args: spec.args.clone().unwrap_or_default(),
+        env: Default::default(),
+        working_dir: spec.working_dir.as_ref().filter(|dir| !dir.is_empty()).map(Into::into),
+        user: id(own.and_then(|c| c.run_as_user), shared.and_then(|c| c.run_as_user)),
+        group: id(own.and_then(|c| c.run_as_group), shared.and_then(|c| c.run_as_group)),
+        termination_message_path: message_path.map(Into::into),
+        termination_message_from_logs: spec.termination_message_policy.as_deref()
+            == Some("FallbackToLogsOnError"),
+    }
+}
+
+fn complain(pod: &PodRef, attempted: &str, result: Result<(), RuntimeError>) {
+    if let Err(error) = result {
+        tracing::error!(%pod, error = %error.chain(), "{attempted}");
+    }
+}

@@ -1,0 +1,113 @@
+//! Tells the API server of the pods' statuses, and deletes the objects of pods that are over.
+//!
+//! Always holds: of several statuses of one pod only the newest is sent; a status is sent again until it
+//! is acknowledged or the pod is gone; the final delete follows the acknowledged final status and names
+//! the uid, so it can't hit a successor of the same name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use client::Shutdown;
+use client::backoff::Policy;
+use client::queue::{Outcome, WorkQueue};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use parking_lot::Mutex;
+
+use crate::agent::table::Publication;
+use crate::pod::PodUid;
+
+/// How many pods are told of at once: enough to fill the API server's group commits.
+const CONCURRENCY: usize = 16;
+
+/// Statuses that wait to be told, one for each pod.
+#[derive(Clone)]
+pub struct Publisher {
+    client: kube::Client,
+    queue: WorkQueue<PodUid>,
+    newest: Arc<Mutex<BTreeMap<PodUid, Publication>>>,
+}
+
+impl Publisher {
+    /// Nothing to tell yet.
+    pub fn new(client: kube::Client) -> Self {
+        Self { client, queue: WorkQueue::new(Policy::CONNECT), newest: Arc::default() }
+    }
+
+    /// Replaces what was to be told of this pod.
+    pub fn publish(&self, publication: Publication) {
+        let uid = publication.pod.uid.clone();
+        self.newest.lock().insert(uid.clone(), publication);
+        self.queue.add(uid);
+    }
+
+    /// Tells until asked to stop.
+    pub async fn run(&self, shutdown: Shutdown) {
+        self.queue.run(CONCURRENCY, shutdown, |uid| self.tell(uid)).await;
+    }
+
+    async fn tell(&self, uid: PodUid) -> Outcome {
+        let Some(publication) = self.newest.lock().get(&uid).cloned() else { return Outcome::Done };
+        match self.send(&publication).await {
+            Ok(()) => {
+                let mut newest = self.newest.lock();
+                if newest.get(&uid) == Some(&publication) {
+                    newest.remove(&uid);
+                }
+                Outcome::Done
+            }
+            Err(error) => {
+                let pod = &publication.pod;
+                tracing::warn!(%pod, error = %chain(&error), "tell the API server of a pod's status");
+                Outcome::Retry
+            }
+        }
+    }
+
+    async fn send(&self, publication: &Publication) -> Result<(), kube::Error> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &publication.pod.namespace);
+        let name = &publication.pod.name;
+        let patch = Patch::Strategic(&publication.patch);
+        let told = pods.patch_status(name, &PatchParams::default(), &patch).await;
+        if is_settled(&told) || !publication.then_delete {
+            return settled(told);
+        }
+        told?;
+        let uid = Some(publication.pod.uid.0.clone());
+        let preconditions = Some(Preconditions { uid, resource_version: None });
+        let now = DeleteParams { grace_period_seconds: Some(0), preconditions, ..DeleteParams::default() };
+        settled(pods.delete(name, &now).await)
+    }
+}
+
+/// The pod is gone, or another one has its name.
+fn is_settled<T>(result: &Result<T, kube::Error>) -> bool {
+    matches!(result, Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409)
+}
+
+/// A pod that is gone has been told of enough; so has one whose status the server calls invalid, since
+/// saying it again changes nothing.
+fn settled<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 422 => {
+            tracing::error!(message = %status.message, "the API server refuses a pod's status");
+            Ok(())
+        }
+        other => other.map(drop),
+    }
+}
+
+/// The error and its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let message = next.to_string();
+        if !text.ends_with(&message) {
+            text = format!("{text}: {message}");
+        }
+        cause = next.source();
+    }
+    text
+}

@@ -1,0 +1,239 @@
+//! The loop itself: select, step, perform.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use client::Shutdown;
+use client::informer::{Change, Informer, Subscription};
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::agent::clock::Clock;
+use crate::agent::perform::Performer;
+use crate::agent::publisher::Publisher;
+use crate::agent::references::Key;
+use crate::agent::table::{PodTable, Work};
+use crate::pod::effect::{Effect, PodEvent};
+use crate::pod::{PodRef, PodUid};
+use crate::runtime::{RuntimeError, RuntimeEvent};
+use crate::server::Query;
+
+/// Changes of pods that wait for the loop. When it is full, the watch waits: nothing is lost.
+const CHANGES: usize = 256;
+/// What remains after the grace of a shutdown until the loop gives up waiting for killed processes.
+const KILL_MARGIN: Duration = Duration::from_secs(5);
+
+/// Everything the loop owns.
+pub struct RunLoop {
+    pub performer: Performer,
+    pub publisher: Publisher,
+    pub table: PodTable,
+    /// Questions of the node's API.
+    pub queries: mpsc::Receiver<Query>,
+    /// Counts ended containers: whoever follows a log looks again.
+    pub ended: watch::Sender<u64>,
+    pub clock: Clock,
+    /// Effects being carried out; each ends in at most one answer.
+    pub answers: JoinSet<Answer>,
+    /// Pods are ended with the agent, within this time.
+    pub stop_pods: Option<Duration>,
+}
+
+/// What a task of the loop comes back with.
+pub enum Answer {
+    /// The next event of a pod.
+    Pod(PodUid, PodEvent),
+    /// All traces of a pod are gone.
+    Forgotten(PodUid),
+    /// Nothing.
+    None,
+}
+
+enum Event {
+    Change(Change<Pod>),
+    Ended(RuntimeEvent),
+    Answer(Answer),
+    References(BTreeSet<Key>),
+    Query(Query),
+    Timer,
+    Stop,
+}
+
+impl RunLoop {
+    /// Runs until asked to stop, then drains.
+    pub async fn run(mut self, informer: &Informer<Pod>, shutdown: Shutdown) -> Result<(), RuntimeError> {
+        // Listing comes first: it has the ends of running containers told as events.
+        let mut ends = self.performer.runtime.events().expect("the agent is the only reader of events");
+        let found = self.performer.runtime.list_containers().await?;
+        let records = self.performer.checkpoints.load().unwrap_or_else(|error| {
+            tracing::error!(%error, "read the pods' records");
+            Vec::new()
+        });
+        let work = self.table.restore(records, found, self.clock.now());
+        self.carry_out(work);
+        let mut changes = informer.subscribe(CHANGES);
+        loop {
+            let event = self.next(&mut changes, &mut ends, &shutdown).await;
+            if matches!(event, Event::Stop) {
+                break;
+            }
+            self.handle(event, informer);
+        }
+        self.drain(&mut ends).await;
+        Ok(())
+    }
+
+    async fn next(
+        &mut self,
+        changes: &mut Subscription<Pod>,
+        ends: &mut mpsc::Receiver<RuntimeEvent>,
+        shutdown: &Shutdown,
+    ) -> Event {
+        let wake = self.table.next_wake().map(|at| self.clock.instant(at));
+        tokio::select! {
+            biased;
+            () = shutdown.requested() => Event::Stop,
+            Some(end) = ends.recv() => Event::Ended(end),
+            Some(done) = self.answers.join_next(), if !self.answers.is_empty() => Event::Answer(answer(done)),
+            Some(change) = changes.recv() => Event::Change(change),
+            keys = self.performer.references.changed() => Event::References(keys),
+            Some(query) = self.queries.recv() => Event::Query(query),
+            () = sleep_until(wake) => Event::Timer,
+        }
+    }
+
+    fn handle(&mut self, event: Event, informer: &Informer<Pod>) {
+        let now = self.clock.now();
+        let work = match event {
+            Event::Change(Change::Applied { new, .. }) => self.table.applied(&new, now),
+            Event::Change(Change::Deleted(old)) => self.table.removed(&PodRef::of(&old).uid, now),
+            Event::Change(Change::Synced) => {
+                let present = informer.store().list().iter().map(|pod| PodRef::of(pod).uid).collect();
+                self.table.synced(&present, now)
+            }
+            Event::Ended(RuntimeEvent { pod, id, exit }) => {
+                let work = self.table.exited(&pod, id, exit, now);
+                self.ended.send_modify(|count| *count += 1);
+                work
+            }
+            Event::Query(query) => {
+                query.answer(&self.table);
+                Vec::new()
+            }
+            Event::Answer(Answer::Pod(uid, event)) => self.table.answered(&uid, event, now),
+            Event::Answer(Answer::Forgotten(uid)) => {
+                self.table.forgotten(&uid);
+                Vec::new()
+            }
+            Event::References(keys) => {
+                let changed = |(namespace, name): &Key| self.table.reference_changed(namespace, name, now);
+                keys.iter().flat_map(changed).collect()
+            }
+            Event::Timer => self.table.tick(now),
+            Event::Answer(Answer::None) | Event::Stop => Vec::new(),
+        };
+        self.carry_out(work);
+    }
+
+    fn carry_out(&mut self, work: Vec<Work>) {
+        for work in work {
+            match work {
+                // In place, so that events keep their order.
+                Work::Effect(pod, Effect::Record(note)) => self.performer.record(&pod, note),
+                Work::Effect(pod, effect) => {
+                    let performing = self.performer.clone().perform(pod, effect);
+                    self.answers.spawn(async move {
+                        performing.await.map_or(Answer::None, |(uid, event)| Answer::Pod(uid, event))
+                    });
+                }
+                Work::Publish(publication) => self.publisher.publish(publication),
+                Work::Save(pod) => {
+                    // Not fsynced, so it costs no more than a copy to the page cache.
+                    if let Err(error) = self.performer.checkpoints.save(&pod, false) {
+                        tracing::error!(pod = %PodRef::of(&pod), %error, "record a pod");
+                    }
+                }
+                Work::Follow(pod, references) => self.performer.references.follow(&pod, references),
+                Work::Forget(pod) => {
+                    self.answers.spawn(forget(self.performer.clone(), pod));
+                }
+                Work::Kill(id) => {
+                    let runtime = self.performer.runtime.clone();
+                    self.answers.spawn(async move {
+                        if let Err(error) = runtime.stop_container(&id, Duration::ZERO).await {
+                            tracing::error!(container = %id, error = %error.chain(), "kill a stray container");
+                        }
+                        Answer::None
+                    });
+                }
+            }
+        }
+    }
+
+    /// Ends the pods if so configured; otherwise everything runs on for the next agent.
+    async fn drain(&mut self, ends: &mut mpsc::Receiver<RuntimeEvent>) {
+        let Some(grace) = self.stop_pods else { return };
+        let work = self.table.stop(grace, self.clock.now());
+        self.carry_out(work);
+        let all_ended = async {
+            while !self.table.is_quiet() {
+                let event = self.next_while_draining(ends).await;
+                let now = self.clock.now();
+                let work = match event {
+                    Event::Ended(RuntimeEvent { pod, id, exit }) => self.table.exited(&pod, id, exit, now),
+                    Event::Answer(Answer::Pod(uid, event)) => self.table.answered(&uid, event, now),
+                    Event::Timer => self.table.tick(now),
+                    _ => Vec::new(),
+                };
+                self.carry_out(work);
+            }
+        };
+        if tokio::time::timeout(grace + KILL_MARGIN, all_ended).await.is_err() {
+            let left: Vec<String> = self
+                .table
+                .pods()
+                .filter(|life| !life.is_quiet())
+                .map(|life| life.pod_ref().to_string())
+                .collect();
+            tracing::warn!(pods = left.join(", "), "pods that did not end in time are left running");
+        }
+    }
+
+    async fn next_while_draining(&mut self, ends: &mut mpsc::Receiver<RuntimeEvent>) -> Event {
+        let wake = self.table.next_wake().map(|at| self.clock.instant(at));
+        tokio::select! {
+            Some(end) = ends.recv() => Event::Ended(end),
+            Some(done) = self.answers.join_next(), if !self.answers.is_empty() => Event::Answer(answer(done)),
+            () = sleep_until(wake) => Event::Timer,
+        }
+    }
+}
+
+/// A task that panicked takes the agent with it: its pod would wait for the answer forever, and the next
+/// agent adopts everything.
+fn answer(done: Result<Answer, tokio::task::JoinError>) -> Answer {
+    match done {
+        Ok(answer) => answer,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Answer::None,
+    }
+}
+
+async fn sleep_until(wake: Option<tokio::time::Instant>) {
+    match wake {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn forget(performer: Performer, pod: PodRef) -> Answer {
+    performer.references.unfollow(&pod.uid);
+    if let Err(error) = performer.runtime.remove_sandbox(&pod).await {
+        tracing::error!(%pod, error = %error.chain(), "remove the pod's containers");
+    }
+    if let Err(error) = performer.checkpoints.remove(&pod.uid) {
+        tracing::error!(%pod, %error, "remove the pod's record");
+    }
+    Answer::Forgotten(pod.uid)
+}

@@ -1,0 +1,364 @@
+//! All pods of the node, as a value: events in, work out.
+//!
+//! Always holds: a pod that runs is only ended because the API server said so, after a complete list;
+//! what is published is what was computed last; a pod's records go only after its processes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+
+use crate::pod::admission::{Amounts, add, admit, requests};
+use crate::pod::container::{ContainerLife, State};
+use crate::pod::effect::{Effect, Note, PodEvent};
+use crate::pod::env::{Reference, references};
+use crate::pod::life::{PodLife, Settings};
+use crate::pod::{ContainerId, PodRef, PodUid};
+use crate::runtime::{Exit, FoundContainer, FoundState};
+
+use super::status_patch::{owned_part, patch};
+
+/// Something the driver must do for a pod.
+#[derive(Debug)]
+pub enum Work {
+    /// What its life asks for.
+    Effect(Arc<Pod>, Effect),
+    /// Tell the API server of its status.
+    Publish(Publication),
+    /// Keep its record: pod and status.
+    Save(Arc<Pod>),
+    /// Follow what it refers to.
+    Follow(PodRef, Vec<Reference>),
+    /// Remove its records and logs; follow nothing for it any more.
+    Forget(PodRef),
+    /// A container of a pod that no one knows any more.
+    Kill(ContainerId),
+}
+
+/// A status to be told to the API server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publication {
+    /// Whose.
+    pub pod: PodRef,
+    /// The patch of the `status` subresource.
+    pub patch: Value,
+    /// All processes are gone: delete the object once this status has been acknowledged.
+    pub then_delete: bool,
+}
+
+struct Entry {
+    life: PodLife,
+    wake: Option<Timestamp>,
+    published: Option<Publication>,
+    /// The first, durable record was asked for.
+    recorded: bool,
+    forgotten: bool,
+}
+
+/// All pods of the node.
+pub struct PodTable {
+    settings: Arc<Settings>,
+    allocatable: Amounts,
+    pods: BTreeMap<PodUid, Entry>,
+    wakes: BTreeSet<(Timestamp, PodUid)>,
+    /// Containers found at the start whose pod has no record.
+    orphans: BTreeMap<PodUid, Vec<FoundContainer>>,
+    /// The agent is being stopped: statuses are no longer published.
+    stopping: bool,
+}
+
+impl PodTable {
+    /// Without pods, on a node with this much to give.
+    pub fn new(settings: Arc<Settings>, allocatable: Amounts) -> Self {
+        Self {
+            settings,
+            allocatable,
+            pods: BTreeMap::new(),
+            wakes: BTreeSet::new(),
+            orphans: BTreeMap::new(),
+            stopping: false,
+        }
+    }
+
+    /// Takes up what was there before a restart of the agent.
+    pub fn restore(&mut self, records: Vec<Pod>, found: Vec<FoundContainer>, now: Timestamp) -> Vec<Work> {
+        for container in found {
+            self.orphans.entry(container.pod.uid.clone()).or_default().push(container);
+        }
+        let mut work = Vec::new();
+        for pod in records {
+            self.take_up(Box::new(pod), now, &mut work);
+        }
+        work
+    }
+
+    /// A pod with containers from before.
+    fn take_up(&mut self, pod: Box<Pod>, now: Timestamp, work: &mut Vec<Work>) {
+        let uid = PodRef::of(&pod).uid;
+        let found = self.orphans.remove(&uid).unwrap_or_default();
+        let (life, effects) = PodLife::restore(pod, self.settings.clone(), &found, now);
+        let pod = Arc::new(life.pod().clone());
+        work.push(Work::Follow(life.pod_ref().clone(), references(&pod)));
+        work.extend(effects.into_iter().map(|effect| Work::Effect(pod.clone(), effect)));
+        self.insert(uid.clone(), life, true);
+        self.step(&uid, PodEvent::Tick, now, work);
+    }
+
+    fn insert(&mut self, uid: PodUid, life: PodLife, recorded: bool) {
+        self.pods.insert(uid, Entry { life, wake: None, published: None, recorded, forgotten: false });
+    }
+
+    /// The API server told of a pod of this node.
+    pub fn applied(&mut self, pod: &Pod, now: Timestamp) -> Vec<Work> {
+        let mut work = Vec::new();
+        let uid = PodRef::of(pod).uid;
+        if self.pods.contains_key(&uid) {
+            self.step(&uid, PodEvent::Applied(Box::new(pod.clone())), now, &mut work);
+            self.reassert(&uid, pod, &mut work);
+        } else if self.orphans.contains_key(&uid) {
+            self.take_up(Box::new(pod.clone()), now, &mut work);
+        } else {
+            self.admit(Box::new(pod.clone()), now, &mut work);
+        }
+        work
+    }
+
+    fn admit(&mut self, pod: Box<Pod>, now: Timestamp, work: &mut Vec<Work>) {
+        let pod_ref = PodRef::of(&pod);
+        let (used, count) = self.used();
+        let settings = self.settings.clone();
+        let ending = pod.metadata.deletion_timestamp.is_some();
+        let life = match admit(&pod, &used, count, &self.allocatable) {
+            Err(verdict) if !ending => {
+                let reason = Effect::Record(Note::warning("Failed", verdict.message.clone()));
+                work.push(Work::Effect(Arc::new((*pod).clone()), reason));
+                PodLife::refused(pod, settings, verdict, now)
+            }
+            _ => {
+                work.push(Work::Follow(pod_ref.clone(), references(&pod)));
+                PodLife::new(pod, settings, now)
+            }
+        };
+        let again = PodEvent::Applied(Box::new(life.pod().clone()));
+        self.insert(pod_ref.uid.clone(), life, false);
+        self.step(&pod_ref.uid, again, now, work);
+    }
+
+    /// What the pods that aren't over have asked for, and how many they are.
+    fn used(&self) -> (Amounts, usize) {
+        let mut total = Amounts::new();
+        let active = || self.pods.values().filter(|entry| !entry.life.is_over());
+        active().for_each(|entry| add(&mut total, &requests(entry.life.pod())));
+        (total, active().count())
+    }
+
+    /// Someone else wrote a status that is the node's to write: say it again.
+    fn reassert(&mut self, uid: &PodUid, seen: &Pod, work: &mut Vec<Work>) {
+        let Some(entry) = self.pods.get(uid) else { return };
+        let Some(published) = entry.published.as_ref().filter(|_| !self.stopping) else { return };
+        if contradicts(seen, &published.patch["status"]) {
+            work.push(Work::Publish(published.clone()));
+        }
+    }
+
+    /// The API server told that a pod is gone.
+    pub fn removed(&mut self, uid: &PodUid, now: Timestamp) -> Vec<Work> {
+        let mut work = Vec::new();
+        self.step(uid, PodEvent::Removed, now, &mut work);
+        work
+    }
+
+    /// The list is complete: what isn't on it is gone.
+    pub fn synced(&mut self, present: &BTreeSet<PodUid>, now: Timestamp) -> Vec<Work> {
+        let gone: Vec<PodUid> = self.pods.keys().filter(|uid| !present.contains(uid)).cloned().collect();
+        let mut work: Vec<Work> = gone.iter().flat_map(|uid| self.removed(uid, now)).collect();
+        for (_, containers) in std::mem::take(&mut self.orphans) {
+            work.extend(containers.into_iter().map(end_orphan));
+        }
+        work
+    }
+
+    /// A container ended.
+    pub fn exited(&mut self, pod: &PodRef, id: ContainerId, exit: Exit, now: Timestamp) -> Vec<Work> {
+        let mut work = Vec::new();
+        if self.pods.contains_key(&pod.uid) {
+            self.step(&pod.uid, PodEvent::Exited { id, exit }, now, &mut work);
+        } else if let Some(found) = self.orphans.get_mut(&pod.uid) {
+            found.iter_mut().filter(|f| f.id == id).for_each(|f| f.state = FoundState::Exited(exit.clone()));
+        } else {
+            work.push(Work::Forget(pod.clone()));
+        }
+        work
+    }
+
+    /// A request of a pod's life was answered.
+    pub fn answered(&mut self, uid: &PodUid, event: PodEvent, now: Timestamp) -> Vec<Work> {
+        let mut work = Vec::new();
+        self.step(uid, event, now, &mut work);
+        work
+    }
+
+    /// A ConfigMap or Secret changed.
+    pub fn reference_changed(&mut self, namespace: &str, name: &Reference, now: Timestamp) -> Vec<Work> {
+        let concerned = |entry: &Entry| {
+            entry.life.pod_ref().namespace == namespace && references(entry.life.pod()).contains(name)
+        };
+        let uids: Vec<PodUid> =
+            self.pods.iter().filter(|(_, entry)| concerned(entry)).map(|(uid, _)| uid.clone()).collect();
+        uids.iter().flat_map(|uid| self.answered(uid, PodEvent::ReferencesChanged, now)).collect()
+    }
+
+    /// When [`PodTable::tick`] is wanted next.
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// Timers are due.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Work> {
+        let mut work = Vec::new();
+        while let Some((at, uid)) = self.wakes.first().cloned().filter(|(at, _)| *at <= now) {
+            self.wakes.remove(&(at, uid.clone()));
+            if let Some(entry) = self.pods.get_mut(&uid) {
+                entry.wake = None;
+            }
+            self.step(&uid, PodEvent::Tick, now, &mut work);
+        }
+        work
+    }
+
+    /// The agent is being stopped together with its pods; they are ended but not reported as failed.
+    pub fn stop(&mut self, grace: Duration, now: Timestamp) -> Vec<Work> {
+        self.stopping = true;
+        let uids: Vec<PodUid> = self.pods.keys().cloned().collect();
+        uids.iter().flat_map(|uid| self.answered(uid, PodEvent::AgentStopping { grace }, now)).collect()
+    }
+
+    /// No process of any pod runs.
+    pub fn is_quiet(&self) -> bool {
+        self.pods.values().all(|entry| entry.life.is_quiet())
+    }
+
+    /// The pods as last seen, for the node's own API.
+    pub fn pods(&self) -> impl Iterator<Item = &PodLife> {
+        self.pods.values().map(|entry| &entry.life)
+    }
+
+    /// Which runs of a container have a log.
+    pub fn log_target(&self, namespace: &str, pod: &str, container: &str) -> Result<LogTarget, LogRefusal> {
+        let named = |life: &&PodLife| life.pod_ref().namespace == namespace && life.pod_ref().name == pod;
+        // Of two pods of one name the older one is on its way out.
+        let life = self.pods().filter(named).min_by_key(|life| life.is_over());
+        let life = life.ok_or_else(|| LogRefusal::NoPod(format!("pod {namespace}/{pod} does not exist")))?;
+        let found = life.containers().iter().find(|c| c.name.0 == container);
+        let found = found.ok_or_else(|| {
+            LogRefusal::NotNow(format!("container {container:?} in pod {pod:?} is not available"))
+        })?;
+        log_target(life, found)
+    }
+
+    /// Everything has been removed for this pod.
+    pub fn forgotten(&mut self, uid: &PodUid) {
+        if self.pods.get(uid).is_some_and(|entry| entry.forgotten) {
+            self.pods.remove(uid);
+        }
+    }
+
+    fn step(&mut self, uid: &PodUid, event: PodEvent, now: Timestamp, work: &mut Vec<Work>) {
+        let Some(entry) = self.pods.get_mut(uid) else { return };
+        let effects = entry.life.step(event, now);
+        let pod = Arc::new(entry.life.pod().clone());
+        work.extend(effects.into_iter().map(|effect| Work::Effect(pod.clone(), effect)));
+        if !self.stopping {
+            report(entry, now, work);
+        }
+        if let Some(old) = entry.wake.take() {
+            self.wakes.remove(&(old, uid.clone()));
+        }
+        entry.wake = entry.life.next_wake(now);
+        self.wakes.extend(entry.wake.map(|at| (at, uid.clone())));
+    }
+}
+
+/// Which runs of a container have a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogTarget {
+    /// Whose.
+    pub pod: PodRef,
+    /// The newest run.
+    pub current: u32,
+    /// Whether its process runs.
+    pub running: bool,
+    /// The run that ended last, if another one is reported as current or waited for.
+    pub previous: Option<u32>,
+}
+
+/// Why there is no log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogRefusal {
+    /// No such pod here.
+    NoPod(String),
+    /// Nothing has run yet.
+    NotNow(String),
+}
+
+fn log_target(life: &PodLife, container: &ContainerLife) -> Result<LogTarget, LogRefusal> {
+    let pod = life.pod_ref().clone();
+    let Some(current) = container.attempts.checked_sub(1) else {
+        let (name, pod) = (&container.name.0, &pod.name);
+        let reason = life.waiting_reason(container);
+        return Err(LogRefusal::NotNow(format!(
+            "container {name:?} in pod {pod:?} is waiting to start: {reason}"
+        )));
+    };
+    let previous = match container.state {
+        State::Waiting(_) => Some(current),
+        _ => current.checked_sub(1).filter(|_| container.last.is_some()),
+    };
+    Ok(LogTarget { pod, current, running: container.run().is_some(), previous })
+}
+
+/// Publishes and records the status if it has changed, and forgets the pod when nothing is left of it.
+fn report(entry: &mut Entry, now: Timestamp, work: &mut Vec<Work>) {
+    if entry.life.is_forgotten() {
+        if !std::mem::replace(&mut entry.forgotten, true) {
+            work.push(Work::Forget(entry.life.pod_ref().clone()));
+        }
+        return;
+    }
+    let status = entry.life.status(now);
+    let pod = entry.life.pod_ref().clone();
+    let publication =
+        Publication { patch: patch(&pod, &status), pod, then_delete: entry.life.may_be_deleted() };
+    if entry.published.as_ref() == Some(&publication) {
+        return;
+    }
+    entry.published = Some(publication.clone());
+    if std::mem::replace(&mut entry.recorded, true) && !entry.life.is_preparing() {
+        let mut record = entry.life.pod().clone();
+        record.status = Some(status);
+        work.push(Work::Save(Arc::new(record)));
+    }
+    work.push(Work::Publish(publication));
+}
+
+/// Whether the API server has another phase or another verdict on a condition than we have told. Details
+/// don't count: a server that drops a field must not be told of it forever.
+fn contradicts(seen: &Pod, told: &Value) -> bool {
+    let seen = seen.status.as_ref().map(owned_part).unwrap_or_default();
+    let verdicts = |status: &Value| -> Vec<(Value, Value)> {
+        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().map(|c| (c["type"].clone(), c["status"].clone())).collect()
+    };
+    seen["phase"] != told["phase"] || verdicts(&seen) != verdicts(told)
+}
+
+/// Its end is told as an event, and then its records go.
+fn end_orphan(container: FoundContainer) -> Work {
+    match container.state {
+        FoundState::Running { .. } => Work::Kill(container.id),
+        FoundState::Created | FoundState::Exited(_) => Work::Forget(container.pod),
+    }
+}

@@ -1,0 +1,182 @@
+//! The Node object as the agent wants it, and the difference to the one that is there.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
+    NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde_json::{Value, json};
+
+use crate::config::{CapacityOverrides, KubeletConfig};
+use crate::node::facts::Machine;
+
+/// Upstream's default of pods per node.
+const PODS: u32 = 110;
+
+/// Everything the node says of itself.
+#[derive(Clone, Debug)]
+pub struct NodeDescription {
+    /// The Node's name, labels and taints.
+    pub config: KubeletConfig,
+    /// What was measured.
+    pub machine: Machine,
+    /// Such as `amoeba://0.1.0`.
+    pub runtime_version: String,
+    /// The port of the node's API, if it is served.
+    pub port: Option<u16>,
+}
+
+/// The four conditions: type, status while all is well, reason, message.
+const CONDITIONS: [(&str, &str, &str, &str); 4] = [
+    ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+];
+
+impl NodeDescription {
+    /// The labels every node has, and those asked for.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let own = [
+            ("kubernetes.io/hostname", self.config.node_name.0.as_str()),
+            ("kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", self.machine.architecture.as_str()),
+            ("beta.kubernetes.io/os", "linux"),
+            ("beta.kubernetes.io/arch", self.machine.architecture.as_str()),
+        ];
+        let mut labels = self.config.labels.clone();
+        labels.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        labels
+    }
+
+    /// The Node to create.
+    pub fn node(&self, now: Timestamp) -> Node {
+        Node {
+            metadata: ObjectMeta {
+                name: Some(self.config.node_name.0.clone()),
+                labels: Some(self.labels()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(NodeSpec {
+                taints: Some(self.config.taints.clone()).filter(|taints| !taints.is_empty()),
+                ..NodeSpec::default()
+            }),
+            status: Some(self.status(None, now)),
+        }
+    }
+
+    /// What the node has.
+    pub fn capacity(&self) -> BTreeMap<String, Quantity> {
+        let CapacityOverrides { cpu, memory, ephemeral_storage, pods } = self.config.capacity.clone();
+        let kib = |bytes: u64| format!("{}Ki", bytes / 1024);
+        [
+            ("cpu", cpu.unwrap_or_else(|| self.machine.cpus.to_string())),
+            ("memory", memory.unwrap_or_else(|| kib(self.machine.memory))),
+            ("ephemeral-storage", ephemeral_storage.unwrap_or_else(|| kib(self.machine.storage))),
+            ("pods", pods.unwrap_or(PODS).to_string()),
+        ]
+        .into_iter()
+        .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
+        .collect()
+    }
+
+    /// The status to report over the one that is there.
+    pub fn status(&self, before: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+        NodeStatus {
+            capacity: Some(self.capacity()),
+            allocatable: Some(self.capacity()),
+            addresses: Some(self.addresses()),
+            conditions: Some(conditions(before, now)),
+            daemon_endpoints: self.port.map(|port| NodeDaemonEndpoints {
+                kubelet_endpoint: Some(DaemonEndpoint { port: port.into() }),
+            }),
+            node_info: Some(self.info()),
+            ..NodeStatus::default()
+        }
+    }
+
+    fn addresses(&self) -> Vec<NodeAddress> {
+        [("InternalIP", self.config.address.to_string()), ("Hostname", self.config.node_name.0.clone())]
+            .into_iter()
+            .map(|(kind, address)| NodeAddress { type_: kind.to_owned(), address })
+            .collect()
+    }
+
+    fn info(&self) -> NodeSystemInfo {
+        let machine = self.machine.clone();
+        NodeSystemInfo {
+            machine_id: machine.machine_id,
+            system_uuid: machine.system_uuid,
+            boot_id: machine.boot_id,
+            kernel_version: machine.kernel,
+            os_image: machine.os_image,
+            container_runtime_version: self.runtime_version.clone(),
+            kubelet_version: self.config.version.clone(),
+            // Nobody fills it any more; the field is still required.
+            kube_proxy_version: String::new(),
+            operating_system: "linux".to_owned(),
+            architecture: machine.architecture,
+            ..NodeSystemInfo::default()
+        }
+    }
+
+    /// The patch that makes labels what they should be; `None` if they are.
+    pub fn label_patch(&self, node: &Node) -> Option<Value> {
+        let has = node.metadata.labels.clone().unwrap_or_default();
+        let missing: BTreeMap<String, String> =
+            self.labels().into_iter().filter(|(name, value)| has.get(name) != Some(value)).collect();
+        (!missing.is_empty()).then(|| json!({ "metadata": { "labels": missing } }))
+    }
+
+    /// Whether the reported status is as it should be, apart from its heartbeat times.
+    pub fn is_reported(&self, node: &Node, now: Timestamp) -> bool {
+        let Some(seen) = &node.status else { return false };
+        let wanted = self.status(Some(seen), now);
+        let verdicts = |status: &NodeStatus| -> Vec<(String, String)> {
+            let known = |c: &&NodeCondition| CONDITIONS.iter().any(|(kind, ..)| c.type_ == *kind);
+            let mut all: Vec<_> = status.conditions.iter().flatten().filter(known).map(verdict).collect();
+            all.sort();
+            all
+        };
+        wanted.capacity == seen.capacity
+            && wanted.allocatable == seen.allocatable
+            && wanted.addresses == seen.addresses
+            && wanted.daemon_endpoints == seen.daemon_endpoints
+            && wanted.node_info == seen.node_info
+            && verdicts(&wanted) == verdicts(seen)
+    }
+
+    /// The strategic merge patch of the `status` subresource.
+    pub fn status_patch(&self, node: &Node, now: Timestamp) -> Value {
+        json!({ "status": self.status(node.status.as_ref(), now) })
+    }
+}
+
+fn verdict(condition: &NodeCondition) -> (String, String) {
+    (condition.type_.clone(), condition.status.clone())
+}
+
+fn conditions(before: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+    let before = before.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    CONDITIONS.iter().map(|row| condition(row, before, now)).collect()
+}
+
+fn condition(
+    (kind, status, reason, message): &(&str, &str, &str, &str),
+    before: &[NodeCondition],
+    now: Timestamp,
+) -> NodeCondition {
+    let same = before.iter().find(|c| c.type_ == *kind && c.status == *status);
+    NodeCondition {
+        type_: (*kind).to_owned(),
+        status: (*status).to_owned(),
+        last_heartbeat_time: Some(Time(now)),
+        last_transition_time: same.and_then(|c| c.last_transition_time.clone()).or(Some(Time(now))),
+        reason: Some((*reason).to_owned()),
+        message: Some((*message).to_owned()),
+    }
+}

@@ -1,0 +1,210 @@
+//! The language between a pod's life and the driver: what happened, and what must be done.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::pod::{ContainerId, ContainerName};
+use crate::runtime::Exit;
+
+/// Something that happened to a pod.
+#[derive(Clone, Debug)]
+pub enum PodEvent {
+    /// The object was created or changed; the newest version.
+    Applied(Box<Pod>),
+    /// The object is gone from the API server.
+    Removed,
+    /// The sandbox is ready.
+    SandboxReady,
+    /// The sandbox could not be made.
+    SandboxFailed {
+        /// Why.
+        message: String,
+    },
+    /// A requested container runs.
+    Started {
+        /// Which container.
+        container: ContainerName,
+        /// The new run.
+        id: ContainerId,
+        /// When its process began.
+        at: Timestamp,
+    },
+    /// A requested container could not be started.
+    StartFailed {
+        /// Which container.
+        container: ContainerName,
+        /// At which step, and why.
+        failure: StartFailure,
+    },
+    /// A run ended.
+    Exited {
+        /// The run.
+        id: ContainerId,
+        /// How.
+        exit: Exit,
+    },
+    /// A probe answered, or failed to in time.
+    Probed {
+        /// Which run was probed.
+        id: ContainerId,
+        /// Which probe.
+        kind: ProbeKind,
+        /// `Err` holds what the event shall say.
+        outcome: Result<(), String>,
+    },
+    /// A lifecycle hook returned.
+    HookDone {
+        /// The run it belongs to.
+        id: ContainerId,
+        /// Which hook.
+        hook: Hook,
+        /// `Err` holds what went wrong.
+        outcome: Result<(), String>,
+    },
+    /// A ConfigMap or Secret that the pod refers to has appeared or changed.
+    ReferencesChanged,
+    /// The agent is being stopped together with its pods.
+    AgentStopping {
+        /// The longest any container may take to end.
+        grace: Duration,
+    },
+    /// A moment asked for by [`crate::pod::life::PodLife::next_wake`] has come.
+    Tick,
+}
+
+/// Why a container could not be started, by the step that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartFailure {
+    /// Its configuration can't be resolved: a missing ConfigMap, an impossible mount.
+    Config(String),
+    /// Its image can't be had.
+    Image(String),
+    /// The runtime refused to create it.
+    Create(String),
+    /// It was created, and could not be started; counts as a run.
+    Run {
+        /// The failed run.
+        id: ContainerId,
+        /// Why.
+        message: String,
+    },
+}
+
+/// The three probes of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProbeKind {
+    /// Holds the others back until it succeeds once.
+    Startup,
+    /// Its failure restarts the container.
+    Liveness,
+    /// Its failure takes the pod out of Services.
+    Readiness,
+}
+
+impl ProbeKind {
+    /// As events spell it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Startup => "Startup",
+            Self::Liveness => "Liveness",
+            Self::Readiness => "Readiness",
+        }
+    }
+
+    /// As it stands within a sentence.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Liveness => "liveness",
+            Self::Readiness => "readiness",
+        }
+    }
+}
+
+/// The two lifecycle hooks of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Right after the start; a failure kills the container.
+    PostStart,
+    /// Before the container is asked to end.
+    PreStop,
+}
+
+/// Something the driver must do. Every effect but [`Effect::Record`] is idempotent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Make the sandbox; answered by `SandboxReady` or `SandboxFailed`.
+    RunSandbox,
+    /// Start the container; answered by `Started` or `StartFailed`.
+    StartContainer {
+        /// Which container.
+        container: ContainerName,
+        /// 0 for the first run.
+        attempt: u32,
+    },
+    /// Ask the run to end; a zero grace kills it. Its end comes as `Exited`.
+    StopContainer {
+        /// The run.
+        id: ContainerId,
+        /// What remains until it will be killed.
+        grace: Duration,
+    },
+    /// Forget an ended run: its record and its logs.
+    RemoveContainer {
+        /// The run.
+        id: ContainerId,
+    },
+    /// Probe once; answered by `Probed`.
+    Probe {
+        /// Which container.
+        container: ContainerName,
+        /// Its run.
+        id: ContainerId,
+        /// Which probe.
+        kind: ProbeKind,
+    },
+    /// Call a lifecycle hook; answered by `HookDone`.
+    RunHook {
+        /// Which container.
+        container: ContainerName,
+        /// Its run.
+        id: ContainerId,
+        /// Which hook.
+        hook: Hook,
+    },
+    /// Record an Event about the pod.
+    Record(Note),
+}
+
+/// An Event to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Warning rather than Normal.
+    pub warning: bool,
+    /// `reason`, in upstream's words.
+    pub reason: &'static str,
+    /// `message`.
+    pub message: String,
+    /// The container it is about: becomes `involvedObject.fieldPath`.
+    pub container: Option<ContainerName>,
+}
+
+impl Note {
+    /// A Normal event.
+    pub fn normal(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { warning: false, reason, message: message.into(), container: None }
+    }
+
+    /// A Warning event.
+    pub fn warning(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { warning: true, reason, message: message.into(), container: None }
+    }
+
+    /// About this container.
+    pub fn about(mut self, container: &ContainerName) -> Self {
+        self.container = Some(container.clone());
+        self
+    }
+}

@@ -1,0 +1,622 @@
+//! The life of one pod: fed events, hands back effects.
+//!
+//! An event only changes what is known; what to do about it is decided in one place, `advance`, from
+//! what is known. So an event, a timer and a restart of the agent take one path.
+//!
+//! Always holds: a decided end is never taken back; restart counts never decrease; a deadline, once
+//! set by a deletion, only moves forward in time to an earlier moment; no container is started once
+//! the pod is ending.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+
+use crate::config::Backoff;
+use crate::pod::container::{ContainerLife, Ended, Role, Run, State, WaitReason, roles, spec_of};
+use crate::pod::effect::{Effect, Hook, Note, PodEvent, ProbeKind, StartFailure};
+use crate::pod::phase::{Phase, init_failed, phase, restarts_after};
+use crate::pod::time::{go_duration, later, seconds, since};
+use crate::pod::{ContainerId, ContainerName, PodRef};
+use crate::runtime::Exit;
+
+/// After this long a container whose configuration could not be resolved is tried again, even if no
+/// watch has told of a change (upstream's resync of pods).
+const CONFIG_RETRY: Duration = Duration::from_secs(60);
+/// Between tries to make a sandbox.
+const SANDBOX_RETRY: Duration = Duration::from_secs(5);
+
+/// What all pods of a node have in common.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Delays between restarts.
+    pub backoff: Backoff,
+    /// The node's address: pods in the host network report it as theirs.
+    pub host_ip: String,
+    /// The runtime's scheme in container ids, such as `amoeba`.
+    pub runtime: String,
+}
+
+/// The life of one pod.
+#[derive(Clone, Debug)]
+pub struct PodLife {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) pod: Box<Pod>,
+    pub(crate) pod_ref: PodRef,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) containers: Vec<ContainerLife>,
+    pub(crate) ending: Option<Ending>,
+    /// The agent's own verdict, which outweighs the containers' states.
+    pub(crate) verdict: Option<Verdict>,
+    /// The phase once it is terminal: it stays.
+    pub(crate) settled: Option<Phase>,
+    pub(crate) start_time: Timestamp,
+    /// As last reported; keeps the times of the last transitions.
+    pub(crate) conditions: Vec<PodCondition>,
+}
+
+/// What the containers share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sandbox {
+    /// Not asked for yet, or to be asked for again at this time.
+    Missing {
+        /// `None`: at once.
+        retry_at: Option<Timestamp>,
+    },
+    /// The driver is at it.
+    Creating,
+    /// Containers may be started.
+    Ready,
+    /// Everything is over.
+    Gone,
+}
+
+/// A pod on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The strongest reason so far.
+    pub why: Why,
+    /// When containers that still run are killed.
+    pub deadline: Timestamp,
+}
+
+/// Why a pod is on its way out, weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// The agent stops; the pod will be taken up again at its next start.
+    AgentStopping,
+    /// It has completed, failed, or was refused; only sidecars may remain.
+    Over,
+    /// It is being deleted.
+    Deleted,
+    /// Its object is gone.
+    Removed,
+}
+
+/// A terminal phase decided by the agent rather than by the containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// `status.reason`.
+    pub reason: String,
+    /// `status.message`.
+    pub message: String,
+}
+
+impl PodLife {
+    /// A pod this agent sees for the first time.
+    pub fn new(pod: Box<Pod>, settings: Arc<Settings>, now: Timestamp) -> Self {
+        let containers = roles(&pod).map(|(c, role)| ContainerLife::new(&c.name, role, now)).collect();
+        let start_time = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|t| t.0);
+        let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+        let pod_ref = PodRef::of(&pod);
+        let mut life = Self {
+            settings,
+            pod,
+            pod_ref,
+            sandbox: Sandbox::Missing { retry_at: None },
+            containers,
+            ending: None,
+            verdict: None,
+            settled: None,
+            start_time: start_time.unwrap_or(now),
+            conditions,
+        };
+        life.take_up_terminal_phase(now);
+        life
+    }
+
+    /// A pod that may not run here: it fails without ever having started.
+    pub fn refused(pod: Box<Pod>, settings: Arc<Settings>, verdict: Verdict, now: Timestamp) -> Self {
+        let mut life = Self::new(pod, settings, now);
+        if life.settled.is_none() {
+            life.verdict = Some(verdict);
+            life.end(Why::Over, now);
+        }
+        life
+    }
+
+    /// A pod that was already over when the agent was restarted is never run again.
+    fn take_up_terminal_phase(&mut self, now: Timestamp) {
+        let Some(status) = &self.pod.status else { return };
+        let phase = status.phase.as_deref().and_then(Phase::parse).filter(|phase| phase.is_terminal());
+        if phase.is_none() {
+            return;
+        }
+        self.settled = phase;
+        self.verdict = status.reason.as_ref().map(|reason| Verdict {
+            reason: reason.clone(),
+            message: status.message.clone().unwrap_or_default(),
+        });
+        self.end(Why::Over, now);
+    }
+
+    /// Takes an event and says what must be done.
+    pub fn step(&mut self, event: PodEvent, now: Timestamp) -> Vec<Effect> {
+        let mut out = Vec::new();
+        self.learn(event, now, &mut out);
+        self.advance(now, &mut out);
+        out
+    }
+
+    /// The pod as last seen.
+    pub fn pod(&self) -> &Pod {
+        &self.pod
+    }
+
+    /// Whom this is about.
+    pub fn pod_ref(&self) -> &PodRef {
+        &self.pod_ref
+    }
+
+    /// The containers, init containers first.
+    pub fn containers(&self) -> &[ContainerLife] {
+        &self.containers
+    }
+
+    /// The pod is on its way out for good: its resources no longer count against newcomers' once over.
+    pub fn is_over(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| ending.why >= Why::Over) && !self.is_any_active()
+    }
+
+    /// All processes are gone and the object waits for the final delete.
+    pub fn may_be_deleted(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| ending.why == Why::Deleted) && self.sandbox == Sandbox::Gone
+    }
+
+    /// Nothing of the pod is left anywhere but its records.
+    pub fn is_forgotten(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| ending.why == Why::Removed) && self.sandbox == Sandbox::Gone
+    }
+
+    /// The sandbox is being made, and with it the pod's first record.
+    pub fn is_preparing(&self) -> bool {
+        self.sandbox == Sandbox::Creating
+    }
+
+    /// No process of the pod runs and none is being started.
+    pub fn is_quiet(&self) -> bool {
+        !self.is_any_active() && self.sandbox != Sandbox::Creating
+    }
+
+    /// When [`PodEvent::Tick`] is wanted next. What was due at `now` has been done or waits for an event.
+    pub fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
+        let containers = self.containers.iter().filter_map(|c| self.container_wake(c));
+        let sandbox = match self.sandbox {
+            Sandbox::Missing { retry_at } if self.ending.is_none() => retry_at,
+            _ => None,
+        };
+        containers.chain(sandbox).chain(self.active_deadline()).filter(|at| *at > now).min()
+    }
+
+    fn container_wake(&self, container: &ContainerLife) -> Option<Timestamp> {
+        let waits = matches!(container.state, State::Waiting(_));
+        if waits && self.ending.is_some() { None } else { container.next_wake() }
+    }
+
+    fn active_deadline(&self) -> Option<Timestamp> {
+        let limit = self.pod.spec.as_ref()?.active_deadline_seconds?;
+        self.ending.is_none().then(|| later(self.start_time, seconds(limit)))
+    }
+
+    pub(crate) fn is_any_active(&self) -> bool {
+        self.containers.iter().any(ContainerLife::is_active)
+    }
+
+    pub(crate) fn container_mut(&mut self, name: &ContainerName) -> Option<&mut ContainerLife> {
+        self.containers.iter_mut().find(|c| c.name == *name)
+    }
+
+    fn index_of_run(&self, id: &ContainerId) -> Option<usize> {
+        self.containers.iter().position(|c| c.run().is_some_and(|run| run.id == *id))
+    }
+
+    // --- what an event changes ---
+
+    fn learn(&mut self, event: PodEvent, now: Timestamp, out: &mut Vec<Effect>) {
+        match event {
+            PodEvent::Applied(pod) => self.applied(pod, now),
+            PodEvent::Removed => self.end(Why::Removed, now),
+            PodEvent::AgentStopping { grace } => self.agent_stopping(grace, now),
+            PodEvent::SandboxReady => self.sandbox_ready(),
+            PodEvent::SandboxFailed { message } => self.sandbox_failed(message, now, out),
+            PodEvent::Started { container, id, at } => self.started(&container, id, at, out),
+            PodEvent::StartFailed { container, failure } => self.start_failed(&container, failure, now, out),
+            PodEvent::Exited { id, exit } => self.exited(&id, exit),
+            PodEvent::Probed { id, kind, outcome } => self.probed(&id, kind, outcome, now, out),
+            PodEvent::HookDone { id, hook, outcome } => self.hook_done(&id, hook, outcome, now, out),
+            PodEvent::ReferencesChanged => self.references_changed(now),
+            PodEvent::Tick => {}
+        }
+    }
+
+    fn applied(&mut self, pod: Box<Pod>, now: Timestamp) {
+        self.pod = pod;
+        if self.pod.metadata.deletion_timestamp.is_some() {
+            self.end(Why::Deleted, now);
+        }
+    }
+
+    fn sandbox_ready(&mut self) {
+        if self.sandbox == Sandbox::Creating {
+            self.sandbox = Sandbox::Ready;
+        }
+    }
+
+    fn sandbox_failed(&mut self, message: String, now: Timestamp, out: &mut Vec<Effect>) {
+        self.sandbox = Sandbox::Missing { retry_at: Some(later(now, SANDBOX_RETRY)) };
+        let text = format!("Failed to create pod sandbox: {message}");
+        out.push(Effect::Record(Note::warning("FailedCreatePodSandBox", text)));
+    }
+
+    fn started(&mut self, name: &ContainerName, id: ContainerId, at: Timestamp, out: &mut Vec<Effect>) {
+        let Some(spec) = spec_of(&self.pod, name).cloned() else { return };
+        let Some(container) = self.container_mut(name) else { return };
+        let hooked = spec.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some());
+        let run = Run { id: id.clone(), started_at: at, post_start_pending: hooked, stopping: None };
+        let dropped = container.started(run, Some(&spec));
+        out.extend(dropped.map(|id| Effect::RemoveContainer { id }));
+        record_pulled(name, spec.image.as_deref(), out);
+        out.push(Effect::Record(Note::normal("Created", "Container created").about(name)));
+        out.push(Effect::Record(Note::normal("Started", "Container started").about(name)));
+        if hooked {
+            out.push(Effect::RunHook { container: name.clone(), id, hook: Hook::PostStart });
+        }
+    }
+
+    fn start_failed(
+        &mut self,
+        name: &ContainerName,
+        failure: StartFailure,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let image = spec_of(&self.pod, name).and_then(|spec| spec.image.clone()).unwrap_or_default();
+        if !matches!(failure, StartFailure::Image(_)) {
+            record_pulled(name, Some(&image), out);
+        }
+        match failure {
+            StartFailure::Config(message) => {
+                self.refuse(name, WaitReason::CreateContainerConfigError, message, now, out);
+            }
+            StartFailure::Create(message) => {
+                self.refuse(name, WaitReason::CreateContainerError, message, now, out);
+            }
+            StartFailure::Image(message) => self.image_failed(name, &image, message, now, out),
+            StartFailure::Run { id, message } => self.run_failed(name, id, message, now, out),
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        name: &ContainerName,
+        reason: WaitReason,
+        message: String,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        out.push(Effect::Record(Note::warning("Failed", format!("Error: {message}")).about(name)));
+        if let Some(container) = self.container_mut(name) {
+            container.refused(reason, message, Some(later(now, CONFIG_RETRY)));
+        }
+    }
+
+    /// Shows `ErrImagePull` until the next try is due and `ImagePullBackOff` from the second failure on.
+    fn image_failed(
+        &mut self,
+        name: &ContainerName,
+        image: &str,
+        message: String,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let backoff = self.settings.backoff;
+        let pull = format!("Failed to pull image \"{image}\": {message}");
+        out.push(Effect::Record(Note::warning("Failed", pull).about(name)));
+        out.push(Effect::Record(Note::warning("Failed", "Error: ErrImagePull").about(name)));
+        if let Some(container) = self.container_mut(name) {
+            container.image_delay.begin(now, now, &backoff);
+            let until = container.image_delay.next_try(now, &backoff);
+            container.refused(WaitReason::ErrImagePull, message, Some(until));
+        }
+    }
+
+    fn run_failed(
+        &mut self,
+        name: &ContainerName,
+        id: ContainerId,
+        message: String,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        out.push(Effect::Record(Note::normal("Created", "Container created").about(name)));
+        out.push(Effect::Record(Note::warning("Failed", format!("Error: {message}")).about(name)));
+        let exit = Exit::start_error(message, now);
+        let dropped = self.container_mut(name).and_then(|c| c.failed_to_run(Ended { id: Some(id), exit }));
+        out.extend(dropped.map(|id| Effect::RemoveContainer { id }));
+    }
+
+    fn exited(&mut self, id: &ContainerId, exit: Exit) {
+        if let Some(index) = self.index_of_run(id) {
+            self.containers[index].exited(exit);
+        }
+    }
+
+    fn references_changed(&mut self, now: Timestamp) {
+        let waiting = self.containers.iter_mut().filter_map(|c| match &mut c.state {
+            State::Waiting(waiting) => Some(waiting),
+            _ => None,
+        });
+        waiting
+            .filter(|w| w.reason == WaitReason::CreateContainerConfigError)
+            .for_each(|w| w.until = Some(now));
+    }
+
+    fn probed(
+        &mut self,
+        id: &ContainerId,
+        kind: ProbeKind,
+        outcome: Result<(), String>,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(index) = self.index_of_run(id) else { return };
+        let container = &mut self.containers[index];
+        let name = container.name.clone();
+        let changed = container.probed(kind, outcome.is_ok(), now);
+        if let Err(output) = outcome {
+            let text = format!("{} probe failed: {output}", kind.title());
+            out.push(Effect::Record(Note::warning("Unhealthy", text).about(&name)));
+        }
+        if changed == Some(false) && kind != ProbeKind::Readiness {
+            self.kill_unhealthy(index, kind, now, out);
+        }
+    }
+
+    fn kill_unhealthy(&mut self, index: usize, kind: ProbeKind, now: Timestamp, out: &mut Vec<Effect>) {
+        let name = self.containers[index].name.clone();
+        let message = format!("Container {name} failed {} probe, will be restarted", kind.word());
+        let grace = self.probe_grace(&name, kind);
+        self.begin_stop(index, message, later(now, grace), now, out);
+    }
+
+    fn probe_grace(&self, name: &ContainerName, kind: ProbeKind) -> Duration {
+        let spec = spec_of(&self.pod, name);
+        let probe = spec.and_then(|spec| match kind {
+            ProbeKind::Startup => spec.startup_probe.as_ref(),
+            _ => spec.liveness_probe.as_ref(),
+        });
+        probe.and_then(|p| p.termination_grace_period_seconds).map_or_else(|| self.spec_grace(), seconds)
+    }
+
+    /// `spec.terminationGracePeriodSeconds`.
+    pub(crate) fn spec_grace(&self) -> Duration {
+        let spec = self.pod.spec.as_ref();
+        seconds(spec.and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30))
+    }
+
+    fn hook_done(
+        &mut self,
+        id: &ContainerId,
+        hook: Hook,
+        outcome: Result<(), String>,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(index) = self.index_of_run(id) else { return };
+        let name = self.containers[index].name.clone();
+        let Some(run) = self.containers[index].run_mut() else { return };
+        match hook {
+            Hook::PostStart => run.post_start_pending = false,
+            Hook::PreStop => run.stopping.iter_mut().for_each(|s| s.pre_stop_pending = false),
+        }
+        if outcome.is_ok() {
+            return;
+        }
+        let (reason, text) = match hook {
+            Hook::PostStart => ("FailedPostStartHook", "PostStartHook failed"),
+            Hook::PreStop => ("FailedPreStopHook", "PreStopHook failed"),
+        };
+        out.push(Effect::Record(Note::warning(reason, text).about(&name)));
+        if hook == Hook::PostStart {
+            let deadline = later(now, self.spec_grace());
+            self.begin_stop(index, "FailedPostStartHook".to_owned(), deadline, now, out);
+        }
+    }
+
+    // --- what follows from what is known ---
+
+    fn advance(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        self.check_active_deadline(now, out);
+        self.check_over(now);
+        self.press_on_with_stops(now, out);
+        if self.ending.is_some() {
+            self.wind_down(now, out);
+        } else if self.sandbox_is_ready(now, out) {
+            self.advance_containers(now, out);
+        }
+    }
+
+    fn check_active_deadline(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        if self.active_deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        let message = "Pod was active on the node longer than the specified deadline";
+        self.verdict = Some(Verdict { reason: "DeadlineExceeded".to_owned(), message: message.to_owned() });
+        out.push(Effect::Record(Note::normal("DeadlineExceeded", message)));
+        self.end(Why::Over, now);
+    }
+
+    fn check_over(&mut self, now: Timestamp) {
+        if self.ending.is_none() && self.computed_phase().is_terminal() {
+            self.end(Why::Over, now);
+        }
+    }
+
+    /// The phase as the containers have it, unless it has been settled.
+    pub(crate) fn computed_phase(&self) -> Phase {
+        let for_good = self.ending.as_ref().is_some_and(|ending| ending.why >= Why::Over);
+        let of_containers = || phase(&self.pod, &self.containers, for_good && !self.is_any_active());
+        self.settled.unwrap_or_else(|| match self.verdict {
+            Some(_) => Phase::Failed,
+            None => of_containers(),
+        })
+    }
+
+    fn sandbox_is_ready(&mut self, now: Timestamp, out: &mut Vec<Effect>) -> bool {
+        if let Sandbox::Missing { retry_at } = self.sandbox
+            && retry_at.is_none_or(|at| at <= now)
+        {
+            self.sandbox = Sandbox::Creating;
+            out.push(Effect::RunSandbox);
+        }
+        self.sandbox == Sandbox::Ready
+    }
+
+    fn advance_containers(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        let inits = self.containers.iter().take_while(|c| c.role != Role::App).count();
+        if self.advance_inits(inits, now, out) {
+            self.advance_apps(inits, now, out);
+        }
+        (0..self.containers.len()).for_each(|index| self.send_probes(index, now, out));
+    }
+
+    /// Returns whether the app containers may run. Once they have begun, only sidecars are tended.
+    fn advance_inits(&mut self, inits: usize, now: Timestamp, out: &mut Vec<Effect>) -> bool {
+        let begun = self.containers[inits..].iter().any(|c| c.attempts > 0 || c.is_active());
+        for index in 0..inits {
+            let role = self.containers[index].role;
+            if role == Role::Sidecar || !begun {
+                self.tend(index, now, out);
+            }
+            if !begun && !self.lets_next_begin(index) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn lets_next_begin(&self, index: usize) -> bool {
+        let container = &self.containers[index];
+        match container.role {
+            Role::Init => container.ended().is_some_and(|ended| ended.exit.code == 0),
+            _ => container.is_started(),
+        }
+    }
+
+    /// Apps begin in their order: a postStart hook holds the next one back, as upstream's does, while
+    /// a failing container doesn't.
+    fn advance_apps(&mut self, first: usize, now: Timestamp, out: &mut Vec<Effect>) {
+        for index in first..self.containers.len() {
+            self.tend(index, now, out);
+            let container = &self.containers[index];
+            let hooked = container.run().is_some_and(|run| run.post_start_pending);
+            if container.attempts <= 1 && (hooked || matches!(container.state, State::Starting(_))) {
+                return;
+            }
+        }
+    }
+
+    /// Starts one container or sets the time of its next start.
+    fn tend(&mut self, index: usize, now: Timestamp, out: &mut Vec<Effect>) {
+        match &self.containers[index].state {
+            State::Starting(_) | State::Running(_) => {}
+            State::Waiting(waiting) if waiting.until.is_some_and(|until| until > now) => {}
+            State::Waiting(waiting) => {
+                let ended_run = waiting.reason == WaitReason::CrashLoopBackOff;
+                self.start(index, ended_run, now, out);
+            }
+            State::Ended(ended) => {
+                let ended = ended.clone();
+                self.tend_ended(index, &ended, now, out);
+            }
+        }
+    }
+
+    fn tend_ended(&mut self, index: usize, ended: &Ended, now: Timestamp, out: &mut Vec<Effect>) {
+        if !restarts_after(&self.pod, &self.containers[index], ended.exit.code) {
+            return;
+        }
+        let next = self.containers[index].next_run(ended, &self.settings.backoff);
+        if next <= now {
+            self.start(index, true, now, out);
+        } else {
+            self.back_off(index, ended, next, out);
+        }
+    }
+
+    fn back_off(&mut self, index: usize, ended: &Ended, until: Timestamp, out: &mut Vec<Effect>) {
+        let container = &mut self.containers[index];
+        let (name, pod) = (container.name.clone(), &self.pod_ref);
+        let wait = go_duration(since(until, ended.exit.finished_at));
+        let message = format!("back-off {wait} restarting failed container={name} pod={pod}");
+        let text = format!("Back-off restarting failed container {name} in pod {pod}");
+        let dropped = container.back_off(WaitReason::CrashLoopBackOff, message, until);
+        out.push(Effect::Record(Note::warning("BackOff", text).about(&name)));
+        out.extend(dropped.map(|id| Effect::RemoveContainer { id }));
+    }
+
+    /// `again`: a run came before, so the delay of the one after this grows.
+    fn start(&mut self, index: usize, again: bool, now: Timestamp, out: &mut Vec<Effect>) {
+        let backoff = self.settings.backoff;
+        let container = &mut self.containers[index];
+        if again {
+            let ended = container.ended().or(container.last.as_ref()).map_or(now, |e| e.exit.finished_at);
+            container.delay.begin(ended, now, &backoff);
+        }
+        container.begin_start();
+        out.push(Effect::StartContainer { container: container.name.clone(), attempt: container.attempts });
+    }
+
+    fn send_probes(&mut self, index: usize, now: Timestamp, out: &mut Vec<Effect>) {
+        let container = &mut self.containers[index];
+        let kinds = container.take_probe_turns(now);
+        let (name, Some(run)) = (container.name.clone(), container.run()) else { return };
+        let id = run.id.clone();
+        out.extend(kinds.into_iter().map(|kind| Effect::Probe {
+            container: name.clone(),
+            id: id.clone(),
+            kind,
+        }));
+    }
+
+    /// Settles the phase once nothing can change it any more.
+    pub(crate) fn settle(&mut self) {
+        let phase = self.computed_phase();
+        if phase.is_terminal() && !self.is_any_active() {
+            self.settled = Some(phase);
+        }
+    }
+
+    /// Whether the failure of an init container has ended the pod.
+    pub fn init_failed(&self) -> bool {
+        init_failed(&self.pod, &self.containers)
+    }
+}
+
+fn record_pulled(name: &ContainerName, image: Option<&str>, out: &mut Vec<Effect>) {
+    let image = image.unwrap_or_default();
+    let text =
+        format!("Container image \"{image}\" already present on machine and can be accessed by the pod");
+    out.push(Effect::Record(Note::normal("Pulled", text).about(name)));
+}

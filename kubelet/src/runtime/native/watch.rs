@@ -1,0 +1,61 @@
+//! What a container is doing, from its record, and the wait for its end.
+
+use std::io;
+
+use jiff::Timestamp;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use crate::pod::{ContainerId, PodRef};
+use crate::runtime::{Exit, FoundState, RuntimeEvent};
+use crate::shim::record::{ContainerDir, RunningRecord};
+
+/// What the container is doing. A record without an end whose shim is gone ended unseen.
+pub fn state_of(dir: &ContainerDir, now: Timestamp) -> io::Result<FoundState> {
+    if let Some(exit) = dir.exit()? {
+        return Ok(FoundState::Exited(exit));
+    }
+    let Some(record) = dir.running()? else { return Ok(FoundState::Created) };
+    if record.shim.open()?.is_some() {
+        return Ok(FoundState::Running { started_at: record.started_at });
+    }
+    Ok(FoundState::Exited(exit_of(dir, &record, now)))
+}
+
+/// Waits until the shim is gone, which is after it has written down the end, and tells it.
+pub async fn end_of(
+    id: ContainerId,
+    pod: PodRef,
+    dir: ContainerDir,
+    record: RunningRecord,
+    events: mpsc::Sender<RuntimeEvent>,
+) {
+    if let Err(error) = shim_gone(&record).await {
+        // Without a pidfd the end can't be seen: better to say so than to report an end that isn't one.
+        tracing::error!(container = %id, %error, "watch the container's shim");
+        return;
+    }
+    let exit = exit_of(&dir, &record, Timestamp::now());
+    // The receiver is gone only when the agent ends; its successor reads the record.
+    let _ = events.send(RuntimeEvent { pod, id, exit }).await;
+}
+
+async fn shim_gone(record: &RunningRecord) -> io::Result<()> {
+    let Some(shim) = record.shim.open()? else { return Ok(()) };
+    // SAFETY: the pidfd owns its descriptor, never replaces it, and lives as long as the registration.
+    let shim =
+        unsafe { AsyncFd::register_with_interest(shim, Interest::READABLE) }.map_err(io::Error::from)?;
+    shim.readable().await.map(drop)
+}
+
+fn exit_of(dir: &ContainerDir, record: &RunningRecord, now: Timestamp) -> Exit {
+    match dir.exit() {
+        Ok(Some(exit)) => exit,
+        Ok(None) => Exit::unknown(record.started_at, now),
+        Err(error) => {
+            tracing::error!(path = %dir.path().display(), %error, "read how the container ended");
+            Exit::unknown(record.started_at, now)
+        }
+    }
+}

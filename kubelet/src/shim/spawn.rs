@@ -1,0 +1,111 @@
+//! Starts the container's command.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use jiff::Timestamp;
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::process::ProcessIdentity;
+use crate::runtime::ContainerConfig;
+use crate::shim::log::LogWriter;
+use crate::shim::record::{ContainerDir, Order, RunningRecord};
+
+/// What a container finds its programs by, as in a container without an image's own.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A command that runs, and what is needed to watch it.
+pub struct Running {
+    pub order: Order,
+    pub child: Child,
+    pub log: LogWriter,
+    pub started_at: Timestamp,
+}
+
+/// Starts what the directory's order says and writes down who runs. The error is the reason given to the
+/// user.
+pub fn start(directory: &ContainerDir) -> Result<Running, String> {
+    let order = directory.order().map_err(|error| format!("read the container's configuration: {error}"))?;
+    prepare().map_err(|error| format!("prepare the supervisor: {error}"))?;
+    let log = LogWriter::open(&order.log_path, order.limits)
+        .map_err(|error| format!("open the log {}: {error}", order.log_path.display()))?;
+    let mut child = command(&order.config).spawn().map_err(|error| refusal(&order.config, &error))?;
+    let started_at = Timestamp::now();
+    if let Err(error) = record(directory, &child, started_at) {
+        // Unrecorded, it could never be found again.
+        let _ = child.kill();
+        return Err(format!("record the container: {error}"));
+    }
+    Ok(Running { order, child, log, started_at })
+}
+
+fn prepare() -> io::Result<()> {
+    prctl::set_child_subreaper(true)?;
+    // A supervisor must not die by a signal meant for someone else; SIGCHLD arrives by descriptor.
+    let ignored = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+    let mut mask = SigSet::empty();
+    ignored.into_iter().chain([Signal::SIGCHLD]).for_each(|signal| mask.add(signal));
+    mask.thread_block()?;
+    Ok(())
+}
+
+fn record(directory: &ContainerDir, child: &Child, started_at: Timestamp) -> io::Result<()> {
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    let own = i32::try_from(std::process::id()).map_err(io::Error::other)?;
+    let record =
+        RunningRecord { shim: ProcessIdentity::of(own)?, process: ProcessIdentity::of(pid)?, started_at };
+    directory.set_running(&record)
+}
+
+fn arguments(config: &ContainerConfig) -> impl Iterator<Item = &String> {
+    config.command.iter().chain(&config.args)
+}
+
+fn command(config: &ContainerConfig) -> Command {
+    let mut words = arguments(config);
+    let mut command = Command::new(words.next().map_or("", String::as_str));
+    command.args(words).env_clear().env("PATH", DEFAULT_PATH).env("HOSTNAME", &config.pod.name);
+    command.env("HOME", if config.user.unwrap_or(0) == 0 { "/root" } else { "/" });
+    command.envs(&config.env);
+    command.current_dir(config.working_dir.as_deref().unwrap_or("/".as_ref()));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    config.group.into_iter().for_each(|group| {
+        command.gid(group);
+    });
+    config.user.into_iter().for_each(|user| {
+        command.uid(user);
+    });
+    let supervisor = nix::unistd::getpid();
+    // SAFETY: the closure calls prctl, sigprocmask and getppid only, all safe between fork and exec.
+    unsafe { command.pre_exec(move || leave_supervisor(supervisor)) };
+    command
+}
+
+/// In the child: dies with its supervisor, and takes signals like any other process.
+fn leave_supervisor(supervisor: nix::unistd::Pid) -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if nix::unistd::getppid() != supervisor {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    SigSet::empty().thread_set_mask()?;
+    Ok(())
+}
+
+/// What users know from other runtimes.
+fn refusal(config: &ContainerConfig, error: &io::Error) -> String {
+    let program = config.command.first().or(config.args.first()).map(String::as_str).unwrap_or_default();
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => match config.working_dir.as_deref().filter(|dir| !dir.is_dir()) {
+            Some(dir) => {
+                return format!("chdir to cwd ({:?}) failed: no such file or directory", dir.display());
+            }
+            None if program.contains('/') => "no such file or directory".to_owned(),
+            None => "executable file not found in $PATH".to_owned(),
+        },
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("exec: {program:?}: {why}")
+}
