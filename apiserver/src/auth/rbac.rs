@@ -100,7 +100,9 @@ impl RbacView {
         let mut missing = Vec::new();
         for grant in self.grants(who, act.namespace) {
             match self.rules(grant.role, grant.namespace) {
-                Some(rules) if rules.iter().any(|rule| rule.allows(act)) => return Decision::allow(grant.reason()),
+                Some(rules) if rules.iter().any(|rule| rule.allows(act)) => {
+                    return Decision::allow(grant.reason());
+                }
                 Some(_) => {}
                 None => missing.push(grant.missing()),
             }
@@ -123,11 +125,21 @@ impl RbacView {
         if !role.cluster {
             return self.roles.get(&(namespace.to_owned(), role.name.clone())).cloned();
         }
-        let cluster_role = self.cluster_roles.get(&role.name)?;
-        let mut rules = cluster_role.rules.clone();
-        if !cluster_role.aggregates.is_empty() {
-            let lending = self.cluster_roles.values().filter(|other| cluster_role.is_lent_by(other));
-            rules.extend(lending.flat_map(|other| other.rules.iter().cloned()));
+        self.cluster_roles.get(&role.name)?;
+        let mut names = vec![role.name.as_str()];
+        let mut rules = Vec::new();
+        // Roles that are lent from may aggregate themselves, even in a circle: each is taken once.
+        for next in 0.. {
+            let Some(cluster_role) = names.get(next).and_then(|name| self.cluster_roles.get(*name)) else {
+                break;
+            };
+            rules.extend(cluster_role.rules.iter().cloned());
+            let lending = self.cluster_roles.iter().filter(|(_, other)| cluster_role.is_lent_by(other));
+            for (name, _) in lending {
+                if !names.contains(&name.as_str()) {
+                    names.push(name);
+                }
+            }
         }
         Some(rules)
     }

@@ -67,7 +67,7 @@ fn damaged_files_are_refused_with_the_remedy() {
         ("key missing", |dir| fs::remove_file(dir.join("ca.key")).unwrap(), "ca.key is missing"),
         (
             "key of another",
-            |dir| drop(fs::copy(dir.join("peer-ca.key"), dir.join("ca.key")).unwrap()),
+            |dir| assert!(fs::copy(dir.join("peer-ca.key"), dir.join("ca.key")).unwrap() > 0),
             "it doesn't belong to the key beside it",
         ),
         (
@@ -126,15 +126,16 @@ async fn api_server_accepts_our_clients_and_anonymous_ones() {
     let error = handshake(server.clone(), client_of(&pki, &jane), "elsewhere").await.expect_err("wrong name");
     assert!(error.starts_with("client:"), "{error}");
 
-    let anonymous = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates({
-            let mut roots = rustls::RootCertStore::empty();
-            roots.add(pki.cluster.certificate.clone()).expect("root");
-            roots
-        })
-        .with_no_client_auth();
+    let anonymous =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates({
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(pki.cluster.certificate.clone()).expect("root");
+                roots
+            })
+            .with_no_client_auth();
     let seen = handshake(server, Arc::new(anonymous), "localhost").await.expect("anonymous gets in");
     assert!(seen.is_empty());
 }

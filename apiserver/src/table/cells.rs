@@ -25,6 +25,7 @@ pub(super) struct Spec {
 /// A [`Cell`] as a constant.
 pub(super) enum Source {
     Pointer(&'static str),
+    Text(&'static str),
     Age(&'static str),
     Computed(fn(&Value, Timestamp) -> Value),
 }
@@ -68,7 +69,7 @@ pub(super) const fn number(
 
 /// A text column that shows a field as it is.
 pub(super) const fn field(name: &'static str, description: &'static str, pointer: &'static str) -> Spec {
-    Spec { name, kind: "string", format: "", description, priority: 0, source: Source::Pointer(pointer) }
+    Spec { name, kind: "string", format: "", description, priority: 0, source: Source::Text(pointer) }
 }
 
 /// A column that shows how long ago something was.
@@ -105,6 +106,7 @@ impl Source {
     fn cell(&self) -> Cell {
         match self {
             Self::Pointer(pointer) => Cell::Pointer((*pointer).to_owned()),
+            Self::Text(pointer) => Cell::Text((*pointer).to_owned()),
             Self::Age(pointer) => Cell::Age((*pointer).to_owned()),
             Self::Computed(compute) => Cell::Computed(*compute),
         }

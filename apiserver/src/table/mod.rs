@@ -40,6 +40,8 @@ pub struct Column {
 pub enum Cell {
     /// The value at a JSON pointer as it is; null if there is none.
     Pointer(String),
+    /// The text at a JSON pointer; empty if there is none.
+    Text(String),
     /// The value, which is a time, as the time that has passed since.
     Age(String),
     /// Computed by code, for the built-in kinds.
@@ -145,6 +147,7 @@ impl Cell {
     fn of(&self, item: &Value, now: Timestamp) -> Value {
         match self {
             Self::Pointer(pointer) => item.pointer(pointer).cloned().unwrap_or(Value::Null),
+            Self::Text(pointer) => json!(cells::str_at(item, pointer)),
             Self::Age(pointer) => age_cell(item.pointer(pointer), now),
             Self::Computed(compute) => compute(item, now),
         }
