@@ -2,4 +2,6 @@
 
 mod apply;
 mod generate;
+mod group;
+mod sim;
 mod single;

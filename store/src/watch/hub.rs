@@ -95,15 +95,16 @@ impl Hub {
         compacted: Revision,
     ) -> Vec<WatchId> {
         (self.current, self.compacted) = (current, compacted);
-        for (revision, _) in &events {
-            debug_assert!(self.ring.back().is_none_or(|(last, _)| after(*last) == *revision));
-        }
         let interested = self.watchers.iter_mut().filter_map(|(id, watcher)| {
             events.iter().any(|(revision, events)| watcher.notice(*revision, events)).then_some(*id)
         });
         let interested = interested.collect();
         self.ring_bytes += events.iter().map(bytes).sum::<usize>();
-        self.ring.extend(events);
+        for (revision, events) in events {
+            let gap = self.ring.back().is_some_and(|(last, _)| after(*last) != revision);
+            assert!(!gap, "revisions are published without a gap");
+            self.ring.push_back((revision, events));
+        }
         while self.ring_bytes > self.max_ring_bytes {
             let Some(oldest) = self.ring.pop_front() else { break };
             self.ring_bytes -= bytes(&oldest);
