@@ -36,20 +36,6 @@ pub fn apply(group: &str, kind: &str, object: &mut Value) {
     }
 }
 
-/// What only the server may say about a new object: its first status, and a namespace's finalizer.
-///
-/// Called once, on creation, instead of whatever status the client sent.
-pub fn initialize(group: &str, kind: &str, object: &mut Value) {
-    match (group, kind) {
-        ("", "Pod") => pods::initialize(object),
-        ("", "Namespace") => {
-            object.set("status", serde_json::json!({"phase": "Active"}));
-            object.under("spec", |spec| spec.set("finalizers", serde_json::json!(["kubernetes"])));
-        }
-        _ => {}
-    }
-}
-
 /// `stringData` is write-only: it becomes `data`.
 fn secret(object: &mut Value) {
     use base64::Engine;

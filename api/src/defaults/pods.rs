@@ -1,12 +1,10 @@
 //! Defaults of pods and of the pod templates inside other kinds.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::containers::container;
 use super::fields::{Defaults, text};
 use super::volumes::volume;
-use crate::k8s::api::core::v1::PodSpec;
-use crate::pod::qos_class;
 
 const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
@@ -78,15 +76,4 @@ fn requests_from_limits(resources: &mut Value) {
             requests.or_insert(&name, amount);
         }
     });
-}
-
-/// The status of a pod that nobody has looked at yet.
-pub(super) fn initialize(pod: &mut Value) {
-    let spec = pod.get("spec").cloned().unwrap_or_default();
-    let mut status = json!({"phase": "Pending"});
-    // A spec that can't be read is refused by validation right after.
-    if let Ok(spec) = serde_json::from_value::<PodSpec>(spec) {
-        status.set("qosClass", qos_class(&spec).as_str().into());
-    }
-    pod.set("status", status);
 }

@@ -70,3 +70,40 @@ pub fn merge_patch(current: &Value, patch: &Value) -> Value {
     json_patch::merge(&mut result, patch);
     result
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn json_patches_apply_as_a_whole_or_not_at_all() {
+        let object = json!({"spec": {"replicas": 1, "paused": true}});
+        let patch = json!([
+            {"op": "test", "path": "/spec/replicas", "value": 1},
+            {"op": "replace", "path": "/spec/replicas", "value": 3},
+            {"op": "remove", "path": "/spec/paused"},
+        ]);
+        assert_eq!(json_patch(&object, &patch), Ok(json!({"spec": {"replicas": 3}})));
+        let stale = json!([{"op": "remove", "path": "/spec"}, {"op": "test", "path": "/a", "value": 1}]);
+        let status = json_patch(&object, &stale).expect_err("the test fails").to_status();
+        assert_eq!((status.code(), status.reason), (422, crate::status::Reason::Invalid));
+    }
+
+    #[test]
+    fn what_is_no_json_patch_is_a_bad_request() {
+        for patch in [json!({}), json!([{"op": "explode", "path": "/a"}]), json!([{"op": "add"}])] {
+            let status = json_patch(&json!({}), &patch).expect_err("malformed").to_status();
+            assert_eq!(status.code(), 400, "{patch}");
+        }
+        let endless = Value::Array(vec![json!({}); MAX_OPERATIONS + 1]);
+        assert_eq!(json_patch(&json!({}), &endless).expect_err("too large").to_status().code(), 413);
+    }
+
+    #[test]
+    fn merge_patches_delete_by_null_and_replace_lists() {
+        let object = json!({"a": {"b": 1, "c": [1, 2]}, "d": 1});
+        let patch = json!({"a": {"b": null, "c": [3]}, "e": {"f": null}});
+        assert_eq!(merge_patch(&object, &patch), json!({"a": {"c": [3]}, "d": 1, "e": {}}));
+    }
+}

@@ -86,19 +86,19 @@ enum Step {
 }
 
 #[derive(Default)]
-struct Decoder {
+struct Decoder<'s> {
     path: Vec<Step>,
-    /// Name of the struct around the value at hand.
-    structs: Vec<String>,
+    /// Names of the structs around the value at hand.
+    structs: Vec<&'s str>,
     unknown: Vec<String>,
 }
 
-impl Decoder {
-    fn value(&mut self, schema: &Schema, raw: Value) -> Result<Value, DecodeError> {
+impl<'s> Decoder<'s> {
+    fn value(&mut self, schema: &'s Schema, raw: Value) -> Result<Value, DecodeError> {
         match (&schema.shape, raw) {
             (Shape::Any, raw) => Ok(raw),
             (Shape::Object(object), Value::Object(map)) => {
-                self.structs.push(struct_name(&schema.go_type).to_string());
+                self.structs.push(struct_name(&schema.go_type));
                 let result = self.object(object, map);
                 self.structs.pop();
                 result
@@ -109,7 +109,7 @@ impl Decoder {
         }
     }
 
-    fn object(&mut self, object: &Object, raw: Map<String, Value>) -> Result<Value, DecodeError> {
+    fn object(&mut self, object: &'s Object, raw: Map<String, Value>) -> Result<Value, DecodeError> {
         let mut result = Map::new();
         for (name, value) in raw {
             match object.fields.get(&name) {
@@ -129,7 +129,7 @@ impl Decoder {
         Ok(Value::Object(result))
     }
 
-    fn map(&mut self, values: &Link, raw: Map<String, Value>) -> Result<Value, DecodeError> {
+    fn map(&mut self, values: &'s Link, raw: Map<String, Value>) -> Result<Value, DecodeError> {
         let mut result = Map::new();
         for (key, value) in raw {
             self.path.push(Step::Key(key.clone()));
@@ -139,7 +139,7 @@ impl Decoder {
         Ok(Value::Object(result))
     }
 
-    fn list(&mut self, items: &Link, raw: Vec<Value>) -> Result<Value, DecodeError> {
+    fn list(&mut self, items: &'s Link, raw: Vec<Value>) -> Result<Value, DecodeError> {
         let mut result = Vec::with_capacity(raw.len());
         for (index, value) in raw.into_iter().enumerate() {
             self.path.push(Step::Index(index));
@@ -150,7 +150,7 @@ impl Decoder {
     }
 
     /// An item of a list or map can't be dropped, so a null becomes the zero of the type.
-    fn item(&mut self, schema: &Link, raw: Value) -> Result<Value, DecodeError> {
+    fn item(&mut self, schema: &'s Link, raw: Value) -> Result<Value, DecodeError> {
         let schema = schema.get();
         match (raw, scalar::zero(&schema.shape)) {
             (Value::Null, Some(zero)) => Ok(zero),
@@ -206,7 +206,10 @@ impl Decoder {
 }
 
 fn fill_required(object: &Object, result: &mut Map<String, Value>) {
-    for name in object.zeroed.iter().filter(|name| !result.contains_key(*name)).collect::<Vec<_>>() {
+    for name in &object.zeroed {
+        if result.contains_key(name) {
+            continue;
+        }
         if let Some(zero) = object.fields.get(name).and_then(|field| scalar::zero(&field.schema.get().shape))
         {
             result.insert(name.clone(), zero);

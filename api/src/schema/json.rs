@@ -87,11 +87,13 @@ pub fn parse(body: &[u8], format: Format) -> Result<Parsed, ParseError> {
 }
 
 fn parse_json(body: &[u8]) -> Result<Parsed, ParseError> {
-    let mut reader = Reader::default();
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value =
-        (&mut reader).deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
-    let value = value.map_err(|error| ParseError::Json { message: error.to_string(), line: error.line() })?;
+    let mut reader = Reader { path: None, duplicates: Vec::new() };
+    let value = reader.read(body)?;
+    if !reader.duplicates.is_empty() {
+        // Almost no body has duplicates, so only those that do pay for keeping track of where they are.
+        reader = Reader { path: Some(Vec::new()), duplicates: Vec::new() };
+        reader.read(body)?;
+    }
     Ok(Parsed { value, duplicates: reader.duplicates })
 }
 
@@ -101,24 +103,43 @@ enum Step {
     Index(usize),
 }
 
-/// Builds a value, remembering where it is and which keys came twice.
-#[derive(Default)]
+/// Builds a value and notices which keys came twice.
 struct Reader {
-    path: Vec<Step>,
+    /// Where the reader is, if it keeps track.
+    path: Option<Vec<Step>>,
     duplicates: Vec<Duplicate>,
 }
 
 impl Reader {
+    fn read(&mut self, body: &[u8]) -> Result<Value, ParseError> {
+        let mut deserializer = serde_json::Deserializer::from_slice(body);
+        let value = self.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
+        value.map_err(|error| ParseError::Json { message: error.to_string(), line: error.line() })
+    }
+
+    fn enter(&mut self, step: impl FnOnce() -> Step) {
+        if let Some(path) = &mut self.path {
+            path.push(step());
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(path) = &mut self.path {
+            path.pop();
+        }
+    }
+
     fn note_duplicate(&mut self, key: &str) {
         let mut path = String::new();
-        for step in &self.path {
+        for step in self.path.iter().flatten() {
             match step {
                 Step::Key(key) if path.is_empty() => path.push_str(key),
-                Step::Key(key) => path = format!("{path}.{key}"),
-                Step::Index(index) => path = format!("{path}[{index}]"),
+                Step::Key(key) => path.extend([".", key]),
+                Step::Index(index) => path.push_str(&format!("[{index}]")),
             }
         }
-        let path = if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
+        let separator = if path.is_empty() { "" } else { "." };
+        path.extend([separator, key]);
         self.duplicates.push(Duplicate { path, key: key.into(), line: None });
     }
 }
@@ -168,14 +189,15 @@ impl<'de> Visitor<'de> for &mut Reader {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        self.path.push(Step::Index(0));
-        while let Some(value) = items.next_element_seed(&mut *self)? {
-            list.push(value);
-            self.path.pop();
-            self.path.push(Step::Index(list.len()));
+        loop {
+            self.enter(|| Step::Index(list.len()));
+            let item = items.next_element_seed(&mut *self)?;
+            self.leave();
+            match item {
+                Some(item) => list.push(item),
+                None => return Ok(Value::Array(list)),
+            }
         }
-        self.path.pop();
-        Ok(Value::Array(list))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
@@ -184,9 +206,9 @@ impl<'de> Visitor<'de> for &mut Reader {
             if map.contains_key(&key) {
                 self.note_duplicate(&key);
             }
-            self.path.push(Step::Key(key.clone()));
+            self.enter(|| Step::Key(key.clone()));
             let value = entries.next_value_seed(&mut *self)?;
-            self.path.pop();
+            self.leave();
             map.insert(key, value);
         }
         Ok(Value::Object(map))

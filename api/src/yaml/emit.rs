@@ -268,7 +268,7 @@ spec:
     line 2
   time: \"12:30\"
 ";
-        assert_eq!(to_yaml(&value), text.replace("  quote: 'it''s #1'", "  quote: 'it''s #1'"));
+        assert_eq!(to_yaml(&value), text);
     }
 
     fn arbitrary() -> impl Strategy<Value = Value> {
