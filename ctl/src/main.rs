@@ -1,2 +1,58 @@
-//! x
-fn main() {}
+//! The `amoeba` command: reads the command line and the environment, runs one verb, prints one clear error.
+//!
+//! Nothing below this file reads the environment, and nothing below it ends the process.
+
+mod app;
+mod apply;
+mod cli;
+mod cluster;
+mod demo;
+mod describe;
+mod environment;
+mod failure;
+mod manifest;
+mod member;
+mod output;
+mod print;
+mod signals;
+mod text;
+mod up;
+mod verb;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::app::App;
+use crate::cli::{Cli, Command};
+use crate::environment::Environment;
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    // The shim of a container must stay tiny: it starts no runtime and reads no configuration.
+    if let Some(code) = verb::shim::intercept(std::env::args_os()) {
+        return code;
+    }
+    let cli = Cli::parse();
+    cli.color.write_global();
+    let app = App::new(cli.target, Environment::of_process());
+    report(run(&app, cli.command))
+}
+
+fn run(app: &App, command: Command) -> Result<(), Failure> {
+    let runtime = command.runtime().map_err(|source| Failure::io("start the asynchronous runtime", source))?;
+    let outcome = runtime.block_on(verb::run(app, command));
+    // Tasks that still block (a read of standard input) must not hold up the end of the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn report(outcome: Result<(), Failure>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            print::error::print(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Client-side apply, interoperable with kubectl's: what was applied last is remembered in an annotation,
+//! and the difference of three states (last applied, live, wanted) becomes a patch.
+
+pub mod last_applied;
+pub mod rules;
+pub mod three_way;

@@ -1,0 +1,8 @@
+//! Demonstrations on a cluster of their own: real processes, really killed.
+
+mod cluster;
+mod heal;
+mod leader;
+pub mod self_heal;
+mod timeline;
+mod writer;

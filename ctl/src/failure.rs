@@ -1,0 +1,75 @@
+//! Why a verb failed, as the user reads it: what was attempted, on what, why, and what to do next.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::cluster::connect::ConnectError;
+use crate::cluster::request::RequestError;
+use crate::manifest::ManifestError;
+use crate::member::MemberError;
+use crate::up::UpError;
+use crate::up::chaos_socket::ChaosError;
+
+/// The end of a verb that didn't succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The command line contradicts itself or the cluster.
+    #[error("{0}")]
+    Usage(String),
+    /// The cluster's address or credentials could not be found or used.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The API server refused or could not be reached.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A manifest could not be read.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// `amoeba up` could not start or keep its cluster.
+    #[error(transparent)]
+    Up(#[from] UpError),
+    /// The supervisor of a local cluster could not be reached, or refused.
+    #[error(transparent)]
+    Chaos(#[from] ChaosError),
+    /// `amoeba server` or `amoeba node` could not start or keep running.
+    #[error(transparent)]
+    Member(#[from] MemberError),
+    /// Something on this machine failed.
+    #[error("cannot {attempt}")]
+    Io {
+        /// What was attempted, as it reads after "cannot".
+        attempt: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The time the user gave is over.
+    #[error("{0}")]
+    Timeout(String),
+    /// A check that the user asked for did not hold.
+    #[error("{0}")]
+    NotHeld(String),
+    /// Every error was already printed beside what it belongs to.
+    #[error("{0} error(s) above")]
+    Reported(usize),
+}
+
+impl Failure {
+    /// An error of the operating system while trying to do `attempt`.
+    pub fn io(attempt: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { attempt: attempt.into(), source }
+    }
+
+    /// An error of the operating system on a file.
+    pub fn file(verb: &str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::io(format!("{verb} {}", path.into().display()), source)
+    }
+
+    /// The exit code of the process: 2 for a misuse of the command line, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What `amoeba server` and `amoeba node` have in common: logs, the bond to a supervisor, and their errors.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::getppid;
+use tracing_subscriber::EnvFilter;
+
+use crate::up::spawn::Report;
+
+/// Why a member or a node can't start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}: choose another with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The certificates can't be made or read.
+    #[error("cannot prepare the certificates in {dir}", dir = .dir.display())]
+    Pki {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: apiserver::pki::PkiError,
+    },
+    /// The store can't be opened.
+    #[error("cannot open the store in {dir}", dir = .dir.display())]
+    Store {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: store::OpenError,
+    },
+    /// The API server can't start.
+    #[error("cannot start the API server")]
+    ApiServer(#[source] apiserver::handle::StartError),
+    /// The API server can't go on.
+    #[error("the API server stopped")]
+    Serve(#[source] apiserver::ServeError),
+    /// A client can't be made.
+    #[error("cannot make a client of the API server")]
+    Client(#[source] Box<client::config::ConfigError>),
+    /// The node agent can't start or go on.
+    #[error("the node agent stopped")]
+    Node(#[source] kubelet::RunError),
+    /// The bond to the supervisor can't be made.
+    #[error("cannot bind this process to the life of its supervisor")]
+    Bond(#[source] io::Error),
+}
+
+/// Ends this process with SIGKILL when the process that started it ends, however that happens: an agent that
+/// nobody watches would fight with the next one over its directory.
+pub fn end_with_parent() -> Result<(), MemberError> {
+    let parent = getppid();
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| MemberError::Bond(errno.into()))?;
+    // The parent may have ended before the kernel knew of our wish.
+    if getppid() != parent || parent.as_raw() == 1 {
+        return Err(MemberError::Bond(io::Error::other("the supervisor has already ended")));
+    }
+    Ok(())
+}
+
+/// Logs go to standard error: `info` and above of our own, warnings of libraries, or what `--log` says.
+pub fn log_to_stderr(filter: &str) {
+    let filter = EnvFilter::builder().parse_lossy(filter);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+    // A second call (in tests) keeps the first.
+    let _ = subscriber.try_init();
+}
+
+/// What is logged unless `--log` says otherwise.
+pub const DEFAULT_LOG: &str = "warn,store=info,apiserver=info,controllers=info,scheduler=info,kubelet=info,amoeba=info";
+
+/// Tells the supervisor, or whoever reads our standard output.
+pub fn report(report: Report) {
+    let mut out = io::stdout();
+    // Nobody has to listen.
+    let _ = writeln!(out, "{}", report.word());
+    let _ = out.flush();
+}

@@ -1,0 +1,140 @@
+//! What the local cluster is made of, as remembered in `cluster.json`.
+//!
+//! Members and nodes of an existing cluster can't be changed by flags: a different number is an error, never
+//! a silent change. The port may change from one start to the next, as it may be taken.
+
+use serde::{Deserialize, Serialize};
+
+/// The form of `cluster.json` that this binary writes.
+const FORMAT: u32 = 1;
+/// One member: a cluster for one person gains nothing from a quorum on one machine, and each write is
+/// cheaper. `--members 3` is for seeing a leader fail.
+const DEFAULT_MEMBERS: u32 = 1;
+/// Three nodes: they cost a few megabytes each, and with them spreading, draining and healing can be seen
+/// at once.
+const DEFAULT_NODES: u32 = 3;
+/// Where every Kubernetes API server listens.
+const DEFAULT_PORT: u16 = 6443;
+
+/// The parts of a local cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    format: u32,
+    /// Members of the control plane: 1, 3 or 5.
+    pub members: u32,
+    /// Node agents.
+    pub nodes: u32,
+    /// Where the API is.
+    pub port: u16,
+}
+
+/// What the flags ask for; what is not asked for is `None`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Requested {
+    /// `--members`
+    pub members: Option<u32>,
+    /// `--nodes`
+    pub nodes: Option<u32>,
+    /// `--port`
+    pub port: Option<u16>,
+}
+
+/// The flags and the directory don't go together.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShapeError {
+    /// A flag contradicts the existing cluster.
+    #[error(
+        "the cluster in this directory has {existing} {what}, but --{what} says {asked}: leave the flag out to \
+         start it as it is, or start another cluster with --data-dir DIR"
+    )]
+    Contradiction {
+        /// `members` or `nodes`.
+        what: &'static str,
+        /// How many there are.
+        existing: u32,
+        /// How many were asked for.
+        asked: u32,
+    },
+    /// The file was written by a newer binary, or by nobody.
+    #[error("cluster.json can't be used ({0}): it was written by another version, or damaged")]
+    Unreadable(String),
+}
+
+impl Shape {
+    /// The shape to start: the existing one, or a new one from the flags.
+    pub fn decide(existing: Option<Shape>, asked: Requested) -> Result<Shape, ShapeError> {
+        let Some(existing) = existing else {
+            return Ok(Shape {
+                format: FORMAT,
+                members: asked.members.unwrap_or(DEFAULT_MEMBERS),
+                nodes: asked.nodes.unwrap_or(DEFAULT_NODES),
+                port: asked.port.unwrap_or(DEFAULT_PORT),
+            });
+        };
+        agree("members", existing.members, asked.members)?;
+        agree("nodes", existing.nodes, asked.nodes)?;
+        Ok(Shape { port: asked.port.unwrap_or(existing.port), ..existing })
+    }
+
+    /// Reads `cluster.json`.
+    pub fn parse(text: &str) -> Result<Shape, ShapeError> {
+        let shape: Shape = serde_json::from_str(text).map_err(|error| ShapeError::Unreadable(error.to_string()))?;
+        match shape.format {
+            FORMAT => Ok(shape),
+            other => Err(ShapeError::Unreadable(format!("format {other} instead of {FORMAT}"))),
+        }
+    }
+
+    /// Writes `cluster.json`.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string_pretty(self).expect("numbers always have a JSON form") + "\n"
+    }
+}
+
+fn agree(what: &'static str, existing: u32, asked: Option<u32>) -> Result<(), ShapeError> {
+    match asked {
+        Some(asked) if asked != existing => Err(ShapeError::Contradiction { what, existing, asked }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(members: Option<u32>, nodes: Option<u32>, port: Option<u16>) -> Requested {
+        Requested { members, nodes, port }
+    }
+
+    #[test]
+    fn a_new_cluster_has_the_defaults_and_comes_back_as_it_was() {
+        let new = Shape::decide(None, asked(None, Some(2), None)).expect("nothing to contradict");
+        assert_eq!((new.members, new.nodes, new.port), (1, 2, 6443));
+        let read = Shape::parse(&new.to_text()).expect("what we wrote");
+        assert_eq!(Shape::decide(Some(read), Requested::default()), Ok(new));
+    }
+
+    #[test]
+    fn flags_that_contradict_are_refused_and_equal_ones_are_not() {
+        let existing = Shape::decide(None, asked(Some(3), Some(2), None)).expect("new");
+        let decide = |asked| Shape::decide(Some(existing.clone()), asked);
+        let expected = ShapeError::Contradiction { what: "members", existing: 3, asked: 1 };
+        assert_eq!(decide(asked(Some(1), None, None)), Err(expected));
+        assert!(decide(asked(Some(3), Some(5), None)).is_err());
+        assert_eq!(decide(asked(Some(3), Some(2), None)), Ok(existing.clone()));
+    }
+
+    #[test]
+    fn the_port_may_move() {
+        let existing = Shape::decide(None, Requested::default()).expect("new");
+        let moved = Shape::decide(Some(existing), asked(None, None, Some(7000))).expect("allowed");
+        assert_eq!(moved.port, 7000);
+    }
+
+    #[test]
+    fn another_format_is_not_guessed() {
+        let error = Shape::parse("{\"format\": 9, \"members\": 1, \"nodes\": 1, \"port\": 1}").expect_err("newer");
+        assert!(error.to_string().contains("format 9"));
+        assert!(Shape::parse("{").is_err());
+    }
+}

@@ -1,0 +1,378 @@
+//! `amoeba apply`
+//!
+//! Three passes: read every document, plan and dry-run every change, and only then write. A mistake that the
+//! server can see is therefore reported before the first write, with file, line and field. Within one
+//! document a write is one request: it happens or it doesn't.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::{note, say, say_raw};
+use crate::app::App;
+use crate::apply::{last_applied, rules, three_way};
+use crate::cluster::Cluster;
+use crate::cluster::kinds::Kind;
+use crate::cluster::path::{self, Query};
+use crate::cluster::request::{PatchKind, RequestError, StatusBody};
+use crate::failure::Failure;
+use crate::manifest::{self, Document};
+use crate::output::{Format, name as printed_name, without_managed_fields};
+use crate::print;
+
+/// Who we are in `managedFields`: the same as kubectl, so that either may continue the other's work.
+const FIELD_MANAGER: &str = "kubectl-client-side-apply";
+/// The name of our user's edits ends conflicts of concurrent writers by trying again this often.
+const TRIES: usize = 5;
+
+/// Bring objects to the state of a manifest
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  amoeba apply -f web.yaml\n  amoeba apply -R -f manifests/\n  \
+                        cat web.yaml | amoeba apply -f -")]
+pub struct Args {
+    /// File, directory, or - for standard input; may be given several times
+    #[arg(short, long = "filename", value_name = "FILE", required = true)]
+    filename: Vec<PathBuf>,
+    /// Also read the directories inside a directory
+    #[arg(short = 'R', long)]
+    recursive: bool,
+    /// Only check: "server" asks the server without changing anything, "client" asks nobody
+    #[arg(long, value_name = "WHERE", default_value = "none", num_args = 0..=1, default_missing_value = "client")]
+    dry_run: DryRun,
+    /// What to do about unknown and duplicate fields
+    #[arg(long, value_name = "HOW", default_value = "strict", num_args = 0..=1, default_missing_value = "strict")]
+    validate: Validation,
+    /// name, yaml or json instead of one line an object
+    #[arg(short, long, value_name = "FORM")]
+    output: Option<Format>,
+}
+
+/// Where a dry run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DryRun {
+    /// No dry run.
+    None,
+    /// Before the first request that would write.
+    Client,
+    /// Inside the server, before it stores.
+    Server,
+}
+
+/// What happens to fields that the schema doesn't know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Validation {
+    /// They are an error.
+    #[value(alias = "true")]
+    Strict,
+    /// They are dropped with a warning.
+    Warn,
+    /// They are dropped.
+    #[value(alias = "false")]
+    Ignore,
+}
+
+impl Validation {
+    /// The value of the query parameter `fieldValidation`.
+    pub fn parameter(self) -> &'static str {
+        match self {
+            Self::Strict => "Strict",
+            Self::Warn => "Warn",
+            Self::Ignore => "Ignore",
+        }
+    }
+}
+
+/// Reads, checks and applies.
+pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
+    let documents = manifest::read(&args.filename, args.recursive)?;
+    let cluster = app.cluster().await?;
+    let targets = targets(&cluster, app.target.namespace.as_deref(), documents).await?;
+    let apply = Apply { cluster: &cluster, args: &args };
+    if args.dry_run == DryRun::Client {
+        targets.iter().for_each(|target| say(format!("{} (dry run)", target.line("applied"))));
+        return Ok(());
+    }
+    apply.check(&targets).await?;
+    for target in &targets {
+        let (verb, object) = apply.write(target).await.map_err(|error| target.failed(&error))?;
+        apply.show(target, verb, object)?;
+    }
+    Ok(())
+}
+
+/// A document and the object of the cluster that it speaks of.
+pub struct Target {
+    /// The document.
+    pub document: Document,
+    /// Its kind.
+    pub kind: Kind,
+    /// Where it lives; unused for cluster-wide kinds.
+    pub namespace: String,
+}
+
+impl Target {
+    fn path(&self) -> String {
+        path::object(&self.kind, &self.namespace, self.document.name())
+    }
+
+    fn collection(&self) -> String {
+        path::collection(&self.kind, Some(&self.namespace))
+    }
+
+    /// `deployment.apps/web created`
+    pub fn line(&self, verb: &str) -> String {
+        format!("{} {verb}", printed_name(&self.kind, &self.document.object))
+    }
+
+    /// Prints what is wrong, one line for each field.
+    fn complain(&self, error: &RequestError) -> usize {
+        let lines = explain(self, error);
+        lines.iter().for_each(|line| note(format!("{} {line}", print::styled(print::BAD, "error:"))));
+        lines.len()
+    }
+
+    fn failed(&self, error: &RequestError) -> Failure {
+        Failure::Reported(self.complain(error))
+    }
+}
+
+/// Finds the kind and the namespace of every document, or says everything that is wrong with them.
+pub async fn targets(
+    cluster: &Cluster,
+    flag: Option<&str>,
+    documents: Vec<Document>,
+) -> Result<Vec<Target>, Failure> {
+    let kinds = cluster.kinds().await?;
+    let mut targets = Vec::new();
+    let mut wrong = Vec::new();
+    for document in documents {
+        let kind = kinds.of_object(document.text_field("apiVersion"), document.text_field("kind"));
+        match kind.map_err(|error| format!("{}: {error}", document.place("kind"))) {
+            Ok(kind) => match placed(cluster, flag, kind.clone(), document) {
+                Ok(target) => targets.push(target),
+                Err(problem) => wrong.push(problem),
+            },
+            Err(problem) => wrong.push(problem),
+        }
+    }
+    wrong.iter().for_each(|problem| note(format!("{} {problem}", print::styled(print::BAD, "error:"))));
+    if wrong.is_empty() { Ok(targets) } else { Err(Failure::Reported(wrong.len())) }
+}
+
+fn placed(cluster: &Cluster, flag: Option<&str>, kind: Kind, mut document: Document) -> Result<Target, String> {
+    if !kind.namespaced {
+        return Ok(Target { document, kind, namespace: String::new() });
+    }
+    let own = document.namespace().map(str::to_owned);
+    if let (Some(own), Some(flag)) = (&own, flag)
+        && own != flag
+    {
+        return Err(format!(
+            "{}: the namespace of the object is \"{own}\", but -n says \"{flag}\": use -n {own} or change the file",
+            document.place("metadata.namespace")
+        ));
+    }
+    let namespace = own.unwrap_or_else(|| cluster.namespace().to_owned());
+    api::object::set_namespace(&mut document.object, &namespace);
+    Ok(Target { document, kind, namespace })
+}
+
+struct Apply<'a> {
+    cluster: &'a Cluster,
+    args: &'a Args,
+}
+
+/// What one document needs.
+enum Step {
+    Create(Value),
+    Patch(PatchKind, Value),
+    Nothing(Value),
+}
+
+impl Apply<'_> {
+    fn query(&self, dry: bool) -> Query {
+        let query = Query::new()
+            .with("fieldManager", FIELD_MANAGER)
+            .with("fieldValidation", self.args.validate.parameter());
+        if dry { query.with("dryRun", "All") } else { query }
+    }
+
+    /// Dry-runs everything. Objects of a namespace that this run would create can only be checked later.
+    async fn check(&self, targets: &[Target]) -> Result<(), Failure> {
+        let created: BTreeSet<&str> = targets
+            .iter()
+            .filter(|target| target.kind.kind == "Namespace" && target.kind.group.is_empty())
+            .map(|target| target.document.name())
+            .collect();
+        let mut wrong = 0;
+        for target in targets {
+            if target.document.name().is_empty() {
+                let place = target.document.place("metadata");
+                let kind = &target.kind.kind;
+                note(format!(
+                    "{} {place}: {kind}: metadata.name is missing: apply needs a name (`amoeba create` can \
+                     use generateName)",
+                    print::styled(print::BAD, "error:")
+                ));
+                wrong += 1;
+                continue;
+            }
+            match self.attempt(target, true).await {
+                Ok(_) => {}
+                Err(error) if error.is(404) && created.contains(target.namespace.as_str()) => {}
+                // Not an answer to this document: every other one would fail alike.
+                Err(error) if error.status().is_none() => return Err(error.into()),
+                Err(error) => wrong += target.complain(&error),
+            }
+        }
+        if wrong == 0 { Ok(()) } else { Err(Failure::Reported(wrong)) }
+    }
+
+    async fn write(&self, target: &Target) -> Result<(&'static str, Value), RequestError> {
+        self.attempt(target, self.args.dry_run == DryRun::Server).await
+    }
+
+    /// Looks, decides, acts; a conflict with somebody else's write means to look again.
+    async fn attempt(&self, target: &Target, dry: bool) -> Result<(&'static str, Value), RequestError> {
+        let mut tries = 1;
+        loop {
+            match self.once(target, dry).await {
+                Err(error) if error.is(409) && tries < TRIES => tries += 1,
+                other => return other,
+            }
+        }
+    }
+
+    async fn once(&self, target: &Target, dry: bool) -> Result<(&'static str, Value), RequestError> {
+        let live = match self.cluster.get(&target.path()).await {
+            Ok(live) => Some(live),
+            Err(error) if error.is(404) => None,
+            Err(error) => return Err(error),
+        };
+        let query = self.query(dry);
+        match step(target, live.as_ref(), !dry) {
+            Step::Nothing(object) => Ok(("unchanged", object)),
+            Step::Create(object) => {
+                let object = self.cluster.create(&query.on(&target.collection()), &object).await?;
+                Ok(("created", object))
+            }
+            Step::Patch(kind, patch) => {
+                let after = self.cluster.patch(&query.on(&target.path()), kind, &patch).await?;
+                let same = live.is_some_and(|live| version(&live) == version(&after));
+                Ok((if same && !dry { "unchanged" } else { "configured" }, after))
+            }
+        }
+    }
+
+    fn show(&self, target: &Target, verb: &str, object: Value) -> Result<(), Failure> {
+        match &self.args.output {
+            None => {
+                let dry = if self.args.dry_run == DryRun::Server { " (server dry run)" } else { "" };
+                say(format!("{}{dry}", target.line(&print::styled(style(verb), verb))));
+                Ok(())
+            }
+            Some(form) => {
+                let shown = form.object(&target.kind, &without_managed_fields(object)).map_err(Failure::Usage)?;
+                say_raw(&shown);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn style(verb: &str) -> anstyle::Style {
+    if verb == "unchanged" { print::FAINT } else { print::GOOD }
+}
+
+fn version(object: &Value) -> &str {
+    api::object::resource_version(object)
+}
+
+fn step(target: &Target, live: Option<&Value>, warn: bool) -> Step {
+    let wanted = last_applied::annotated(&target.document.object);
+    let Some(live) = live else { return Step::Create(wanted) };
+    let last = last_applied::of_live(live);
+    if last.is_none() && warn {
+        note(format!(
+            "{}: {} was not made by apply: fields that are missing in the file are left as they are",
+            print::styled(print::WARN, "Warning"),
+            printed_name(&target.kind, live)
+        ));
+    }
+    let (rules, kind) = rules::of(&target.kind);
+    let patch = three_way::patch(last.as_ref(), live, &wanted, &rules);
+    match patch.as_object().is_some_and(|patch| patch.is_empty()) {
+        true => Step::Nothing(live.clone()),
+        false => Step::Patch(kind, patch),
+    }
+}
+
+/// What is wrong with a document, each field with its line.
+fn explain(target: &Target, error: &RequestError) -> Vec<String> {
+    let document = &target.document;
+    let subject = format!("{} \"{}\"", target.kind.kind, document.name());
+    let line = |field: &str, text: &str| format!("{}: {subject}: {text}", document.place(field));
+    match error.status() {
+        Some(status) if !status.causes.is_empty() && status.code == 422 => {
+            status.causes.iter().map(|(field, message)| line(field, &format!("{field}: {message}"))).collect()
+        }
+        Some(status) => match quoted_fields(status) {
+            fields if fields.is_empty() => vec![line("", &status.message)],
+            fields => fields.iter().map(|(what, field)| line(field, &format!("{what} \"{field}\""))).collect(),
+        },
+        None => vec![line("", &print::error::chain(error))],
+    }
+}
+
+/// `strict decoding error: unknown field "a.b", duplicate field "c"` as its parts.
+fn quoted_fields(status: &StatusBody) -> Vec<(String, String)> {
+    let Some((_, list)) = status.message.split_once("strict decoding error: ") else { return Vec::new() };
+    let part = |part: &str| {
+        let (what, rest) = part.split_once(" \"")?;
+        Some((what.to_owned(), rest.trim_end_matches('"').to_owned()))
+    };
+    list.split(", ").filter_map(part).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::kinds::testing::kind;
+
+    fn target(text: &str) -> Target {
+        let document = manifest::parse("f.yaml", text).expect("a manifest").remove(0);
+        Target { document, kind: kind("deploy"), namespace: "default".into() }
+    }
+
+    const TEXT: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\nspec:\n  replicas: -1\n  oops: 1\n";
+
+    fn refused(status: StatusBody) -> Vec<String> {
+        explain(&target(TEXT), &RequestError::Status(Box::new(status)))
+    }
+
+    #[test]
+    fn each_invalid_field_has_its_line() {
+        let causes = vec![("spec.replicas".to_owned(), "Invalid value: -1: must be at least 0".to_owned())];
+        let lines = refused(StatusBody { code: 422, reason: "Invalid".into(), message: "long".into(), causes });
+        let expected = "f.yaml:6: Deployment \"web\": spec.replicas: Invalid value: -1: must be at least 0";
+        assert_eq!(lines, [expected]);
+    }
+
+    #[test]
+    fn unknown_fields_have_their_lines() {
+        let message = "strict decoding error: unknown field \"spec.oops\", duplicate field \"kind\"".to_owned();
+        let lines = refused(StatusBody { code: 400, message, ..StatusBody::default() });
+        let expected = [
+            "f.yaml:7: Deployment \"web\": unknown field \"spec.oops\"",
+            "f.yaml:2: Deployment \"web\": duplicate field \"kind\"",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn any_other_refusal_is_told_for_the_document() {
+        let lines = refused(StatusBody { code: 403, message: "forbidden".into(), ..StatusBody::default() });
+        assert_eq!(lines, ["f.yaml:1: Deployment \"web\": forbidden"]);
+    }
+}

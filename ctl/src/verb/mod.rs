@@ -1,0 +1,66 @@
+//! The verbs, one a file: the flags of a verb and what it does with them.
+
+pub mod apply;
+pub mod chaos;
+pub mod completion;
+pub mod create;
+pub mod delete;
+pub mod demo;
+pub mod describe;
+pub mod events;
+pub mod get;
+pub mod logs;
+pub mod node;
+pub mod rollout;
+pub mod scale;
+pub mod selection;
+pub mod server;
+pub mod shim;
+pub mod up;
+pub mod version;
+
+use crate::app::App;
+use crate::cli::Command;
+use crate::failure::Failure;
+
+/// Runs one verb to its end.
+pub async fn run(app: &App, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Up(args) => up::run(app, args).await,
+        Command::Apply(args) => apply::run(app, args).await,
+        Command::Create(args) => create::run(app, args).await,
+        Command::Get(args) => get::run(app, args).await,
+        Command::Describe(args) => describe::run(app, args).await,
+        Command::Delete(args) => delete::run(app, args).await,
+        Command::Logs(args) => logs::run(app, args).await,
+        Command::Scale(args) => scale::run(app, args).await,
+        Command::Rollout(args) => rollout::run(app, args).await,
+        Command::Events(args) => events::run(app, args).await,
+        Command::Chaos(args) => chaos::run(app, args).await,
+        Command::Demo(args) => demo::run(app, args).await,
+        Command::Version(args) => version::run(app, args).await,
+        Command::Completion(args) => completion::run(args),
+        Command::Server(args) => server::run(app, args).await,
+        Command::Node(args) => node::run(app, args).await,
+    }
+}
+
+/// One line on standard output. A closed pipe (`| head`) ends the output silently, as in any tool.
+pub fn say(line: impl std::fmt::Display) {
+    use std::io::Write as _;
+    let _ = writeln!(anstream::stdout(), "{line}");
+}
+
+/// Text on standard output as it is.
+pub fn say_raw(text: &str) {
+    use std::io::Write as _;
+    let mut out = anstream::stdout();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+/// One line on standard error, for what isn't the result.
+pub fn note(line: impl std::fmt::Display) {
+    use std::io::Write as _;
+    let _ = writeln!(anstream::stderr(), "{line}");
+}

@@ -1,0 +1,147 @@
+//! `amoeba node`: the node agent.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use client::config::Options;
+use client::shutdown;
+use kubelet::{CapacityOverrides, Heartbeat, KubeletConfig, RuntimeKind, ServingTls};
+
+use crate::app::App;
+use crate::cluster::kubeconfig;
+use crate::failure::Failure;
+use crate::member::{self, MemberError};
+use crate::signals::Termination;
+use crate::text::parse_duration;
+
+/// Run the node agent
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Name of the node [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// The node's address, under which others reach it
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    address: IpAddr,
+    /// Where the agent's own API is served; port 0 picks one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10250")]
+    listen: SocketAddr,
+    /// Certificate of the agent's API; without it the API isn't served and logs can't be read
+    #[arg(long, value_name = "FILE", requires_all = ["tls_private_key_file", "client_ca_file"])]
+    tls_cert_file: Option<PathBuf>,
+    /// Key of that certificate
+    #[arg(long, value_name = "FILE")]
+    tls_private_key_file: Option<PathBuf>,
+    /// Who may call the agent's API: clients of this authority
+    #[arg(long, value_name = "FILE")]
+    client_ca_file: Option<PathBuf>,
+    /// A label of the node
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+    /// Between two signs of life
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    lease_renew_interval: Duration,
+    /// How long a sign of life holds
+    #[arg(long, value_name = "TIME", default_value = "40s", value_parser = parse_duration)]
+    lease_duration: Duration,
+    /// CPU that the node claims to have, instead of what is measured
+    #[arg(long, value_name = "QUANTITY")]
+    cpu: Option<String>,
+    /// Memory that the node claims to have, instead of what is measured
+    #[arg(long, value_name = "QUANTITY")]
+    memory: Option<String>,
+    /// How many pods fit
+    #[arg(long, value_name = "NUMBER")]
+    max_pods: Option<u32>,
+    /// End the pods when the agent is asked to end; otherwise they go on and are adopted by the next start
+    #[arg(long)]
+    stop_pods_on_shutdown: bool,
+    /// The longest that ending the pods may take
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    shutdown_grace_period: Duration,
+    /// What is logged, as in RUST_LOG
+    #[arg(long, value_name = "FILTER", default_value = member::DEFAULT_LOG, hide_default_value = true)]
+    log: String,
+    /// Started by `amoeba up`: ends with it
+    #[arg(long, hide = true)]
+    child_of_supervisor: bool,
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("\"{text}\" is not of the form KEY=VALUE"))?;
+    api::name::qualified_name(key)?;
+    api::name::label_value(value)?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Runs the agent until a signal.
+pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
+    if args.child_of_supervisor {
+        member::end_with_parent()?;
+    }
+    member::log_to_stderr(&args.log);
+    let mut stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
+    let client = client(app).await?;
+    let (trigger, asked) = shutdown::channel();
+    let mut agent = std::pin::pin!(kubelet::run(client, config(app, args)?, asked.receiver()));
+    let ended = tokio::select! {
+        ended = &mut agent => ended,
+        () = stop.next() => {
+            trigger.request();
+            agent.await
+        }
+    };
+    Ok(ended.map_err(MemberError::Node)?)
+}
+
+/// A client by the first kubeconfig that applies, as for every verb.
+async fn client(app: &App) -> Result<kube::Client, Failure> {
+    let paths = kubeconfig::find(app, &|path| path.exists()).map_err(crate::cluster::connect::ConnectError::from)?;
+    let options = Options { context: app.target.context.clone(), ..Options::new("kubelet") };
+    let client = client::config::from_kubeconfig(&paths[0], &options).await;
+    Ok(client.map_err(|source| MemberError::Client(Box::new(source)))?)
+}
+
+fn config(app: &App, args: Args) -> Result<KubeletConfig, Failure> {
+    let name = match args.name {
+        Some(name) => name,
+        None => host_name()?,
+    };
+    let tls = match (args.tls_cert_file, args.tls_private_key_file, args.client_ca_file) {
+        (Some(cert), Some(key), Some(client_ca)) => Some(ServingTls {
+            cert,
+            key,
+            client_ca,
+            allowed_users: vec![apiserver::pki::KUBELET_CLIENT_USER.to_owned()],
+        }),
+        _ => None,
+    };
+    Ok(KubeletConfig {
+        listen: args.listen,
+        runtime: RuntimeKind::Native { shim_command: Vec::new() },
+        heartbeat: Heartbeat {
+            renew_interval: args.lease_renew_interval,
+            lease_duration: args.lease_duration,
+            ..Heartbeat::default()
+        },
+        tls,
+        capacity: CapacityOverrides {
+            cpu: args.cpu,
+            memory: args.memory,
+            pods: args.max_pods,
+            ..CapacityOverrides::default()
+        },
+        labels: args.labels.into_iter().collect::<BTreeMap<_, _>>(),
+        stop_pods_on_shutdown: args.stop_pods_on_shutdown,
+        shutdown_grace: args.shutdown_grace_period,
+        ..KubeletConfig::new(name, app.data_dir()?, args.address)
+    })
+}
+
+/// Node names are lower case, as upstream makes them of host names.
+fn host_name() -> Result<String, Failure> {
+    let name = nix::unistd::gethostname().map_err(|errno| Failure::io("read the host's name", errno.into()))?;
+    Ok(name.to_string_lossy().to_lowercase())
+}

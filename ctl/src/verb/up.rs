@@ -1,0 +1,295 @@
+//! `amoeba up`: a local cluster, each member and node its own process.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::builder::PossibleValuesParser;
+use clap::builder::TypedValueParser as _;
+use futures::FutureExt as _;
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::version::VERSION;
+use crate::app::App;
+use crate::cluster::connect;
+use crate::failure::Failure;
+use crate::print::{self, styled};
+use crate::signals::Termination;
+use crate::text::count;
+use crate::up::balancer::{self, Probe};
+use crate::up::layout::{ChildId, Layout};
+use crate::up::lock::Lock;
+use crate::up::ports::{self, local};
+use crate::up::reporter::Reporter;
+use crate::up::shape::{Requested, Shape};
+use crate::up::spawn::ChildSpec;
+use crate::up::supervisor::Supervisor;
+use crate::up::{UpError, chaos_socket, credentials, ready};
+
+/// Start a local cluster
+#[derive(Debug, clap::Args)]
+#[command(after_help = "A second `amoeba up` on the same directory brings the same cluster back.\n\
+    Failures are found and repaired fast here: a dead node within about two seconds. `server` and `node` have \
+    upstream's slower defaults, and flags for all of it.")]
+pub struct Args {
+    /// Members of the control plane; 3 survive the loss of one [default: 1]
+    #[arg(long, value_name = "NUMBER", value_parser = PossibleValuesParser::new(["1", "3", "5"])
+        .map(|text| text.parse::<u32>().expect("one of the possible values")))]
+    members: Option<u32>,
+    /// Nodes [default: 3]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(0..=100))]
+    nodes: Option<u32>,
+    /// Port of the API on 127.0.0.1 [default: 6443]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+}
+
+/// Prepares the directory, starts the children, and stays until it is asked to stop.
+pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
+    let reporter = Reporter::new();
+    let outcome = up(app, args, &reporter).await;
+    reporter.settle();
+    outcome
+}
+
+async fn up(app: &App, args: Args, reporter: &Reporter) -> Result<(), Failure> {
+    let stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
+    let layout = directory(app.data_dir()?)?;
+    let _lock = Lock::take(&layout.lock()).map_err(UpError::from)?;
+    let asked = Requested { members: args.members, nodes: args.nodes, port: args.port };
+    let shape = remembered(&layout, asked)?;
+    ports::ensure_free(shape.port)?;
+    make_directories(&layout, &shape)?;
+    credentials::prepare(&layout, &shape)?;
+    fs::write(layout.shape(), shape.to_text()).map_err(UpError::file("write", layout.shape()))?;
+    let socket = chaos_socket::listen(&layout.socket()).map_err(UpError::file("listen on", layout.socket()))?;
+    let members = MemberPorts::choose(&shape)?;
+    let balancer = balance(app, &layout, &shape, &members).await?;
+    reporter.doing(format!("starting {}", count(shape.members as usize, "member")));
+    let supervisor = Supervisor::new(layout.clone(), specs(&layout, &shape, &members), reporter);
+    let announce = announce(app, &layout, &shape, reporter, supervisor.serving());
+    let ended = tokio::select! {
+        ended = supervisor.run(socket, stop) => ended,
+        () = announce => unreachable!("the announcement never ends"),
+        () = balancer => unreachable!("the balancer never ends"),
+    };
+    reporter.settle();
+    ended?;
+    reporter.line(format!("stopped; `amoeba up` brings the cluster in {} back", layout.root().display()));
+    Ok(())
+}
+
+/// The directory, absolute: children are given paths, and shims are found by them.
+fn directory(dir: PathBuf) -> Result<Layout, UpError> {
+    fs::create_dir_all(&dir).map_err(UpError::file("make the directory", &dir))?;
+    let dir = fs::canonicalize(&dir).map_err(UpError::file("find", &dir))?;
+    Ok(Layout::new(dir))
+}
+
+fn remembered(layout: &Layout, asked: Requested) -> Result<Shape, UpError> {
+    let path = layout.shape();
+    let existing = match fs::read_to_string(&path) {
+        Ok(text) => Some(Shape::parse(&text)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(UpError::file("read", path)(error)),
+    };
+    Ok(Shape::decide(existing, asked)?)
+}
+
+fn children(shape: &Shape) -> impl Iterator<Item = ChildId> + use<> {
+    let members = (1..=shape.members).map(ChildId::Member);
+    members.chain((1..=shape.nodes).map(ChildId::Node))
+}
+
+fn make_directories(layout: &Layout, shape: &Shape) -> Result<(), UpError> {
+    children(shape).try_for_each(|child| {
+        let dir = layout.child(child);
+        fs::create_dir_all(&dir).map_err(UpError::file("make the directory", dir))
+    })
+}
+
+/// Where each member serves clients and where it talks to the other members.
+struct MemberPorts {
+    client: BTreeMap<u32, u16>,
+    peer: BTreeMap<u32, u16>,
+}
+
+impl MemberPorts {
+    /// A single member serves on the cluster's port itself: no hop between client and server.
+    fn choose(shape: &Shape) -> Result<Self, UpError> {
+        if shape.members == 1 {
+            let peer = BTreeMap::from([(1, ports::free(1)?[0])]);
+            return Ok(Self { client: BTreeMap::from([(1, shape.port)]), peer });
+        }
+        let free = ports::free(2 * shape.members as usize)?;
+        let (client, peer) = free.split_at(shape.members as usize);
+        Ok(Self {
+            client: (1..).zip(client.iter().copied()).collect(),
+            peer: (1..).zip(peer.iter().copied()).collect(),
+        })
+    }
+}
+
+fn specs(layout: &Layout, shape: &Shape, ports: &MemberPorts) -> Vec<ChildSpec> {
+    let spec = |id: ChildId| {
+        let arguments = match id {
+            ChildId::Member(number) => member_arguments(layout, number, ports),
+            ChildId::Node(_) => node_arguments(layout, id),
+        };
+        ChildSpec { id, arguments, log: layout.log(id) }
+    };
+    children(shape).map(spec).collect()
+}
+
+/// Flags whose values aren't paths.
+fn plain<const N: usize>(flags: [&str; N]) -> Vec<OsString> {
+    flags.map(OsString::from).to_vec()
+}
+
+/// The fast profile of a member: elections, leases and evictions in about a second.
+fn member_arguments(layout: &Layout, number: u32, ports: &MemberPorts) -> Vec<OsString> {
+    let id = ChildId::Member(number);
+    let mut arguments = plain(["server", "--child-of-supervisor", "--name", &id.to_string()]);
+    arguments.extend(["--data-dir".into(), layout.child(id).into_os_string()]);
+    arguments.extend(["--pki-dir".into(), layout.pki().into_os_string()]);
+    arguments.extend(plain(["--listen", &local(ports.client[&number]).to_string()]));
+    arguments.extend(plain(["--member-id", &number.to_string()]));
+    for (member, port) in &ports.peer {
+        arguments.extend(plain(["--peer", &format!("{member}={}", local(*port))]));
+    }
+    arguments.extend(plain(["--tick", "50ms"]));
+    arguments.extend(plain(["--leader-elect-lease-duration", "1500ms"]));
+    arguments.extend(plain(["--leader-elect-renew-deadline", "1s"]));
+    arguments.extend(plain(["--leader-elect-retry-period", "300ms"]));
+    arguments.extend(plain(["--node-monitor-grace-period", "1600ms"]));
+    arguments.extend(plain(["--node-startup-grace-period", "10s"]));
+    arguments.extend(plain(["--node-eviction-rate", "100", "--missing-node-quarantine", "2s"]));
+    arguments.extend(plain(["--default-toleration-seconds", "0"]));
+    arguments
+}
+
+/// The fast profile of a node: it says that it lives several times within the grace period.
+fn node_arguments(layout: &Layout, id: ChildId) -> Vec<OsString> {
+    let mut arguments = plain(["node", "--child-of-supervisor", "--name", &id.to_string()]);
+    arguments.extend(["--data-dir".into(), layout.child(id).into_os_string()]);
+    arguments.extend(["--kubeconfig".into(), layout.node_kubeconfig(id).into_os_string()]);
+    arguments.extend(["--tls-cert-file".into(), layout.node_certificate(id).into_os_string()]);
+    arguments.extend(["--tls-private-key-file".into(), layout.node_key(id).into_os_string()]);
+    arguments.extend(["--client-ca-file".into(), layout.pki().join("ca.crt").into_os_string()]);
+    arguments.extend(plain(["--listen", "127.0.0.1:0", "--address", "127.0.0.1"]));
+    arguments.extend(plain(["--lease-renew-interval", "400ms", "--lease-duration", "2s"]));
+    arguments.extend(plain(["--stop-pods-on-shutdown", "--shutdown-grace-period", "8s"]));
+    arguments
+}
+
+/// The balancer of a cluster with several members, as a future that never ends.
+async fn balance(
+    app: &App,
+    layout: &Layout,
+    shape: &Shape,
+    ports: &MemberPorts,
+) -> Result<futures::future::BoxFuture<'static, ()>, Failure> {
+    if shape.members == 1 {
+        return Ok(std::future::pending().boxed());
+    }
+    let listener =
+        TcpListener::bind(local(shape.port)).await.map_err(|error| ports::bind_error(shape.port, error))?;
+    let addresses: BTreeMap<ChildId, SocketAddr> =
+        ports.client.iter().map(|(number, port)| (ChildId::Member(*number), local(*port))).collect();
+    let probe = probe(app, layout, &addresses).await?;
+    Ok(balancer::run(listener, addresses, probe).boxed())
+}
+
+/// Asks a member's `/readyz` with our own credentials over a connection that stays open.
+async fn probe(
+    app: &App,
+    layout: &Layout,
+    addresses: &BTreeMap<ChildId, SocketAddr>,
+) -> Result<Probe, Failure> {
+    let mut clients = BTreeMap::new();
+    for (id, address) in addresses {
+        let member = local_app(app, layout, Some(format!("https://{address}")));
+        clients.insert(*id, Arc::new(connect::connect(&member).await?));
+    }
+    Ok(Arc::new(move |id| {
+        let client = clients[&id].clone();
+        async move { client.answers("/readyz").await }.boxed()
+    }))
+}
+
+/// The flags by which this process reaches its own cluster.
+fn local_app(app: &App, layout: &Layout, server: Option<String>) -> App {
+    let mut local = app.clone();
+    local.target = Default::default();
+    local.target.kubeconfig = Some(layout.admin_kubeconfig());
+    local.target.server = server;
+    local
+}
+
+/// Says when all nodes are Ready, and what to do next. Then it has nothing more to say.
+async fn announce(
+    app: &App,
+    layout: &Layout,
+    shape: &Shape,
+    reporter: &Reporter,
+    mut serving: watch::Receiver<bool>,
+) {
+    let start = Timestamp::now() - Duration::from_millis(1);
+    if serving.wait_for(|serving| *serving).await.is_ok() {
+        let nodes = count(shape.nodes as usize, "node");
+        reporter.doing(format!("the API serves; waiting for {nodes}"));
+        let all = children(shape).filter(|child| child.is_node()).map(|child| child.to_string()).collect();
+        // A member may be killed while we wait: then the next one is asked.
+        while let Err(error) = wait_for_nodes(app, layout, &all, start, reporter).await {
+            tracing::debug!(error = %print::error::chain(&error), "waiting for the nodes was interrupted");
+            if !matches!(error, Failure::Request(_)) {
+                reporter.warn(print::error::chain(&error));
+                break;
+            }
+            // The connection error is immediate; give the member that restarts a moment.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        reporter.settle();
+        welcome(layout, shape, reporter);
+    }
+    std::future::pending().await
+}
+
+async fn wait_for_nodes(
+    app: &App,
+    layout: &Layout,
+    names: &std::collections::BTreeSet<String>,
+    start: Timestamp,
+    reporter: &Reporter,
+) -> Result<(), Failure> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let cluster = connect::connect(&local_app(app, layout, None)).await?;
+    let total = names.len();
+    let progress = |ready: usize| reporter.doing(format!("{ready} of {total} nodes are Ready"));
+    Ok(ready::nodes(&cluster, names, start, progress).await?)
+}
+
+fn welcome(layout: &Layout, shape: &Shape, reporter: &Reporter) {
+    let members = count(shape.members as usize, "member");
+    let nodes = count(shape.nodes as usize, "node");
+    reporter.line(format!(
+        "{} {members} and {nodes} on https://127.0.0.1:{} after {} (amoeba {VERSION})",
+        styled(print::GOOD, "Ready:"),
+        shape.port,
+        reporter.elapsed()
+    ));
+    let kubeconfig = layout.admin_kubeconfig();
+    reporter.line(format!("  export KUBECONFIG={}", kubeconfig.display()));
+    reporter.line("  amoeba get nodes        amoeba apply -f manifests/web.yaml        amoeba get pods -w");
+    if shape.nodes > 1 {
+        reporter.line("  amoeba chaos kill n1    amoeba events -A -w                      Ctrl-C stops everything");
+    }
+}
