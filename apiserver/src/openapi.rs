@@ -25,6 +25,7 @@ use crate::response;
 use crate::version::KUBERNETES_VERSION;
 
 const JSON: &str = "application/json";
+const PROTOBUF_V2: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// Answers a GET below `/openapi`; `None` if nothing is there.
 pub fn respond(
@@ -118,24 +119,49 @@ fn moved(url: &str) -> Response<Body> {
     response
 }
 
-/// JSON only: a client that wants nothing but protobuf is told so and goes on without.
+/// kubectl reads version 2 where version 3 has no schema of a kind. It learns from the empty document that
+/// there is nothing to validate with, and goes on to say that there is no such kind.
 fn version_2(headers: &HeaderMap) -> Response<Body> {
-    let accepts_json = headers.get(ACCEPT).is_none_or(|accept| {
-        let accept = accept.to_str().unwrap_or_default();
-        accept
-            .split(',')
-            .any(|clause| matches!(clause.split(';').next().map(str::trim), Some("application/json" | "*/*")))
-    });
-    if !accepts_json {
-        return response::status(&api::status::Status::not_acceptable(&[JSON]));
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or(JSON);
+    let accepted = accept.split(',').filter_map(|clause| clause.split(';').next()).map(str::trim);
+    for media_type in accepted {
+        match media_type {
+            JSON | "application/*" | "*/*" => {
+                return etag::document(headers, JSON, Bytes::from(version_2_json().to_string()));
+            }
+            PROTOBUF_V2 => return etag::document(headers, PROTOBUF_V2, Bytes::from(version_2_protobuf())),
+            _ => {}
+        }
     }
-    let document = json!({
+    response::status(&api::status::Status::not_acceptable(&[JSON, PROTOBUF_V2]))
+}
+
+fn version_2_json() -> Value {
+    json!({
         "swagger": "2.0",
         "info": { "title": "Kubernetes", "version": KUBERNETES_VERSION },
         "paths": {},
         "definitions": {},
-    });
-    etag::document(headers, JSON, Bytes::from(document.to_string()))
+    })
+}
+
+/// The same document as gnostic's `openapi.v2.Document`: swagger (1), info (2: title 1, version 2), paths
+/// (8), definitions (9).
+fn version_2_protobuf() -> Vec<u8> {
+    let info = [text_field(1, "Kubernetes"), text_field(2, KUBERNETES_VERSION)].concat();
+    [text_field(1, "2.0"), field(2, &info), field(8, &[]), field(9, &[])].concat()
+}
+
+fn text_field(number: u8, text: &str) -> Vec<u8> {
+    field(number, text.as_bytes())
+}
+
+/// A length-delimited field. All of ours are shorter than 128 bytes, so that a length is one byte.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    const LENGTH_DELIMITED: u8 = 2;
+    let length = u8::try_from(content.len()).ok().filter(|length| *length < 0x80);
+    let head = [number << 3 | LENGTH_DELIMITED, length.expect("our own texts are short")];
+    [&head[..], content].concat()
 }
 
 fn url(group: &str, version: &str, resources: &[Row]) -> String {

@@ -95,10 +95,17 @@ fn paths_are_as_they_were() {
 }
 
 #[test]
-fn version_2_is_json_or_refused() {
+fn version_2_is_empty_in_both_encodings() {
     let accept = |value: &str| HeaderMap::from_iter([(ACCEPT, value.parse().expect("header"))]);
-    let protobuf = accept("application/com.github.proto-openapi.spec.v2@v1.0+protobuf");
-    assert_eq!(get("/openapi/v2", &protobuf).expect("served").status(), StatusCode::NOT_ACCEPTABLE);
-    assert_eq!(get("/openapi/v2", &accept("application/json")).expect("served").status(), StatusCode::OK);
+    let protobuf = get("/openapi/v2", &accept(PROTOBUF_V2)).expect("served");
+    let expected = b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.37.0\x42\x00\x4a\x00";
+    assert_eq!(protobuf.body().as_bytes(), Some(&expected[..]));
+    let json = get("/openapi/v2", &accept("application/json")).expect("served");
+    let json: Value = serde_json::from_slice(json.body().as_bytes().expect("bytes")).expect("JSON");
+    assert_eq!(json["swagger"], "2.0");
     assert_eq!(get("/openapi/v2", &HeaderMap::new()).expect("served").status(), StatusCode::OK);
+    assert_eq!(
+        get("/openapi/v2", &accept("text/html")).expect("served").status(),
+        StatusCode::NOT_ACCEPTABLE
+    );
 }

@@ -94,7 +94,11 @@ fn authorization() -> Vec<Resource> {
         Row::new("authorization.k8s.io", "io.k8s.api.authorization.v1", kind, plural).review(review)
     };
     vec![
+        row("LocalSubjectAccessReview", "localsubjectaccessreviews", Review::LocalSubjectAccess)
+            .namespaced()
+            .build(),
         row("SelfSubjectAccessReview", "selfsubjectaccessreviews", Review::SelfSubjectAccess).build(),
+        row("SelfSubjectRulesReview", "selfsubjectrulesreviews", Review::SelfSubjectRules).build(),
         row("SubjectAccessReview", "subjectaccessreviews", Review::SubjectAccess).build(),
     ]
 }
@@ -186,6 +190,11 @@ impl Row {
 
     fn cluster(mut self) -> Self {
         self.0.namespaced = false;
+        self
+    }
+
+    fn namespaced(mut self) -> Self {
+        self.0.namespaced = true;
         self
     }
 

@@ -74,6 +74,10 @@ pub enum Review {
     SelfSubjectAccess,
     /// May somebody do this?
     SubjectAccess,
+    /// May somebody do this in one namespace?
+    LocalSubjectAccess,
+    /// What may the caller do?
+    SelfSubjectRules,
     /// Who am I?
     SelfSubject,
     /// Whose token is this?

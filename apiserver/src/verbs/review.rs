@@ -19,6 +19,10 @@ pub async fn review(call: Call<'_>, review: Review, body: &[u8]) -> Answer {
     let answered = match review {
         Review::SelfSubjectAccess => reviews::self_subject_access(authorizer, who, draft.object)?,
         Review::SubjectAccess => reviews::subject_access(authorizer, draft.object)?,
+        Review::LocalSubjectAccess => {
+            reviews::local_subject_access(authorizer, call.namespace(), draft.object)?
+        }
+        Review::SelfSubjectRules => reviews::self_subject_rules(authorizer, who, draft.object)?,
         Review::SelfSubject => reviews::self_subject(who, draft.object),
         Review::Token => reviews::token(&call.server.authenticator, draft.object)?,
     };
