@@ -418,6 +418,31 @@ mod tests {
             prop_assert_eq!(again.to_string(), quantity.to_string());
         }
 
+        /// Against the obvious model: an integer number of billionths.
+        #[test]
+        fn amounts_are_exact(
+            (whole, tenths) in (any::<i32>(), 0..10i128),
+            (suffix, nanos) in prop::sample::select(vec![
+                ("n", 1), ("u", 1_000), ("m", 1_000_000), ("", NANO), ("k", 1_000 * NANO), ("Ki", 1024 * NANO),
+                ("M", 1_000_000 * NANO), ("Mi", 1_048_576 * NANO), ("e3", 1_000 * NANO), ("E-3", 1_000_000),
+            ]),
+        ) {
+            let quantity = Quantity::parse(&format!("{whole}.{tenths}{suffix}")).expect("a quantity");
+            // `-0.5` has no sign in its whole part, so its sign is taken from the text.
+            let tenfold = (i128::from(whole).abs() * 10 + tenths) * nanos;
+            let magnitude = tenfold / 10 + i128::from(tenfold % 10 != 0);
+            prop_assert_eq!(quantity.nanos, if whole < 0 { -magnitude } else { magnitude });
+            let milli = quantity.as_milli();
+            prop_assert!((milli.abs() - 1) * 1_000_000 < magnitude && magnitude <= milli.abs() * 1_000_000);
+        }
+
+        #[test]
+        fn adding_and_taking_away_cancel_out(a in any::<i32>(), b in any::<i32>()) {
+            let (a, b) = (Quantity::from_milli(a.into()), Quantity::from_milli(b.into()));
+            prop_assert_eq!(a.add(&b).sub(&b), a);
+            prop_assert_eq!(a.add(&b) > a, b.signum() > 0);
+        }
+
         #[test]
         fn parsing_never_panics(text in "[-+]?[0-9.]{0,40}[eEinumkKMGTPi]{0,3}[-+]?[0-9]{0,6}") {
             let _ = Quantity::parse(&text);

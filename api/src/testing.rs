@@ -1,9 +1,15 @@
-//! Golden files: scripts in `testdata/` whose expected output stands behind `----`.
+//! Golden files, and random objects.
+//!
+//! Golden files are scripts in `testdata/` whose expected output stands behind `----`.
 //!
 //! A case is a block that begins with `case NAME`; its other lines are `KEY VALUE`. `UPDATE=1` rewrites
 //! what is expected, and the difference is reviewed like code.
 
 use std::path::Path;
+
+use serde_json::Value;
+
+use crate::schema::{Object, Schema, Shape};
 
 /// One case of a golden file.
 pub(crate) struct Case {
@@ -52,4 +58,92 @@ fn parse(input: &str) -> Option<Case> {
         (key.to_string(), value.to_string())
     };
     Some(Case { name, lines: lines.map(pair).collect() })
+}
+
+/// A small generator of random objects of a schema; equal seeds give equal objects.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        // xorshift64*: good enough to choose fields, and needs no dependency.
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
+    }
+
+    fn pick<'t>(&mut self, texts: &[&'t str]) -> &'t str {
+        texts[self.below(texts.len() as u64) as usize]
+    }
+
+    /// An object of the schema, odd only inside.
+    pub(crate) fn object_of(&mut self, schema: &Schema) -> Value {
+        loop {
+            match self.value(schema, 0) {
+                object @ Value::Object(_) => return object,
+                _ => continue,
+            }
+        }
+    }
+
+    /// A value of the schema; now and then something else entirely.
+    pub(crate) fn value(&mut self, schema: &Schema, depth: u32) -> Value {
+        if self.below(60) == 0 {
+            return self.odd();
+        }
+        match &schema.shape {
+            Shape::Object(object) => self.object(object, depth),
+            Shape::Map(values) => {
+                let keys = ["a", "example.com/b", "cpu", "-bad-"];
+                let chosen: Vec<&str> = keys.into_iter().filter(|_| self.below(2) == 0).collect();
+                chosen.into_iter().map(|key| (key.to_string(), self.value(values.get(), depth + 1))).collect()
+            }
+            Shape::List(list) => {
+                let length = if depth > 8 { 0 } else { self.below(3) };
+                (0..length).map(|_| self.value(list.items.get(), depth + 1)).collect()
+            }
+            scalar => self.scalar(scalar),
+        }
+    }
+
+    fn object(&mut self, object: &Object, depth: u32) -> Value {
+        let mut map = serde_json::Map::new();
+        for (name, field) in &object.fields {
+            let required = object.required.contains(name) && self.below(10) > 0;
+            if required || self.below(4 + u64::from(depth) * 2) == 0 && depth < 9 {
+                map.insert(name.clone(), self.value(field.schema.get(), depth + 1));
+            }
+        }
+        Value::Object(map)
+    }
+
+    fn scalar(&mut self, shape: &Shape) -> Value {
+        match shape {
+            Shape::Integer(_) | Shape::Number => (self.below(200) as i64 - 10).into(),
+            Shape::Boolean => (self.below(2) == 0).into(),
+            Shape::Time | Shape::MicroTime => {
+                self.pick(&["2024-05-01T10:00:00Z", "2024-05-01T10:00:00.123+02:00"]).into()
+            }
+            Shape::Quantity => self.pick(&["1", "1500m", "0.5Gi", "-1", "1e3"]).into(),
+            Shape::Bytes => self.pick(&["", "eA==", "eHk="]).into(),
+            Shape::IntOrString => match self.below(2) {
+                0 => self.pick(&["25%", "http", "x%"]).into(),
+                _ => self.below(70_000).into(),
+            },
+            _ => self
+                .pick(&["", "a", "b", "Always", "RollingUpdate", "TCP", "UPPER_case", "a/b", "10.0.0.1"])
+                .into(),
+        }
+    }
+
+    fn odd(&mut self) -> Value {
+        match self.below(5) {
+            0 => Value::Null,
+            1 => "odd".into(),
+            2 => 1.5.into(),
+            3 => serde_json::json!({"unknown": [1]}),
+            _ => serde_json::json!([{"odd": true}]),
+        }
+    }
 }

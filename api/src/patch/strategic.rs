@@ -277,7 +277,7 @@ fn without_directives(map: Map<String, Value>) -> Map<String, Value> {
 mod tests {
     use super::*;
     use crate::schema::Definitions;
-    use crate::testing::golden;
+    use crate::testing::{Random, golden};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -340,6 +340,75 @@ mod tests {
                 list.into_iter().filter(|item| !order.iter().any(|each| each["name"] == item["name"])).collect()
             };
             prop_assert_eq!(unnamed(&pod(&from)), unnamed(&after));
+        }
+    }
+
+    fn directives(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => items.iter().map(directives).sum(),
+            Value::Object(map) => {
+                map.iter().map(|(key, value)| usize::from(key.starts_with('$')) + directives(value)).sum()
+            }
+            _ => 0,
+        }
+    }
+
+    /// Adds directives to a random object, whether or not they make sense there.
+    fn sprinkle(value: &mut Value, random: &mut Random) {
+        match value {
+            Value::Array(items) => items.iter_mut().for_each(|item| sprinkle(item, random)),
+            Value::Object(map) => {
+                map.values_mut().for_each(|value| sprinkle(value, random));
+                let lists: Vec<(String, Value)> = map
+                    .iter()
+                    .filter(|(_, value)| value.is_array())
+                    .map(|(key, value)| (key.clone(), value.clone()))
+                    .collect();
+                for (key, list) in lists {
+                    match random.below(4) {
+                        0 => drop(map.insert(format!("{SET_ORDER}{key}"), list)),
+                        1 => drop(map.insert(format!("{DELETE_FROM}{key}"), list)),
+                        _ => {}
+                    }
+                }
+                match random.below(12) {
+                    0 => drop(map.insert(
+                        PATCH.into(),
+                        ["replace", "delete", "merge"][random.below(3) as usize].into(),
+                    )),
+                    1 => drop(map.insert(RETAIN_KEYS.into(), map.keys().cloned().collect::<Vec<_>>().into())),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whatever the patch says, the result is an object that anyone could have sent.
+    #[test]
+    fn no_directive_reaches_the_result() {
+        let mut applied = 0;
+        for kind in ["/v1/Pod", "apps/v1/Deployment", "/v1/Service", "/v1/Node"] {
+            for seed in 1..200 {
+                let mut random = Random(seed);
+                let current = random.value(schema(kind), 0);
+                let mut patch = random.value(schema(kind), 0);
+                sprinkle(&mut patch, &mut random);
+                if let Ok(result) = strategic_merge(&current, &patch, schema(kind)) {
+                    assert_eq!(directives(&result), 0, "{kind}, seed {seed}: {patch} gave {result}");
+                    applied += 1;
+                }
+            }
+        }
+        assert!(applied > 200, "the generator makes patches that apply; {applied} did");
+    }
+
+    /// An empty patch changes nothing.
+    #[test]
+    fn an_empty_patch_changes_nothing() {
+        for seed in 1..100 {
+            let current = Random(seed).object_of(schema("apps/v1/Deployment"));
+            assert_eq!(strategic_merge(&current, &json!({}), schema("apps/v1/Deployment")), Ok(current));
         }
     }
 }

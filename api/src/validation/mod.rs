@@ -103,7 +103,8 @@ fn immutability(group: &str, kind: &str, root: &Field<'_>, old: &Field<'_>) -> E
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::golden;
+    use crate::schema::{Definitions, FieldValidation, decode};
+    use crate::testing::{Random, golden};
 
     #[test]
     fn cases() {
@@ -125,5 +126,44 @@ mod tests {
             let lines: Vec<String> = errors.iter().map(FieldError::to_string).collect();
             if lines.is_empty() { "fine".into() } else { lines.join("\n") }
         });
+    }
+
+    /// Whatever a client sends, the way through the API server ends in an answer.
+    #[test]
+    fn no_object_of_any_kind_stops_defaulting_or_validation() {
+        let definitions = Definitions::builtin();
+        for (index, (group, _, kind, definition)) in definitions.kinds().enumerate() {
+            let schema = definitions.schema(definition).expect("a built-in definition");
+            for seed in 1..30 {
+                let random = Random(seed * 1000 + index as u64).value(schema, 0);
+                let Ok(decoded) = decode(schema, random, FieldValidation::Ignore) else { continue };
+                let mut object = decoded.object;
+                crate::defaults::apply(group, kind, &mut object);
+                let once = object.clone();
+                crate::defaults::apply(group, kind, &mut object);
+                assert_eq!(once, object, "defaults of {kind} applied twice, seed {seed}");
+                validate_create(group, kind, &object);
+                let errors = validate_update(group, kind, &object, &object);
+                let immutable = |error: &&FieldError| error.detail.contains("immutable");
+                assert_eq!(errors.iter().find(immutable), None, "{kind} didn't change, seed {seed}");
+            }
+        }
+    }
+
+    /// What defaulting adds is part of the schema.
+    #[test]
+    fn defaults_are_known_fields() {
+        let definitions = Definitions::builtin();
+        for (index, (group, _, kind, definition)) in definitions.kinds().enumerate() {
+            let schema = definitions.schema(definition).expect("a built-in definition");
+            for seed in 1..30 {
+                let random = Random(seed * 1000 + index as u64).value(schema, 0);
+                let Ok(decoded) = decode(schema, random, FieldValidation::Ignore) else { continue };
+                let mut object = decoded.object;
+                crate::defaults::apply(group, kind, &mut object);
+                let strict = decode(schema, object.clone(), FieldValidation::Strict);
+                assert_eq!(strict.map(|decoded| decoded.warnings), Ok(Vec::new()), "{kind}, seed {seed}");
+            }
+        }
     }
 }
