@@ -25,7 +25,9 @@ use crate::response;
 use crate::version::KUBERNETES_VERSION;
 
 const JSON: &str = "application/json";
+/// What kubectl asks for, and what the answer is called: Go can't parse the first as a media type.
 const PROTOBUF_V2: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const PROTOBUF_V2_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Answers a GET below `/openapi`; `None` if nothing is there.
 pub fn respond(
@@ -129,7 +131,7 @@ fn version_2(headers: &HeaderMap) -> Response<Body> {
             JSON | "application/*" | "*/*" => {
                 return etag::document(headers, JSON, Bytes::from(version_2_json().to_string()));
             }
-            PROTOBUF_V2 => return etag::document(headers, PROTOBUF_V2, Bytes::from(version_2_protobuf())),
+            PROTOBUF_V2 => return etag::document(headers, PROTOBUF_V2_ANSWER, Bytes::from(version_2_protobuf())),
             _ => {}
         }
     }

@@ -9,7 +9,6 @@ use super::rules::{Rule, strings};
 use super::{Attributes, Authenticator, Authorizer, Identity};
 
 const AUTHORIZATION: &str = "authorization.k8s.io";
-const AUTHENTICATION: &str = "authentication.k8s.io";
 
 /// Whether the caller may do what the review asks for.
 ///
@@ -57,10 +56,11 @@ pub fn self_subject_rules(authorizer: &Authorizer, who: &Identity, mut review: V
     }
     let rules = rules_of(authorizer, who, &namespace);
     let (urls, resources): (Vec<&Rule>, Vec<&Rule>) = rules.iter().partition(|rule| !rule.urls.is_empty());
+    let path_rule = |rule: &&Rule| json!({ "verbs": rule.verbs, "nonResourceURLs": rule.urls });
     review["status"] = json!({
         "incomplete": false,
-        "resourceRules": resources.iter().map(|rule| resource_rule(rule)).collect::<Vec<_>>(),
-        "nonResourceRules": urls.iter().map(|rule| json!({ "verbs": rule.verbs, "nonResourceURLs": rule.urls })).collect::<Vec<_>>(),
+        "resourceRules": resources.into_iter().map(resource_rule).collect::<Vec<_>>(),
+        "nonResourceRules": urls.iter().map(path_rule).collect::<Vec<_>>(),
     });
     Ok(review)
 }
@@ -78,7 +78,7 @@ pub fn self_subject(who: &Identity, mut review: Value) -> Value {
 pub fn token(authenticator: &Authenticator, mut review: Value) -> Result<Value, Status> {
     let token = review["spec"]["token"].as_str().unwrap_or_default();
     if token.is_empty() {
-        return Err(Status::bad_request(&format!("TokenReview.{AUTHENTICATION}: token is required for TokenReview in authentication")));
+        return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
     review["status"] = match authenticator.by_token(token) {
         Some(identity) => json!({ "authenticated": true, "user": identity.to_user_info() }),

@@ -88,10 +88,9 @@ impl TokenTable {
     /// Whose token it is. Looks at every entry and at every byte, so that the time tells nothing.
     pub fn find(&self, token: &str) -> Option<&Identity> {
         let digest = TokenDigest::of(token);
-        let found = self.entries.iter().fold(None, |found, (known, identity)| {
+        self.entries.iter().fold(None, |found, (known, identity)| {
             if known.equals_in_constant_time(&digest) { Some(identity) } else { found }
-        });
-        found
+        })
     }
 }
 
