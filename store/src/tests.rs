@@ -3,5 +3,6 @@
 mod apply;
 mod generate;
 mod group;
+mod measure;
 mod sim;
 mod single;

@@ -12,6 +12,9 @@ use super::state::Head;
 use super::view::{DiskError, ReadView};
 use crate::kv::{Event, EventKind, KeyRange, KeyValue, KvError, RangeRequest, RangeResponse, Revision};
 
+/// Called with key and record of each pair.
+type VisitAll<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), DiskError> + 'a;
+
 /// All events of one revision.
 pub type RevisionEvents = (Revision, Arc<[Event]>);
 
@@ -84,11 +87,7 @@ fn decode_pair(record: Bytes) -> Result<Pair, DiskError> {
 }
 
 /// Visits the records of all keys in `range`; a single key costs one point read.
-fn scan_pairs(
-    view: &impl ReadView,
-    range: &KeyRange,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), DiskError>,
-) -> Result<(), DiskError> {
+fn scan_pairs(view: &impl ReadView, range: &KeyRange, visit: &mut VisitAll<'_>) -> Result<(), DiskError> {
     if is_single_key(range) {
         return match view.get(Family::Latest, &range.start)? {
             Some(record) => visit(&range.start, &record),

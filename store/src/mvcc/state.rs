@@ -121,7 +121,9 @@ impl Session {
     fn encode(&self) -> Vec<u8> {
         let mut out = Writer::with_capacity(16 + 8 * self.applied.len());
         out.u64(self.boot).u64(self.floor);
-        self.applied.iter().for_each(|seq| drop(out.u64(*seq)));
+        for seq in &self.applied {
+            out.u64(*seq);
+        }
         out.finish()
     }
 

@@ -91,13 +91,6 @@ impl Batch {
         })
     }
 
-    /// Adds the writes of `later`, which win.
-    pub fn append(&mut self, later: Batch) {
-        for (family, writes) in later.writes {
-            self.writes.entry(family).or_default().extend(writes);
-        }
-    }
-
     /// Nothing to write.
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()

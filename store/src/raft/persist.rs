@@ -183,7 +183,9 @@ fn decode_entry(record: Bytes) -> Result<Entry, DecodeError> {
 fn encode_identity(identity: &Identity) -> Vec<u8> {
     let mut out = Writer::with_capacity(48);
     out.u64(identity.cluster).u64(identity.member.0);
-    identity.voters.iter().for_each(|voter| drop(out.u64(voter.0)));
+    for voter in &identity.voters {
+        out.u64(voter.0);
+    }
     out.finish()
 }
 

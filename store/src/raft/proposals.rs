@@ -133,11 +133,6 @@ impl Proposals {
         lost.into_iter().filter_map(|seq| self.give_up(seq)).collect()
     }
 
-    /// How many wait.
-    pub fn len(&self) -> usize {
-        self.pending.len()
-    }
-
     fn give_up(&mut self, seq: u64) -> Option<(Ticket, KvError)> {
         let pending = self.pending.remove(&seq)?;
         let error = if pending.ever_sent {

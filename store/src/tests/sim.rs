@@ -2,7 +2,8 @@
 //! writes, a network that drops, delays, duplicates, reorders and partitions, crashes at any write,
 //! clients that retry nothing. After each step and at the end, `invariant_*` functions look.
 //!
-//! `SIM_SEEDS=5000 cargo test -p store --release sim` runs more; `SIM_SEED=7 cargo test -p store sim` runs one again.
+//! `SIM_SEEDS=5000 cargo test -p store --release sim` runs more; `SIM_SEED=7 cargo test -p store sim` runs one
+//! again, with `SIM_TRACE=1` telling every message.
 
 mod check;
 mod disk;

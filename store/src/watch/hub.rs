@@ -166,17 +166,16 @@ impl Hub {
         watcher.backlog.extend(events.into_iter().filter(|(revision, _)| *revision >= next));
     }
 
-    /// The progress message for each watcher that has everything but hasn't heard so. The driver may drop
-    /// one that a watcher has no room for; the next one says the same.
-    pub fn progress(&mut self) -> Vec<(WatchId, WatchMessage)> {
+    /// Offers progress to each watcher that has everything but hasn't heard so; `offer` says whether the
+    /// watcher had room. One that hadn't is offered it again at the next call.
+    pub fn progress(&mut self, mut offer: impl FnMut(WatchId, WatchMessage) -> bool) {
         let current = self.current;
-        let synced = |w: &&mut Watcher| w.next == after(current) && w.told < current && w.backlog.is_empty();
-        let idle = self.watchers.iter_mut().filter(|(_, w)| synced(&w));
-        idle.map(|(id, watcher)| {
-            watcher.told = current;
-            (*id, WatchMessage::Progress(current))
-        })
-        .collect()
+        for (id, watcher) in &mut self.watchers {
+            let synced = watcher.next == after(current) && watcher.backlog.is_empty();
+            if synced && watcher.told < current && offer(*id, WatchMessage::Progress(current)) {
+                watcher.told = current;
+            }
+        }
     }
 }
 
@@ -311,12 +310,21 @@ mod tests {
         let (a, _) = hub.register(KeyRange::prefix("a"), None).unwrap();
         let (_future, _) = hub.register(KeyRange::prefix("b"), Some(Revision(10))).unwrap();
         hub.publish(vec![events(1, &["a"])], Revision(1), Revision(0));
-        assert!(hub.progress().is_empty(), "an event is still to be delivered");
+        let told = |hub: &mut Hub, room| {
+            let mut told = Vec::new();
+            hub.progress(|id, message| {
+                assert!(matches!(message, WatchMessage::Progress(Revision(2))), "{message:?}");
+                told.push(id);
+                room
+            });
+            told
+        };
+        assert!(told(&mut hub, true).is_empty(), "an event is still to be delivered");
         sent(hub.next(a));
-        assert!(hub.progress().is_empty(), "the event itself told");
+        assert!(told(&mut hub, true).is_empty(), "the event itself told");
         hub.publish(vec![events(2, &["b"])], Revision(2), Revision(0));
-        let progress = hub.progress();
-        assert!(matches!(progress[..], [(id, WatchMessage::Progress(Revision(2)))] if id == a));
-        assert!(hub.progress().is_empty(), "told once");
+        assert_eq!(told(&mut hub, false), [a], "no room");
+        assert_eq!(told(&mut hub, true), [a]);
+        assert!(told(&mut hub, true).is_empty(), "told once");
     }
 }

@@ -199,15 +199,11 @@ fn load(watches: &Watches, rocks: &Rocks, id: WatchId, from: Revision) -> Result
 
 fn tell_progress(watches: &Watches, full: &BTreeSet<WatchId>) {
     let mut inner = watches.inner.lock();
-    for (id, message) in inner.hub.progress() {
-        if full.contains(&id) {
-            continue;
-        }
-        if let Some(sender) = inner.senders.get(&id) {
-            // Without room it has enough to read; the next progress says the same.
-            let _no_room = sender.try_send(message);
-        }
-    }
+    let Inner { hub, senders, .. } = &mut *inner;
+    hub.progress(|id, message| {
+        let sender = senders.get(&id).filter(|_| !full.contains(&id));
+        sender.is_some_and(|sender| sender.try_send(message).is_ok())
+    });
     let gone: Vec<WatchId> =
         inner.senders.iter().filter(|(_, sender)| sender.is_closed()).map(|(id, _)| *id).collect();
     gone.into_iter().for_each(|id| inner.forget(id));

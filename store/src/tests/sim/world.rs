@@ -12,9 +12,11 @@ use crate::command::{Applied, Command, Outcome};
 use crate::kv::{Compare, KeyRange, KvError, MemberId, Op, RangeRequest, Revision, Txn, WatchMessage};
 use crate::mvcc::read;
 use crate::mvcc::state::Head;
+use crate::mvcc::view::DiskError;
 use crate::raft::member::MemberConfig;
+use crate::raft::persist::RecoverError;
 use crate::raft::proposals::{ProposalLimits, Ticket};
-use crate::raft::replica::{Input, LogKeep, Now, Output, Replica, ReplicaConfig};
+use crate::raft::replica::{Input, LogKeep, Now, Output, Replica, ReplicaConfig, StartError};
 use crate::snapshot;
 use crate::watch::hub::{Hub, Step, WatchId};
 
@@ -114,6 +116,8 @@ pub struct World {
     writes_begun: u64,
     oracle: Oracle,
     summary: Summary,
+    /// Print every message and crash.
+    traced: bool,
 }
 
 impl World {
@@ -139,6 +143,7 @@ impl World {
             writes_begun: 0,
             oracle: Oracle::default(),
             summary: Summary::default(),
+            traced: std::env::var_os("SIM_TRACE").is_some(),
         }
     }
 
@@ -203,6 +208,12 @@ impl World {
         }
     }
 
+    fn trace(&self, text: impl FnOnce() -> String) {
+        if self.traced {
+            eprintln!("{}: {}", self.step, text());
+        }
+    }
+
     fn now(&self, at: usize) -> Now {
         let mono = STEP * u32::try_from(self.step).unwrap();
         Now { mono, wall_ms: 1_000_000 + self.nodes[at].skew_ms + self.step * 10 }
@@ -214,7 +225,11 @@ impl World {
         }
         let now = self.now(at);
         let disk = self.nodes[at].disk.clone();
-        let replica = Replica::start(config(at), disk, now).expect("a crashed disk is still whole");
+        let replica = match Replica::start(config(at), disk, now) {
+            Ok(replica) => replica,
+            Err(StartError::Recover(RecoverError::Disk(DiskError::Engine { .. }))) => return self.crash(at),
+            Err(error) => panic!("a crashed disk isn't whole: {error:?}"),
+        };
         let head = replica.state().head;
         let mut hub = Hub::new(head.revision, head.compacted, 2000);
         // Anywhere from the compaction to a little beyond the newest revision.
@@ -228,6 +243,7 @@ impl World {
 
     fn crash(&mut self, at: usize) {
         self.summary.crashes += 1;
+        self.trace(|| format!("crash {}", at + 1));
         let node = &mut self.nodes[at];
         let survivors = self.random.below(node.disk.pending() as u64 + 1);
         node.disk.crash(usize::try_from(survivors).unwrap());
@@ -280,7 +296,7 @@ impl World {
             snapshot::encode(running.replica.disk(), &mut collect).expect("memory can be read");
             made.data = data.into();
             self.nodes[at].inbox.push(Input::SnapshotMade(Some(made)));
-        } else if self.step % 7 == 0 && running.replica.scrub(3).is_err() {
+        } else if self.step.is_multiple_of(7) && running.replica.scrub(3).is_err() {
             return self.crash(at);
         }
         for (ticket, result) in output.results {
@@ -337,14 +353,13 @@ impl World {
 
     fn answer_write(&mut self, ticket: Ticket, result: Applied) {
         let Some((client, began, Want::Write { key, value })) = self.take_client(ticket) else { return };
-        if let Ok(Outcome::Txn(response)) = result {
-            if response.succeeded {
-                self.summary.writes += 1;
-                self.clients[client].seen.insert(key.clone(), response.revision);
-                let what = What::Write { key, value };
-                let (ended, revision) = (self.step, response.revision);
-                self.oracle.operations.push(Operation { began, ended, revision, what });
-            }
+        let Ok(Outcome::Txn(response)) = result else { return };
+        if response.succeeded {
+            self.summary.writes += 1;
+            self.clients[client].seen.insert(key.clone(), response.revision);
+            let what = What::Write { key, value };
+            let (ended, revision) = (self.step, response.revision);
+            self.oracle.operations.push(Operation { began, ended, revision, what });
         }
     }
 
@@ -370,9 +385,11 @@ impl World {
     fn serve_watcher(&mut self, at: usize) {
         let speed = self.random.below(4);
         let Some(running) = &mut self.nodes[at].running else { return };
-        for (_, message) in running.hub.progress() {
-            running.needs = self.oracle.invariant_watch(&running.range, running.needs, &message);
-        }
+        let (oracle, range, needs) = (&self.oracle, &running.range, &mut running.needs);
+        running.hub.progress(|_, message| {
+            *needs = oracle.invariant_watch(range, *needs, &message);
+            true
+        });
         for _ in 0..speed {
             match running.hub.next(running.watch) {
                 None | Some(Step::Wait) => break,
@@ -398,6 +415,7 @@ impl World {
     }
 
     fn send(&mut self, message: Message) {
+        self.trace(|| format!("send {message:?}"));
         let link = (message.from - 1, message.to - 1);
         let lost = self.cut.contains(&link) || (!self.calm && self.random.percent(5));
         if lost {
@@ -421,6 +439,7 @@ impl World {
         let step = self.step;
         let due: Vec<Message> = self.network.extract_if(.., |(at, _)| *at <= step).map(|(_, m)| m).collect();
         for message in due {
+            self.trace(|| format!("recv {message:?}"));
             let to = usize::try_from(message.to - 1).unwrap();
             let alive = self.nodes[to].running.is_some();
             self.report_snapshot(&message, alive);
