@@ -1,7 +1,7 @@
 //! What has changed since parked pods were last asked, and for whom that can matter.
 //!
 //! A pod is parked because every node refused it. Only two things can change that: a node that would now
-//! take it, or, if a spread rule refused some node, other counts. Both are asked exactly, so a pod that
+//! take it, or, if a spread rule or a rule about other pods refused some node, other counts. Both are asked exactly, so a pod that
 //! stays parked is one that still fits nowhere.
 
 use crate::diagnosis::Diagnosis;
@@ -57,7 +57,8 @@ impl Changes {
     ) -> bool {
         // "No nodes available" helps nobody any more once there is one, even one that refuses the pod.
         let first_nodes = !self.freed.is_empty() && diagnosis.saw_no_nodes();
-        let uneven = self.counts && diagnosis.blames(Plugin::PodTopologySpread);
-        first_nodes || uneven || self.freed.iter().any(|slot| admits(pod, *slot))
+        let by_counts = [Plugin::PodTopologySpread, Plugin::InterPodAffinity];
+        let recount = self.counts && by_counts.into_iter().any(|plugin| diagnosis.blames(plugin));
+        first_nodes || recount || self.freed.iter().any(|slot| admits(pod, *slot))
     }
 }

@@ -6,6 +6,7 @@
 use crate::diagnosis::{Diagnosis, NodeExplanation, Rejection};
 use crate::memo::{Memo, Terrain};
 use crate::name::NodeName;
+use crate::plugins::inter_pod_affinity::InterPodAffinity;
 use crate::plugins::node_affinity::NodeAffinity;
 use crate::plugins::node_name::NodeNameMatches;
 use crate::plugins::node_ports::NodePorts;
@@ -39,12 +40,14 @@ struct Rules<'a> {
     ports: NodePorts<'a>,
     fit: NodeResourcesFit<'a>,
     spread: PodTopologySpread,
+    others: InterPodAffinity,
 }
 
 /// Decides about `pod`. `random` breaks ties.
 pub fn decide(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo, random: u64) -> Decision {
     let terrain = memo.terrain(snapshot, &pod.shape);
-    let rules = Rules::new(snapshot, pod, &terrain);
+    let others = InterPodAffinity::new(snapshot, memo, pod);
+    let rules = Rules::new(snapshot, pod, &terrain, others);
     let feasible: Vec<Slot> = snapshot.known().filter(|slot| rules.passes(*slot)).collect();
     match rules.best(&feasible, random) {
         Some(slot) => {
@@ -56,7 +59,8 @@ pub fn decide(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo, random: u
     }
 }
 
-/// Whether the node at `slot` would take `pod` as far as rules about this node alone go (all but spreading).
+/// Whether the node at `slot` would take `pod` as far as rules about this node alone go (all but spreading and
+/// affinity between pods).
 pub fn would_admit(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo, slot: Slot) -> bool {
     let terrain = memo.terrain(snapshot, &pod.shape);
     if snapshot.node(slot).is_none() || !terrain.admits(slot) {
@@ -69,7 +73,8 @@ pub fn would_admit(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo, slot
 /// Everything each rule says about each node, for whoever asks why.
 pub fn explain(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo) -> Vec<NodeExplanation> {
     let terrain = memo.terrain(snapshot, &pod.shape);
-    let rules = Rules::new(snapshot, pod, &terrain);
+    let others = InterPodAffinity::new(snapshot, memo, pod);
+    let rules = Rules::new(snapshot, pod, &terrain, others);
     let feasible: Vec<Slot> = snapshot.known().filter(|slot| rules.passes(*slot)).collect();
     let scores = rules.scores(&feasible);
     let explain = |slot: Slot| {
@@ -88,7 +93,7 @@ pub fn explain(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo) -> Vec<N
 }
 
 impl<'a> Rules<'a> {
-    fn new(snapshot: &'a Snapshot, pod: &'a PodInfo, terrain: &'a Terrain) -> Self {
+    fn new(snapshot: &'a Snapshot, pod: &'a PodInfo, terrain: &'a Terrain, others: InterPodAffinity) -> Self {
         let shape = &*pod.shape;
         Rules {
             snapshot,
@@ -101,6 +106,7 @@ impl<'a> Rules<'a> {
             ports: NodePorts::new(snapshot, shape),
             fit: NodeResourcesFit::new(snapshot, shape),
             spread: PodTopologySpread::new(snapshot, shape, terrain),
+            others,
         }
     }
 
@@ -110,6 +116,7 @@ impl<'a> Rules<'a> {
             && self.name.passes(slot)
             && self.ports.passes(slot)
             && self.spread.passes(slot)
+            && self.others.passes(slot)
     }
 
     /// The best of the feasible nodes.
@@ -132,7 +139,7 @@ impl<'a> Rules<'a> {
     fn scores(&self, feasible: &[Slot]) -> Vec<(Plugin, Vec<i64>)> {
         let balance = BalancedAllocation::new(self.snapshot, self.shape);
         let spread = SoftSpread::new(self.snapshot, self.shape, self.terrain);
-        let all: [&dyn Score; 5] = [&self.taints, &self.affinity, &self.fit, &balance, &spread];
+        let all: [&dyn Score; 6] = [&self.taints, &self.affinity, &self.fit, &balance, &spread, &self.others];
         let weighted = |rule: &dyn Score| {
             let scores = rule.scores(feasible).into_iter().map(|score| score * rule.weight());
             (rule.plugin(), scores.collect())
@@ -141,8 +148,17 @@ impl<'a> Rules<'a> {
     }
 
     /// The rules in the order in which a node is asked; the first to refuse is the one that is blamed.
-    fn filters(&self) -> [&dyn Filter; 7] {
-        [&self.unschedulable, &self.name, &self.taints, &self.affinity, &self.ports, &self.fit, &self.spread]
+    fn filters(&self) -> [&dyn Filter; 8] {
+        [
+            &self.unschedulable,
+            &self.name,
+            &self.taints,
+            &self.affinity,
+            &self.ports,
+            &self.fit,
+            &self.spread,
+            &self.others,
+        ]
     }
 
     fn rejections(&self, slot: Slot) -> impl Iterator<Item = Rejection> {

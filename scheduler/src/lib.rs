@@ -7,6 +7,7 @@
 
 #![warn(missing_docs)]
 
+pub mod affinity;
 mod changes;
 pub mod decision;
 pub mod diagnosis;
@@ -23,6 +24,7 @@ pub mod selector;
 pub mod snapshot;
 pub mod spread;
 pub mod taint;
+mod topology;
 mod writes;
 
 pub use driver::{SchedulerConfig, run};

@@ -7,11 +7,11 @@
 use crate::plugins::Filter;
 use crate::plugins::node_affinity::NodeAffinity;
 use crate::plugins::node_unschedulable::NodeUnschedulable;
-use crate::plugins::pod_topology_spread::Domains;
 use crate::plugins::taint_toleration::TaintToleration;
 use crate::pod::Shape;
 use crate::snapshot::{Slot, Snapshot, Version};
 use crate::spread::SpreadRule;
+use crate::topology::Domains;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -83,6 +83,7 @@ impl Memo {
             snapshot.untrack_all();
         }
         shape.spread.iter().for_each(|rule| snapshot.track(&rule.counted));
+        shape.affinity.counted().for_each(|counted| snapshot.track(&counted));
         let known = self.terrains.get(shape).filter(|known| known.computed == snapshot.nodes_version());
         known.cloned().unwrap_or_else(|| self.renew(snapshot, shape))
     }
@@ -98,7 +99,8 @@ impl Memo {
         terrain
     }
 
-    fn domains(&mut self, snapshot: &Snapshot, key: &str) -> Arc<Domains> {
+    /// The domains of a topology key.
+    pub fn domains(&mut self, snapshot: &Snapshot, key: &str) -> Arc<Domains> {
         if self.domains_version != snapshot.nodes_version() {
             self.domains.clear();
             self.domains_version = snapshot.nodes_version();

@@ -4,6 +4,7 @@
 //! of one ReplicaSet have equal shapes, and equal shapes are one allocation, so work done for one pod of a
 //! shape is found again by the others.
 
+use crate::affinity::PodAffinity;
 use crate::name::{NodeName, PodKey, PodUid};
 use crate::resources::Requests;
 use crate::selector::{Labels, NodeTerm, RequiredNode};
@@ -48,8 +49,12 @@ pub struct PodInfo {
 
 /// What a decision about a pod depends on, besides the cluster. The node is not part of it: a pod has the same
 /// shape before and after it is bound.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
+    /// Namespace and labels, by which other pods' rules are about this one.
+    pub namespace: Arc<str>,
+    /// See `namespace`.
+    pub labels: Arc<Labels>,
     /// Requested resources.
     pub requests: Requests,
     /// Required node labels and fields.
@@ -62,6 +67,8 @@ pub struct Shape {
     pub ports: Vec<HostPort>,
     /// Spread rules, explicit or implied.
     pub spread: Vec<SpreadRule>,
+    /// Affinity and anti-affinity to other pods.
+    pub affinity: PodAffinity,
 }
 
 /// Transport protocol of a host port.
@@ -99,7 +106,7 @@ impl PodInfo {
     pub fn of(pod: &core::Pod) -> Self {
         let metadata = &pod.metadata;
         let key = PodKey::new(text(&metadata.namespace), text(&metadata.name));
-        let labels = metadata.labels.clone().unwrap_or_default();
+        let labels = Arc::new(metadata.labels.clone().unwrap_or_default());
         let owner = controller(metadata);
         let default = core::PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&default);
@@ -116,7 +123,7 @@ impl PodInfo {
             gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
             scheduler_name: spec.scheduler_name.as_deref().unwrap_or(DEFAULT_SCHEDULER).into(),
             reported: status.and_then(reported),
-            labels: Arc::new(labels),
+            labels,
             key,
             owner,
         }
@@ -131,7 +138,6 @@ impl PodInfo {
     pub fn occupies_same(&self, other: &PodInfo) -> bool {
         self.demands_same(other)
             && self.node == other.node
-            && self.labels == other.labels
             && self.owner == other.owner
             && self.terminating == other.terminating
     }
@@ -158,8 +164,11 @@ fn reported(status: &core::PodStatus) -> Option<Arc<str>> {
 }
 
 impl Shape {
-    fn of(spec: &core::PodSpec, namespace: &Arc<str>, labels: &Labels, owner: Option<&PodUid>) -> Self {
+    fn of(spec: &core::PodSpec, namespace: &Arc<str>, labels: &Arc<Labels>, owner: Option<&PodUid>) -> Self {
         Shape {
+            namespace: namespace.clone(),
+            labels: labels.clone(),
+            affinity: PodAffinity::of(spec, namespace, labels),
             requests: Requests::of(spec),
             required: RequiredNode::of(spec),
             preferred: preferred(spec),

@@ -54,6 +54,11 @@ impl Requirement {
         Requirement { key: key.into(), test: Test::In(boxed(values.iter().copied())) }
     }
 
+    /// `key notin (values)`.
+    pub fn not_in(key: &str, values: &[&str]) -> Self {
+        Requirement { key: key.into(), test: Test::NotIn(boxed(values.iter().copied())) }
+    }
+
     fn new(key: &str, operator: &str, values: &[String]) -> Self {
         let set = || boxed(values.iter().map(String::as_str));
         let number = || values.first().and_then(|value| value.parse().ok());

@@ -5,6 +5,7 @@
 //! over the pods placed on the slot, every tracked count is the number of its pods on the slot, and a slot
 //! without a node holds pods or is free. It knows no policy.
 
+use crate::affinity::Term;
 use crate::name::{NodeName, PodKey};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
@@ -54,6 +55,8 @@ pub struct Snapshot {
     counts: HashMap<Counted, Vec<u32>>,
     /// The keys of `counts` that must be tried on every pod; the others are found by the pod's owner.
     selected: Vec<Counted>,
+    /// For each term of anti-affinity that some placed pod has: how many such pods each slot holds.
+    distances: HashMap<Term, Vec<u32>>,
     version: Version,
     nodes_version: Version,
 }
@@ -162,6 +165,11 @@ impl Snapshot {
         self.counts.get(counted).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// The terms of anti-affinity of placed pods, and how many of these pods each slot holds.
+    pub fn distances(&self) -> impl Iterator<Item = (&Term, &[u32])> {
+        self.distances.iter().map(|(term, counts)| (term, counts.as_slice()))
+    }
+
     /// Advances with every change.
     pub fn version(&self) -> Version {
         self.version
@@ -239,7 +247,7 @@ impl Snapshot {
             let here = pods.iter().filter(|pod| counted.counts(pod)).count();
             *count = u32::try_from(here).expect("fewer than 2^32 pods on a node");
         }
-        if matches!(counted, Counted::Selected { .. }) {
+        if !matches!(counted, Counted::Owned(_)) {
             self.selected.push(counted.clone());
         }
         self.counts.insert(counted.clone(), counts);
@@ -278,6 +286,7 @@ impl Snapshot {
         self.on_slot.push(Vec::new());
         self.columns.values_mut().for_each(|column| column.grow(slots));
         self.counts.values_mut().for_each(|counts| counts.resize(slots, 0));
+        self.distances.values_mut().for_each(|counts| counts.resize(slots, 0));
         slot
     }
 
@@ -318,14 +327,23 @@ impl Snapshot {
         let use_now = &mut self.assumed[at];
         *use_now = (use_now.0 + sign * cpu, use_now.1 + sign * memory);
         self.count(at, pod, sign);
+        shape.affinity.apart.iter().for_each(|term| self.count_distance(at, term, sign));
+    }
+
+    fn count_distance(&mut self, at: usize, term: &Term, sign: i64) {
+        let slots = self.nodes.len();
+        let counts = self.distances.entry(term.clone()).or_insert_with(|| vec![0; slots]);
+        step(&mut counts[at], sign);
+        if counts.iter().all(|count| *count == 0) {
+            self.distances.remove(term);
+        }
     }
 
     fn count(&mut self, at: usize, pod: &PodInfo, sign: i64) {
         let owned = pod.owner.clone().map(Counted::Owned);
         for counted in self.selected.iter().chain(&owned).filter(|counted| counted.counts(pod)) {
             if let Some(counts) = self.counts.get_mut(counted) {
-                let count = i64::from(counts[at]) + sign;
-                counts[at] = u32::try_from(count).expect("a pod leaves only after it was counted");
+                step(&mut counts[at], sign);
             }
         }
     }
@@ -338,4 +356,8 @@ impl Snapshot {
         });
         TaintId(u32::try_from(id).expect("fewer than 2^32 distinct taints"))
     }
+}
+
+fn step(count: &mut u32, sign: i64) {
+    *count = u32::try_from(i64::from(*count) + sign).expect("a pod leaves only after it was counted");
 }

@@ -3,6 +3,7 @@
 //! A rule counts pods per domain (nodes with an equal label). *Which* pods it counts is a [`Counted`]: a
 //! hashable value, so that equal rules of many pods share one table of counts kept up to date incrementally.
 
+use crate::affinity::Group;
 use crate::name::PodUid;
 use crate::pod::PodInfo;
 use crate::selector::{Labels, Requirement, Selector};
@@ -26,6 +27,8 @@ pub enum Counted {
     },
     /// Pods of one controller, for the spreading that pods without a rule of their own get.
     Owned(PodUid),
+    /// Pods that belong to every one of these groups, for affinity between pods.
+    Grouped(Vec<Group>),
 }
 
 /// What happens when a rule can't be kept.
@@ -64,12 +67,15 @@ impl Counted {
     /// Whether `pod`, running or assumed somewhere, is counted.
     pub fn counts(&self, pod: &PodInfo) -> bool {
         match self {
-            _ if pod.terminating => false,
             Counted::Selected { namespace, selector } => {
-                *namespace == pod.key.namespace
+                !pod.terminating
+                    && *namespace == pod.key.namespace
                     && selector.as_ref().is_some_and(|selector| selector.matches(&pod.labels))
             }
-            Counted::Owned(owner) => pod.owner.as_ref() == Some(owner),
+            Counted::Owned(owner) => !pod.terminating && pod.owner.as_ref() == Some(owner),
+            Counted::Grouped(groups) => {
+                groups.iter().all(|group| group.contains(&pod.key.namespace, &pod.labels))
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A rule is prepared once per decision from (snapshot, pod) and then asked node by node. `passes` is the
 //! fast answer of the scan; `reasons` says why not, and is empty exactly if `passes` is true.
 
+pub mod inter_pod_affinity;
 pub mod node_affinity;
 pub mod node_name;
 pub mod node_ports;
@@ -38,6 +39,8 @@ pub enum Plugin {
     NodeResourcesBalancedAllocation,
     /// Topology spread rules.
     PodTopologySpread,
+    /// Affinity and anti-affinity between pods.
+    InterPodAffinity,
 }
 
 /// Why a node was rejected, in upstream's words.
@@ -61,6 +64,12 @@ pub enum Reason {
     TopologySpread,
     /// The node lacks the label of a spread rule.
     TopologySpreadMissingLabel,
+    /// Pods that this one must be near aren't there.
+    PodAffinity,
+    /// Pods that this one must be apart from are there.
+    PodAntiAffinity,
+    /// Pods that must be apart from this one are there.
+    ExistingPodsAntiAffinity,
 }
 
 /// A rule that rejects nodes.
@@ -102,6 +111,11 @@ impl fmt::Display for Reason {
             Reason::Insufficient(resource) => write!(f, "Insufficient {resource}"),
             Reason::TopologySpread => write!(f, "{SPREAD}"),
             Reason::TopologySpreadMissingLabel => write!(f, "{SPREAD} (missing required label)"),
+            Reason::PodAffinity => write!(f, "node(s) didn't match pod affinity rules"),
+            Reason::PodAntiAffinity => write!(f, "node(s) didn't match pod anti-affinity rules"),
+            Reason::ExistingPodsAntiAffinity => {
+                write!(f, "node(s) didn't satisfy existing pods anti-affinity rules")
+            }
         }
     }
 }

@@ -7,34 +7,8 @@ use crate::memo::Terrain;
 use crate::pod::Shape;
 use crate::snapshot::{Slot, Snapshot};
 use crate::spread::{SpreadRule, Unsatisfiable};
+use crate::topology::Domains;
 use std::sync::Arc;
-
-/// The domains of one topology key.
-#[derive(Debug, Default)]
-pub struct Domains {
-    /// By slot; `None` where the node lacks the label or isn't known.
-    of: Vec<Option<u32>>,
-    count: usize,
-}
-
-impl Domains {
-    /// Numbers the distinct values of label `key`.
-    pub fn new(snapshot: &Snapshot, key: &str) -> Self {
-        let mut ids = std::collections::HashMap::new();
-        let mut of = vec![None; snapshot.slots()];
-        for slot in snapshot.known() {
-            let Some(value) = snapshot.label(slot, key) else { continue };
-            let next = u32::try_from(ids.len()).expect("no more domains than nodes");
-            of[slot.index()] = Some(*ids.entry(value).or_insert(next));
-        }
-        Domains { of, count: ids.len() }
-    }
-
-    /// The domain of a node.
-    pub fn of(&self, slot: Slot) -> Option<usize> {
-        self.of.get(slot.index()).copied().flatten().map(|domain| domain as usize)
-    }
-}
 
 /// The hard rules, prepared for one pod.
 pub struct PodTopologySpread {
@@ -82,7 +56,7 @@ impl HardRule {
         counts: &[u32],
         eligible: impl Iterator<Item = Slot>,
     ) -> Self {
-        let pods = sum(domains, counts, eligible);
+        let pods = domains.sum(counts, eligible);
         let known = pods.iter().flatten().count();
         let enough = i64::try_from(known).expect("a count") >= i64::from(rule.min_domains);
         let fewest = pods.iter().flatten().min().filter(|_| enough).map_or(0, |pods| i64::from(*pods));
@@ -94,17 +68,6 @@ impl HardRule {
         let Some(domain) = self.domains.of(slot) else { return Some(Reason::TopologySpreadMissingLabel) };
         (i64::from(self.pods[domain].unwrap_or(0)) > self.limit).then_some(Reason::TopologySpread)
     }
-}
-
-/// Adds up the counts of the eligible nodes of each domain.
-fn sum(domains: &Domains, counts: &[u32], eligible: impl Iterator<Item = Slot>) -> Vec<Option<u32>> {
-    let mut pods = vec![None; domains.count];
-    for slot in eligible {
-        if let Some(domain) = domains.of(slot) {
-            *pods[domain].get_or_insert(0) += counts.get(slot.index()).copied().unwrap_or(0);
-        }
-    }
-    pods
 }
 
 impl Filter for PodTopologySpread {
@@ -138,7 +101,7 @@ impl<'a> SoftSpread<'a> {
     /// whose counts are smaller, are not drowned by those with few.
     fn cost(&self, rule: &SpreadRule, domains: &Domains, slots: &[Slot]) -> Vec<f64> {
         let eligible = self.snapshot.known().filter(|slot| self.terrain.is_domain(*slot, rule));
-        let pods = sum(domains, self.snapshot.counts(&rule.counted), eligible);
+        let pods = domains.sum(self.snapshot.counts(&rule.counted), eligible);
         let mut present: Vec<usize> = slots.iter().filter_map(|slot| domains.of(*slot)).collect();
         present.sort_unstable();
         present.dedup();

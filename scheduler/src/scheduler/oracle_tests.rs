@@ -38,6 +38,9 @@ struct ModelPod {
     /// Address (0 is every), UDP?, port.
     port: Option<(u8, bool, u8)>,
     spread: Option<ModelSpread>,
+    /// Must be near (apart from) pods of this app: by zone or by host, app.
+    near: Option<(bool, u8)>,
+    apart: Option<(bool, u8)>,
     priority: i32,
 }
 
@@ -94,6 +97,10 @@ fn model_spread() -> impl Strategy<Value = ModelSpread> {
     )
 }
 
+fn others() -> impl Strategy<Value = Option<(bool, u8)>> {
+    prop::option::weighted(0.2, (any::<bool>(), 0..2u8))
+}
+
 fn model_pod() -> impl Strategy<Value = ModelPod> {
     let zones = (any::<bool>(), prop::collection::vec(0..3u8, 1..3));
     let rare = |probability| prop::option::weighted(probability, 0..2u8);
@@ -102,19 +109,23 @@ fn model_pod() -> impl Strategy<Value = ModelPod> {
     (
         (0..2u8, 0..7i64, prop_oneof![4 => Just(0), 1 => 1..3i64]),
         (rare(0.2), prop::option::weighted(0.2, zones), tolerates, port),
-        (prop::option::weighted(0.4, model_spread()), 0..2i32),
+        (prop::option::weighted(0.3, model_spread()), others(), others(), 0..2i32),
     )
-        .prop_map(|((app, cpu, gpu), (disk, zones, tolerates, port), (spread, priority))| ModelPod {
-            app,
-            cpu: cpu * 250,
-            gpu,
-            disk,
-            zones,
-            tolerates,
-            port,
-            spread,
-            priority,
-        })
+        .prop_map(
+            |((app, cpu, gpu), (disk, zones, tolerates, port), (spread, near, apart, priority))| ModelPod {
+                app,
+                cpu: cpu * 250,
+                gpu,
+                disk,
+                zones,
+                tolerates,
+                port,
+                spread,
+                near,
+                apart,
+                priority,
+            },
+        )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -161,9 +172,9 @@ fn pod_object(name: u8, incarnation: u64, pod: &ModelPod, node: Option<u8>) -> P
     if let Some((is_in, zones)) = &pod.zones {
         let zones: Vec<String> = zones.iter().map(u8::to_string).collect();
         let operator = if *is_in { "In" } else { "NotIn" };
-        spec["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+        spec["affinity"]["nodeAffinity"] = json!({"requiredDuringSchedulingIgnoredDuringExecution": {
             "nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": operator, "values": zones}]}],
-        }}});
+        }});
     }
     if let Some(value) = pod.tolerates {
         let all = json!({"operator": "Exists"});
@@ -179,6 +190,13 @@ fn pod_object(name: u8, incarnation: u64, pod: &ModelPod, node: Option<u8>) -> P
     if let Some(rule) = &pod.spread {
         spec["topologySpreadConstraints"] = json!([spread_object(rule)]);
     }
+    for (kind, rule) in [("podAffinity", pod.near), ("podAntiAffinity", pod.apart)] {
+        if let Some((by_zone, app)) = rule {
+            spec["affinity"][kind] = json!({"requiredDuringSchedulingIgnoredDuringExecution": [{
+                "topologyKey": topology_key(by_zone), "labelSelector": {"matchLabels": {"app": app.to_string()}},
+            }]});
+        }
+    }
     if let Some(node) = node {
         spec["nodeName"] = json!(format!("n{node}"));
     }
@@ -189,10 +207,14 @@ fn pod_object(name: u8, incarnation: u64, pod: &ModelPod, node: Option<u8>) -> P
     PodInfo::of(&serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod"))
 }
 
+fn topology_key(by_zone: bool) -> &'static str {
+    if by_zone { "zone" } else { "kubernetes.io/hostname" }
+}
+
 fn spread_object(rule: &ModelSpread) -> Value {
     let policy = |honor: bool| if honor { "Honor" } else { "Ignore" };
     json!({
-        "topologyKey": if rule.by_zone { "zone" } else { "kubernetes.io/hostname" },
+        "topologyKey": topology_key(rule.by_zone),
         "maxSkew": rule.skew, "minDomains": rule.min_domains, "whenUnsatisfiable": "DoNotSchedule",
         "labelSelector": {"matchLabels": {"app": rule.app.to_string()}},
         "nodeAffinityPolicy": policy(rule.honor_affinity), "nodeTaintsPolicy": policy(rule.honor_taints),
@@ -214,7 +236,11 @@ impl World {
     }
 
     fn feasible(&self, pod: &ModelPod) -> BTreeSet<u8> {
-        self.nodes.keys().copied().filter(|node| self.fits(pod, *node) && self.even(pod, *node)).collect()
+        self.nodes
+            .keys()
+            .copied()
+            .filter(|node| self.fits(pod, *node) && self.even(pod, *node) && self.social(pod, *node))
+            .collect()
     }
 
     fn fits(&self, pod: &ModelPod, at: u8) -> bool {
@@ -229,9 +255,38 @@ impl World {
         !cordon && affine(pod, node) && tolerated(pod, node) && room && resources && ports
     }
 
+    fn domain(&self, by_zone: bool, node: u8) -> Option<u8> {
+        if by_zone { self.nodes[&node].zone } else { Some(100 + node) }
+    }
+
+    /// Pods that are placed on known nodes, with their node.
+    fn placed(&self) -> impl Iterator<Item = (&ModelPod, u8)> {
+        let placed = self.pods.values().filter_map(|(_, pod, on)| Some((pod, (*on)?)));
+        placed.filter(|(_, on)| self.nodes.contains_key(on))
+    }
+
+    fn social(&self, pod: &ModelPod, at: u8) -> bool {
+        let near = pod.near.is_none_or(|(by_zone, app)| {
+            let mut wanted = self.placed().filter(|(other, _)| other.app == app);
+            let first = !wanted.any(|(_, on)| self.domain(by_zone, on).is_some()) && pod.app == app;
+            self.domain(by_zone, at).is_some() && (first || self.meets(by_zone, at, |other| other.app == app))
+        });
+        let apart = pod.apart.is_none_or(|(by_zone, app)| !self.meets(by_zone, at, |other| other.app == app));
+        let left_alone = [false, true]
+            .into_iter()
+            .all(|by_zone| !self.meets(by_zone, at, |other| other.apart == Some((by_zone, pod.app))));
+        near && apart && left_alone
+    }
+
+    fn meets(&self, by_zone: bool, at: u8, whom: impl Fn(&ModelPod) -> bool) -> bool {
+        let domain = self.domain(by_zone, at);
+        let mut placed = self.placed();
+        domain.is_some() && placed.any(|(other, on)| whom(other) && self.domain(by_zone, on) == domain)
+    }
+
     fn even(&self, pod: &ModelPod, at: u8) -> bool {
         let Some(rule) = &pod.spread else { return true };
-        let domain = |node: u8| if rule.by_zone { self.nodes[&node].zone } else { Some(100 + node) };
+        let domain = |node: u8| self.domain(rule.by_zone, node);
         let Some(mine) = domain(at) else { return false };
         let mut pods: BTreeMap<u8, i64> = BTreeMap::new();
         for (name, node) in &self.nodes {
@@ -413,7 +468,7 @@ fn number(name: &str) -> u8 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(400), ..ProptestConfig::default() })]
 
     #[test]
     fn every_decision_is_the_oracles_and_nobody_is_forgotten(steps in prop::collection::vec(step(), 1..60)) {

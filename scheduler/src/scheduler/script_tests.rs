@@ -248,11 +248,22 @@ fn set_spec_option(spec: &mut Value, option: &str, value: &str) {
             spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"] =
                 json!([{"weight": weight, "preference": term(rest)}]);
         }
+        "near" => push(&mut spec["affinity"]["podAffinity"][REQUIRED], pod_term(value)),
+        "apart" => push(&mut spec["affinity"]["podAntiAffinity"][REQUIRED], pod_term(value)),
         "tolerate" => push(&mut spec["tolerations"], toleration(value)),
         "port" => push(&mut spec["containers"][0]["ports"], port(value)),
         "spread" => push(&mut spec["topologySpreadConstraints"], spread(value)),
         resource => spec["containers"][0]["resources"]["requests"][resource] = json!(value),
     }
+}
+
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+
+/// `topologyKey:label=value`.
+fn pod_term(text: &str) -> Value {
+    let (topology_key, label) = text.split_once(':').expect("topologyKey:label=value");
+    let (key, value) = option(label);
+    json!({"topologyKey": topology_key, "labelSelector": {"matchLabels": {key: value}}})
 }
 
 fn push(list: &mut Value, item: Value) {
