@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TryS
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
-use raft::eraftpb::{Message, Snapshot};
+use raft::eraftpb::Message;
 use tokio::sync::{oneshot, watch};
 
 use crate::command::{Applied, Command};
@@ -43,8 +43,6 @@ pub enum Request {
     Read(oneshot::Sender<Result<(), KvError>>),
     /// Anything that nobody waits for.
     Input(Input),
-    /// A snapshot file was made, or couldn't be.
-    SnapshotMade(Option<Snapshot>),
     /// End.
     Stop,
 }
@@ -80,6 +78,15 @@ impl Handle {
     /// Hands over something that may be lost.
     pub fn notify(&self, input: Input) {
         let _lost = self.send(Request::Input(input));
+    }
+
+    /// Hands over something that must not be lost, waiting for a place in the queue on a thread that
+    /// may block.
+    pub async fn deliver(&self, input: Input) {
+        let queue = self.queue.clone();
+        let delivered = tokio::task::spawn_blocking(move || queue.send(Request::Input(input)).is_ok()).await;
+        // Otherwise the store's thread is gone, and nobody needs the input any more.
+        tracing::trace!(?delivered, "an input that must not be lost");
     }
 
     /// Asks the thread to end, waiting for a place in its queue.
@@ -215,7 +222,6 @@ impl Loop {
                 Input::Read(ticket)
             }
             Request::Input(input) => input,
-            Request::SnapshotMade(snapshot) => Input::SnapshotMade(snapshot),
             Request::Stop => return None,
         });
         Some(())
@@ -289,7 +295,8 @@ impl Loop {
             if let Err(error) = &made {
                 tracing::warn!(%error, "a snapshot for a lagging member couldn't be made");
             }
-            let _closing = handle.send(Request::SnapshotMade(made.is_ok().then_some(message)));
+            let made = made.is_ok().then_some(message);
+            let _closing = handle.queue.send(Request::Input(Input::SnapshotMade(made)));
         };
         match std::thread::Builder::new().name("store-snapshot".into()).spawn(work) {
             Ok(_detached_until_it_reports) => drop(wait.recv()),

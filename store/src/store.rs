@@ -38,6 +38,9 @@ use crate::watch::task::{self, Watches};
 /// How long [`Store::open`] of a group of one waits until it leads itself.
 const SOLE_START_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a closing leader waits for another to take over.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Why a store can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -190,7 +193,15 @@ impl Store {
 
     /// Ends the member: waiting callers get [`KvError::Closed`], watches end, and when this returns the
     /// directory is free, provided that nobody is still reading.
+    ///
+    /// A leader first hands over, so that the others needn't notice its absence.
     pub async fn close(self) {
+        self.hand_over().await;
+        self.stop().await;
+    }
+
+    /// Ends the member without handing over, as a crash would, but for the joined threads.
+    pub(crate) async fn stop(self) {
         self.inner.shutdown.send_replace(true);
         let Some(mut running) = self.inner.running.lock().take() else { return };
         let handle = self.inner.handle.clone();
@@ -245,6 +256,17 @@ impl Store {
     pub fn digest(&self) -> Result<(u64, u64), KvError> {
         let head = Head::load(&self.inner.rocks.view()).map_err(unreadable)?;
         Ok((head.index, head.digest))
+    }
+
+    /// Gives leadership to another member if it is ours, within a short time.
+    async fn hand_over(&self) {
+        let status = self.status();
+        if status.leader == Some(status.member)
+            && let Some(other) = status.voters.iter().find(|id| **id != status.member)
+            && let Err(error) = self.transfer_leader(*other, HAND_OVER_TIMEOUT).await
+        {
+            tracing::debug!(%error, "leadership isn't handed over; the others will elect a leader");
+        }
     }
 
     async fn wait_until_sole(&self) -> Result<(), OpenError> {

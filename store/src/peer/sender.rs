@@ -65,17 +65,17 @@ impl Sender {
             };
             tracing::debug!(peer = %self.peer, %error, "no connection to a member");
             self.context.shared.handle.notify(Input::Unreachable(self.peer));
-            self.discard();
+            self.discard().await;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
     /// What was queued for a peer that can't be reached is out of date when it can.
-    fn discard(&mut self) {
+    async fn discard(&mut self) {
         while let Ok(message) = self.queue.try_recv() {
             if message.get_msg_type() == MessageType::MsgSnapshot {
-                self.context.shared.handle.notify(Input::SnapshotSent(self.peer, false));
+                self.context.shared.handle.deliver(Input::SnapshotSent(self.peer, false)).await;
             }
         }
     }
@@ -112,7 +112,7 @@ async fn deliver(context: PeerContext, peer: MemberId, message: Message) {
     if let Err(error) = &result {
         tracing::warn!(%peer, %error, "a snapshot couldn't be delivered");
     }
-    context.shared.handle.notify(Input::SnapshotSent(peer, result.is_ok()));
+    context.shared.handle.deliver(Input::SnapshotSent(peer, result.is_ok())).await;
 }
 
 async fn send_snapshot(context: &PeerContext, peer: MemberId, message: Message) -> io::Result<()> {

@@ -97,6 +97,11 @@ impl Reads {
         std::mem::replace(&mut self.confirmed, later).into_values().flatten().collect()
     }
 
+    /// How many wait for a quorum.
+    pub fn len(&self) -> usize {
+        self.waiting.len() + self.round.as_ref().map_or(0, |round| round.readers.len())
+    }
+
     /// Readers whose deadline has passed.
     pub fn expire(&mut self, now: Duration) -> Vec<(Ticket, KvError)> {
         let mut late = Vec::new();

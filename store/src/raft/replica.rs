@@ -245,7 +245,7 @@ impl<D: Disk> Replica<D> {
             Input::Tick => self.tick()?,
             Input::Message(message) => self.member.step(message),
             Input::Propose(ticket, command) => self.propose(Some(ticket), command),
-            Input::Read(ticket) => self.reads.add(ticket, self.now.mono),
+            Input::Read(ticket) => self.read(ticket),
             Input::Unreachable(id) => self.member.report_unreachable(id),
             Input::SnapshotSent(id, delivered) => {
                 self.member.report_snapshot(id, delivered);
@@ -278,6 +278,14 @@ impl<D: Disk> Replica<D> {
         Ok(())
     }
 
+    fn read(&mut self, ticket: Ticket) {
+        if self.reads.len() < self.config.proposals.max_waiting {
+            self.reads.add(ticket, self.now.mono);
+        } else {
+            self.output.reads.push((ticket, Err(KvError::Overloaded)));
+        }
+    }
+
     fn propose(&mut self, ticket: Option<Ticket>, command: Command) {
         let added = self.proposals.add(ticket, command, self.now.mono, self.now.wall_ms);
         if let (Err(error), Some(ticket)) = (added, ticket) {
@@ -299,6 +307,8 @@ impl<D: Disk> Replica<D> {
         if leads != self.leases.leading() {
             match leads {
                 Some(term) => {
+                    // What was asked before the first commit of the term was dropped without a word.
+                    self.reads.give_up_round();
                     let grace = self.config.tick * self.election_ticks();
                     self.leases.lead(term, apply::leases(&self.disk)?, self.now.mono, grace);
                 }

@@ -83,7 +83,7 @@ impl Group {
     }
 
     async fn stop(&mut self, id: MemberId) {
-        self.stores.remove(&id).unwrap().close().await;
+        self.stores.remove(&id).unwrap().stop().await;
     }
 
     async fn restart(&mut self, id: MemberId) {
