@@ -54,7 +54,7 @@ fn is_served(call: &Call<'_>) -> bool {
         Verb::Create => !named_in_path && placed,
         Verb::List | Verb::Watch => true,
         Verb::DeleteCollection => placed,
-        _ => placed,
+        _ => placed && info.name.is_some(),
     };
     call.resource.verbs.contains(info.verb) && fits
 }
@@ -123,7 +123,10 @@ fn health(server: &ApiServer, path: &str, info: &RequestInfo) -> Option<Response
     let checks = [
         Check::live("ping", Ok(())),
         Check::ready("etcd", leader.map(|_| ()).ok_or_else(|| "the store has no leader".to_owned())),
-        Check::ready("shutdown", if draining { Err("the server is about to end".to_owned()) } else { Ok(()) }),
+        Check::ready(
+            "shutdown",
+            if draining { Err("the server is about to end".to_owned()) } else { Ok(()) },
+        ),
     ];
     health::respond(path, &info.query, &checks).map(|(code, text)| response::text(code, text))
 }

@@ -35,6 +35,9 @@ pub enum StartError {
     /// The store refused to read what is there.
     #[error("read the store")]
     Load(#[source] KvError),
+    /// The cache did not follow.
+    #[error("bring the cache up to date")]
+    Cache(#[source] Failure),
     /// The server's own certificate could not be made.
     #[error("issue the client certificate for kubelets")]
     Pki(#[source] PkiError),
@@ -92,6 +95,8 @@ impl ApiServer {
             config,
         });
         crate::first_objects::ensure(&server).await?;
+        // From its first answer on the server judges by the roles that exist.
+        server.storage.refresh().await.map_err(StartError::Cache)?;
         Ok(server)
     }
 

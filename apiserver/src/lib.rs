@@ -13,7 +13,7 @@ pub mod bootstrap;
 pub mod config;
 pub mod discovery;
 mod dispatch;
-mod error;
+pub mod error;
 pub mod etag;
 mod first_objects;
 #[cfg(test)]
@@ -27,6 +27,7 @@ pub mod node_proxy;
 pub mod openapi;
 pub mod peer;
 pub mod pki;
+pub mod protobuf;
 mod query;
 mod rbac_feed;
 pub mod registry;

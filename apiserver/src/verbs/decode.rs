@@ -7,10 +7,11 @@ use http::header::CONTENT_TYPE;
 use serde_json::Value;
 
 use crate::error::Outcome;
+use crate::protobuf;
 use crate::registry::resource::group_version;
 use crate::verbs::Call;
 
-const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
+const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 
 /// A kind with its group and version.
 #[derive(Clone, Copy, Debug)]
@@ -47,9 +48,24 @@ pub fn object(call: &Call<'_>, body: &[u8]) -> Outcome<Draft> {
 
 /// Decodes a body as an object of another kind, as subresources need it.
 pub fn object_of(call: &Call<'_>, kind: KindName<'_>, body: &[u8]) -> Outcome<Draft> {
-    let format = format_of(call.headers)?;
-    let parsed = parse(body, format).map_err(|error| Status::bad_request(error.to_string()))?;
-    value(call, kind, parsed)
+    value(call, kind, parse_body(call.headers, body)?)
+}
+
+/// Reads a body in the encoding that its Content-Type names. Without one it is JSON: kubectl and the Python
+/// client send some without.
+///
+/// # Errors
+/// 415 for another encoding, 400 for what isn't written in it.
+pub fn parse_body(headers: &HeaderMap, body: &[u8]) -> Result<Parsed, Status> {
+    let parsed = match media_type(headers) {
+        "" | "application/json" => parse(body, Format::Json),
+        "application/yaml" => parse(body, Format::Yaml),
+        protobuf::MEDIA_TYPE => {
+            return Ok(protobuf::decode(body).map_err(|error| Status::bad_request(error.to_string()))?.into());
+        }
+        _ => return Err(Status::unsupported_media_type(&ACCEPTED)),
+    };
+    parsed.map_err(|error| Status::bad_request(error.to_string()))
 }
 
 /// Decodes a value as an object of a kind.
@@ -95,15 +111,6 @@ fn check_kind(value: &mut Value, expected: KindName<'_>) -> Result<(), Status> {
 
 fn text(map: &serde_json::Map<String, Value>, field: &str) -> String {
     map.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
-}
-
-/// Without Content-Type a body is JSON: kubectl and the Python client send some without.
-pub fn format_of(headers: &HeaderMap) -> Result<Format, Status> {
-    match media_type(headers) {
-        "" | "application/json" => Ok(Format::Json),
-        "application/yaml" => Ok(Format::Yaml),
-        _ => Err(Status::unsupported_media_type(&ACCEPTED)),
-    }
 }
 
 /// The media type of the body, without parameters.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::error::Outcome;
 use crate::query::Query;
 use crate::verbs::Call;
-use crate::verbs::decode::format_of;
+use crate::verbs::decode::parse_body;
 
 /// What becomes of dependents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +43,7 @@ pub struct DeleteOptions {
 pub fn parse(call: &Call<'_>, body: &[u8]) -> Outcome<DeleteOptions> {
     let value = match body.is_empty() {
         true => Value::Null,
-        false => {
-            let format = format_of(call.headers)?;
-            let parsed = api::schema::parse(body, format);
-            parsed.map_err(|error| Status::bad_request(error.to_string()))?.value
-        }
+        false => parse_body(call.headers, body)?.value,
     };
     Ok(from_value(&value, &call.info.query)?)
 }

@@ -3,7 +3,7 @@
 use api::object;
 use api::status::{FieldError, Status};
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::registry::resource::Resource;
 use crate::verbs::Call;
@@ -116,24 +116,5 @@ pub fn keep(new: &mut Value, old: &Value) {
 pub fn count_generation(resource: &Resource, new: &mut Value, old: &Value) {
     if resource.strategy.traits().has_generation && new["spec"] != old["spec"] {
         object::set_generation(new, object::generation(old) + 1);
-    }
-}
-
-/// No finalizer may be added to an object that is being deleted.
-pub fn finalizer_errors(new: &Value, old: &Value) -> Vec<FieldError> {
-    let (before, after) = (object::finalizers(old), object::finalizers(new));
-    if !object::is_deleting(old) {
-        return Vec::new();
-    }
-    let added: Vec<&String> = after.iter().filter(|finalizer| !before.contains(finalizer)).collect();
-    match added.is_empty() {
-        true => Vec::new(),
-        false => vec![FieldError::forbidden(
-            "metadata.finalizers",
-            format!(
-                "no new finalizers can be added if the object is being deleted, found new finalizers {}",
-                json!(added)
-            ),
-        )],
     }
 }

@@ -80,13 +80,11 @@ pub async fn complete_change(call: &Call<'_>, part: Part, mut new: Value, old: &
     api::defaults::apply(&resource.group, &resource.kind, &mut new);
     admission::update(call, &mut new, old).await?;
     metadata::count_generation(resource, &mut new, old);
-    let mut errors = metadata::finalizer_errors(&new, old);
     let validate = match part {
         Part::Status => api::validation::validate_status_update,
         Part::Main | Part::Finalizers => api::validation::validate_update,
     };
-    errors.extend(validate(&resource.group, &resource.kind, &new, old));
-    refuse(call, &new, errors)?;
+    refuse(call, &new, validate(&resource.group, &resource.kind, &new, old))?;
     Ok(new)
 }
 

@@ -1,0 +1,62 @@
+//! Conversations with the API server: what is asked and what is answered, in `testdata/conversations/`.
+//!
+//! Each file is one server over an empty store. Steps are separated by blank lines; a step is a request
+//! line, headers, a body, and behind `----` the answer. `UPDATE=1` rewrites the answers.
+//!
+//! ```text
+//! POST /api/v1/namespaces/default/configmaps      a request
+//! show /metadata/name /data                       only these parts of the answer
+//! WATCH w /api/v1/configmaps?resourceVersion={0}  begins a watch named w
+//! READ w 2                                        its next two events ("end": all to the end)
+//! COMPACT                                         forgets the store's history
+//! AS jane dev                                     the user and groups of the requests that follow
+//! ```
+//! What differs from run to run is written in another way: uids and times as UID and TIME, revisions as
+//! `{N}`, counted from the server's start, in requests too; `{continue}` is the last continue token.
+
+mod conversation;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use conversation::Conversation;
+
+fn files() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/conversations");
+    let entries = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("directory entry").path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "no conversations in {}", dir.display());
+    files
+}
+
+async fn transcript(text: &str) -> String {
+    let mut conversation = Conversation::start().await;
+    let mut transcript = String::new();
+    for block in text.split("\n\n").filter(|block| !block.trim().is_empty()) {
+        let step = block.split("\n----").next().unwrap_or_default().trim_matches('\n');
+        transcript.push_str(step);
+        if step.lines().any(|line| !line.starts_with('#')) {
+            transcript.push_str(&format!("\n----\n{}", conversation.take(step).await.trim_end()));
+        }
+        transcript.push_str("\n\n");
+    }
+    format!("{}\n", transcript.trim_end())
+}
+
+#[tokio::test]
+async fn conversations() {
+    for file in files() {
+        let expected = fs::read_to_string(&file).expect("read the conversation");
+        let actual = transcript(&expected).await;
+        if std::env::var_os("UPDATE").is_some_and(|value| !value.is_empty()) {
+            fs::write(&file, &actual).expect("write the conversation");
+            continue;
+        }
+        let name = file.display();
+        for (number, (expected, actual)) in expected.lines().zip(actual.lines()).enumerate() {
+            assert_eq!(actual, expected, "{name}:{} (UPDATE=1 rewrites it)", number + 1);
+        }
+        assert_eq!(actual.lines().count(), expected.lines().count(), "{name} (UPDATE=1 rewrites it)");
+    }
+}
