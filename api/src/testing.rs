@@ -5,7 +5,7 @@
 //! A case is a block that begins with `case NAME`; its other lines are `KEY VALUE`. `UPDATE=1` rewrites
 //! what is expected, and the difference is reviewed like code.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -29,8 +29,23 @@ impl Case {
     }
 }
 
-/// Runs all cases of a file and compares (or rewrites) their outputs.
+/// Runs all cases of a file and compares their outputs, or rewrites them with `UPDATE=1`.
 pub(crate) fn golden(file: &str, run: impl Fn(&Case) -> String) {
+    let (path, text, actual) = transcript(file, run);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, actual).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    } else {
+        compare(file, &text, &actual);
+    }
+}
+
+/// Like [`golden`] for a file whose outputs come from elsewhere: they are never rewritten.
+pub(crate) fn oracle(file: &str, run: impl Fn(&Case) -> String) {
+    let (_, text, actual) = transcript(file, run);
+    compare(file, &text, &actual);
+}
+
+fn transcript(file: &str, run: impl Fn(&Case) -> String) -> (PathBuf, String, String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(file);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut actual = String::new();
@@ -42,12 +57,15 @@ pub(crate) fn golden(file: &str, run: impl Fn(&Case) -> String) {
         }
         actual.push_str("\n\n");
     }
-    let actual = format!("{}\n", actual.trim_end());
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(&path, actual).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    } else {
-        assert_eq!(actual, text, "{} differs; UPDATE=1 rewrites it", path.display());
+    (path, text, format!("{}\n", actual.trim_end()))
+}
+
+/// Shows the first case that differs rather than two whole files.
+fn compare(file: &str, expected: &str, actual: &str) {
+    for (expected, actual) in expected.split("\n\n").zip(actual.split("\n\n")) {
+        assert_eq!(actual.trim_end(), expected.trim_end(), "testdata/{file} differs");
     }
+    assert_eq!(actual.len(), expected.len(), "testdata/{file} has other blank lines; UPDATE=1 rewrites it");
 }
 
 fn parse(input: &str) -> Option<Case> {

@@ -1,8 +1,7 @@
 //! The order of a merged list.
 //!
-//! Items that the patch names in `$setElementOrder` stand in that order. Items that only the server has
-//! keep their place among their old neighbours. Without the directive the old order stays and new items
-//! follow at the end.
+//! Items that the patch names stand in the order of its `$setElementOrder`, or else in its own. Items that
+//! only the server has keep their place among their old neighbours; what is new goes before them.
 
 use serde_json::Value;
 
@@ -10,10 +9,9 @@ use serde_json::Value;
 pub(super) fn sort(
     old: &[Value],
     merged: Vec<Value>,
-    order: Option<&[Value]>,
+    order: &[Value],
     id: impl Fn(&Value) -> Option<Value>,
 ) -> Vec<Value> {
-    let Some(order) = order else { return merged };
     let place =
         |item: &Value, list: &[Value]| id(item).and_then(|id| list.iter().position(|each| *each == id));
     let (mut named, rest): (Vec<Value>, Vec<Value>) =

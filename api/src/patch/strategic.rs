@@ -99,16 +99,19 @@ fn merge_lists(
     let items = schema.and_then(Schema::items);
     let merged = match &strategy.merge_key {
         Some(key) => List { field, key, items }.merge(&old, new, order)?,
-        None => order::sort(&old, merge_primitives(&old, new), order, |item| Some(item.clone())),
+        None => {
+            let merged = merge_primitives(&old, &new);
+            order::sort(&old, merged, order.unwrap_or(&new), |item| Some(item.clone()))
+        }
     };
     Ok(Value::Array(merged))
 }
 
-fn merge_primitives(old: &[Value], new: Vec<Value>) -> Vec<Value> {
+fn merge_primitives(old: &[Value], new: &[Value]) -> Vec<Value> {
     let mut merged = old.to_vec();
     for item in new {
-        if !merged.contains(&item) {
-            merged.push(item);
+        if !merged.contains(item) {
+            merged.push(item.clone());
         }
     }
     merged
@@ -128,16 +131,15 @@ impl List<'_> {
         new: Vec<Value>,
         order: Option<&[Value]>,
     ) -> Result<Vec<Value>, PatchError> {
-        let mut merged = old.to_vec();
         if let Some(rest) = self.replacement(&new)? {
-            merged = rest;
-        } else {
-            for item in new {
-                self.merge_item(&mut merged, item)?;
-            }
+            return Ok(rest);
         }
-        let order = order.map(|order| order.iter().filter_map(|item| self.id(item)).collect::<Vec<_>>());
-        Ok(order::sort(old, merged, order.as_deref(), |item| self.id(item)))
+        let order: Vec<Value> = order.unwrap_or(&new).iter().filter_map(|item| self.id(item)).collect();
+        let mut merged = old.to_vec();
+        for item in new {
+            self.merge_item(&mut merged, item)?;
+        }
+        Ok(order::sort(old, merged, &order, |item| self.id(item)))
     }
 
     /// `- $patch: replace` among the items makes the others the whole list.
@@ -277,7 +279,7 @@ fn without_directives(map: Map<String, Value>) -> Map<String, Value> {
 mod tests {
     use super::*;
     use crate::schema::Definitions;
-    use crate::testing::{Random, golden};
+    use crate::testing::{Random, golden, oracle};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -294,6 +296,26 @@ mod tests {
                 Ok(value) => value.to_string(),
                 Err(error) => format!("error: {error}"),
             }
+        });
+    }
+
+    /// The parts of a pod that the cases from kubectl are about.
+    fn lists(pod: &Value) -> Value {
+        let items = pod["spec"]["containers"].as_array().cloned().unwrap_or_default();
+        let fields = ["env", "image", "name"];
+        let pick = |item: &Value| -> Value {
+            fields.iter().filter_map(|key| Some((key.to_string(), item.get(key)?.clone()))).collect()
+        };
+        let containers: Vec<Value> = items.iter().map(pick).collect();
+        json!({"containers": containers, "finalizers": pod["metadata"]["finalizers"]})
+    }
+
+    #[test]
+    fn patches_do_what_they_do_in_kubectl() {
+        oracle("strategic/kubectl.txt", |case| {
+            let json = |key: &str| serde_json::from_str(case.get(key)).expect("JSON");
+            let pod = strategic_merge(&json("current"), &json("patch"), schema("/v1/Pod")).expect("a patch");
+            lists(&pod).to_string()
         });
     }
 

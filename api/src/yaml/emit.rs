@@ -92,12 +92,40 @@ fn key_text(key: &str) -> String {
 
 fn write_text(out: &mut String, text: &str, indent: usize) {
     match style(text) {
-        Style::Plain => out.push_str(text),
-        Style::Single => out.push_str(&single_quoted(text)),
-        Style::Double => out.push_str(&double_quoted(text)),
+        Style::Plain => write_folded(out, text, indent + 2, 0),
+        Style::Single => write_folded(out, &single_quoted(text), indent + 2, 2),
+        Style::Double => write_folded(out, &double_quoted(text), indent + 2, 2),
         Style::Literal => write_literal(out, text, indent + 2),
     }
 }
+
+/// Breaks long lines at single spaces, as go-yaml does. The `margin` at both ends is never broken: a quote
+/// and the character beside it.
+fn write_folded(out: &mut String, text: &str, indent: usize, margin: usize) {
+    let line_start = out.rfind('\n').map_or(0, |at| at + 1);
+    let mut column = out[line_start..].chars().count();
+    let chars: Vec<char> = text.chars().collect();
+    let is_double = text.starts_with('"') && margin > 0;
+    for (index, c) in chars.iter().enumerate() {
+        let inside = index >= margin && index + margin < chars.len();
+        let after_space = index > 0 && chars[index - 1] == ' ';
+        let before_space = chars.get(index + 1) == Some(&' ');
+        if *c == ' ' && inside && !after_space && column > BEST_WIDTH && (is_double || !before_space) {
+            out.push('\n');
+            pad(out, indent);
+            column = indent;
+            if before_space {
+                out.push('\\');
+            }
+        } else {
+            out.push(*c);
+            column += 1;
+        }
+    }
+}
+
+/// Lines are broken at the first space behind this column.
+const BEST_WIDTH: usize = 80;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Style {
@@ -144,12 +172,14 @@ fn is_date(text: &str) -> bool {
 
 /// `12:30:45`, which YAML 1.1 reads as a number in base 60.
 fn is_base_60(text: &str) -> bool {
-    let mut parts = text.trim_start_matches(['+', '-']).split(':');
+    let whole = text.split_once('.').map_or(text, |(whole, _)| whole);
+    let mut parts = whole.strip_prefix(['+', '-']).unwrap_or(whole).split(':');
     let number =
         |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_');
+    let sixtieths = |part: &str| matches!(part.as_bytes(), [b'0'..=b'9'] | [b'0'..=b'5', b'0'..=b'9']);
     let first = parts.next().is_some_and(number);
     let rest: Vec<&str> = parts.collect();
-    first && !rest.is_empty() && rest.iter().all(|part| part.len() <= 2 && number(part))
+    first && !rest.is_empty() && rest.into_iter().all(sixtieths)
 }
 
 fn may_be_plain(text: &str) -> bool {
@@ -164,7 +194,9 @@ fn may_be_plain(text: &str) -> bool {
         || text.ends_with(' ')
         || text.ends_with(':')
         || text.contains(": ")
-        || text.contains(" #"))
+        || text.contains(" #")
+        // Line breaks to YAML 1.1.
+        || text.contains(['\u{2028}', '\u{2029}']))
 }
 
 fn single_quoted(text: &str) -> String {
@@ -269,6 +301,18 @@ spec:
   time: \"12:30\"
 ";
         assert_eq!(to_yaml(&value), text);
+    }
+
+    /// The file was printed by `kubectl -o yaml`: all kinds of odd texts.
+    #[test]
+    fn what_kubectl_printed_reads_and_prints_the_same() {
+        let printed = include_str!("../../testdata/yaml/kubectl.yaml");
+        let value = parse_one(printed).expect("YAML").value;
+        assert_eq!(value["data"].as_object().map(|map| map.values().all(Value::is_string)), Some(true));
+        for (ours, kubectls) in to_yaml(&value).lines().zip(printed.lines()) {
+            assert_eq!(ours, kubectls);
+        }
+        assert_eq!(to_yaml(&value), printed);
     }
 
     fn arbitrary() -> impl Strategy<Value = Value> {
