@@ -31,9 +31,9 @@ impl FakeApi {
     async fn handle(self: Arc<Self>, request: Request<Body>) -> Result<Answer, Infallible> {
         let path = request.uri().path().to_owned();
         let watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
-        let answer = match request.method() {
-            &Method::GET if watch => self.stream(&path),
-            &Method::GET => ok(&self.lists[path.as_str()]),
+        let answer = match *request.method() {
+            Method::GET if watch => self.stream(&path),
+            Method::GET => ok(&self.lists[path.as_str()]),
             _ => {
                 let body = request.into_body().collect().await.expect("a body").to_bytes();
                 let body: Value = serde_json::from_slice(&body).expect("JSON");
@@ -171,7 +171,7 @@ async fn a_refused_binding_is_tried_again() {
 #[tokio::test]
 async fn events_tell_what_happened() {
     let mut world = World::start(0);
-    let mut reasons = vec![world.written("/events").await.1, world.written("/events").await.1];
+    let mut reasons = [world.written("/events").await.1, world.written("/events").await.1];
     reasons.sort_by_key(|event| event["reason"].to_string());
     assert_eq!(reasons[0]["reason"], "FailedScheduling");
     assert_eq!(reasons[1]["message"], "Successfully assigned ns/a to n1");
