@@ -131,7 +131,9 @@ fn version_2(headers: &HeaderMap) -> Response<Body> {
             JSON | "application/*" | "*/*" => {
                 return etag::document(headers, JSON, Bytes::from(version_2_json().to_string()));
             }
-            PROTOBUF_V2 => return etag::document(headers, PROTOBUF_V2_ANSWER, Bytes::from(version_2_protobuf())),
+            PROTOBUF_V2 => {
+                return etag::document(headers, PROTOBUF_V2_ANSWER, Bytes::from(version_2_protobuf()));
+            }
             _ => {}
         }
     }

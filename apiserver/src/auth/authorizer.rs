@@ -92,8 +92,7 @@ impl Authorizer {
 }
 
 fn is_open(act: &Attributes<'_>) -> bool {
-    let under = |root: &str| {
-        act.path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
+    let under =
+        |root: &str| act.path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     !act.is_resource && matches!(act.verb, "get" | "head") && ALWAYS_OPEN.into_iter().any(under)
 }

@@ -34,9 +34,8 @@ fn check_role(
     old: Option<&Value>,
     new: &Value,
 ) -> Result<(), String> {
-    let unchanged = old.is_some_and(|old| {
-        old["rules"] == new["rules"] && old["aggregationRule"] == new["aggregationRule"]
-    });
+    let unchanged = old
+        .is_some_and(|old| old["rules"] == new["rules"] && old["aggregationRule"] == new["aggregationRule"]);
     let (namespace, name) = (text(new, "namespace"), text(new, "name"));
     let resource = if cluster { "clusterroles" } else { "roles" };
     if unchanged || view.authorize(who, &act("escalate", resource, namespace, name)).allowed {
@@ -101,7 +100,16 @@ fn everything() -> Rule {
 }
 
 fn act<'a>(verb: &'a str, resource: &'a str, namespace: &'a str, name: &'a str) -> Attributes<'a> {
-    Attributes { verb, group: GROUP, version: "v1", resource, namespace, name, is_resource: true, ..Attributes::default() }
+    Attributes {
+        verb,
+        group: GROUP,
+        version: "v1",
+        resource,
+        namespace,
+        name,
+        is_resource: true,
+        ..Attributes::default()
+    }
 }
 
 fn text<'a>(object: &'a Value, field: &str) -> &'a str {

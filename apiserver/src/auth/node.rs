@@ -40,7 +40,8 @@ pub(super) fn allows(who: &Identity, act: &Attributes<'_>) -> bool {
     let Some(node) = who.user.strip_prefix(USER_PREFIX).filter(|_| who.is_in(NODES_GROUP)) else {
         return false;
     };
-    act.is_resource && (allows_any(act) || reads_by_name(act) || writes_itself(node, act) || owns_lease(node, act))
+    act.is_resource
+        && (allows_any(act) || reads_by_name(act) || writes_itself(node, act) || owns_lease(node, act))
 }
 
 fn allows_any(act: &Attributes<'_>) -> bool {

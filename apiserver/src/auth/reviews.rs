@@ -35,7 +35,11 @@ pub fn subject_access(authorizer: &Authorizer, review: Value) -> Result<Value, S
 ///
 /// # Errors
 /// As [`subject_access`], and if the act is in another namespace.
-pub fn local_subject_access(authorizer: &Authorizer, namespace: &str, review: Value) -> Result<Value, Status> {
+pub fn local_subject_access(
+    authorizer: &Authorizer,
+    namespace: &str,
+    review: Value,
+) -> Result<Value, Status> {
     let asked = &review["spec"]["resourceAttributes"]["namespace"];
     if asked.as_str() != Some(namespace) {
         let path = "spec.resourceAttributes.namespace";
@@ -49,7 +53,11 @@ pub fn local_subject_access(authorizer: &Authorizer, namespace: &str, review: Va
 ///
 /// # Errors
 /// 400 without a namespace.
-pub fn self_subject_rules(authorizer: &Authorizer, who: &Identity, mut review: Value) -> Result<Value, Status> {
+pub fn self_subject_rules(
+    authorizer: &Authorizer,
+    who: &Identity,
+    mut review: Value,
+) -> Result<Value, Status> {
     let namespace = review["spec"]["namespace"].as_str().unwrap_or_default().to_owned();
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));
@@ -92,7 +100,9 @@ fn access(authorizer: &Authorizer, who: &Identity, mut review: Value, kind: &str
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
     let act = match (resource.is_object(), path.is_object()) {
         (true, false) => resource_act(resource),
-        (false, true) => Attributes { verb: text(path, "verb"), path: text(path, "path"), ..Attributes::default() },
+        (false, true) => {
+            Attributes { verb: text(path, "verb"), path: text(path, "path"), ..Attributes::default() }
+        }
         (both, _) => return Err(not_one_act(kind, both)),
     };
     let decision = authorizer.authorize(who, &act);
@@ -122,7 +132,10 @@ fn not_one_act(kind: &str, both: bool) -> Status {
     let (path, detail) = if both {
         ("spec.nonResourceAttributes", "cannot be specified in combination with resourceAttributes")
     } else {
-        ("spec.resourceAttributes", "exactly one of nonResourceAttributes or resourceAttributes must be specified")
+        (
+            "spec.resourceAttributes",
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        )
     };
     Status::invalid(kind, AUTHORIZATION, "", vec![FieldError::invalid(path, Value::Null, detail)])
 }

@@ -113,7 +113,9 @@ impl Rule {
 
     fn covers_resource(&self, resource: &str) -> bool {
         let (name, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-        self.resources.iter().any(|own| own == ALL || own == resource || resource_matches(own, name, subresource))
+        self.resources
+            .iter()
+            .any(|own| own == ALL || own == resource || resource_matches(own, name, subresource))
     }
 
     fn covers_names(&self, names: &[String]) -> bool {

@@ -62,7 +62,11 @@ impl TokenTable {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(TokenError::Read { path: path.to_owned(), source }),
         };
-        Self::parse(&text).map_err(|(line, problem)| TokenError::Line { path: path.to_owned(), line, problem })
+        Self::parse(&text).map_err(|(line, problem)| TokenError::Line {
+            path: path.to_owned(),
+            line,
+            problem,
+        })
     }
 
     fn parse(text: &str) -> Result<Self, (usize, &'static str)> {
@@ -112,7 +116,8 @@ impl TokenDigest {
 
     /// `black_box` keeps the compiler from leaving the loop early.
     fn equals_in_constant_time(&self, other: &Self) -> bool {
-        let difference = self.0.iter().zip(&other.0).fold(0, |sum, (a, b)| std::hint::black_box(sum | (a ^ b)));
+        let difference =
+            self.0.iter().zip(&other.0).fold(0, |sum, (a, b)| std::hint::black_box(sum | (a ^ b)));
         difference == 0
     }
 }
@@ -162,7 +167,10 @@ mod tests {
         let cases = [
             ("clear,jane,1".to_owned(), "the first field is no sha256 digest in hexadecimal"),
             ("sha256:beef,jane,1".to_owned(), "the first field is no sha256 digest in hexadecimal"),
-            (format!("sha256:{},jane,1", "é".repeat(32)), "the first field is no sha256 digest in hexadecimal"),
+            (
+                format!("sha256:{},jane,1", "é".repeat(32)),
+                "the first field is no sha256 digest in hexadecimal",
+            ),
             (digest.clone(), "the user is missing"),
             (format!("{digest},,1"), "the user is missing"),
             (format!("{digest},jane"), "the uid is missing (it may be empty)"),
@@ -175,7 +183,9 @@ mod tests {
     #[test]
     fn a_missing_file_holds_no_tokens() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        assert!(TokenTable::load(&dir.path().join("tokens.csv")).expect("missing is fine").entries.is_empty());
+        assert!(
+            TokenTable::load(&dir.path().join("tokens.csv")).expect("missing is fine").entries.is_empty()
+        );
         fs::write(dir.path().join("bad.csv"), "x").expect("write");
         let error = TokenTable::load(&dir.path().join("bad.csv")).expect_err("bad line").to_string();
         assert!(error.contains("bad.csv line 1"), "{error}");

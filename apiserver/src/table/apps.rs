@@ -17,14 +17,17 @@ pub(super) fn columns(kind: &str) -> &'static [Spec] {
     }
 }
 
-const CONTAINERS: Spec = text("Containers", "Names of the containers in the template.", container_names).wide();
+const CONTAINERS: Spec =
+    text("Containers", "Names of the containers in the template.", container_names).wide();
 const IMAGES: Spec = text("Images", "Images of the containers in the template.", container_images).wide();
 const SELECTOR: Spec = text("Selector", "Which pods belong to it.", selector).wide();
 
 const DEPLOYMENT: &[Spec] = &[
     NAME,
     text("Ready", "Ready pods of those asked for.", ready_of_desired),
-    number("Up-to-date", "Pods of the newest template.", |object, _| json!(int(object, "/status/updatedReplicas"))),
+    number("Up-to-date", "Pods of the newest template.", |object, _| {
+        json!(int(object, "/status/updatedReplicas"))
+    }),
     number("Available", "Pods that have been ready for long enough.", |object, _| {
         json!(int(object, "/status/availableReplicas"))
     }),

@@ -25,8 +25,11 @@ const SECRET: &[Spec] = &[
     number("Data", "Number of entries.", |secret, _| json!(entries(secret, "/data"))),
     AGE,
 ];
-const SERVICE_ACCOUNT: &[Spec] =
-    &[NAME, number("Secrets", "Number of Secrets.", |account, _| json!(items(account, "/secrets").len())), AGE];
+const SERVICE_ACCOUNT: &[Spec] = &[
+    NAME,
+    number("Secrets", "Number of Secrets.", |account, _| json!(items(account, "/secrets").len())),
+    AGE,
+];
 const ENDPOINTS: &[Spec] = &[NAME, text("Endpoints", "Addresses with ports.", endpoints), AGE];
 pub(super) const LEASE: &[Spec] =
     &[NAME, field("Holder", "Who holds the lease.", "/spec/holderIdentity"), AGE];

@@ -15,7 +15,8 @@ pub(super) const COLUMNS: &[Spec] = &[
     text("External-IP", "The address outside the cluster.", |node, _| address(node, "ExternalIP")).wide(),
     text("OS-Image", "The operating system.", |node, _| info(node, "/osImage")).wide(),
     text("Kernel-Version", "The kernel.", |node, _| info(node, "/kernelVersion")).wide(),
-    text("Container-Runtime", "What runs containers.", |node, _| info(node, "/containerRuntimeVersion")).wide(),
+    text("Container-Runtime", "What runs containers.", |node, _| info(node, "/containerRuntimeVersion"))
+        .wide(),
 ];
 
 fn status(node: &Value, _now: Timestamp) -> Value {

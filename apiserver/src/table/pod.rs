@@ -9,13 +9,16 @@ use super::cells::{AGE, NAME, NONE, Spec, items, or, str_at, text};
 pub(super) const COLUMNS: &[Spec] = &[
     NAME,
     text("Ready", "Ready containers of all containers.", ready),
-    text("Status", "The state of the pod and its containers in one word.", |pod, _| json!(summary(pod).status)),
+    text("Status", "The state of the pod and its containers in one word.", |pod, _| {
+        json!(summary(pod).status)
+    }),
     text("Restarts", "How often containers were restarted, and when last.", |pod, now| {
         json!(summary(pod).restarts_text(now))
     }),
     AGE,
     text("IP", "The pod's address.", pod_ip).wide(),
-    text("Node", "The node that the pod is bound to.", |pod, _| or(str_at(pod, "/spec/nodeName"), NONE)).wide(),
+    text("Node", "The node that the pod is bound to.", |pod, _| or(str_at(pod, "/spec/nodeName"), NONE))
+        .wide(),
     text("Nominated Node", "The node that is being cleared for the pod.", |pod, _| {
         or(str_at(pod, "/status/nominatedNodeName"), NONE)
     })

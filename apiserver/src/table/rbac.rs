@@ -18,7 +18,8 @@ const BINDING: &[Spec] = &[
     AGE,
     text("Users", "To which users.", |binding, _| subjects(binding, "User")).wide(),
     text("Groups", "To which groups.", |binding, _| subjects(binding, "Group")).wide(),
-    text("ServiceAccounts", "To which service accounts.", |binding, _| subjects(binding, "ServiceAccount")).wide(),
+    text("ServiceAccounts", "To which service accounts.", |binding, _| subjects(binding, "ServiceAccount"))
+        .wide(),
 ];
 
 fn role(binding: &Value, _now: Timestamp) -> Value {

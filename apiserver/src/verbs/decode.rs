@@ -61,7 +61,9 @@ pub fn parse_body(headers: &HeaderMap, body: &[u8]) -> Result<Parsed, Status> {
         "" | "application/json" => parse(body, Format::Json),
         "application/yaml" => parse(body, Format::Yaml),
         protobuf::MEDIA_TYPE => {
-            return Ok(protobuf::decode(body).map_err(|error| Status::bad_request(error.to_string()))?.into());
+            return Ok(protobuf::decode(body)
+                .map_err(|error| Status::bad_request(error.to_string()))?
+                .into());
         }
         _ => return Err(Status::unsupported_media_type(&ACCEPTED)),
     };
