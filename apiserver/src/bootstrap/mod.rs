@@ -19,7 +19,9 @@ pub fn objects() -> Vec<Value> {
 
 fn documents(file: &str, text: &str) -> Vec<Value> {
     let documents = serde_yaml::Deserializer::from_str(text).map(Value::deserialize);
-    documents.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("embedded {file} is valid YAML: {error}"))
+    documents
+        .collect::<Result<_, _>>()
+        .unwrap_or_else(|error| panic!("embedded {file} is valid YAML: {error}"))
 }
 
 /// Upstream marks the roles and bindings that it makes; tools leave marked ones alone.
@@ -53,7 +55,9 @@ mod tests {
     fn objects_are_typed_and_named_once() {
         let mut keys: Vec<String> = objects()
             .iter()
-            .map(|object| format!("{} {} {}", object["apiVersion"], object["kind"], object["metadata"]["name"]))
+            .map(|object| {
+                format!("{} {} {}", object["apiVersion"], object["kind"], object["metadata"]["name"])
+            })
             .collect();
         assert!(keys.iter().all(|key| !key.contains("null")), "{keys:?}");
         let count = keys.len();
