@@ -23,6 +23,8 @@ pub mod root_ca;
 pub mod service_account;
 pub mod taint_eviction;
 mod wiring;
+#[cfg(test)]
+mod world;
 
 use catalog::Known;
 use client::{

@@ -171,8 +171,13 @@ impl<K: Object> Store<K> {
     /// A store that no informer fills, for tests of what reads it.
     pub fn fixed(indexes: Vec<(&'static str, IndexFn<K>)>, objects: impl IntoIterator<Item = K>) -> Store<K> {
         let store = Store::new(indexes);
-        store.replace(objects.into_iter().map(Arc::new).collect());
+        store.refill(objects);
         store
+    }
+
+    /// Makes `objects` the content of a [`Store::fixed`], as a relist would.
+    pub fn refill(&self, objects: impl IntoIterator<Item = K>) {
+        self.replace(objects.into_iter().map(Arc::new).collect());
     }
 
     pub(super) fn insert(&self, object: Arc<K>) -> (Option<Arc<K>>, Audience<K>) {

@@ -1,0 +1,276 @@
+//! The API server's rules as far as controllers rely on them.
+
+use super::{kind, text};
+use crate::{
+    driver::{End, Report},
+    expectations::Created,
+    plan::{Action, Part, Plan, Presence, Target, difference},
+};
+use client::informer::ObjectKey;
+use jiff::Timestamp;
+use kube::{api::PropagationPolicy, core::ApiResource};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+pub struct Server {
+    pub objects: BTreeMap<(String, ObjectKey), Value>,
+    pub now: Timestamp,
+    pub revision: u64,
+    names: u64,
+    /// Kinds that changed since the caches last caught up.
+    pub changed: BTreeSet<String>,
+    /// Creates of pods are refused with this message.
+    pub refusal: Option<String>,
+}
+
+impl Server {
+    pub fn new() -> Server {
+        let objects = BTreeMap::new();
+        Server {
+            objects,
+            now: Timestamp::UNIX_EPOCH,
+            revision: 0,
+            names: 0,
+            changed: BTreeSet::new(),
+            refusal: None,
+        }
+    }
+
+    pub fn of_kind<'a>(&'a self, plural: &'a str) -> impl Iterator<Item = (&'a ObjectKey, &'a Value)> {
+        self.objects
+            .iter()
+            .filter(move |((kind, _), _)| kind == plural)
+            .map(|((_, key), object)| (key, object))
+    }
+
+    pub fn typed<K: DeserializeOwned>(&self, plural: &str) -> Vec<K> {
+        let typed = |object: &Value| serde_json::from_value(object.clone()).expect("a valid object");
+        self.of_kind(plural).map(|(_, object)| typed(object)).collect()
+    }
+
+    /// As the real performer: in order, until something isn't as expected, or no write is left.
+    pub fn perform(&mut self, plan: &Plan, writes: &mut usize) -> Report {
+        let mut report =
+            Report { created: Vec::new(), deleted: Vec::new(), gone: Vec::new(), end: End::Complete };
+        let mut versions = HashMap::new();
+        for action in &plan.actions {
+            if let Err(end) = self.act(action, &mut report, &mut versions) {
+                report.end = end;
+                break;
+            }
+            if !matches!(action, Action::Event { .. } | Action::Confirm { .. }) {
+                *writes -= 1;
+            }
+            if *writes == 0 {
+                break;
+            }
+        }
+        report
+    }
+
+    fn act(
+        &mut self,
+        action: &Action,
+        report: &mut Report,
+        versions: &mut HashMap<String, String>,
+    ) -> Result<(), End> {
+        match action {
+            Action::Create { kind, object, .. } => report.created.push(self.create(kind, object.clone())?),
+            Action::Patch { target, part, patch, .. } => {
+                self.patch(target, *part, patch, versions.get(&target.uid))?;
+                let left =
+                    self.objects.get(&slot(target)).map(|object| text(object, "/metadata/resourceVersion"));
+                versions.extend(left.map(|version| (target.uid.clone(), version)));
+            }
+            Action::Delete { target, propagation, grace, .. } => {
+                if self.find(target, versions.get(&target.uid)).map_err(conflict)?.is_some() {
+                    self.delete(&slot(target), propagation.as_ref(), *grace);
+                }
+                report.deleted.push((slot(target).1, target.uid.clone()));
+            }
+            Action::DeleteCollection { kind, namespace, .. } => self.delete_collection(kind, namespace),
+            Action::Finalize { target, finalizers, .. } => {
+                let patch = json!({"spec": {"finalizers": finalizers}});
+                self.patch(target, Part::Whole, &patch, versions.get(&target.uid))?;
+                if finalizers.is_empty() {
+                    self.changed.insert("namespaces".to_owned());
+                    self.objects.remove(&slot(target));
+                }
+            }
+            Action::Confirm { target, expected, .. } => self.confirm(target, *expected, report)?,
+            Action::Event { .. } => {}
+        }
+        Ok(())
+    }
+
+    pub fn create(&mut self, resource: &ApiResource, mut object: Value) -> Result<Created, End> {
+        if resource.plural == "pods"
+            && let Some(message) = &self.refusal
+        {
+            return Err(End::Refused(message.clone()));
+        }
+        self.names += 1;
+        self.revision += 1;
+        let generated = text(&object, "/metadata/generateName");
+        if !generated.is_empty() {
+            object["metadata"]["name"] = json!(format!("{generated}{}", self.names));
+        }
+        let key = ObjectKey::new(text(&object, "/metadata/namespace"), text(&object, "/metadata/name"));
+        let slot = (resource.plural.clone(), key.clone());
+        if self.objects.contains_key(&slot) {
+            return Err(End::Conflict(format!("{key} already exists")));
+        }
+        let metadata = object["metadata"].as_object_mut().expect("metadata");
+        let uid = metadata.entry("uid").or_insert(json!(format!("u{}", self.names)));
+        let uid = uid.as_str().unwrap_or_default().to_owned();
+        metadata.insert("resourceVersion".to_owned(), json!(self.revision.to_string()));
+        metadata.insert("generation".to_owned(), json!(1));
+        metadata.entry("creationTimestamp").or_insert(json!(self.now.to_string()));
+        if resource.plural == "pods" && object.get("status").is_none() {
+            object["status"] = json!({"phase": "Pending"});
+        }
+        self.changed.insert(slot.0.clone());
+        self.objects.insert(slot, object);
+        Ok(Created { key, uid, version: self.revision })
+    }
+
+    fn patch(&mut self, target: &Target, part: Part, patch: &Value, own: Option<&String>) -> Result<(), End> {
+        let Some(object) = self.find(target, own).map_err(conflict)? else {
+            return Err(End::Conflict(format!("{target} is gone")));
+        };
+        let mut new = object.clone();
+        merge(&mut new, patch);
+        let fields: &[&str] = if part == Part::Status { &["status"] } else { &["metadata", "spec", "data"] };
+        let mut next = object.clone();
+        for field in fields.iter().filter(|field| !new[**field].is_null()) {
+            next[*field] = new[*field].clone();
+        }
+        self.put(slot(target), next);
+        Ok(())
+    }
+
+    /// Writes an object: new revision, new generation if the spec changed, gone if nothing holds it.
+    pub fn put(&mut self, slot: (String, ObjectKey), mut next: Value) {
+        let old = &self.objects[&slot];
+        if difference(old, &next).is_none() {
+            return;
+        }
+        if old["spec"] != next["spec"] {
+            next["metadata"]["generation"] = json!(old["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+        }
+        self.revision += 1;
+        self.changed.insert(slot.0.clone());
+        next["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+        let held = slot.0 == "pods" || slot.0 == "namespaces" || !api::object::finalizers(&next).is_empty();
+        if api::object::is_deleting(&next) && !held {
+            self.objects.remove(&slot);
+        } else {
+            self.objects.insert(slot, next);
+        }
+    }
+
+    pub fn delete(
+        &mut self,
+        slot: &(String, ObjectKey),
+        propagation: Option<&PropagationPolicy>,
+        grace: Option<u32>,
+    ) {
+        let Some(mut object) = self.objects.get(slot).cloned() else { return };
+        let mut finalizers = api::object::finalizers(&object);
+        let added = match propagation {
+            Some(PropagationPolicy::Foreground) => Some("foregroundDeletion"),
+            Some(PropagationPolicy::Orphan) => Some("orphan"),
+            _ => None,
+        };
+        finalizers.extend(added.map(str::to_owned).filter(|name| !finalizers.contains(name)));
+        let runs = slot.0 == "pods"
+            && grace != Some(0)
+            && !text(&object, "/spec/nodeName").is_empty()
+            && !matches!(text(&object, "/status/phase").as_str(), "Succeeded" | "Failed");
+        let held = runs || slot.0 == "namespaces" || !finalizers.is_empty();
+        self.revision += 1;
+        self.changed.insert(slot.0.clone());
+        if !held {
+            self.objects.remove(slot);
+            return;
+        }
+        object["metadata"]["finalizers"] = json!(finalizers);
+        if !api::object::is_deleting(&object) {
+            object["metadata"]["deletionTimestamp"] = json!(self.now.to_string());
+        }
+        object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+        self.objects.insert(slot.clone(), object);
+    }
+
+    fn delete_collection(&mut self, kind: &ApiResource, namespace: &str) {
+        let slots: Vec<(String, ObjectKey)> = self
+            .objects
+            .keys()
+            .filter(|(plural, key)| *plural == kind.plural && key.namespace == namespace)
+            .cloned()
+            .collect();
+        for slot in slots {
+            self.delete(&slot, None, None);
+        }
+    }
+
+    fn confirm(&self, target: &Target, expected: Presence, report: &mut Report) -> Result<(), End> {
+        let found = self.objects.get(&slot(target));
+        let same =
+            found.filter(|object| target.uid.is_empty() || text(object, "/metadata/uid") == target.uid);
+        let holds = match (expected, same) {
+            (Presence::Gone, same) => same.is_none(),
+            (Presence::Alive, Some(object)) => !api::object::is_deleting(object),
+            (Presence::Unchanged, Some(object)) => {
+                Some(text(object, "/metadata/resourceVersion")) == target.version
+            }
+            (_, None) => false,
+        };
+        if !holds {
+            return Err(End::Conflict(format!("{target} is not {expected:?}")));
+        }
+        report.gone.push(target.uid.clone());
+        Ok(())
+    }
+
+    /// The target in the state it must be in: as it was seen, or as this plan's own last write left it.
+    fn find(&self, target: &Target, own: Option<&String>) -> Result<Option<&Value>, String> {
+        let Some(object) = self.objects.get(&slot(target)) else { return Ok(None) };
+        if text(object, "/metadata/uid") != target.uid {
+            return Err(format!("{target} is another object now"));
+        }
+        let version = text(object, "/metadata/resourceVersion");
+        let expected = target.version.as_ref().map(|seen| own.unwrap_or(seen));
+        match expected {
+            Some(expected) if *expected != version => Err(format!("{target} is at {version}")),
+            _ => Ok(Some(object)),
+        }
+    }
+}
+
+fn conflict(message: String) -> End {
+    End::Conflict(message)
+}
+
+fn slot(target: &Target) -> (String, ObjectKey) {
+    (kind(&target.kind.plural).plural, ObjectKey::new(&target.namespace, &target.name))
+}
+
+/// RFC 7386.
+pub fn merge(object: &mut Value, patch: &Value) {
+    let Some(fields) = patch.as_object() else {
+        *object = patch.clone();
+        return;
+    };
+    if !object.is_object() {
+        *object = json!({});
+    }
+    for (name, value) in fields {
+        if value.is_null() {
+            object.as_object_mut().expect("made an object above").remove(name);
+        } else {
+            merge(&mut object[name], value);
+        }
+    }
+}
