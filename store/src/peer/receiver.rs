@@ -52,10 +52,10 @@ async fn accept_all(
 
 async fn serve(context: PeerContext, stream: TcpStream, _place: OwnedSemaphorePermit) {
     let error = match connection::accept(&context, stream).await {
-        Ok((peer, connection)) => match receive(&context, peer, connection).await {
-            Ok(()) => return,
-            Err(error) => error,
-        },
+        Ok((peer, connection)) => {
+            let Err(error) = receive(&context, peer, connection).await;
+            error
+        }
         Err(error) => error,
     };
     if error.kind() == io::ErrorKind::UnexpectedEof {
@@ -65,10 +65,32 @@ async fn serve(context: PeerContext, stream: TcpStream, _place: OwnedSemaphorePe
     }
 }
 
-async fn receive(context: &PeerContext, peer: MemberId, connection: Connection) -> io::Result<()> {
+/// Takes what a peer sends until the connection ends, and tells Raft when the one that carried its
+/// messages does: often the first sign that the peer's process died.
+async fn receive(
+    context: &PeerContext,
+    peer: MemberId,
+    connection: Connection,
+) -> io::Result<std::convert::Infallible> {
+    let mut carried_messages = false;
+    let end = receive_frames(context, peer, connection, &mut carried_messages).await;
+    if carried_messages {
+        context.shared.handle.notify(Input::Disconnected(peer));
+    }
+    end
+}
+
+async fn receive_frames(
+    context: &PeerContext,
+    peer: MemberId,
+    connection: Connection,
+    carried_messages: &mut bool,
+) -> io::Result<std::convert::Infallible> {
     let mut connection = BufReader::with_capacity(64 << 10, connection);
     loop {
-        match frame::read(&mut connection).await? {
+        let frame = frame::read(&mut connection).await?;
+        *carried_messages |= matches!(frame, Frame::Raft(_));
+        match frame {
             Frame::Raft(message) => hand_over(context, message)?,
             Frame::SnapshotBegin(message) => {
                 receive_snapshot(context, peer, &mut connection, message).await?;

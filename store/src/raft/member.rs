@@ -174,6 +174,16 @@ impl Member {
         self.node.report_unreachable(to.0);
     }
 
+    /// The connection from `peer` ended. If that was the leader, its process probably died: the rest of
+    /// the election timeout needn't be waited for, only the part that spreads candidates. Safety never
+    /// depends on timeouts, and a leader that lives on and reconnects resets this with its next message.
+    pub fn connection_ended(&mut self, peer: MemberId) {
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Follower && raft.leader_id == peer.0 {
+            raft.election_elapsed = raft.election_elapsed.max(self.config.election_ticks);
+        }
+    }
+
     /// A snapshot to `to` was delivered or not. Must always be called: the follower hears nothing before.
     pub fn report_snapshot(&mut self, to: MemberId, delivered: bool) {
         let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };

@@ -75,6 +75,8 @@ pub enum Input {
     Read(Ticket),
     /// A message to the member couldn't be sent.
     Unreachable(MemberId),
+    /// The connection from the member ended.
+    Disconnected(MemberId),
     /// A snapshot was delivered to the member, or failed to be.
     SnapshotSent(MemberId, bool),
     /// The snapshot that was asked for has been made, or couldn't be.
@@ -247,6 +249,7 @@ impl<D: Disk> Replica<D> {
             Input::Propose(ticket, command) => self.propose(Some(ticket), command),
             Input::Read(ticket) => self.read(ticket),
             Input::Unreachable(id) => self.member.report_unreachable(id),
+            Input::Disconnected(id) => self.member.connection_ended(id),
             Input::SnapshotSent(id, delivered) => {
                 self.member.report_snapshot(id, delivered);
                 self.member.log().set_snapshot(None);

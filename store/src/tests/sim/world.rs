@@ -188,6 +188,11 @@ impl World {
         if self.random.below(100) == 0 {
             self.cut.clear();
         }
+        if self.random.below(200) == 0 {
+            // A connection breaks, and neither end has died.
+            let (at, peer) = (self.random.below(MEMBERS) as usize, self.random.below(MEMBERS) + 1);
+            self.nodes[at].inbox.push(Input::Disconnected(MemberId(peer)));
+        }
         if self.random.below(120) == 0 {
             let node = self.random.below(MEMBERS) as usize;
             let writes = self.random.below(8);
@@ -249,6 +254,14 @@ impl World {
         node.disk.crash(usize::try_from(survivors).unwrap());
         node.running = None;
         node.starts_at = if self.calm { 0 } else { self.step + self.random.below(150) };
+        // The others notice their broken connections, perhaps.
+        for other in 0..self.nodes.len() {
+            if self.random.percent(70) {
+                self.nodes[other].inbox.push(Input::Disconnected(MemberId(at as u64 + 1)));
+            }
+        }
+        let node = &mut self.nodes[at];
+        node.inbox.clear();
         // Who waited there will never know.
         for client in &mut self.clients {
             client.busy.take_if(|(node, _, _)| *node == at as u64);
