@@ -36,21 +36,35 @@ impl<'v> Evaluator<'v> {
     }
 
     pub(super) fn find(&self, path: &Path, current: &'v Value) -> Found<'v> {
-        let mut values = vec![if path.from_root { self.root } else { current }];
-        for step in &path.steps {
-            values = self.step_all(step, values)?;
+        let start = if path.from_root { self.root } else { current };
+        self.walk(&path.steps, vec![start])
+    }
+
+    fn walk(&self, steps: &[Step], mut values: Vec<&'v Value>) -> Found<'v> {
+        for step in steps {
+            values = match step {
+                Step::Union(paths) => self.union(paths, &values)?,
+                step => self.step_all(step, values)?,
+            };
         }
         Ok(values)
     }
 
-    /// A key or index that some of the values lack is fine; if all lack it, it is missing.
+    /// All that the first path finds in all values, then all that the second finds.
+    fn union(&self, paths: &[Path], values: &[&'v Value]) -> Found<'v> {
+        let found = paths.iter().map(|path| self.walk(&path.steps, values.to_vec()));
+        Ok(found.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    /// A key that some of the values lack is fine; if all lack it, it is missing.
     fn step_all(&self, step: &Step, values: Vec<&'v Value>) -> Found<'v> {
         let mut found = Vec::new();
         let mut missing = None;
         for value in values {
             match self.step(step, value) {
                 Ok(more) => found.extend(more),
-                Err(error) => missing = Some(error),
+                Err(error @ JsonPathError::NotFound(_)) => missing = Some(error),
+                Err(error) => return Err(error),
             }
         }
         match missing {
@@ -65,11 +79,8 @@ impl<'v> Evaluator<'v> {
             Step::Wildcard => Ok(children(value)),
             Step::Descend => Ok(descend(value)),
             Step::Index(place) => index(*place, value),
-            Step::Slice(start, end, step) => Ok(slice(value, *start, *end, *step)),
-            Step::Union(paths) => {
-                let found = paths.iter().map(|path| self.find(path, value));
-                Ok(found.collect::<Result<Vec<_>, _>>()?.concat())
-            }
+            Step::Slice(start, end, step) => slice(value, *start, *end, *step),
+            Step::Union(paths) => self.union(paths, &[value]),
             Step::Filter(filter) => Ok(self.filter(filter, value)),
         }
     }
@@ -99,22 +110,31 @@ impl<'v> Evaluator<'v> {
 }
 
 fn field<'v>(name: &str, value: &'v Value) -> Found<'v> {
-    let missing = || JsonPathError::NotFound(format!("{name} is not found"));
+    let missing = || JsonPathError::NotFound(name.into());
     value.get(name).map(|found| vec![found]).ok_or_else(missing)
 }
 
 fn index(index: i64, value: &Value) -> Found<'_> {
-    let Some(items) = value.as_array() else {
-        return Err(JsonPathError::NotFound(format!("{} is not array or slice", print(value))));
-    };
+    let items = items(value)?;
     let length = items.len() as i64;
     let place = if index < 0 { index + length } else { index };
-    let out_of_bounds = || {
-        let why = format!("array index out of bounds: index {index}, length {length}");
-        JsonPathError::NotFound(why)
-    };
-    let found = usize::try_from(place).ok().and_then(|place| items.get(place));
-    found.map(|found| vec![found]).ok_or_else(out_of_bounds)
+    match usize::try_from(place).ok().and_then(|place| items.get(place)) {
+        Some(found) => Ok(vec![found]),
+        None if value.is_null() => Ok(Vec::new()),
+        None => {
+            let why = format!("array index out of bounds: index {index}, length {length}");
+            Err(JsonPathError::Index(why))
+        }
+    }
+}
+
+/// The items of a list; a null has none.
+fn items(value: &Value) -> Result<&[Value], JsonPathError> {
+    match value {
+        Value::Array(items) => Ok(items),
+        Value::Null => Ok(&[]),
+        other => Err(JsonPathError::Index(format!("{} is not array or slice", print(other)))),
+    }
 }
 
 fn children(value: &Value) -> Vec<&Value> {
@@ -133,15 +153,13 @@ fn descend(value: &Value) -> Vec<&Value> {
     all
 }
 
-fn slice(value: &Value, start: Option<i64>, end: Option<i64>, step: i64) -> Vec<&Value> {
-    let Some(items) = value.as_array() else { return Vec::new() };
+fn slice(value: &Value, start: Option<i64>, end: Option<i64>, step: i64) -> Found<'_> {
+    let items = items(value)?;
     let length = items.len() as i64;
     let place = |index: i64| (if index < 0 { index + length } else { index }).clamp(0, length) as usize;
     let (start, end) = (place(start.unwrap_or(0)), place(end.unwrap_or(length)));
-    match items.get(start..end) {
-        Some(items) => items.iter().step_by(usize::try_from(step).unwrap_or(1)).collect(),
-        None => Vec::new(),
-    }
+    let step = usize::try_from(step).unwrap_or(1);
+    Ok(items.get(start..end).unwrap_or_default().iter().step_by(step).collect())
 }
 
 fn compare(left: &Value, comparison: Comparison, right: &Value) -> bool {

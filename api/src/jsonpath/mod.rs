@@ -20,9 +20,12 @@ pub enum JsonPathError {
         /// What is wrong.
         why: String,
     },
-    /// The value doesn't have what the template asks for.
-    #[error("{0}")]
+    /// The value doesn't have the key that the template asks for.
+    #[error("{0} is not found")]
     NotFound(String),
+    /// A list is too short, or what is indexed is no list. Never allowed, as in kubectl.
+    #[error("{0}")]
+    Index(String),
 }
 
 /// A parsed template.
@@ -123,7 +126,8 @@ impl Template {
         self
     }
 
-    /// The text that the template makes of a value. Errors: [`JsonPathError::NotFound`].
+    /// The text that the template makes of a value. Errors: [`JsonPathError::NotFound`] (unless missing keys
+    /// are allowed) and [`JsonPathError::Index`].
     pub fn render(&self, value: &Value) -> Result<String, JsonPathError> {
         let mut out = String::new();
         self.evaluator(value).render(&self.nodes, value, &mut out)?;
@@ -148,7 +152,7 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::golden;
+    use crate::testing::{golden, oracle};
     use proptest::prelude::*;
 
     #[test]
@@ -161,6 +165,16 @@ mod tests {
                 Ok(text) => text,
                 Err(error) => format!("error: {error}"),
             }
+        });
+    }
+
+    #[test]
+    fn templates_print_what_kubectl_prints() {
+        let pod = include_str!("../../testdata/jsonpath/pod.json");
+        let pod: Value = serde_json::from_str(pod).expect("JSON");
+        oracle("jsonpath/kubectl.txt", |case| {
+            let template = Template::parse(case.get("template")).expect("a template").allow_missing_keys();
+            template.render(&pod).expect("all that is missing is allowed")
         });
     }
 
