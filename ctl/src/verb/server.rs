@@ -14,12 +14,14 @@ use apiserver::{ApiServer, Identity};
 use client::election::ElectionConfig;
 use client::shutdown::{self, Shutdown};
 use controllers::ControllersConfig;
+use futures::FutureExt as _;
+use futures::future::LocalBoxFuture;
 use scheduler::SchedulerConfig;
 use store::kv::MemberId;
 use store::{PeerTls, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
 use crate::app::App;
 use crate::failure::Failure;
@@ -117,7 +119,8 @@ struct Member {
     store: Store,
     api: JoinHandle<Result<(), apiserver::ServeError>>,
     api_stop: watch::Sender<bool>,
-    loops: JoinSet<()>,
+    /// Controllers and scheduler: one future on the main thread, as they mostly wait for the API server.
+    loops: LocalBoxFuture<'static, ()>,
     loops_stop: shutdown::Trigger,
     leadership: JoinHandle<()>,
 }
@@ -151,10 +154,11 @@ impl Member {
         let early = tokio::select! {
             () = stop => None,
             served = &mut self.api => Some(served),
+            () = &mut self.loops => unreachable!("controllers and scheduler end only when asked to"),
         };
         // Loops first: they give up their leases, for which they need the API server and the store.
         self.loops_stop.request();
-        while self.loops.join_next().await.is_some() {}
+        self.loops.await;
         self.api_stop.send_replace(true);
         let served = match early {
             Some(served) => served,
@@ -228,21 +232,19 @@ fn start_loops(
     args: &Args,
     pki: &Pki,
     asked: &Shutdown,
-) -> Result<JoinSet<()>, MemberError> {
+) -> Result<LocalBoxFuture<'static, ()>, MemberError> {
     let in_process = |user: &str, agent: &str| {
         client::config::in_process(api.in_process(Identity::new(user, &[])), agent)
             .map_err(|source| MemberError::Client(Box::new(source)))
     };
     // A restarted member must not take itself for the holder of its old lease.
     let identity = format!("{}_{:08x}", args.name, rand::random::<u32>());
-    let mut loops = JoinSet::new();
-    let config = controllers_config(args, &identity, pki);
     let client = in_process("system:kube-controller-manager", "kube-controller-manager")?;
-    loops.spawn(controllers::run(client, config, asked.clone()));
+    let controllers = controllers::run(client, controllers_config(args, &identity, pki), asked.clone());
     let mut config = SchedulerConfig::new(&identity);
     config.election = election(args, config.election);
-    loops.spawn(scheduler::run(in_process("system:kube-scheduler", "kube-scheduler")?, config, asked.clone()));
-    Ok(loops)
+    let scheduler = scheduler::run(in_process("system:kube-scheduler", "kube-scheduler")?, config, asked.clone());
+    Ok(futures::future::join(controllers, scheduler).map(|_| ()).boxed_local())
 }
 
 fn controllers_config(args: &Args, identity: &str, pki: &Pki) -> ControllersConfig {
