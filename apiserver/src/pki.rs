@@ -227,8 +227,10 @@ impl Authority {
         let key_pem = files::read(&paths.key)?;
         let certificate = tls::parse_certificate(&certificate_pem)
             .map_err(|_| damaged(&paths.certificate, "it holds no PEM certificate"))?;
-        let key = KeyPair::from_pem(&key_pem).map_err(|_| damaged(&paths.key, "it holds no PEM private key"))?;
-        issue::check_authority(&certificate, &key).map_err(|problem| damaged(&paths.certificate, &problem))?;
+        let key =
+            KeyPair::from_pem(&key_pem).map_err(|_| damaged(&paths.key, "it holds no PEM private key"))?;
+        issue::check_authority(&certificate, &key)
+            .map_err(|problem| damaged(&paths.certificate, &problem))?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key)
             .map_err(|_| damaged(&paths.certificate, "it isn't a certificate authority"))?;
         Ok(Self { certificate_pem, certificate, issuer })
