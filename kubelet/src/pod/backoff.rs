@@ -38,6 +38,11 @@ impl Delay {
         if self.is_forgotten(ended, backoff) { Duration::ZERO } else { self.current.unwrap_or_default() }
     }
 
+    /// When the try after the one begun last is due, if that one failed at once.
+    pub fn due(&self, backoff: &Backoff) -> Timestamp {
+        self.next_try(self.begun, backoff)
+    }
+
     /// A try begins, `ended` after the previous one.
     pub fn begin(&mut self, ended: Timestamp, now: Timestamp, backoff: &Backoff) {
         let doubled = match self.current {

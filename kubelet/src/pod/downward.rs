@@ -26,7 +26,9 @@ pub fn field(pod: &Pod, path: &str, node: &NodeFacts) -> Result<String, String> 
             "metadata.labels" => &meta.labels,
             "metadata.annotations" => &meta.annotations,
             _ => {
-                return Err(format!("invalid fieldPath {path}: fieldPath {map:?} does not support subscript"));
+                return Err(format!(
+                    "invalid fieldPath {path}: fieldPath {map:?} does not support subscript"
+                ));
             }
         };
         return Ok(values.as_ref().and_then(|values| values.get(key)).cloned().unwrap_or_default());

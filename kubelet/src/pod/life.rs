@@ -24,6 +24,8 @@ use crate::runtime::Exit;
 /// After this long a container whose configuration could not be resolved is tried again, even if no
 /// watch has told of a change (upstream's resync of pods).
 const CONFIG_RETRY: Duration = Duration::from_secs(60);
+/// How long a failed pull is shown before the wait for the next try is (upstream's resync after an error).
+const ERR_IMAGE_PULL_SHOWN: Duration = Duration::from_secs(2);
 /// Between tries to make a sandbox.
 const SANDBOX_RETRY: Duration = Duration::from_secs(5);
 
@@ -321,7 +323,7 @@ impl PodLife {
         }
     }
 
-    /// Shows `ErrImagePull` until the next try is due and `ImagePullBackOff` from the second failure on.
+    /// Shows `ErrImagePull` for a moment, then `ImagePullBackOff` until the next try.
     fn image_failed(
         &mut self,
         name: &ContainerName,
@@ -336,8 +338,7 @@ impl PodLife {
         out.push(Effect::Record(Note::warning("Failed", "Error: ErrImagePull").about(name)));
         if let Some(container) = self.container_mut(name) {
             container.image_delay.begin(now, now, &backoff);
-            let until = container.image_delay.next_try(now, &backoff);
-            container.refused(WaitReason::ErrImagePull, message, Some(until));
+            container.refused(WaitReason::ErrImagePull, message, Some(later(now, ERR_IMAGE_PULL_SHOWN)));
         }
     }
 
@@ -427,7 +428,8 @@ impl PodLife {
         let name = self.containers[index].name.clone();
         let Some(run) = self.containers[index].run_mut() else { return };
         match hook {
-            Hook::PostStart => run.post_start_pending = false,
+            // A failed one leaves the container "not started" for the rest of its short life.
+            Hook::PostStart => run.post_start_pending = outcome.is_err(),
             Hook::PreStop => run.stopping.iter_mut().for_each(|s| s.pre_stop_pending = false),
         }
         if outcome.is_ok() {
@@ -542,6 +544,10 @@ impl PodLife {
         match &self.containers[index].state {
             State::Starting(_) | State::Running(_) => {}
             State::Waiting(waiting) if waiting.until.is_some_and(|until| until > now) => {}
+            State::Waiting(waiting) if waiting.reason == WaitReason::ErrImagePull => {
+                let message = waiting.message.clone().unwrap_or_default();
+                self.image_back_off(index, &message, now, out);
+            }
             State::Waiting(waiting) => {
                 let ended_run = waiting.reason == WaitReason::CrashLoopBackOff;
                 self.start(index, ended_run, now, out);
@@ -563,6 +569,24 @@ impl PodLife {
         } else {
             self.back_off(index, ended, next, out);
         }
+    }
+
+    fn image_back_off(&mut self, index: usize, message: &str, now: Timestamp, out: &mut Vec<Effect>) {
+        let until = self.containers[index].image_delay.due(&self.settings.backoff);
+        if until <= now {
+            return self.start(index, false, now, out);
+        }
+        let container = &mut self.containers[index];
+        let name = container.name.clone();
+        let image = spec_of(&self.pod, &name).and_then(|spec| spec.image.clone()).unwrap_or_default();
+        let text = format!("Back-off pulling image \"{image}\"");
+        container.refused(
+            WaitReason::ImagePullBackOff,
+            format!("{text}: ErrImagePull: {message}"),
+            Some(until),
+        );
+        out.push(Effect::Record(Note::normal("BackOff", text).about(&name)));
+        out.push(Effect::Record(Note::warning("Failed", "Error: ImagePullBackOff").about(&name)));
     }
 
     fn back_off(&mut self, index: usize, ended: &Ended, until: Timestamp, out: &mut Vec<Effect>) {

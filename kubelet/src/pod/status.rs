@@ -11,7 +11,8 @@ use crate::pod::ContainerId;
 use crate::pod::admission::qos_class;
 use crate::pod::conditions::conditions;
 use crate::pod::container::{ContainerLife, Ended, Role, Run, State, WaitReason, Waiting, spec_of};
-use crate::pod::life::{PodLife, Sandbox};
+use crate::pod::life::{PodLife, Sandbox, Verdict};
+use crate::pod::phase::Phase;
 
 impl PodLife {
     /// The status as of now. Keeps the times of the conditions' transitions for the next call.
@@ -20,14 +21,15 @@ impl PodLife {
         let conditions = conditions(self, phase, now);
         self.conditions.clone_from(&conditions);
         let before = self.pod.status.clone().unwrap_or_default();
+        let (reported, verdict) = self.reported_phase(phase);
         let (init, app) = self.container_statuses();
         let ip = self.pod_ip();
         PodStatus {
             observed_generation: self.pod.metadata.generation,
-            phase: Some(phase.as_str().to_owned()),
+            phase: Some(reported.as_str().to_owned()),
             conditions: Some(conditions),
-            reason: self.verdict.as_ref().map(|v| v.reason.clone()),
-            message: self.verdict.as_ref().map(|v| v.message.clone()),
+            reason: verdict.map(|verdict| verdict.reason.clone()),
+            message: verdict.map(|verdict| verdict.message.clone()),
             host_ip: Some(self.settings.host_ip.clone()),
             host_ips: Some(vec![HostIP { ip: self.settings.host_ip.clone() }]),
             pod_ips: ip.clone().map(|ip| vec![PodIP { ip }]),
@@ -38,6 +40,16 @@ impl PodLife {
             qos_class: Some(qos_class(&self.pod).to_owned()),
             ..before
         }
+    }
+
+    /// A terminal phase and its reason are withheld while anything runs: whoever sees them may take it that
+    /// the pod's processes are gone.
+    fn reported_phase(&self, phase: Phase) -> (Phase, Option<&Verdict>) {
+        if !phase.is_terminal() || !self.is_any_active() {
+            return (phase, self.verdict.as_ref());
+        }
+        let begun = self.containers.iter().any(|c| c.role == Role::App && c.attempts > 0);
+        (if begun { Phase::Running } else { Phase::Pending }, None)
     }
 
     /// Known once there is a sandbox; kept after its end.

@@ -19,7 +19,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use nix::unistd::{ForkResult, fork, pipe, setsid};
+use nix::fcntl::OFlag;
+use nix::unistd::{ForkResult, fork, pipe2, setsid};
 
 use crate::shim::record::ContainerDir;
 
@@ -45,7 +46,8 @@ pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Forks the supervisor and waits until it has started the command. The agent waits for this first
 /// process only, so that a fresh shim and an adopted one are alike: neither is the agent's child.
 fn launch(directory: &ContainerDir) -> Result<(), String> {
-    let (reader, writer) = pipe().map_err(|error| format!("make a pipe: {error}"))?;
+    // Closed on exec, or the command would hold the report open for as long as it runs.
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|error| format!("make a pipe: {error}"))?;
     // SAFETY: shim_main's contract is that no other thread exists, so the child may allocate.
     match unsafe { fork() }.map_err(|error| format!("fork: {error}"))? {
         ForkResult::Parent { .. } => {

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use nix::sys::prctl;
@@ -22,6 +24,14 @@ pub struct Running {
     pub child: Child,
     pub log: LogWriter,
     pub started_at: Timestamp,
+    /// When the termination message file was last written before this run: the host's files are shared, so
+    /// it may hold another run's words.
+    pub message_before: Option<SystemTime>,
+}
+
+/// When a file was last written; `None` if there is none.
+pub fn modified(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|meta| meta.modified()).ok()
 }
 
 /// Starts what the directory's order says and writes down who runs. The error is the reason given to the
@@ -31,6 +41,7 @@ pub fn start(directory: &ContainerDir) -> Result<Running, String> {
     prepare().map_err(|error| format!("prepare the supervisor: {error}"))?;
     let log = LogWriter::open(&order.log_path, order.limits)
         .map_err(|error| format!("open the log {}: {error}", order.log_path.display()))?;
+    let message_before = order.config.termination_message_path.as_deref().and_then(modified);
     let mut child = command(&order.config).spawn().map_err(|error| refusal(&order.config, &error))?;
     let started_at = Timestamp::now();
     if let Err(error) = record(directory, &child, started_at) {
@@ -38,7 +49,7 @@ pub fn start(directory: &ContainerDir) -> Result<Running, String> {
         let _ = child.kill();
         return Err(format!("record the container: {error}"));
     }
-    Ok(Running { order, child, log, started_at })
+    Ok(Running { order, child, log, started_at, message_before })
 }
 
 fn prepare() -> io::Result<()> {

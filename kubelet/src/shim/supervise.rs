@@ -17,7 +17,7 @@ use crate::process::children_of;
 use crate::runtime::Exit;
 use crate::shim::log::{LogWriter, Stream};
 use crate::shim::record::ContainerDir;
-use crate::shim::spawn::Running;
+use crate::shim::spawn::{Running, modified};
 
 /// One read from a pipe: what a pipe holds.
 const READ_SIZE: usize = 64 << 10;
@@ -145,11 +145,12 @@ fn pump(pipe: &mut Pipe, log: &mut LogWriter) -> io::Result<()> {
     Ok(())
 }
 
-/// The termination message: the file's, or the end of a failed container's log if so asked. A file older
-/// than the run is another run's: the host's files are shared.
+/// The termination message: the file's, or the end of a failed container's log if so asked. A file that
+/// hasn't changed since the start is another run's.
 fn last_words(running: &Running, code: i32) -> Option<String> {
     let config = &running.order.config;
-    let file = config.termination_message_path.as_deref().filter(|path| is_newer(path, running.started_at));
+    let file = config.termination_message_path.as_deref();
+    let file = file.filter(|path| modified(path) != running.message_before);
     let message = file.and_then(|path| tail(path, MESSAGE_LIMIT)).filter(|text| !text.is_empty());
     if message.is_some() || !config.termination_message_from_logs || code == 0 {
         return message;
@@ -159,11 +160,6 @@ fn last_words(running: &Running, code: i32) -> Option<String> {
     let newest = lines[lines.len().saturating_sub(MESSAGE_LINES)..].join("\n") + "\n";
     let from = newest.len().saturating_sub(MESSAGE_LIMIT);
     Some(newest[newest.ceil_char_boundary(from)..].to_owned())
-}
-
-fn is_newer(path: &Path, than: Timestamp) -> bool {
-    let modified = std::fs::metadata(path).and_then(|meta| meta.modified());
-    modified.is_ok_and(|modified| modified >= std::time::SystemTime::from(than))
 }
 
 /// The last bytes of a file, as text.

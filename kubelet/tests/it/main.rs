@@ -1,0 +1,6 @@
+//! All tests that need more than one module: one program, so that it is linked once.
+
+mod environment;
+mod native;
+mod properties;
+mod scripts;
