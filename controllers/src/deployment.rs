@@ -176,7 +176,7 @@ impl<'a> Rollout<'a> {
     /// The actions: scaling first, then the status.
     fn finish(mut self) -> Plan {
         let changed: Vec<Sized> =
-            self.sets().filter(|set| set.size != set.current() || set.noted).cloned().collect();
+            self.sets().filter(|set| set.size != set.current() || self.has_old_notes(set)).cloned().collect();
         for set in changed {
             self.resize(&set);
         }
@@ -187,6 +187,13 @@ impl<'a> Rollout<'a> {
             self.plan.look_again(when);
         }
         self.plan
+    }
+
+    /// True if this look shared the size anew and `set` still notes another one.
+    fn has_old_notes(&self, set: &Sized) -> bool {
+        let known = set.set.annotations();
+        set.noted
+            && revision::size_notes(&self.limits).iter().any(|(name, size)| known.get(name) != Some(size))
     }
 
     fn resize(&mut self, set: &Sized) {

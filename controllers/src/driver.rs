@@ -35,15 +35,15 @@ use std::{
 const CONCURRENT_REQUESTS: usize = 64;
 
 /// One controller as the driver sees it.
-pub trait Controller {
+pub trait Controller: Sync {
     /// What it reconciles.
-    type Key: Clone + Eq + Hash + Display;
+    type Key: Clone + Eq + Hash + Display + Send + Sync;
 
     /// Its name in events and logs, as upstream's.
     const NAME: &'static str;
 
     /// Builds the snapshot for `key` and decides. Only a controller that must ask the server can fail here.
-    fn look(&self, key: &Self::Key, now: Timestamp) -> impl Future<Output = kube::Result<Plan>>;
+    fn look(&self, key: &Self::Key, now: Timestamp) -> impl Future<Output = kube::Result<Plan>> + Send;
 
     /// Learns what became of its plan.
     fn performed(&self, _key: &Self::Key, _report: &Report, _now: Timestamp) {}

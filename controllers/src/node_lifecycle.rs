@@ -96,8 +96,8 @@ pub fn reconcile(node: &Node, view: &Snapshot, times: &NodeTimes, now: Timestamp
     }
     let ready =
         conditions.iter().find(|condition| condition.type_ == "Ready").map(|ready| ready.status.as_str());
-    taint(node, &conditions, ready, view, now, &mut plan);
-    if ready != Some("True") {
+    taint(node, &conditions, view, times, now, &mut plan);
+    if status_of_ready(&conditions) != Some("True") {
         mark_pods(&view.pods, now, &mut plan);
     }
     plan
@@ -105,7 +105,10 @@ pub fn reconcile(node: &Node, view: &Snapshot, times: &NodeTimes, now: Timestamp
 
 /// The Ready condition's status.
 pub fn ready_of(node: &Node) -> Option<&str> {
-    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    status_of_ready(node.status.as_ref()?.conditions.as_ref()?)
+}
+
+fn status_of_ready(conditions: &[NodeCondition]) -> Option<&str> {
     conditions.iter().find(|condition| condition.type_ == "Ready").map(|ready| ready.status.as_str())
 }
 
@@ -161,20 +164,24 @@ fn confirm_silence(node: &Node, view: &Snapshot, plan: &mut Plan) {
 fn taint(
     node: &Node,
     conditions: &[NodeCondition],
-    ready: Option<&str>,
     view: &Snapshot,
+    times: &NodeTimes,
     now: Timestamp,
     plan: &mut Plan,
 ) {
+    let ready = status_of_ready(conditions);
     let current = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
     let mut wanted = taints::no_schedule(node, conditions, &current, now);
     let evicts = taints::evicting(ready);
     let evicted_already = taints::has_evicting(&current);
     match evicts {
         // With every zone silent the fault is likely ours: nobody is evicted, and nobody stays so.
-        _ if view.zone == ZoneState::AllSilent => taints::keep_evicting(None, &mut wanted, now),
+        Some(_) if view.zone == ZoneState::AllSilent => {
+            may_evict(view, times, now, plan);
+            taints::keep_evicting(None, &mut wanted, now);
+        }
         // A node already being evicted only changes the reason; upstream swaps without asking the brake.
-        Some(_) if evicted_already || may_evict(view, now, plan) => {
+        Some(_) if evicted_already || may_evict(view, times, now, plan) => {
             taints::keep_evicting(evicts, &mut wanted, now)
         }
         Some(_) => {}
@@ -186,9 +193,14 @@ fn taint(
     }
 }
 
-fn may_evict(view: &Snapshot, now: Timestamp, plan: &mut Plan) -> bool {
+fn may_evict(view: &Snapshot, times: &NodeTimes, now: Timestamp, plan: &mut Plan) -> bool {
     match view.zone {
-        ZoneState::Stopped | ZoneState::AllSilent => false,
+        ZoneState::Stopped | ZoneState::AllSilent => {
+            // A brake that was pulled by nodes that were only late is released by their next renewals,
+            // which don't lead here.
+            plan.look_again(now + SignedDuration::try_from(times.grace / 2).unwrap_or(SignedDuration::MAX));
+            false
+        }
         ZoneState::Normal | ZoneState::Slow if view.evict_from > now => {
             plan.look_again(view.evict_from);
             false

@@ -180,7 +180,7 @@ impl World {
     pub fn settle(&mut self, writes: &mut usize) -> Vec<String> {
         let mut done = Vec::new();
         for _ in 0..60 {
-            let before = done.len();
+            let before = self.server.revision;
             for controller in CONTROLLERS {
                 self.sync();
                 for key in self.keys(controller) {
@@ -193,7 +193,7 @@ impl World {
                     self.sync();
                 }
             }
-            if done.len() == before {
+            if self.server.revision == before {
                 return done;
             }
         }

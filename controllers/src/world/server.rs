@@ -110,6 +110,10 @@ impl Server {
         {
             return Err(End::Refused(message.clone()));
         }
+        let home = ("namespaces".to_owned(), ObjectKey::cluster(text(&object, "/metadata/namespace")));
+        if self.objects.get(&home).is_some_and(api::object::is_deleting) {
+            return Err(End::NamespaceEnds);
+        }
         self.names += 1;
         self.revision += 1;
         let generated = text(&object, "/metadata/generateName");
