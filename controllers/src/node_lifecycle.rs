@@ -94,8 +94,6 @@ pub fn reconcile(node: &Node, view: &Snapshot, times: &NodeTimes, now: Timestamp
             plan.event(node.object_ref(&()), Severity::Normal, "NodeNotReady", "Node is not ready");
         }
     }
-    let ready =
-        conditions.iter().find(|condition| condition.type_ == "Ready").map(|ready| ready.status.as_str());
     taint(node, &conditions, view, times, now, &mut plan);
     if status_of_ready(&conditions) != Some("True") {
         mark_pods(&view.pods, now, &mut plan);
