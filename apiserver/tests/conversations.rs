@@ -60,3 +60,22 @@ async fn conversations() {
         assert_eq!(actual.lines().count(), expected.lines().count(), "{name} (UPDATE=1 rewrites it)");
     }
 }
+
+/// A `kube::Client` over the server itself: what the controllers of a member use.
+#[tokio::test]
+async fn a_client_in_the_process_needs_no_socket() {
+    use kube::api::{Api, ListParams, PostParams, WatchEvent, WatchParams};
+    let conversation = Conversation::start().await;
+    let client = kube::Client::new(conversation.in_process(), "default");
+    let config_maps: Api<api::k8s::api::core::v1::ConfigMap> = Api::default_namespaced(client);
+    let events = config_maps.watch(&WatchParams::default(), "0").await.expect("a watch");
+    let mut events = std::pin::pin!(events);
+    let named = serde_json::from_value(serde_json::json!({"metadata": {"name": "a"}})).expect("typed");
+    config_maps.create(&PostParams::default(), &named).await.expect("created");
+    let first = futures::TryStreamExt::try_next(&mut events).await.expect("an event").expect("not the end");
+    assert!(matches!(first, WatchEvent::Added(added) if added.metadata.name.as_deref() == Some("a")));
+    let list = config_maps.list(&ListParams::default()).await.expect("a list");
+    assert_eq!(list.items.len(), 1);
+    let twice = config_maps.create(&PostParams::default(), &named).await.expect_err("it exists");
+    assert!(matches!(twice, kube::Error::Api(status) if status.code == 409), "typed errors come through");
+}
