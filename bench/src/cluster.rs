@@ -170,23 +170,23 @@ impl Cluster {
 
     /// The processes of the members of the control plane.
     pub fn servers(&self) -> Vec<Pid> {
-        self.children("server")
-    }
-
-    /// The processes of the nodes.
-    pub fn nodes(&self) -> Vec<Pid> {
-        self.children("node")
-    }
-
-    fn children(&self, verb: &str) -> Vec<Pid> {
         let all = self
             .up
             .id()
             .and_then(|pid| Pid::try_from(pid).ok())
             .map(process::descendants)
             .unwrap_or_default();
-        let named = all.into_iter().filter(|(_, command)| command.get(1).is_some_and(|word| word == verb));
-        named.map(|(pid, _)| pid).collect()
+        let servers =
+            all.into_iter().filter(|(_, command)| command.get(1).is_some_and(|word| word == "server"));
+        servers.map(|(pid, _)| pid).collect()
+    }
+
+    /// Every process of the cluster: supervisor, members, nodes, the shims and processes of pods.
+    pub fn processes(&self) -> Vec<Pid> {
+        let mut pids = self.directory.path().to_str().map(process::with_argument).unwrap_or_default();
+        pids.sort_unstable();
+        pids.dedup();
+        pids
     }
 
     /// Ends the cluster as Ctrl-C does, and whatever survives it.
@@ -203,8 +203,7 @@ impl Drop for Cluster {
     /// Pods outlive their node on purpose; a measurement must not leave them behind.
     fn drop(&mut self) {
         let _ = self.up.start_kill();
-        let Some(directory) = self.directory.path().to_str() else { return };
-        for pid in process::with_argument(directory) {
+        for pid in self.processes() {
             let _ = kill(UnixPid::from_raw(pid), Signal::SIGKILL);
         }
     }

@@ -23,8 +23,8 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The binary to measure
-    #[arg(default_value = "bin/amoeba")]
-    binary: PathBuf,
+    #[arg(long, value_name = "FILE", default_value = "bin/amoeba")]
+    amoeba: PathBuf,
     /// Repetitions of each measurement
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -67,7 +67,7 @@ async fn main() -> Result<()> {
 }
 
 fn setting(arguments: &Arguments) -> Result<Setting> {
-    let path = &arguments.binary;
+    let path = &arguments.amoeba;
     let binary =
         path.canonicalize().with_context(|| format!("find {} (built by `make build`)", path.display()))?;
     if arguments.runs == 0 {

@@ -4,7 +4,7 @@ use super::Setting;
 use crate::cluster::{Cluster, Shape, within};
 use crate::http::Connection;
 use crate::objects;
-use crate::process::{self, Pid};
+use crate::process;
 use crate::report::Row;
 use crate::statistics::Samples;
 use anyhow::Result;
@@ -23,10 +23,9 @@ pub async fn run(setting: &Setting) -> Result<Vec<Row>> {
     let (mut rates, mut cpu) = (Samples::default(), Duration::ZERO);
     for _ in 0..setting.runs {
         let (cluster, _) = Cluster::ready(&setting.binary, Shape { members: 1, nodes: 1 }).await?;
-        let pids: Vec<Pid> = cluster.servers().into_iter().chain(cluster.nodes()).collect();
-        let before = process::cpu(&pids);
+        let before = process::cpu(&cluster.processes());
         let took = within("wait for all pods to run", start_pods(&cluster)).await?;
-        cpu += process::cpu(&pids) - before;
+        cpu += process::cpu(&cluster.processes()).saturating_sub(before);
         rates.push(PODS as f64 / took.as_secs_f64());
         cluster.stop().await?;
     }
