@@ -15,6 +15,7 @@ use crate::handle::{ApiServer, StartError};
 use crate::peer::Peer;
 use crate::pki::MASTERS_GROUP;
 use crate::registry::resource::Resource;
+use crate::storage::follower::RETRY;
 
 /// Creates the missing ones.
 ///
@@ -22,8 +23,8 @@ use crate::registry::resource::Resource;
 /// The first refusal that isn't "already exists".
 pub async fn ensure(server: &Arc<ApiServer>) -> Result<(), StartError> {
     for object in crate::bootstrap::objects() {
-        if !exists(server, &object) {
-            create(server, &object).await?;
+        while !exists(server, &object) && !create(server, &object).await? {
+            tokio::time::sleep(RETRY).await;
         }
     }
     Ok(())
@@ -41,7 +42,8 @@ fn resource_of(server: &ApiServer, object: &Value) -> Option<Arc<Resource>> {
     server.registry.resources().into_iter().find(|r| r.kind == kind && r.api_version() == api_version)
 }
 
-async fn create(server: &Arc<ApiServer>, object: &Value) -> Result<(), StartError> {
+/// Creates one; false if the store could not do it now.
+async fn create(server: &Arc<ApiServer>, object: &Value) -> Result<bool, StartError> {
     let described = || format!("{} {}", api::object::kind(object), api::object::name(object));
     let refused = |status| StartError::Bootstrap { object: described(), status: Box::new(status) };
     let resource = resource_of(server, object)
@@ -54,7 +56,10 @@ async fn create(server: &Arc<ApiServer>, object: &Value) -> Result<(), StartErro
     let identity = Identity::new("system:apiserver", &[MASTERS_GROUP]);
     let response = server.handle(request, Peer::InProcess(identity)).await;
     match response.status() {
-        StatusCode::CREATED | StatusCode::CONFLICT => Ok(()),
+        StatusCode::CREATED | StatusCode::CONFLICT => Ok(true),
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+            Ok(false)
+        }
         _ => {
             let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
             Err(refused(api::status::Status::internal(String::from_utf8_lossy(&body))))

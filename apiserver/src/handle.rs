@@ -35,9 +35,6 @@ pub enum StartError {
     /// The store refused to read what is there.
     #[error("read the store")]
     Load(#[source] KvError),
-    /// The cache did not follow.
-    #[error("bring the cache up to date")]
-    Cache(#[source] Failure),
     /// The server's own certificate could not be made.
     #[error("issue the client certificate for kubelets")]
     Pki(#[source] PkiError),
@@ -96,7 +93,8 @@ impl ApiServer {
         });
         crate::first_objects::ensure(&server).await?;
         // From its first answer on the server judges by the roles that exist.
-        server.storage.refresh().await.map_err(StartError::Cache)?;
+        let applied = server.storage.status().revision;
+        server.storage.cache.wait_for(applied, server.config.limits.freshness).await;
         Ok(server)
     }
 

@@ -9,17 +9,32 @@ use crate::storage::cache::Cache;
 use crate::storage::key::ROOT;
 use crate::storage::object::Stored;
 
-/// Pause before the store is read again after it failed.
-const RETRY: Duration = Duration::from_millis(100);
+/// Pause before the store is asked again after it could not answer: about an election's length.
+pub const RETRY: Duration = Duration::from_millis(100);
 
-/// Fills the cache for the first time.
+/// Fills the cache, as soon as the store can be read: without a leader that may take a while.
 ///
 /// # Errors
-/// If the store can't be read.
+/// If the store will never answer.
 pub async fn load(store: &dyn Kv, cache: &Cache) -> Result<Revision, KvError> {
-    let everything = store.range(RangeRequest::new(KeyRange::prefix(ROOT))).await?;
-    cache.reset(everything.kvs.iter().map(Stored::new), everything.revision);
-    Ok(everything.revision)
+    loop {
+        match store.range(RangeRequest::new(KeyRange::prefix(ROOT))).await {
+            Ok(everything) => {
+                cache.reset(everything.kvs.iter().map(Stored::new), everything.revision);
+                return Ok(everything.revision);
+            }
+            Err(error) if passes(&error) => {
+                tracing::info!(%error, "waiting for the store");
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether the same question may be answered later.
+fn passes(error: &KvError) -> bool {
+    matches!(error, KvError::Unavailable(_) | KvError::Unknown | KvError::Overloaded)
 }
 
 /// Follows the store from `loaded` until it is closed.
@@ -34,7 +49,7 @@ pub async fn follow(store: Arc<dyn Kv>, cache: Arc<Cache>, loaded: Revision) {
             Ok(next) => next,
             Err(KvError::Closed) => return,
             Err(error) => {
-                tracing::warn!(%error, "the watch of the store failed; reading it again");
+                tracing::warn!(%error, "the watch of the store failed; reading everything again");
                 tokio::time::sleep(RETRY).await;
                 None
             }
