@@ -18,6 +18,7 @@ use clap::{Parser, ValueEnum};
 use measure::Setting;
 use report::Row;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Measure a built amoeba binary and print a Markdown table.
 #[derive(Debug, Parser)]
@@ -44,8 +45,17 @@ enum Measurement {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<()> {
     let setting = setting(&arguments)?;
     let chosen = if arguments.only.is_empty() { Measurement::value_variants() } else { &arguments.only };
     println!("{}", report::heading());
