@@ -93,6 +93,11 @@ impl Leadership {
         let far = Instant::now() + Duration::from_secs(365 * 24 * 3600);
         Leadership { valid_until: Arc::new(Mutex::new(far)), ending: shutdown }
     }
+
+    /// Leadership that is over, for tests of what must not happen then.
+    pub fn expired(shutdown: Shutdown) -> Leadership {
+        Leadership { valid_until: Arc::new(Mutex::new(Instant::now())), ending: shutdown }
+    }
 }
 
 /// Runs `work` whenever this process leads, until `shutdown`; then lets `work` drain and releases the

@@ -479,3 +479,6 @@ fn end_of(error: &kube::Error) -> End {
         error => End::Failed(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

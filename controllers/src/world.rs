@@ -4,6 +4,7 @@
 
 mod convergence;
 mod objects;
+mod owners;
 mod script;
 mod server;
 

@@ -278,7 +278,7 @@ impl<K> Index<K> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Change, ObjectKey, Store};
+    use super::{Change, Store};
     use k8s_openapi::api::core::v1::Pod;
     use serde_json::json;
     use std::sync::Arc;

@@ -1,0 +1,137 @@
+//! The performer against an API server that answers from a list.
+
+use super::{Clock, End, Performer};
+use crate::plan::{Action, Part, Plan, Presence, Target};
+use client::{config, election::Leadership, recorder, shutdown};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::{client::Body, core::ApiResource};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+
+type Log = Arc<Mutex<Vec<String>>>;
+
+/// Answers in order, then with an empty object; logs method, path and body.
+fn performer(answers: Vec<(u16, Value)>) -> (Performer, Log, recorder::RecorderTask, shutdown::Trigger) {
+    let log: Log = Arc::default();
+    let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
+    let seen = log.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (log, answers) = (seen.clone(), answers.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let path = parts.uri.path().to_owned();
+            log.lock().push(format!("{} {path} {}", parts.method, String::from_utf8_lossy(&body)));
+            let (status, body) = answers.lock().pop_front().unwrap_or((200, object("x", "9")));
+            let response = Response::builder().status(status).body(Full::new(body.to_string().into()));
+            Ok::<_, Infallible>(response.expect("a response"))
+        }
+    });
+    let client = config::in_process(service, "test").expect("a client");
+    let (recorder, events) = recorder::start(client.clone(), "test", "");
+    let (trigger, shutdown) = shutdown::channel();
+    let leadership = Leadership::permanent(shutdown);
+    (Performer { client, recorder, leadership, clock: Clock::start() }, log, events, trigger)
+}
+
+fn object(name: &str, version: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"namespace": "ns", "name": name, "uid": format!("u-{name}"), "resourceVersion": version}})
+}
+
+fn failure(code: u16, reason: &str) -> (u16, Value) {
+    let message = format!("it is {reason}");
+    (
+        code,
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": code}),
+    )
+}
+
+fn target(version: Option<&str>) -> Target {
+    let kind = ApiResource::erase::<ConfigMap>(&());
+    Target { version: version.map(str::to_owned), ..Target::named(kind, "ns", "x", "u-x") }
+}
+
+fn patch(field: &str) -> Action {
+    let (reason, patch) = ("test".to_owned(), json!({"data": {field: "1"}}));
+    Action::Patch { target: target(Some("5")), part: Part::Whole, patch, reason }
+}
+
+fn create() -> Action {
+    let object =
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "ns", "generateName": "p-"}});
+    Action::Create { kind: ApiResource::erase::<Pod>(&()), object, announce: None, reason: "test".to_owned() }
+}
+
+fn plan(actions: Vec<Action>) -> Plan {
+    Plan { actions, again: None }
+}
+
+#[tokio::test]
+async fn a_second_patch_goes_on_from_the_first() {
+    let (performer, log, _events, _trigger) =
+        performer(vec![(200, object("x", "6")), (200, object("x", "7"))]);
+    let report = performer.perform("test", &plan(vec![patch("a"), patch("b")])).await;
+    assert_eq!(report.end, End::Complete);
+    let log = log.lock();
+    assert!(
+        log[0].starts_with("PATCH /api/v1/namespaces/ns/configmaps/x ")
+            && log[0].contains(r#""resourceVersion":"5""#)
+    );
+    assert!(log[1].contains(r#""resourceVersion":"6""#) && log[1].contains(r#""uid":"u-x""#), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_conflict_drops_the_rest() {
+    let (performer, log, _events, _trigger) = performer(vec![failure(409, "Conflict")]);
+    let report = performer.perform("test", &plan(vec![patch("a"), patch("b")])).await;
+    assert_eq!((report.end, log.lock().len()), (End::Conflict("it is Conflict".to_owned()), 1));
+}
+
+#[tokio::test]
+async fn refused_creates_cost_few_requests_and_are_reported() {
+    let answers = vec![(201, object("a", "1")), (201, object("b", "2")), failure(403, "Forbidden")];
+    let (performer, log, _events, _trigger) = performer(answers);
+    let report = performer.perform("test", &plan(vec![create(); 100])).await;
+    assert_eq!(report.end, End::Refused("it is Forbidden".to_owned()));
+    assert_eq!((report.created.len(), log.lock().len()), (2, 3), "batches of 1 and 2, then no more");
+}
+
+#[tokio::test]
+async fn a_look_that_does_not_confirm_drops_the_rest() {
+    let gone = Action::Confirm { target: target(None), expected: Presence::Gone, reason: "test".to_owned() };
+    let delete = Action::Delete {
+        target: target(Some("5")),
+        propagation: None,
+        grace: None,
+        announce: None,
+        reason: "test".to_owned(),
+    };
+    let (alive, log, _events, _trigger) = performer(vec![(200, object("x", "5"))]);
+    let report = alive.perform("test", &plan(vec![gone.clone(), delete.clone()])).await;
+    assert!(matches!(report.end, End::Conflict(_)));
+    assert_eq!(log.lock().len(), 1);
+
+    let (reused, log, _events, _trigger) = performer(vec![failure(404, "NotFound")]);
+    let report = reused.perform("test", &plan(vec![gone, delete])).await;
+    assert_eq!((report.end, report.gone), (End::Complete, vec!["u-x".to_owned()]));
+    assert!(
+        log.lock()[1].contains(r#""preconditions":{"resourceVersion":"5","uid":"u-x"}"#),
+        "{:?}",
+        log.lock()
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_written_without_leadership() {
+    let (mut performer, log, _events, trigger) = performer(Vec::new());
+    let (_, ended) = shutdown::channel();
+    performer.leadership = Leadership::expired(ended);
+    let report = performer.perform("test", &plan(vec![create(), patch("a")])).await;
+    assert_eq!((report.end, log.lock().len()), (End::NotLeading, 0));
+    drop(trigger);
+}
