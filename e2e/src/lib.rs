@@ -152,7 +152,8 @@ impl Cluster {
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         // A home of its own, so that kubectl's discovery cache doesn't leak between clusters.
-        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.path()).stdin(Stdio::null());
+        command.env("KUBECONFIG", self.kubeconfig()).env("AMOEBA_DATA_DIR", self.path());
+        command.env("HOME", self.path()).stdin(Stdio::null());
         command
     }
 

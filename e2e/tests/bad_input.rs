@@ -83,8 +83,10 @@ fn nothing_is_half_applied() {
 #[test]
 fn strangers_and_the_powerless_get_a_clear_no() {
     let cluster = Cluster::up(1, 1);
-    let err = cluster.k_fails("get pods --as=nobody");
-    assert!(err.contains("forbidden"), "{err}");
+    let node = cluster.path().join("nodes/n1/kubeconfig");
+    let err = cluster.k_fails(&format!("--kubeconfig {} delete namespace default", node.display()));
+    let no = "User \"system:node:n1\" cannot delete resource \"namespaces\" in API group \"\"";
+    assert!(err.contains("forbidden") && err.contains(no), "{err}");
     assert_eq!(anonymous(&cluster, "/livez"), (200, "ok".to_owned()));
     assert_eq!(anonymous(&cluster, "/version").0, 200);
     let (code, body) = anonymous(&cluster, "/api/v1/secrets");

@@ -45,10 +45,10 @@ fn a_frozen_node_is_replaced_and_obeys_when_it_thaws() {
 #[test]
 fn without_a_quorum_nothing_is_acknowledged_and_with_one_all_goes_on() {
     let cluster = Cluster::up(3, 1);
-    let write = |name: &str| {
-        cluster.apply(&format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}}}}}"))
-    };
-    assert!(write("before").ok);
+    let write =
+        |name: &str| cluster.apply(&format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\n"));
+    let first = write("before");
+    assert!(first.ok, "{}", first.err);
     for member in ["m1", "m2"] {
         cluster.a(&format!("chaos kill {member}"));
     }

@@ -42,7 +42,7 @@ fn shown(cluster: &Cluster) {
     assert!(described.contains("ScalingReplicaSet"), "{described}");
     let pod = cluster.k("get pods -l app=web -o name").lines().next().expect("a pod").to_owned();
     let described = cluster.k(&format!("describe {pod}"));
-    for word in ["Successfully assigned default/web-", "Started container", "Restart Count:  0"] {
+    for word in ["Successfully assigned default/web-", "Started", "Restart Count:  0"] {
         assert!(described.contains(word), "no `{word}` in\n{described}");
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 #[test]
 fn a_cluster_killed_at_once_comes_back_as_it_was() {
     let mut cluster = Cluster::up(3, 2);
-    assert!(cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: kept}, data: {a: '1'}}").ok);
+    assert!(cluster.apply(&kept_with(1)).ok);
     cluster.k(&format!("apply -f {}", manifest("web.yaml")));
     let before = containers(&cluster.ready_pods("app=web", 6));
     let kept = cluster.k("get configmap kept -o json");
@@ -19,7 +19,7 @@ fn a_cluster_killed_at_once_comes_back_as_it_was() {
     assert_eq!(cluster.k("get configmap kept -o json"), kept, "same object, same resourceVersion");
     let after = containers(&cluster.ready_pods("app=web", 6));
     assert_eq!(after, before, "containers were adopted, not restarted");
-    assert!(cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: kept}, data: {a: '2'}}").ok);
+    assert!(cluster.apply(&kept_with(2)).ok);
     let (old, new) = (revision(&kept), revision(&cluster.k("get configmap kept -o json")));
     assert!(new > old, "revisions go on: {new} after {old}");
 }
@@ -33,6 +33,10 @@ fn a_cluster_stopped_in_order_comes_back_and_leaves_no_process() {
     assert_eq!(cluster.leftovers(), Vec::<Vec<String>>::new(), "an ordered stop ends every process");
     cluster.start();
     cluster.ready_pods("app=web", 6);
+}
+
+fn kept_with(value: u32) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: kept}}\ndata: {{a: '{value}'}}\n")
 }
 
 /// Of each pod: uid → (container id, restarts, start of the container).

@@ -116,8 +116,11 @@ impl<'s> Decoder<'s> {
                 Some(_) if value.is_null() => {}
                 Some(field) => {
                     self.path.push(Step::Field(name));
-                    let value = self.value(field.schema.get(), value)?;
-                    if let Some(Step::Field(name)) = self.path.pop() {
+                    let schema = field.schema.get();
+                    let value = self.value(schema, value)?;
+                    if let Some(Step::Field(name)) = self.path.pop()
+                        && !is_omitted(schema, &value)
+                    {
                         result.insert(name, value);
                     }
                 }
@@ -202,6 +205,16 @@ impl<'s> Decoder<'s> {
             }
         }
         path
+    }
+}
+
+/// Go's `omitempty`: an optional list or map without anything in it is not there. (Where it is required,
+/// [`fill_required`] brings it back; an empty struct, such as `emptyDir: {}`, says something and stays.)
+fn is_omitted(schema: &Schema, value: &Value) -> bool {
+    match schema.shape {
+        Shape::List(_) => value.as_array().is_some_and(Vec::is_empty),
+        Shape::Map(_) => value.as_object().is_some_and(Map::is_empty),
+        _ => false,
     }
 }
 
