@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use api::status::Status;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use store::kv::{Kv, KvError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -185,15 +185,27 @@ impl ApiServer {
     ///
     /// # Errors
     /// 413 if it is larger than a request may be, 400 if it breaks off.
-    async fn read_body(&self, body: Body) -> Outcome<Bytes> {
+    async fn read_body(&self, mut body: Body) -> Outcome<Bytes> {
         let limit = self.config.limits.body_bytes;
-        let collected = Limited::new(body, limit).collect().await;
-        Ok(collected.map(|whole| whole.to_bytes()).map_err(|error| match error.downcast_ref() {
-            Some(LengthLimitError { .. }) => Status::request_too_large(limit),
-            None => Status::bad_request(format!("read the request body: {error}")),
-        })?)
+        let (mut whole, mut size) = (BytesMut::new(), 0);
+        // A client that is still sending sees a broken pipe, not our answer. So what is too large is read on
+        // for a while, and forgotten.
+        while size <= DISCARD_FACTOR * limit
+            && let Some(frame) = body.frame().await
+        {
+            let broken = |error| Status::bad_request(format!("read the request body: {error}"));
+            let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+            size += data.len();
+            if size <= limit {
+                whole.extend_from_slice(&data);
+            }
+        }
+        if size > limit { Err(Status::request_too_large(limit).into()) } else { Ok(whole.freeze()) }
     }
 }
+
+/// A body is read up to this many times its limit before its client is cut off.
+const DISCARD_FACTOR: usize = 4;
 
 /// The id by which a client and the log mean the same request; a client may choose it.
 fn audit_id(parts: &Parts) -> HeaderValue {
