@@ -19,24 +19,24 @@ pub async fn check_create(call: &Call<'_>, object: &Value) -> Outcome<Vec<Guard>
         return Ok(Vec::new());
     }
     let namespace = call.namespace();
-    let stored = find(call, namespace).await?;
-    let value = decode(&stored)?;
-    if api::object::is_deleting(&value) {
-        return Err(terminating(call, namespace, object).into());
-    }
-    Ok(vec![(stored.key.clone(), stored.revision)])
-}
-
-/// The namespace, from the cache if it is there: a guard finds out if the cache was behind.
-async fn find(call: &Call<'_>, namespace: &str) -> Outcome<std::sync::Arc<Stored>> {
     let missing = || Status::not_found("namespaces", "", namespace);
     let resource = call.server.registry.find("", "v1", "namespaces").ok_or_else(missing)?;
     let key = Key::Object(&resource, "", namespace).to_bytes();
-    if let Some(stored) = call.storage().cache.get(&key) {
-        return Ok(stored);
+    // A guard finds out if the cache was behind with good news; bad news is looked up in the store.
+    if let Some(cached) = call.storage().cache.get(&key)
+        && !is_deleting(&cached)?
+    {
+        return Ok(vec![(key, cached.revision)]);
     }
-    let found = call.storage().read(&key).await?;
-    Ok(found.map(std::sync::Arc::new).ok_or_else(missing)?)
+    let stored = call.storage().read(&key).await?.ok_or_else(missing)?;
+    match is_deleting(&stored)? {
+        true => Err(terminating(call, namespace, object).into()),
+        false => Ok(vec![(key, stored.revision)]),
+    }
+}
+
+fn is_deleting(namespace: &Stored) -> Outcome<bool> {
+    Ok(api::object::is_deleting(&decode(namespace)?))
 }
 
 fn terminating(call: &Call<'_>, namespace: &str, object: &Value) -> Status {

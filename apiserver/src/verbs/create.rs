@@ -40,7 +40,11 @@ pub async fn insert(call: &Call<'_>, draft: Draft) -> Outcome<Written> {
                 let resource = call.resource;
                 return Err(Status::already_exists(&resource.plural, &resource.group, &name).into());
             }
-            Attempt::GuardBroken if guards < GUARD_TRIES => guards += 1,
+            Attempt::GuardBroken if guards < GUARD_TRIES => {
+                guards += 1;
+                // Admission looked at a cache that was behind; without this it would look at it again.
+                call.storage().refresh().await?;
+            }
             Attempt::GuardBroken => {
                 return Err(Status::too_many_requests("the namespace keeps changing", 1).into());
             }
