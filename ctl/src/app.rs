@@ -31,6 +31,7 @@ impl App {
     /// The directory of the local cluster: `--data-dir`, else the default.
     pub fn data_dir(&self) -> Result<PathBuf, Failure> {
         let chosen = self.target.data_dir.clone().or_else(|| self.environment.data_dir());
-        chosen.ok_or_else(|| Failure::Usage("neither --data-dir nor $HOME is set: pass --data-dir DIR".into()))
+        chosen
+            .ok_or_else(|| Failure::Usage("neither --data-dir nor $HOME is set: pass --data-dir DIR".into()))
     }
 }

@@ -1,7 +1,6 @@
 //! Why a verb failed, as the user reads it: what was attempted, on what, why, and what to do next.
 
 use std::io;
-use std::path::PathBuf;
 
 use crate::cluster::connect::ConnectError;
 use crate::cluster::request::RequestError;
@@ -58,11 +57,6 @@ impl Failure {
     /// An error of the operating system while trying to do `attempt`.
     pub fn io(attempt: impl Into<String>, source: io::Error) -> Self {
         Self::Io { attempt: attempt.into(), source }
-    }
-
-    /// An error of the operating system on a file.
-    pub fn file(verb: &str, path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Self::io(format!("{verb} {}", path.into().display()), source)
     }
 
     /// The exit code of the process: 2 for a misuse of the command line, else 1.

@@ -40,7 +40,8 @@ fn main() -> ExitCode {
 }
 
 fn run(app: &App, command: Command) -> Result<(), Failure> {
-    let runtime = command.runtime().map_err(|source| Failure::io("start the asynchronous runtime", source))?;
+    let runtime =
+        command.runtime().map_err(|source| Failure::io("start the asynchronous runtime", source))?;
     let outcome = runtime.block_on(verb::run(app, command));
     // Tasks that still block (a read of standard input) must not hold up the end of the process.
     runtime.shutdown_background();

@@ -73,13 +73,15 @@ pub fn end_with_parent() -> Result<(), MemberError> {
 /// Logs go to standard error: `info` and above of our own, warnings of libraries, or what `--log` says.
 pub fn log_to_stderr(filter: &str) {
     let filter = EnvFilter::builder().parse_lossy(filter);
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
     // A second call (in tests) keeps the first.
     let _ = subscriber.try_init();
 }
 
 /// What is logged unless `--log` says otherwise.
-pub const DEFAULT_LOG: &str = "warn,store=info,apiserver=info,controllers=info,scheduler=info,kubelet=info,amoeba=info";
+pub const DEFAULT_LOG: &str =
+    "warn,store=info,apiserver=info,controllers=info,scheduler=info,kubelet=info,amoeba=info";
 
 /// Tells the supervisor, or whoever reads our standard output.
 pub fn report(report: Report) {

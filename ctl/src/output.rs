@@ -41,7 +41,10 @@ impl FromStr for Format {
             ("jsonpath" | "custom-columns", "") => Err(format!("{name} needs a value: {name}=…")),
             ("jsonpath", template) => Ok(Self::JsonPath(template.to_owned())),
             ("custom-columns", spec) => columns(spec).map(Self::Columns),
-            _ => Err("allowed are wide, yaml, json, name, jsonpath=TEMPLATE, custom-columns=NAME:PATH,…".into()),
+            _ => {
+                Err("allowed are wide, yaml, json, name, jsonpath=TEMPLATE, custom-columns=NAME:PATH,…"
+                    .into())
+            }
         }
     }
 }
@@ -105,26 +108,30 @@ fn json(value: &Value) -> String {
     let mut bytes = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
-    serde::Serialize::serialize(value, &mut serializer).expect("a Value with text keys always has a JSON form");
+    serde::Serialize::serialize(value, &mut serializer)
+        .expect("a Value with text keys always has a JSON form");
     bytes.push(b'\n');
     String::from_utf8(bytes).expect("serde_json writes UTF-8")
 }
 
 fn jsonpath(template: &str, value: &Value) -> Result<String, String> {
-    let parsed = Template::parse_relaxed(template).map_err(|error| format!("jsonpath: {error}"))?.allow_missing_keys();
+    let parsed =
+        Template::parse_relaxed(template).map_err(|error| format!("jsonpath: {error}"))?.allow_missing_keys();
     parsed.render(value).map_err(|error| format!("jsonpath: {error}"))
 }
 
 fn table(columns: &[(String, String)], objects: &[Value]) -> Result<String, String> {
     let header: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
-    let row = |object: &Value| columns.iter().map(|(_, path)| column(path, object)).collect::<Result<Vec<_>, _>>();
+    let row =
+        |object: &Value| columns.iter().map(|(_, path)| column(path, object)).collect::<Result<Vec<_>, _>>();
     let rows = objects.iter().map(row).collect::<Result<Vec<_>, _>>()?;
     Ok(simple(&header, rows).join("\n") + "\n")
 }
 
 /// A field that an object doesn't have is `<none>`: with custom columns that is normal.
 fn column(path: &str, object: &Value) -> Result<String, String> {
-    let parsed = Template::parse(path).map_err(|error| format!("custom-columns: {error}"))?.allow_missing_keys();
+    let parsed =
+        Template::parse(path).map_err(|error| format!("custom-columns: {error}"))?.allow_missing_keys();
     let text = parsed.render(object).unwrap_or_default();
     Ok(if text.is_empty() { "<none>".to_owned() } else { text })
 }

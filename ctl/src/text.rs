@@ -26,7 +26,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let mut rest = text;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
-        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |end| digits + end);
+        let unit_end =
+            rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |end| digits + end);
         let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
         let unit = unit_seconds(&rest[digits..unit_end]).ok_or_else(wrong)?;
         total += Duration::try_from_secs_f64(number * unit).map_err(|_| wrong())?;
@@ -58,23 +59,54 @@ pub fn seconds(time: Duration) -> String {
 /// Files of test cases: blocks of input, a line `----`, the expected output, and an empty line.
 #[cfg(test)]
 pub mod golden {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     /// Runs every block of a file of `testdata/` and compares; `UPDATE=1` rewrites the file instead.
     pub fn check(file: &str, run: impl Fn(&str) -> String) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-        let text = std::fs::read_to_string(&path).expect("the file of cases is readable");
-        let actual: String = text.split("\n\n\n").map(|block| rerun(block, &run)).collect::<Vec<_>>().join("\n\n\n");
-        if std::env::var_os("UPDATE").is_some() {
-            return std::fs::write(&path, actual).expect("the file of cases is writable");
+        let text = std::fs::read_to_string(path(file)).expect("the file of cases is readable");
+        let blocks: Vec<&str> = text.trim_end().split("\n\n\n").collect();
+        let actual: Vec<String> = blocks.iter().map(|block| rerun(block, &run)).collect();
+        if updating() {
+            return write(file, &(actual.join("\n\n\n") + "\n"));
         }
-        assert_eq!(text, actual, "{file} differs; UPDATE=1 rewrites it");
+        for (expected, actual) in blocks.iter().zip(&actual) {
+            assert!(
+                expected == actual,
+                "{file} differs; UPDATE=1 rewrites it\n{expected}\n--- now ---\n{actual}"
+            );
+        }
+    }
+
+    /// Compares with a whole file of `testdata/`; `UPDATE=1` rewrites it instead.
+    pub fn check_file(file: &str, actual: &str) {
+        if updating() {
+            return write(file, actual);
+        }
+        let expected = std::fs::read_to_string(path(file)).expect("the golden file is readable");
+        assert!(
+            expected == actual,
+            "{file} differs; UPDATE=1 rewrites it\n{expected}\n--- now ---\n{actual}"
+        );
+    }
+
+    /// A file of this crate.
+    pub fn path(file: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
+    }
+
+    fn updating() -> bool {
+        std::env::var_os("UPDATE").is_some()
+    }
+
+    fn write(file: &str, text: &str) {
+        std::fs::write(path(file), text).expect("the golden file is writable");
     }
 
     /// A block keeps its comment lines (`#`) and input and gets its output anew.
     fn rerun(block: &str, run: impl Fn(&str) -> String) -> String {
-        let input = block.split("\n----\n").next().expect("split yields at least one part").trim_end();
-        let plain: Vec<&str> = input.lines().filter(|line| !line.starts_with("# ") && !line.is_empty()).collect();
+        let input = block.split("\n----").next().expect("split yields at least one part").trim_end();
+        let plain: Vec<&str> =
+            input.lines().filter(|line| !line.starts_with("# ") && !line.is_empty()).collect();
         format!("{input}\n----\n{}", run(&plain.join("\n"))).trim_end().to_owned()
     }
 }
@@ -85,7 +117,8 @@ mod tests {
 
     #[test]
     fn times_are_read_with_their_units() {
-        let table = [("500ms", 500), ("1.5s", 1500), ("2m", 120_000), ("1h30m", 5_400_000), ("3", 3000), ("0s", 0)];
+        let table =
+            [("500ms", 500), ("1.5s", 1500), ("2m", 120_000), ("1h30m", 5_400_000), ("3", 3000), ("0s", 0)];
         for (text, millis) in table {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
@@ -97,7 +130,10 @@ mod tests {
     #[test]
     fn words_are_joined_as_one_says_them() {
         let words = |n: usize| ["a", "b", "c"][..n].iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        assert_eq!([and(&words(0)), and(&words(1)), and(&words(2)), and(&words(3))], ["", "a", "a and b", "a, b and c"]);
+        assert_eq!(
+            [and(&words(0)), and(&words(1)), and(&words(2)), and(&words(3))],
+            ["", "a", "a and b", "a, b and c"]
+        );
         assert_eq!([count(1, "node"), count(0, "node")], ["1 node", "0 nodes"]);
     }
 }

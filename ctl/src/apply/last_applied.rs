@@ -40,7 +40,8 @@ mod tests {
 
     #[test]
     fn the_annotation_describes_the_object_without_itself() {
-        let object = json!({"kind": "A", "metadata": {"name": "x", "annotations": {ANNOTATION: "old", "b": "c"}}});
+        let object =
+            json!({"kind": "A", "metadata": {"name": "x", "annotations": {ANNOTATION: "old", "b": "c"}}});
         let annotated = annotated(&object);
         let text = annotated["metadata"]["annotations"][ANNOTATION].as_str().expect("annotated");
         assert_eq!(text, "{\"kind\":\"A\",\"metadata\":{\"annotations\":{\"b\":\"c\"},\"name\":\"x\"}}\n");

@@ -64,7 +64,8 @@ mod tests {
 
     #[test]
     fn unknown_kinds_are_merged_plainly() {
-        let custom = Kind { group: "example.com".into(), version: "v1".into(), kind: "X".into(), ..Kind::default() };
+        let custom =
+            Kind { group: "example.com".into(), version: "v1".into(), kind: "X".into(), ..Kind::default() };
         let (rules, patch) = of(&custom);
         assert_eq!(patch, PatchKind::Merge);
         assert_eq!(rules.field("spec").field("containers").list(), ListMerge::Replace);

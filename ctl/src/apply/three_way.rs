@@ -53,7 +53,8 @@ fn objects<R: Rules>(last: &Object, live: &Object, wanted: &Object, rules: &R) -
         patch.insert(name.clone(), Value::Null);
     }
     if rules.retains_keys() && !patch.is_empty() {
-        let kept: Vec<&String> = wanted.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name).collect();
+        let kept: Vec<&String> =
+            wanted.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name).collect();
         patch.insert("$retainKeys".to_owned(), json!(kept));
     }
     patch
@@ -88,7 +89,14 @@ fn field<R: Rules>(
     }
 }
 
-fn list<R: Rules>(patch: &mut Object, name: &str, last: &[Value], live: &[Value], wanted: &[Value], rules: &R) {
+fn list<R: Rules>(
+    patch: &mut Object,
+    name: &str,
+    last: &[Value],
+    live: &[Value],
+    wanted: &[Value],
+    rules: &R,
+) {
     match rules.list() {
         ListMerge::Replace if live == wanted => {}
         ListMerge::Replace => {
@@ -123,9 +131,12 @@ fn keyed<R: Rules>(
     wanted: &[Value],
     (key, rules): (&str, &R),
 ) {
-    let mut items: Vec<Value> =
-        wanted.iter().filter_map(|item| changed(item, find(last, key, item), find(live, key, item), key, rules)).collect();
-    let removed = last.iter().filter(|item| find(wanted, key, item).is_none() && find(live, key, item).is_some());
+    let mut items: Vec<Value> = wanted
+        .iter()
+        .filter_map(|item| changed(item, find(last, key, item), find(live, key, item), key, rules))
+        .collect();
+    let removed =
+        last.iter().filter(|item| find(wanted, key, item).is_none() && find(live, key, item).is_some());
     items.extend(removed.map(|item| json!({"$patch": "delete", key: item[key]})));
     if items.is_empty() && same_order(live, wanted, key) {
         return;

@@ -52,6 +52,7 @@ impl Kind {
     }
 
     /// As error messages of the API server say it: `pods`, `deployments.apps`
+    #[cfg(test)]
     pub fn qualified_plural(&self) -> String {
         match self.group.as_str() {
             "" => self.plural.clone(),
@@ -119,8 +120,7 @@ impl Kinds {
     /// The one kind that `word` means; a category is none.
     pub fn resolve_one(&self, word: &str) -> Result<&Kind, UnknownKind> {
         let lower = word.to_lowercase();
-        self.find(&lower)
-            .ok_or_else(|| UnknownKind::Word { word: word.to_owned(), hint: self.hint(&lower) })
+        self.find(&lower).ok_or_else(|| UnknownKind::Word { word: word.to_owned(), hint: self.hint(&lower) })
     }
 
     fn find(&self, lower: &str) -> Option<&Kind> {

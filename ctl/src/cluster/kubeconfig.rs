@@ -16,7 +16,9 @@ pub const ADMIN_KUBECONFIG: &str = "admin.kubeconfig";
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotFound {
     /// Nothing was named and no usual place has one.
-    #[error("no cluster found: start one with `amoeba up`, or name one with --kubeconfig FILE (looked at: {0})")]
+    #[error(
+        "no cluster found: start one with `amoeba up`, or name one with --kubeconfig FILE (looked at: {0})"
+    )]
     Nowhere(String),
     /// The file that was asked for isn't there.
     #[error("{flag} names {path}, which doesn't exist", path = .path.display())]
@@ -36,7 +38,8 @@ pub fn find(app: &App, exists: &dyn Fn(&Path) -> bool) -> Result<Vec<PathBuf>, N
     if let Some(dir) = &app.target.data_dir {
         return required("--data-dir", dir.join(ADMIN_KUBECONFIG), exists);
     }
-    let listed: Vec<PathBuf> = app.environment.kubeconfig.iter().filter(|path| exists(path)).cloned().collect();
+    let listed: Vec<PathBuf> =
+        app.environment.kubeconfig.iter().filter(|path| exists(path)).cloned().collect();
     if !listed.is_empty() {
         return Ok(listed);
     }
@@ -128,6 +131,9 @@ mod tests {
     #[test]
     fn the_error_lists_where_we_looked() {
         let message = found(&app(None, None, &["/e"]), &[]).expect_err("nothing exists").to_string();
-        assert!(message.contains("/e, /h/.local/share/amoeba/admin.kubeconfig, /h/.kube/config"), "{message}");
+        assert!(
+            message.contains("/e, /h/.local/share/amoeba/admin.kubeconfig, /h/.kube/config"),
+            "{message}"
+        );
     }
 }

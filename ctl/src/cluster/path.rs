@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn queries_escape_values_and_skip_empty_ones() {
-        let query = Query::new().with("labelSelector", "a in (b,c)").with("x", "").with_some("limit", Some("5"));
+        let query =
+            Query::new().with("labelSelector", "a in (b,c)").with("x", "").with_some("limit", Some("5"));
         assert_eq!(query.on("/p"), "/p?labelSelector=a%20in%20%28b%2Cc%29&limit=5");
         assert_eq!(Query::new().on("/p"), "/p");
     }

@@ -225,7 +225,12 @@ fn show_warnings(response: &Response<Body>) {
     for value in response.headers().get_all(WARNING).iter().filter_map(|value| value.to_str().ok()) {
         let text = value.splitn(3, ' ').nth(2).unwrap_or(value).trim_matches('"').replace("\\\"", "\"");
         // A closed standard error must not end the verb.
-        let _ = writeln!(anstream::stderr(), "{}Warning:{} {text}", print::WARN.render(), print::WARN.render_reset());
+        let _ = writeln!(
+            anstream::stderr(),
+            "{}Warning:{} {text}",
+            print::WARN.render(),
+            print::WARN.render_reset()
+        );
     }
 }
 

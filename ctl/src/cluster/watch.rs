@@ -122,7 +122,9 @@ impl Watch<'_> {
 
 /// Of an object or of a Table: a Table of a watch names it in its metadata or only in its row's object.
 fn resource_version(object: &Value) -> Option<String> {
-    let of = |metadata: &Value| metadata["resourceVersion"].as_str().filter(|rv| !rv.is_empty()).map(str::to_owned);
+    let of = |metadata: &Value| {
+        metadata["resourceVersion"].as_str().filter(|rv| !rv.is_empty()).map(str::to_owned)
+    };
     of(&object["metadata"]).or_else(|| of(&object["rows"][0]["object"]["metadata"]))
 }
 
@@ -145,24 +147,29 @@ pub fn lines(
     address: String,
 ) -> impl Stream<Item = Result<bytes::Bytes, RequestError>> + Send + 'static {
     let chunks = Box::pin(body.into_data_stream());
-    futures::stream::try_unfold((chunks, BytesMut::new(), false), move |(mut chunks, mut buffer, mut ended)| {
-        let address = address.clone();
-        async move {
-            loop {
-                if let Some(line) = split_line(&mut buffer, ended) {
-                    return Ok(Some((line, (chunks, buffer, ended))));
-                }
-                if ended {
-                    return Ok(None);
-                }
-                match chunks.next().await {
-                    Some(Ok(chunk)) => buffer.extend_from_slice(&chunk),
-                    Some(Err(source)) => return Err(RequestError::Broken { address, source: source.into() }),
-                    None => ended = true,
+    futures::stream::try_unfold(
+        (chunks, BytesMut::new(), false),
+        move |(mut chunks, mut buffer, mut ended)| {
+            let address = address.clone();
+            async move {
+                loop {
+                    if let Some(line) = split_line(&mut buffer, ended) {
+                        return Ok(Some((line, (chunks, buffer, ended))));
+                    }
+                    if ended {
+                        return Ok(None);
+                    }
+                    match chunks.next().await {
+                        Some(Ok(chunk)) => buffer.extend_from_slice(&chunk),
+                        Some(Err(source)) => {
+                            return Err(RequestError::Broken { address, source: source.into() });
+                        }
+                        None => ended = true,
+                    }
                 }
             }
-        }
-    })
+        },
+    )
 }
 
 fn split_line(buffer: &mut BytesMut, ended: bool) -> Option<bytes::Bytes> {

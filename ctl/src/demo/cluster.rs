@@ -55,7 +55,8 @@ impl Drop for Directory {
 impl DemoCluster {
     /// Starts members and nodes; returns when all nodes are Ready.
     pub async fn start(members: u32, nodes: u32) -> Result<Self, Failure> {
-        let directory = Directory::make().map_err(|source| Failure::io("make a directory for the demo", source))?;
+        let directory =
+            Directory::make().map_err(|source| Failure::io("make a directory for the demo", source))?;
         let port = ports::free(1)?[0].to_string();
         let (members, nodes) = (members.to_string(), nodes.to_string());
         let failed = |source| Failure::io("start `amoeba up`", source);
@@ -98,7 +99,8 @@ impl DemoCluster {
 
     /// A client with full rights.
     pub async fn client(&self) -> Result<Cluster, Failure> {
-        let target = TargetFlags { kubeconfig: Some(self.layout.admin_kubeconfig()), ..TargetFlags::default() };
+        let target =
+            TargetFlags { kubeconfig: Some(self.layout.admin_kubeconfig()), ..TargetFlags::default() };
         Ok(connect::connect(&App::new(target, Environment::default())).await?)
     }
 

@@ -79,7 +79,10 @@ impl Pods {
     /// The node with the most pods, and how many: killing it hurts most.
     pub fn busiest(&self) -> Option<(String, usize)> {
         let mut by_node: BTreeMap<&str, usize> = BTreeMap::new();
-        self.0.values().filter(|pod| !pod.node.is_empty()).for_each(|pod| *by_node.entry(&pod.node).or_default() += 1);
+        self.0
+            .values()
+            .filter(|pod| !pod.node.is_empty())
+            .for_each(|pod| *by_node.entry(&pod.node).or_default() += 1);
         by_node.into_iter().max_by_key(|(_, pods)| *pods).map(|(node, pods)| (node.to_owned(), pods))
     }
 }
@@ -185,8 +188,14 @@ mod tests {
         let mut pods = Pods::default();
         let mut see = |kind, object: Value| pods.see(kind, &object);
         assert_eq!(see(EventKind::Added, pod("a", None, false, false)), News::Nothing);
-        assert_eq!(see(EventKind::Modified, pod("a", Some("n1"), false, false)), News::Placed("a on n1".into()));
-        assert_eq!(see(EventKind::Modified, pod("a", Some("n1"), true, false)), News::Ready("a on n1".into()));
+        assert_eq!(
+            see(EventKind::Modified, pod("a", Some("n1"), false, false)),
+            News::Placed("a on n1".into())
+        );
+        assert_eq!(
+            see(EventKind::Modified, pod("a", Some("n1"), true, false)),
+            News::Ready("a on n1".into())
+        );
         assert_eq!(see(EventKind::Modified, pod("a", Some("n1"), true, false)), News::Nothing);
         assert_eq!(see(EventKind::Modified, pod("a", Some("n1"), true, true)), News::Leaving("a".into()));
         assert_eq!(see(EventKind::Deleted, pod("a", Some("n1"), false, true)), News::Nothing);
@@ -195,7 +204,9 @@ mod tests {
     #[test]
     fn serving_leaves_out_the_dead_node_and_who_leaves() {
         let mut pods = Pods::default();
-        for (name, node, leaving) in [("a", "n1", false), ("b", "n2", false), ("c", "n2", false), ("d", "n3", true)] {
+        for (name, node, leaving) in
+            [("a", "n1", false), ("b", "n2", false), ("c", "n2", false), ("d", "n3", true)]
+        {
             pods.see(EventKind::Added, &pod(name, Some(node), true, leaving));
         }
         assert_eq!((pods.serving(None), pods.serving(Some("n2"))), (3, 1));

@@ -49,7 +49,8 @@ async fn play(
     reached(&mut count, before + 1).await?;
     timeline.line("the next write is acknowledged");
     reached(&mut count, before + WRITES).await?;
-    timeline.line(format!("{} writes acknowledged by the two members that are left", *count.borrow() - before));
+    timeline
+        .line(format!("{} writes acknowledged by the two members that are left", *count.borrow() - before));
     Ok((killed, leader, timeline))
 }
 
@@ -91,7 +92,11 @@ async fn judge(
     let promise = format!("leader killed → next write acknowledged within {}", seconds(LIMIT));
     Ok(vec![
         Check::that(&promise, pause <= LIMIT, detail),
-        Check::that("no acknowledged write is lost", lost.is_empty(), format!("{} of {total} lost", lost.len())),
+        Check::that(
+            "no acknowledged write is lost",
+            lost.is_empty(),
+            format!("{} of {total} lost", lost.len()),
+        ),
         Check::that("another member leads", successor != leader, format!("{leader} → {successor}")),
     ])
 }

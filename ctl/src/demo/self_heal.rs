@@ -49,7 +49,11 @@ async fn stopped(demo: DemoCluster) -> Check {
     let timeline = Timeline::start();
     let in_order = demo.stop().await;
     timeline.line("nodes and members have stopped, their directory is removed");
-    Check::that("everything stops when asked", in_order, if in_order { "in order" } else { "had to be killed" })
+    Check::that(
+        "everything stops when asked",
+        in_order,
+        if in_order { "in order" } else { "had to be killed" },
+    )
 }
 
 async fn play(demo: &DemoCluster) -> Result<Vec<Check>, Failure> {
@@ -71,7 +75,8 @@ async fn roll_out(demo: &DemoCluster, pods: &mut Pods) -> Result<(usize, Check),
         let collection = path::collection(&deployments, Some(cluster.namespace()));
         let created = cluster.create(&collection, &document.object).await?;
         replicas += usize::try_from(created["spec"]["replicas"].as_u64().unwrap_or(0)).unwrap_or(0);
-        timeline.line(format!("deployment.apps/{} created: {replicas} replicas", api::object::name(&created)));
+        timeline
+            .line(format!("deployment.apps/{} created: {replicas} replicas", api::object::name(&created)));
     }
     heal::follow_pods(&cluster, pods, timeline, |pods| pods.serving(None) >= replicas).await?;
     timeline.line(format!("{replicas} of {replicas} replicas are Running and Ready"));

@@ -64,7 +64,9 @@ pub fn summary(checks: &[Check]) -> bool {
         let verdict = if check.held { "held" } else { "BROKEN" };
         vec![verdict.to_owned(), check.promise.clone(), check.seen.clone()]
     };
-    for (line, check) in simple(&["", "PROMISE", "SEEN"], checks.iter().map(row).collect()).iter().skip(1).zip(checks) {
+    for (line, check) in
+        simple(&["", "PROMISE", "SEEN"], checks.iter().map(row).collect()).iter().skip(1).zip(checks)
+    {
         let style = if check.held { print::GOOD } else { print::BAD };
         say(format!("  {}", styled(style, line)));
     }
@@ -80,7 +82,10 @@ mod tests {
         let second = Duration::from_secs(1);
         assert!(Check::within("x", second, second).held);
         let late = Check::within("x", second, second * 2);
-        assert_eq!((late.held, late.promise.as_str(), late.seen.as_str()), (false, "x within 1.00 s", "2.00 s"));
+        assert_eq!(
+            (late.held, late.promise.as_str(), late.seen.as_str()),
+            (false, "x within 1.00 s", "2.00 s")
+        );
     }
 
     #[test]

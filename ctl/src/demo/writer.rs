@@ -55,7 +55,11 @@ fn config_maps() -> Kind {
 }
 
 /// Writes one after the other until `stop`; `count` always says how many were acknowledged.
-pub async fn write(cluster: &Cluster, mut stop: watch::Receiver<bool>, count: watch::Sender<u64>) -> Acknowledged {
+pub async fn write(
+    cluster: &Cluster,
+    mut stop: watch::Receiver<bool>,
+    count: watch::Sender<u64>,
+) -> Acknowledged {
     let collection = path::collection(&config_maps(), Some(cluster.namespace()));
     let mut acknowledged = Acknowledged::default();
     let mut number = 1;

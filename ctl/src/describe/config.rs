@@ -7,8 +7,7 @@ use super::sheet::{Sheet, items, plain};
 /// A ConfigMap with its data.
 pub fn config_map(sheet: &mut Sheet, object: &Value) {
     sheet.metadata(object);
-    sheet.raw("");
-    sheet.raw("Data\n====");
+    sheet.raw("\nData\n====");
     for (key, value) in object["data"].as_object().into_iter().flatten() {
         sheet.raw(&format!("{key}:\n----\n{}\n\n", plain(value)));
     }
@@ -73,7 +72,9 @@ pub fn generic(sheet: &mut Sheet, object: &Value) {
     const SHOWN: [&str; 3] = ["apiVersion", "kind", "metadata"];
     sheet.title("Metadata");
     sheet.deeper(|sheet| {
-        for name in ["creationTimestamp", "generation", "resourceVersion", "uid", "deletionTimestamp", "finalizers"] {
+        for name in
+            ["creationTimestamp", "generation", "resourceVersion", "uid", "deletionTimestamp", "finalizers"]
+        {
             field(sheet, name, &object["metadata"][name]);
         }
     });
@@ -129,7 +130,9 @@ mod tests {
 
     #[test]
     fn field_names_become_titles() {
-        for (name, expected) in [("holderIdentity", "Holder Identity"), ("podIP", "Pod IP"), ("a.b/c", "a.b/c")] {
+        for (name, expected) in
+            [("holderIdentity", "Holder Identity"), ("podIP", "Pod IP"), ("a.b/c", "a.b/c")]
+        {
             assert_eq!(title(name), expected);
         }
     }

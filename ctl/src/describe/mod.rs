@@ -64,24 +64,30 @@ mod tests {
     use super::*;
     use crate::text::golden;
 
-    /// Each case is the name of a YAML file of `testdata/describe/`: the object, then what belongs to it.
+    /// Each file of `testdata/describe/` is an object and what belongs to it.
     #[test]
     fn descriptions() {
         let now: Timestamp = "2026-01-01T00:10:00Z".parse().expect("a time");
-        golden::check("testdata/describe.txt", |input| {
-            let path = format!("{}/testdata/describe/{input}.yaml", env!("CARGO_MANIFEST_DIR"));
-            let text = std::fs::read_to_string(path).expect("the input is readable");
-            let mut documents = crate::manifest::parse(input, &text).expect("a manifest").into_iter();
-            let object = documents.next().expect("an object").object;
-            let mut related = Related::default();
-            for document in documents {
-                match document.text_field("kind") {
-                    "Event" => related.events.push(document.object),
-                    "Lease" => related.lease = Some(document.object),
-                    _ => related.children.push(document.object),
-                }
+        let dir = std::fs::read_dir(golden::path("testdata/describe")).expect("the inputs are readable");
+        let inputs = dir.map(|entry| entry.expect("an entry").path());
+        for input in inputs.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")) {
+            let name = input.file_stem().expect("a file has a name").to_string_lossy().into_owned();
+            let (object, related) = read(&std::fs::read_to_string(&input).expect("readable"));
+            golden::check_file(&format!("testdata/describe/{name}.txt"), &describe(&object, &related, now));
+        }
+    }
+
+    fn read(text: &str) -> (Value, Related) {
+        let mut documents = crate::manifest::parse("input", text).expect("a manifest").into_iter();
+        let object = documents.next().expect("an object").object;
+        let mut related = Related::default();
+        for document in documents {
+            match document.text_field("kind") {
+                "Event" => related.events.push(document.object),
+                "Lease" => related.lease = Some(document.object),
+                _ => related.children.push(document.object),
             }
-            describe(&object, &related, now)
-        });
+        }
+        (object, related)
     }
 }

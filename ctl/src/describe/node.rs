@@ -28,7 +28,11 @@ pub fn describe(sheet: &mut Sheet, node: &Value, related: &Related, now: Timesta
             ("Message", "message"),
         ],
     );
-    pairs(sheet, "Addresses", items(&status["addresses"]).iter().map(|a| (plain(&a["type"]), plain(&a["address"]))));
+    pairs(
+        sheet,
+        "Addresses",
+        items(&status["addresses"]).iter().map(|a| (plain(&a["type"]), plain(&a["address"]))),
+    );
     quantities(sheet, "Capacity", &status["capacity"]);
     quantities(sheet, "Allocatable", &status["allocatable"]);
     system(sheet, &status["nodeInfo"]);
@@ -47,7 +51,9 @@ fn roles(node: &Value) -> String {
 
 fn taint(taint: &Value) -> String {
     match taint["value"].as_str() {
-        Some(value) if !value.is_empty() => format!("{}={value}:{}", plain(&taint["key"]), plain(&taint["effect"])),
+        Some(value) if !value.is_empty() => {
+            format!("{}={value}:{}", plain(&taint["key"]), plain(&taint["effect"]))
+        }
         _ => format!("{}:{}", plain(&taint["key"]), plain(&taint["effect"])),
     }
 }
@@ -86,7 +92,11 @@ fn system(sheet: &mut Sheet, info: &Value) {
         ("Kubelet Version", "kubeletVersion"),
         ("Kube-Proxy Version", "kubeProxyVersion"),
     ];
-    pairs(sheet, "System Info", FIELDS.into_iter().map(|(title, field)| (title.to_owned(), plain(&info[field]))));
+    pairs(
+        sheet,
+        "System Info",
+        FIELDS.into_iter().map(|(title, field)| (title.to_owned(), plain(&info[field]))),
+    );
 }
 
 fn is_live(pod: &&Value) -> bool {
@@ -102,7 +112,8 @@ fn pods(sheet: &mut Sheet, pods: &[Value], now: Timestamp) {
     sheet.row(&["Namespace", "Name", "CPU Requests", "Memory Requests", "Age"]);
     sheet.row(&["---------", "----", "------------", "---------------", "---"]);
     for pod in live {
-        let age = api::object::creation_timestamp(pod).map_or_else(String::new, |time| api::time::age(time, now));
+        let age =
+            api::object::creation_timestamp(pod).map_or_else(String::new, |time| api::time::age(time, now));
         let (cpu, memory) = (requested(pod, "cpu"), requested(pod, "memory"));
         sheet.row(&[
             api::object::namespace(pod),

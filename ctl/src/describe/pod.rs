@@ -87,7 +87,9 @@ fn one_container(sheet: &mut Sheet, container: &Value, status: Option<&Value>) {
     }
     resources(sheet, "Limits", &container["resources"]["limits"]);
     resources(sheet, "Requests", &container["resources"]["requests"]);
-    for (name, title) in [("livenessProbe", "Liveness"), ("readinessProbe", "Readiness"), ("startupProbe", "Startup")] {
+    for (name, title) in
+        [("livenessProbe", "Liveness"), ("readinessProbe", "Readiness"), ("startupProbe", "Startup")]
+    {
         if container[name].is_object() {
             sheet.line(title, probe(&container[name]));
         }
@@ -228,7 +230,9 @@ fn mounts(sheet: &mut Sheet, mounts: &Value) {
     sheet.title("Mounts");
     for mount in items(mounts) {
         let mode = if mount["readOnly"] == true { "ro" } else { "rw" };
-        sheet.deeper(|sheet| sheet.raw(&format!("{} from {} ({mode})", plain(&mount["mountPath"]), plain(&mount["name"]))));
+        sheet.deeper(|sheet| {
+            sheet.raw(&format!("{} from {} ({mode})", plain(&mount["mountPath"]), plain(&mount["name"])))
+        });
     }
 }
 

@@ -51,7 +51,8 @@ impl Sheet {
     /// `Name:  a=1`, further pairs below the first.
     pub fn map(&mut self, name: &str, map: &Value, separator: &str) {
         let pairs = map.as_object().into_iter().flatten();
-        let lines: Vec<String> = pairs.map(|(key, value)| format!("{key}{separator}{}", plain(value))).collect();
+        let lines: Vec<String> =
+            pairs.map(|(key, value)| format!("{key}{separator}{}", plain(value))).collect();
         self.lines(name, &lines);
     }
 

@@ -84,7 +84,8 @@ fn descend(block: &[Line], step: &Step) -> Option<Vec<Line>> {
         Step::Index(index) => *starts.get(*index)?,
     };
     let is_key = matches!(step, Step::Key(_));
-    let belongs = |line: &&Line| line.indent > indent || (is_key && line.indent == indent && is_item(&line.text));
+    let belongs =
+        |line: &&Line| line.indent > indent || (is_key && line.indent == indent && is_item(&line.text));
     let rest = block[start + 1..].iter().take_while(belongs);
     Some(std::iter::once(&block[start]).chain(rest).cloned().collect())
 }

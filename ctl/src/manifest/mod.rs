@@ -142,8 +142,8 @@ fn is_manifest(path: &Path) -> bool {
 pub fn parse(source: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
     let text: Arc<str> = text.into();
     let source: Arc<str> = source.into();
-    let parsed = api::yaml::parse(&text)
-        .map_err(|error| ManifestError::Syntax(format!("{source}: {error}")))?;
+    let parsed =
+        api::yaml::parse(&text).map_err(|error| ManifestError::Syntax(format!("{source}: {error}")))?;
     let mut documents = Vec::new();
     for (object, line) in parsed {
         if object.is_null() {
@@ -173,7 +173,8 @@ fn checked(document: Document) -> Result<Document, ManifestError> {
 
 /// What every object needs, said before any server is asked.
 fn check(document: &Document) -> Result<(), ManifestError> {
-    let problem = |field: &str, problem: String| ManifestError::NotAnObject { place: document.place(field), problem };
+    let problem =
+        |field: &str, problem: String| ManifestError::NotAnObject { place: document.place(field), problem };
     if !document.object.is_object() {
         return Err(problem("", "this document is not an object with apiVersion, kind and metadata".into()));
     }
@@ -206,7 +207,8 @@ mod tests {
 
     #[test]
     fn lists_are_taken_apart() {
-        let text = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: A}\n- {apiVersion: v1, kind: B}\n";
+        let text =
+            "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: A}\n- {apiVersion: v1, kind: B}\n";
         let kinds: Vec<String> =
             parsed(text).expect("a list").iter().map(|doc| doc.text_field("kind").to_owned()).collect();
         assert_eq!(kinds, ["A", "B"]);

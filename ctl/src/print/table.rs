@@ -42,8 +42,9 @@ impl Grid {
     /// The shown part of a `meta.k8s.io/v1` Table.
     pub fn of_table(table: &Value, layout: &Layout) -> Self {
         let columns: Vec<&Value> = items(table, "columnDefinitions").iter().collect();
-        let shown: Vec<usize> =
-            (0..columns.len()).filter(|i| layout.wide || columns[*i]["priority"].as_i64().unwrap_or(0) == 0).collect();
+        let shown: Vec<usize> = (0..columns.len())
+            .filter(|i| layout.wide || columns[*i]["priority"].as_i64().unwrap_or(0) == 0)
+            .collect();
         let name = |i: &usize| columns[*i]["name"].as_str().unwrap_or_default().to_uppercase();
         let header = surround(layout, "NAMESPACE".into(), shown.iter().map(name).collect(), "LABELS".into());
         let rows = items(table, "rows").iter().map(|row| cells(row, &shown, layout)).collect();
@@ -218,7 +219,10 @@ kube-system   pod/a-longer-name   CrashLoopBackOff   12    <none>     <none>";
         printer.lines(&Grid::of_table(&table(), &layout), &layout);
         let row = json!({"columnDefinitions": table()["columnDefinitions"], "rows": [{"cells": ["b", "Ready", 1]}]});
         let lines = printer.lines(&Grid::of_table(&row, &layout), &layout);
-        assert_eq!(anstream::adapter::strip_str(&lines[0]).to_string(), "b               Ready              1");
+        assert_eq!(
+            anstream::adapter::strip_str(&lines[0]).to_string(),
+            "b               Ready              1"
+        );
         assert_eq!(lines.len(), 1);
     }
 

@@ -80,11 +80,16 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let layout = Layout::new(dir.path().to_owned());
         fs::create_dir_all(layout.child(ChildId::Node(1))).expect("created");
-        let shape = Shape::decide(None, Requested { nodes: Some(1), ..Requested::default() }).expect("a shape");
+        let shape =
+            Shape::decide(None, Requested { nodes: Some(1), ..Requested::default() }).expect("a shape");
         let first = prepare(&layout, &shape).expect("prepared").ca_pem().to_owned();
         let again = prepare(&layout, &shape).expect("prepared again");
         assert_eq!(again.ca_pem(), first, "the authority is made once");
-        for path in [layout.admin_kubeconfig(), layout.node_kubeconfig(ChildId::Node(1)), layout.node_key(ChildId::Node(1))] {
+        for path in [
+            layout.admin_kubeconfig(),
+            layout.node_kubeconfig(ChildId::Node(1)),
+            layout.node_key(ChildId::Node(1)),
+        ] {
             let mode = fs::metadata(&path).expect("written").permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{}", path.display());
         }

@@ -20,7 +20,9 @@ impl Health {
 
     /// Takes the result of a probe or of a connection. True if that changed something.
     pub fn observe(&mut self, id: ChildId, lives: bool) -> bool {
-        let Some((_, known)) = self.members.iter_mut().find(|(member, _)| *member == id) else { return false };
+        let Some((_, known)) = self.members.iter_mut().find(|(member, _)| *member == id) else {
+            return false;
+        };
         std::mem::replace(known, lives) != lives
     }
 
@@ -46,14 +48,17 @@ mod tests {
     const IDS: [ChildId; 3] = [ChildId::Member(1), ChildId::Member(2), ChildId::Member(3)];
 
     fn choices(health: &mut Health, count: usize) -> String {
-        (0..count).map(|_| health.choose().map_or("-".to_owned(), |id| id.to_string())).collect::<Vec<_>>().join(" ")
+        (0..count)
+            .map(|_| health.choose().map_or("-".to_owned(), |id| id.to_string()))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
     fn the_living_take_turns() {
         let mut health = Health::new(IDS);
         assert_eq!(choices(&mut health, 2), "- -");
-        IDS.map(|id| health.observe(id, true));
+        IDS.iter().for_each(|id| assert!(health.observe(*id, true)));
         assert_eq!(choices(&mut health, 4), "m1 m2 m3 m1");
         health.observe(IDS[1], false);
         assert_eq!(choices(&mut health, 4), "m3 m1 m3 m1");

@@ -39,7 +39,9 @@ pub fn pods_of(processes: &[Process], dir: &Path) -> Vec<i32> {
 /// `PROGRAM shim … DIR/… …`: no other program has a reason to be called like this.
 fn is_shim_of(process: &Process, dir: &Path) -> bool {
     match &process.arguments[..] {
-        [_, verb, rest @ ..] => verb == "shim" && rest.iter().any(|argument| Path::new(argument).starts_with(dir)),
+        [_, verb, rest @ ..] => {
+            verb == "shim" && rest.iter().any(|argument| Path::new(argument).starts_with(dir))
+        }
         _ => false,
     }
 }

@@ -31,7 +31,8 @@ pub async fn follow(
             }
         }
         let resource_version = list["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
-        let start = WatchStart { path: collection.clone(), query: query.clone(), resource_version, as_table: false };
+        let start =
+            WatchStart { path: collection.clone(), query: query.clone(), resource_version, as_table: false };
         match until(cluster, start, &mut done).await {
             // The history is gone: look again.
             Err(error) if error.is(410) => {}
@@ -61,10 +62,14 @@ pub async fn nodes(
     start: Timestamp,
     mut progress: impl FnMut(usize),
 ) -> Result<(), RequestError> {
-    let (nodes, leases) = (builtin("", "Node", "nodes", false), builtin("coordination.k8s.io", "Lease", "leases", true));
+    let (nodes, leases) =
+        (builtin("", "Node", "nodes", false), builtin("coordination.k8s.io", "Lease", "leases", true));
     let mut alive = Waiting::new(names);
     let fresh = |object: &Value| renewed(object).is_some_and(|time| time >= start);
-    follow(cluster, &leases, Some("kube-node-lease"), Query::new(), |_, object| alive.see(object, fresh(object))).await?;
+    follow(cluster, &leases, Some("kube-node-lease"), Query::new(), |_, object| {
+        alive.see(object, fresh(object))
+    })
+    .await?;
     let mut ready = Waiting::new(names);
     follow(cluster, &nodes, None, Query::new(), |_, object| {
         let all = ready.see(object, is_ready(object));
@@ -138,7 +143,8 @@ mod tests {
 
     #[test]
     fn ready_is_the_ready_condition() {
-        let node = |kind: &str, status: &str| json!({"status": {"conditions": [{"type": kind, "status": status}]}});
+        let node =
+            |kind: &str, status: &str| json!({"status": {"conditions": [{"type": kind, "status": status}]}});
         assert!(is_ready(&node("Ready", "True")));
         assert!(!is_ready(&node("Ready", "Unknown")));
         assert!(!is_ready(&node("MemoryPressure", "True")));

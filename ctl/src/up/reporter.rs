@@ -51,7 +51,8 @@ impl Reporter {
 }
 
 fn spinner() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})").expect("the template is well formed");
+    let style =
+        ProgressStyle::with_template("{spinner} {msg} ({elapsed})").expect("the template is well formed");
     let bar = ProgressBar::new_spinner().with_style(style);
     bar.enable_steady_tick(Duration::from_millis(100));
     bar

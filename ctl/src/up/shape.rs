@@ -78,7 +78,8 @@ impl Shape {
 
     /// Reads `cluster.json`.
     pub fn parse(text: &str) -> Result<Shape, ShapeError> {
-        let shape: Shape = serde_json::from_str(text).map_err(|error| ShapeError::Unreadable(error.to_string()))?;
+        let shape: Shape =
+            serde_json::from_str(text).map_err(|error| ShapeError::Unreadable(error.to_string()))?;
         match shape.format {
             FORMAT => Ok(shape),
             other => Err(ShapeError::Unreadable(format!("format {other} instead of {FORMAT}"))),
@@ -133,7 +134,8 @@ mod tests {
 
     #[test]
     fn another_format_is_not_guessed() {
-        let error = Shape::parse("{\"format\": 9, \"members\": 1, \"nodes\": 1, \"port\": 1}").expect_err("newer");
+        let error =
+            Shape::parse("{\"format\": 9, \"members\": 1, \"nodes\": 1, \"port\": 1}").expect_err("newer");
         assert!(error.to_string().contains("format 9"));
         assert!(Shape::parse("{").is_err());
     }

@@ -111,7 +111,8 @@ pub fn how(status: ExitStatus) -> String {
 }
 
 fn signal_name(signal: i32) -> String {
-    nix::sys::signal::Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |name| name.to_string())
+    nix::sys::signal::Signal::try_from(signal)
+        .map_or_else(|_| format!("signal {signal}"), |name| name.to_string())
 }
 
 /// The last lines of a log, indented, for an error message.

@@ -107,6 +107,10 @@ struct Child {
     state: State,
     started: Option<Instant>,
     was_ready: bool,
+    /// Its process has not been reported to have ended.
+    alive: bool,
+    /// It was resumed before its killed process had ended: it starts when that is told.
+    wanted: bool,
     /// Ends in a row without a good run between them.
     failures: u32,
     restarts: u32,
@@ -130,7 +134,15 @@ pub struct Supervision {
 impl Supervision {
     /// Nothing is started before [`Event::Begin`].
     pub fn new(children: impl IntoIterator<Item = ChildId>) -> Self {
-        let fresh = Child { state: State::Waiting, started: None, was_ready: false, failures: 0, restarts: 0 };
+        let fresh = Child {
+            state: State::Waiting,
+            started: None,
+            was_ready: false,
+            alive: false,
+            wanted: false,
+            failures: 0,
+            restarts: 0,
+        };
         Self { children: children.into_iter().map(|id| (id, fresh)).collect(), phase: Phase::Running }
     }
 
@@ -169,7 +181,8 @@ impl Supervision {
     }
 
     fn start_waiting(&mut self, now: Instant, which: impl Fn(ChildId) -> bool) -> Vec<Effect> {
-        let waiting = self.children.iter_mut().filter(|(id, child)| which(**id) && child.state == State::Waiting);
+        let waiting =
+            self.children.iter_mut().filter(|(id, child)| which(**id) && child.state == State::Waiting);
         waiting.map(|(id, child)| start(*id, child, now)).collect()
     }
 
@@ -186,7 +199,9 @@ impl Supervision {
     fn exited(&mut self, id: ChildId, how: &str, now: Instant) -> Vec<Effect> {
         let stopping = self.phase != Phase::Running;
         let Some(child) = self.children.get_mut(&id) else { return Vec::new() };
+        child.alive = false;
         match child.state {
+            State::Down if child.wanted && !stopping => return vec![start(id, child, now)],
             State::Down => return Vec::new(),
             _ if stopping => {
                 child.state = State::Ended;
@@ -219,11 +234,13 @@ impl Supervision {
     fn kill(&mut self, id: ChildId) -> Vec<Effect> {
         let Some(child) = self.running(id) else { return Vec::new() };
         child.state = State::Down;
+        child.wanted = false;
         vec![Effect::Kill(id)]
     }
 
     fn freeze(&mut self, id: ChildId) -> Vec<Effect> {
-        let Some(child) = self.running(id).filter(|child| matches!(child.state, State::Starting | State::Running))
+        let Some(child) =
+            self.running(id).filter(|child| matches!(child.state, State::Starting | State::Running))
         else {
             return Vec::new();
         };
@@ -240,7 +257,8 @@ impl Supervision {
             }
             State::Down => {
                 child.failures = 0;
-                vec![start(id, child, now)]
+                child.wanted = child.alive;
+                if child.alive { Vec::new() } else { vec![start(id, child, now)] }
             }
             _ => Vec::new(),
         }
@@ -272,7 +290,9 @@ impl Supervision {
 
     fn ask_to_end(&mut self, which: impl Fn(ChildId) -> bool) -> Vec<Effect> {
         let mut effects = Vec::new();
-        for (id, child) in self.children.iter_mut().filter(|(id, child)| which(**id) && child.state.has_process()) {
+        for (id, child) in
+            self.children.iter_mut().filter(|(id, child)| which(**id) && child.state.has_process())
+        {
             if matches!(child.state, State::Frozen(_)) {
                 // A frozen process can't end; nor does anybody wait for what it might still say.
                 effects.push(Effect::Thaw(*id));
@@ -336,6 +356,8 @@ impl Supervision {
 fn start(id: ChildId, child: &mut Child, now: Instant) -> Effect {
     child.state = State::Starting;
     child.started = Some(now);
+    child.alive = true;
+    child.wanted = false;
     Effect::Start(id)
 }
 

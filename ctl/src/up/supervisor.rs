@@ -257,7 +257,11 @@ impl<'a> Supervisor<'a> {
         let id: ChildId = name.parse()?;
         let names: Vec<String> = self.specs.keys().map(ToString::to_string).collect();
         let known = self.specs.contains_key(&id);
-        if known { Ok(id) } else { Err(format!("this cluster has no {name}: it has {}", crate::text::and(&names))) }
+        if known {
+            Ok(id)
+        } else {
+            Err(format!("this cluster has no {name}: it has {}", crate::text::and(&names)))
+        }
     }
 
     fn statuses(&self) -> Vec<ChildStatus> {

@@ -160,7 +160,12 @@ pub async fn targets(
     if wrong.is_empty() { Ok(targets) } else { Err(Failure::Reported(wrong.len())) }
 }
 
-fn placed(cluster: &Cluster, flag: Option<&str>, kind: Kind, mut document: Document) -> Result<Target, String> {
+fn placed(
+    cluster: &Cluster,
+    flag: Option<&str>,
+    kind: Kind,
+    mut document: Document,
+) -> Result<Target, String> {
     if !kind.namespaced {
         return Ok(Target { document, kind, namespace: String::new() });
     }
@@ -273,7 +278,8 @@ impl Apply<'_> {
                 Ok(())
             }
             Some(form) => {
-                let shown = form.object(&target.kind, &without_managed_fields(object)).map_err(Failure::Usage)?;
+                let shown =
+                    form.object(&target.kind, &without_managed_fields(object)).map_err(Failure::Usage)?;
                 say_raw(&shown);
                 Ok(())
             }
@@ -319,7 +325,9 @@ fn explain(target: &Target, error: &RequestError) -> Vec<String> {
         }
         Some(status) => match quoted_fields(status) {
             fields if fields.is_empty() => vec![line("", &status.message)],
-            fields => fields.iter().map(|(what, field)| line(field, &format!("{what} \"{field}\""))).collect(),
+            fields => {
+                fields.iter().map(|(what, field)| line(field, &format!("{what} \"{field}\""))).collect()
+            }
         },
         None => vec![line("", &print::error::chain(error))],
     }
@@ -345,7 +353,8 @@ mod tests {
         Target { document, kind: kind("deploy"), namespace: "default".into() }
     }
 
-    const TEXT: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\nspec:\n  replicas: -1\n  oops: 1\n";
+    const TEXT: &str =
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\nspec:\n  replicas: -1\n  oops: 1\n";
 
     fn refused(status: StatusBody) -> Vec<String> {
         explain(&target(TEXT), &RequestError::Status(Box::new(status)))
@@ -354,14 +363,16 @@ mod tests {
     #[test]
     fn each_invalid_field_has_its_line() {
         let causes = vec![("spec.replicas".to_owned(), "Invalid value: -1: must be at least 0".to_owned())];
-        let lines = refused(StatusBody { code: 422, reason: "Invalid".into(), message: "long".into(), causes });
+        let lines =
+            refused(StatusBody { code: 422, reason: "Invalid".into(), message: "long".into(), causes });
         let expected = "f.yaml:6: Deployment \"web\": spec.replicas: Invalid value: -1: must be at least 0";
         assert_eq!(lines, [expected]);
     }
 
     #[test]
     fn unknown_fields_have_their_lines() {
-        let message = "strict decoding error: unknown field \"spec.oops\", duplicate field \"kind\"".to_owned();
+        let message =
+            "strict decoding error: unknown field \"spec.oops\", duplicate field \"kind\"".to_owned();
         let lines = refused(StatusBody { code: 400, message, ..StatusBody::default() });
         let expected = [
             "f.yaml:7: Deployment \"web\": unknown field \"spec.oops\"",

@@ -9,8 +9,10 @@ use crate::up::layout::Layout;
 
 /// Break the local cluster on purpose
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  amoeba chaos ls\n  amoeba chaos kill n2      # the agent and every process of its \
-                        pods\n  amoeba chaos stop m1      # frozen, as if it hung\n  amoeba chaos resume n2")]
+#[command(
+    after_help = "Examples:\n  amoeba chaos ls\n  amoeba chaos kill n2      # the agent and every process of its \
+                        pods\n  amoeba chaos stop m1      # frozen, as if it hung\n  amoeba chaos resume n2"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,

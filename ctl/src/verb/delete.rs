@@ -88,8 +88,10 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     let cluster = app.cluster().await?;
     let doomed = doomed(&cluster, app, &args).await?;
     if args.force {
-        note("Warning: Immediate deletion does not wait for confirmation that the running resource has been \
-              terminated. The resource may continue to run on the cluster indefinitely.");
+        note(
+            "Warning: Immediate deletion does not wait for confirmation that the running resource has been \
+              terminated. The resource may continue to run on the cluster indefinitely.",
+        );
     }
     let mut leaving = Vec::new();
     let mut errors: Vec<RequestError> = Vec::new();
@@ -138,7 +140,9 @@ async fn doomed(cluster: &Cluster, app: &App, args: &Args) -> Result<Vec<Doomed>
 async fn expand(cluster: &Cluster, args: &Args, one: Selected) -> Result<Vec<Doomed>, Failure> {
     if let Some(name) = one.name {
         if args.all_namespaces && one.kind.namespaced {
-            return Err(Failure::Usage("a name can't be looked for in all namespaces: use -n NAMESPACE".into()));
+            return Err(Failure::Usage(
+                "a name can't be looked for in all namespaces: use -n NAMESPACE".into(),
+            ));
         }
         return Ok(vec![Doomed { kind: one.kind, namespace: cluster.namespace().to_owned(), name }]);
     }
@@ -178,7 +182,8 @@ fn options(args: &Args) -> Value {
 async fn delete(cluster: &Cluster, args: &Args, one: &Doomed) -> Result<String, RequestError> {
     let path = path::object(&one.kind, &one.namespace, &one.name);
     let answer = cluster.delete(&path, &options(args)).await?;
-    let place = if one.kind.namespaced { format!(" from {} namespace", one.namespace) } else { String::new() };
+    let place =
+        if one.kind.namespaced { format!(" from {} namespace", one.namespace) } else { String::new() };
     let forced = if args.force { "force deleted" } else { "deleted" };
     say(format!("{} \"{}\" {forced}{place}", one.kind.printed(), one.name));
     let uid = answer["details"]["uid"].as_str().unwrap_or_else(|| api::object::uid(&answer));

@@ -77,7 +77,12 @@ async fn related(cluster: &Cluster, args: &Args, kind: &Kind, object: &Value) ->
     Ok(Related { events, children, lease })
 }
 
-async fn items(cluster: &Cluster, word: &str, namespace: Option<&str>, query: Query) -> Result<Vec<Value>, Failure> {
+async fn items(
+    cluster: &Cluster,
+    word: &str,
+    namespace: Option<&str>,
+    query: Query,
+) -> Result<Vec<Value>, Failure> {
     let kinds = cluster.kinds().await?;
     let Ok(kind) = kinds.resolve_one(word) else { return Ok(Vec::new()) };
     let mut list = cluster.get(&query.on(&path::collection(kind, namespace))).await?;
@@ -105,7 +110,9 @@ async fn replica_sets(cluster: &Cluster, deployment: &Value) -> Result<Vec<Value
     let query = Query::new().with("labelSelector", selector);
     let namespace = api::object::namespace(deployment);
     let mut sets = items(cluster, "replicasets.apps", Some(namespace), query).await?;
-    sets.retain(|set| api::object::controller_of(set).is_some_and(|owner| owner.uid == api::object::uid(deployment)));
+    sets.retain(|set| {
+        api::object::controller_of(set).is_some_and(|owner| owner.uid == api::object::uid(deployment))
+    });
     Ok(sets)
 }
 

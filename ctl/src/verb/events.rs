@@ -35,7 +35,8 @@ pub struct Args {
 /// Lists events, the oldest first, and follows if asked.
 pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     let cluster = app.cluster().await?;
-    let kind = cluster.kinds().await?.resolve_one("events").map_err(|e| Failure::Usage(e.to_string()))?.clone();
+    let kind =
+        cluster.kinds().await?.resolve_one("events").map_err(|e| Failure::Usage(e.to_string()))?.clone();
     let namespace = (!args.all_namespaces).then(|| cluster.namespace());
     let query = Query::new().with_some("fieldSelector", selector(&cluster, &args).await?);
     let collection = path::collection(&kind, namespace);
@@ -65,7 +66,8 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
 
 async fn selector(cluster: &Cluster, args: &Args) -> Result<Option<String>, Failure> {
     let Some(about) = &args.about else { return Ok(None) };
-    let mut named = super::selection::named(cluster, "show the events of", std::slice::from_ref(about)).await?;
+    let mut named =
+        super::selection::named(cluster, "show the events of", std::slice::from_ref(about)).await?;
     Ok(named.pop().map(|(kind, name)| about_object(&kind.kind, &name)))
 }
 
@@ -79,9 +81,10 @@ fn is_wanted(args: &Args, event: &Value) -> bool {
     args.types.is_empty() || args.types.iter().any(|wanted| wanted.eq_ignore_ascii_case(kind))
 }
 
-/// Oldest first by when they were last seen.
+/// Oldest first by when they were last seen; times are whole seconds, so the order of writing decides ties.
 pub fn sorted(mut events: Vec<Value>) -> Vec<Value> {
-    events.sort_by_cached_key(last_seen);
+    let version = |event: &Value| api::object::resource_version(event).parse::<u64>().unwrap_or(0);
+    events.sort_by_cached_key(|event| (last_seen(event), version(event)));
     events
 }
 
@@ -153,7 +156,8 @@ mod tests {
     #[test]
     fn repeated_events_say_how_often() {
         let now: Timestamp = "2026-01-01T00:02:00Z".parse().expect("a time");
-        let mut event = json!({"firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:01:55Z"});
+        let mut event =
+            json!({"firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:01:55Z"});
         assert_eq!(seen(&event, now), "5s");
         event["count"] = json!(3);
         assert_eq!(seen(&event, now), "5s (x3 over 2m)");

@@ -193,7 +193,9 @@ impl Get<'_> {
         for one in selected {
             let (path, query) = self.path(one)?;
             match self.pages(&path, query, one.name.is_none(), false).await {
-                Ok(answer) => found.extend(items(one, answer).map(|object| (one.kind.clone(), self.trim(object)))),
+                Ok(answer) => {
+                    found.extend(items(one, answer).map(|object| (one.kind.clone(), self.trim(object))))
+                }
                 Err(error) if self.forgives(&error) => {}
                 Err(error) => failures.push(error),
             }
@@ -233,15 +235,18 @@ impl Get<'_> {
         }
         let start = self.start(one, query, &first);
         let mut watch = self.cluster.watch(start);
+        let mut columns = first["columnDefinitions"].clone();
         loop {
-            let event = watch.next().await?;
+            let mut event = watch.next().await?;
+            remember_columns(&mut columns, &mut event.object);
             self.print_event(&mut printer, &layout, &one.kind, event)?;
         }
     }
 
     /// A watch of one object is a watch of its collection by name.
     fn start(&self, one: &Selected, query: Query, first: &Value) -> WatchStart {
-        let query = query.with_some("fieldSelector", one.name.as_ref().map(|name| format!("metadata.name={name}")));
+        let query =
+            query.with_some("fieldSelector", one.name.as_ref().map(|name| format!("metadata.name={name}")));
         WatchStart {
             path: path::collection(&one.kind, self.namespace()),
             query,
@@ -284,6 +289,15 @@ impl Get<'_> {
             say_raw(&format!("{separator}{shown}"));
         }
         Ok(())
+    }
+}
+
+/// Only the first Table of a watch names its columns; the others are given what it named.
+fn remember_columns(known: &mut Value, table: &mut Value) {
+    match table["columnDefinitions"].as_array() {
+        Some(columns) if !columns.is_empty() => *known = table["columnDefinitions"].clone(),
+        _ if known.is_array() && table.is_object() => table["columnDefinitions"] = known.clone(),
+        _ => {}
     }
 }
 
@@ -341,7 +355,8 @@ fn by_kind(selected: &[Selected]) -> Vec<Vec<Selected>> {
 /// Prints all but the last error; that one ends the process. The same refusal is said once.
 fn first_of(failures: Vec<RequestError>) -> Failure {
     let mut said = BTreeSet::new();
-    let mut failures = failures.into_iter().filter(|error| said.insert(error.to_string())).collect::<Vec<_>>();
+    let mut failures =
+        failures.into_iter().filter(|error| said.insert(error.to_string())).collect::<Vec<_>>();
     let last = failures.pop();
     for error in failures {
         note(error);
@@ -367,7 +382,10 @@ mod tests {
     fn items_of_a_list_get_their_kind() {
         let one = Selected { kind: kind("deploy"), name: None };
         let found: Vec<Value> = items(&one, json!({"items": [{"metadata": {"name": "a"}}]})).collect();
-        assert_eq!(found, [json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}})]);
+        assert_eq!(
+            found,
+            [json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}})]
+        );
     }
 
     #[test]
@@ -375,6 +393,15 @@ mod tests {
         let one = |word: &str, name: &str| Selected { kind: kind(word), name: Some(name.to_owned()) };
         let groups = by_kind(&[one("pods", "a"), one("deploy", "b"), one("pods", "c")]);
         assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
+    }
+
+    #[test]
+    fn later_tables_of_a_watch_get_the_columns_of_the_first() {
+        let mut columns = Value::Null;
+        remember_columns(&mut columns, &mut json!({"columnDefinitions": [{"name": "A"}]}));
+        let mut later = json!({"columnDefinitions": null, "rows": []});
+        remember_columns(&mut columns, &mut later);
+        assert_eq!(later["columnDefinitions"], json!([{"name": "A"}]));
     }
 
     #[test]

@@ -157,14 +157,17 @@ async fn sources(cluster: &Cluster, args: &Args) -> Result<Vec<Source>, Failure>
 
 /// One pod of a workload: the one that runs longest, as it has most to tell.
 async fn pod_of(cluster: &Cluster, kind: &Kind, owner: &Value) -> Result<Value, Failure> {
-    let selector = label_selector(&owner["spec"]["selector"]).ok_or_else(|| {
-        Failure::Usage(format!("a {} has no pods to show the logs of", kind.singular))
-    })?;
+    let selector = label_selector(&owner["spec"]["selector"])
+        .ok_or_else(|| Failure::Usage(format!("a {} has no pods to show the logs of", kind.singular)))?;
     let mut found = pods(cluster, &selector).await?;
     found.sort_by_key(|pod| (pod["status"]["phase"] != "Running", started(pod)));
     let (count, mut found) = (found.len(), found.into_iter());
     let Some(first) = found.next() else {
-        return Err(Failure::Usage(format!("{}/{} has no pods yet", kind.printed(), api::object::name(owner))));
+        return Err(Failure::Usage(format!(
+            "{}/{} has no pods yet",
+            kind.printed(),
+            api::object::name(owner)
+        )));
     };
     if count > 1 {
         note(format!("Found {count} pods, using pod/{}", api::object::name(&first)));
@@ -188,7 +191,10 @@ pub fn label_selector(selector: &Value) -> Option<String> {
     let map = selector.as_object()?;
     let is_plain = !map.contains_key("matchLabels") && !map.contains_key("matchExpressions");
     let labels = if is_plain { Some(map) } else { selector["matchLabels"].as_object() };
-    let equal = labels.into_iter().flatten().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
+    let equal = labels
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
     let expressions = selector["matchExpressions"].as_array().into_iter().flatten().map(expression);
     Some(equal.chain(expressions).collect::<Vec<_>>().join(","))
 }
@@ -258,8 +264,11 @@ mod tests {
         let table = [
             (json!({"matchLabels": {"a": "b", "c": "d"}}), Some("a=b,c=d")),
             (json!({"a": "b"}), Some("a=b")),
-            (json!({"matchExpressions": [{"key": "a", "operator": "In", "values": ["x", "y"]},
-                                         {"key": "b", "operator": "DoesNotExist"}]}), Some("a in (x,y),!b")),
+            (
+                json!({"matchExpressions": [{"key": "a", "operator": "In", "values": ["x", "y"]},
+                                         {"key": "b", "operator": "DoesNotExist"}]}),
+                Some("a in (x,y),!b"),
+            ),
             (Value::Null, None),
         ];
         for (selector, expected) in table {

@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use client::config::Options;
 use client::shutdown;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::runtime::wait::await_condition;
 use kubelet::{CapacityOverrides, Heartbeat, KubeletConfig, RuntimeKind, ServingTls};
 
 use crate::app::App;
@@ -15,6 +19,7 @@ use crate::failure::Failure;
 use crate::member::{self, MemberError};
 use crate::signals::Termination;
 use crate::text::parse_duration;
+use crate::up::spawn::Report;
 
 /// Run the node agent
 #[derive(Debug, clap::Args)]
@@ -70,7 +75,8 @@ pub struct Args {
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("\"{text}\" is not of the form KEY=VALUE"))?;
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| format!("\"{text}\" is not of the form KEY=VALUE"))?;
     api::name::qualified_name(key)?;
     api::name::label_value(value)?;
     Ok((key.to_owned(), value.to_owned()))
@@ -84,10 +90,13 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     member::log_to_stderr(&args.log);
     let mut stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
     let client = client(app).await?;
+    let config = config(app, args)?;
+    let ready = announce(client.clone(), config.node_name.to_string());
     let (trigger, asked) = shutdown::channel();
-    let mut agent = std::pin::pin!(kubelet::run(client, config(app, args)?, asked.receiver()));
+    let mut agent = std::pin::pin!(kubelet::run(client, config, asked));
     let ended = tokio::select! {
         ended = &mut agent => ended,
+        () = ready => unreachable!("the announcement never ends"),
         () = stop.next() => {
             trigger.request();
             agent.await
@@ -96,9 +105,29 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     Ok(ended.map_err(MemberError::Node)?)
 }
 
+/// Tells the supervisor when the node is Ready: by what the API server says of it since this start.
+async fn announce(client: kube::Client, name: String) {
+    let nodes: Api<Node> = Api::all(client);
+    // Heartbeats are written in whole seconds.
+    let start = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let ready = |node: Option<&Node>| node.is_some_and(|node| is_ready_since(node, start));
+    // A watch that failed for good leaves the word unsaid; the agent itself reports what is wrong.
+    if await_condition(nodes, &name, ready).await.is_ok() {
+        member::report(Report::Ready);
+    }
+    std::future::pending().await
+}
+
+fn is_ready_since(node: &Node, start: Timestamp) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut ready = conditions.filter(|condition| condition.type_ == "Ready" && condition.status == "True");
+    ready.any(|condition| condition.last_heartbeat_time.as_ref().is_some_and(|time| time.0 >= start))
+}
+
 /// A client by the first kubeconfig that applies, as for every verb.
 async fn client(app: &App) -> Result<kube::Client, Failure> {
-    let paths = kubeconfig::find(app, &|path| path.exists()).map_err(crate::cluster::connect::ConnectError::from)?;
+    let paths =
+        kubeconfig::find(app, &|path| path.exists()).map_err(crate::cluster::connect::ConnectError::from)?;
     let options = Options { context: app.target.context.clone(), ..Options::new("kubelet") };
     let client = client::config::from_kubeconfig(&paths[0], &options).await;
     Ok(client.map_err(|source| MemberError::Client(Box::new(source)))?)
@@ -142,6 +171,7 @@ fn config(app: &App, args: Args) -> Result<KubeletConfig, Failure> {
 
 /// Node names are lower case, as upstream makes them of host names.
 fn host_name() -> Result<String, Failure> {
-    let name = nix::unistd::gethostname().map_err(|errno| Failure::io("read the host's name", errno.into()))?;
+    let name =
+        nix::unistd::gethostname().map_err(|errno| Failure::io("read the host's name", errno.into()))?;
     Ok(name.to_string_lossy().to_lowercase())
 }

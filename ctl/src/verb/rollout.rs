@@ -186,7 +186,8 @@ impl Workload<'_> {
     /// The ReplicaSets that the Deployment controls, oldest revision first.
     async fn revisions(&self, deployment: &Value) -> Result<Vec<(i64, Value)>, Failure> {
         let kinds = self.cluster.kinds().await?;
-        let sets = kinds.resolve_one("replicasets.apps").map_err(|error| Failure::Usage(error.to_string()))?;
+        let sets =
+            kinds.resolve_one("replicasets.apps").map_err(|error| Failure::Usage(error.to_string()))?;
         let selector = label_selector(&deployment["spec"]["selector"]).unwrap_or_default();
         let collection = path::collection(sets, Some(self.cluster.namespace()));
         let list = self.cluster.get(&Query::new().with("labelSelector", selector).on(&collection)).await?;
@@ -265,7 +266,11 @@ impl Workload<'_> {
             let state = if paused { "already paused" } else { "not paused" };
             return Err(Failure::Usage(format!("{}/{} is {state}", self.kind.printed(), self.name)));
         }
-        self.change(PatchKind::Merge, &json!({"spec": {"paused": if paused { json!(true) } else { Value::Null }}})).await?;
+        self.change(
+            PatchKind::Merge,
+            &json!({"spec": {"paused": if paused { json!(true) } else { Value::Null }}}),
+        )
+        .await?;
         self.say(if paused { "paused" } else { "resumed" });
         Ok(())
     }
@@ -335,9 +340,13 @@ pub fn progress(deployment: &Value) -> Progress {
         Progress::Waiting(format!("Waiting for deployment \"{name}\" rollout to finish: {text}..."))
     };
     match () {
-        () if updated < wanted => waiting(format!("{updated} out of {wanted} new replicas have been updated")),
+        () if updated < wanted => {
+            waiting(format!("{updated} out of {wanted} new replicas have been updated"))
+        }
         () if total > updated => waiting(format!("{} old replicas are pending termination", total - updated)),
-        () if available < updated => waiting(format!("{available} of {updated} updated replicas are available")),
+        () if available < updated => {
+            waiting(format!("{available} of {updated} updated replicas are available"))
+        }
         () => Progress::Complete(format!("deployment \"{name}\" successfully rolled out")),
     }
 }
@@ -362,12 +371,18 @@ mod tests {
     fn progress_speaks_as_kubectl_does() {
         let table = [
             (deployment(1, [3, 3, 3, 3]), "Waiting for deployment spec update to be observed..."),
-            (deployment(2, [3, 1, 4, 3]),
-             "Waiting for deployment \"web\" rollout to finish: 1 out of 3 new replicas have been updated..."),
-            (deployment(2, [3, 3, 4, 3]),
-             "Waiting for deployment \"web\" rollout to finish: 1 old replicas are pending termination..."),
-            (deployment(2, [3, 3, 3, 2]),
-             "Waiting for deployment \"web\" rollout to finish: 2 of 3 updated replicas are available..."),
+            (
+                deployment(2, [3, 1, 4, 3]),
+                "Waiting for deployment \"web\" rollout to finish: 1 out of 3 new replicas have been updated...",
+            ),
+            (
+                deployment(2, [3, 3, 4, 3]),
+                "Waiting for deployment \"web\" rollout to finish: 1 old replicas are pending termination...",
+            ),
+            (
+                deployment(2, [3, 3, 3, 2]),
+                "Waiting for deployment \"web\" rollout to finish: 2 of 3 updated replicas are available...",
+            ),
         ];
         for (deployment, text) in table {
             assert_eq!(progress(&deployment), Progress::Waiting(text.to_owned()));
@@ -381,7 +396,8 @@ mod tests {
 
     #[test]
     fn the_template_to_go_back_to_has_no_hash() {
-        let set = json!({"spec": {"template": {"metadata": {"labels": {"a": "b", "pod-template-hash": "x"}}}}});
+        let set =
+            json!({"spec": {"template": {"metadata": {"labels": {"a": "b", "pod-template-hash": "x"}}}}});
         assert_eq!(template_of(&set), json!({"metadata": {"labels": {"a": "b"}}}));
     }
 

@@ -29,7 +29,9 @@ pub fn parse(verb: &str, words: &[String]) -> Result<Vec<Wanted>, Failure> {
         _ if words.iter().any(|word| word.contains('/')) => words.iter().map(|word| pair(word)).collect(),
         [types] => Ok(split(types).map(|word| Wanted { word, name: None }).collect()),
         [types, names @ ..] => {
-            let each = |word: String| names.iter().map(move |name| Wanted { word: word.clone(), name: Some(name.clone()) });
+            let each = |word: String| {
+                names.iter().map(move |name| Wanted { word: word.clone(), name: Some(name.clone()) })
+            };
             Ok(split(types).flat_map(each).collect())
         }
     }

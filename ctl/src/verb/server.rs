@@ -136,7 +136,8 @@ impl Member {
         let pki = Arc::new(Pki::load_or_create(&pki_dir).map_err(pki_failed)?);
         let store_dir = dir.join("store");
         let config = store_config(&store_dir, args, &pki).map_err(pki_failed)?;
-        let store = Store::open(config).await.map_err(|source| MemberError::Store { dir: store_dir, source })?;
+        let store =
+            Store::open(config).await.map_err(|source| MemberError::Store { dir: store_dir, source })?;
         let leadership = tokio::spawn(report_leadership(store.leadership(), MemberId(args.member_id)));
         let api = ApiServer::start(Arc::new(store.clone()), api_config(args, pki.clone())).await;
         let api = api.map_err(MemberError::ApiServer)?;
@@ -243,7 +244,8 @@ fn start_loops(
     let controllers = controllers::run(client, controllers_config(args, &identity, pki), asked.clone());
     let mut config = SchedulerConfig::new(&identity);
     config.election = election(args, config.election);
-    let scheduler = scheduler::run(in_process("system:kube-scheduler", "kube-scheduler")?, config, asked.clone());
+    let scheduler =
+        scheduler::run(in_process("system:kube-scheduler", "kube-scheduler")?, config, asked.clone());
     Ok(futures::future::join(controllers, scheduler).map(|_| ()).boxed_local())
 }
 

@@ -68,7 +68,8 @@ async fn up(app: &App, args: Args, reporter: &Reporter) -> Result<(), Failure> {
     make_directories(&layout, &shape)?;
     credentials::prepare(&layout, &shape)?;
     fs::write(layout.shape(), shape.to_text()).map_err(UpError::file("write", layout.shape()))?;
-    let socket = chaos_socket::listen(&layout.socket()).map_err(UpError::file("listen on", layout.socket()))?;
+    let socket =
+        chaos_socket::listen(&layout.socket()).map_err(UpError::file("listen on", layout.socket()))?;
     let members = MemberPorts::choose(&shape)?;
     let balancer = balance(app, &layout, &shape, &members).await?;
     reporter.doing(format!("starting {}", count(shape.members as usize, "member")));
@@ -290,6 +291,8 @@ fn welcome(layout: &Layout, shape: &Shape, reporter: &Reporter) {
     reporter.line(format!("  export KUBECONFIG={}", kubeconfig.display()));
     reporter.line("  amoeba get nodes        amoeba apply -f manifests/web.yaml        amoeba get pods -w");
     if shape.nodes > 1 {
-        reporter.line("  amoeba chaos kill n1    amoeba events -A -w                      Ctrl-C stops everything");
+        reporter.line(
+            "  amoeba chaos kill n1    amoeba events -A -w                      Ctrl-C stops everything",
+        );
     }
 }

@@ -28,7 +28,8 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     match args.output {
         None => print(server.as_ref()),
         Some(form) => {
-            let object = json!({"clientVersion": {"gitVersion": format!("v{VERSION}")}, "serverVersion": server});
+            let object =
+                json!({"clientVersion": {"gitVersion": format!("v{VERSION}")}, "serverVersion": server});
             let shown = form.object(&Default::default(), &object).map_err(Failure::Usage)?;
             super::say_raw(&shown);
         }
@@ -39,7 +40,9 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
 fn print(server: Option<&Value>) {
     say(format!("Client Version: v{VERSION}"));
     match server {
-        Some(server) => say(format!("Server Version: {}", server["gitVersion"].as_str().unwrap_or("unknown"))),
+        Some(server) => {
+            say(format!("Server Version: {}", server["gitVersion"].as_str().unwrap_or("unknown")))
+        }
         None => say("Server Version: (no cluster)"),
     }
 }
