@@ -122,3 +122,48 @@ fn every_licence_is_permissive() {
         );
     }
 }
+
+/// Every test and file that ARCHITECTURE.md names beside an invariant or a step exists.
+#[test]
+fn the_architecture_page_names_what_is_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = include_str!("../../ARCHITECTURE.md");
+    let mut room = String::new();
+    // Not what stands in the fenced map of the rooms.
+    let prose: String = page.split("```").step_by(2).collect();
+    for word in prose.split('`').skip(1).step_by(2).filter(|word| !word.contains(' ')) {
+        if word.ends_with(".rs") || (word.ends_with('/') && word.len() > 1) {
+            // A name without its room follows one with it: "`store/src/raft/member.rs`, `raft/persist.rs`".
+            let (near, far) = (root.join(&room).join(word), root.join(word));
+            assert!(near.exists() || far.exists(), "ARCHITECTURE.md names {word}, which is not there");
+            if far.exists()
+                && let Some((folder, _)) = word.split_once("/src/")
+            {
+                room = format!("{folder}/src");
+            }
+        } else if word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+            let found = sources(&root).any(|text| text.contains(&format!("fn {word}(")));
+            assert!(
+                found || !page.contains(&format!(".rs` `{word}`")),
+                "ARCHITECTURE.md names the test {word}"
+            );
+        }
+    }
+}
+
+/// The text of each Rust file below the rooms.
+fn sources(root: &std::path::Path) -> impl Iterator<Item = String> {
+    let mut folders: Vec<_> = ALLOWED.iter().map(|(room, _)| root.join(room)).collect();
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.into_iter().map(|path| std::fs::read_to_string(path).expect("a source file"))
+}
