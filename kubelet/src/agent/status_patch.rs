@@ -28,11 +28,22 @@ const FIELDS: [&str; 13] = [
 pub fn patch(pod: &PodRef, status: &PodStatus) -> Value {
     let mut own = owned_part(status);
     if let Some(own) = own.as_object_mut() {
-        for field in ["reason", "message"] {
-            own.entry(field).or_insert(Value::Null);
-        }
+        clear_absent(own);
     }
+    own["conditions"]
+        .as_array_mut()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
+        .for_each(clear_absent);
     json!({ "metadata": { "uid": pod.uid.0 }, "status": own })
+}
+
+/// A merge keeps what a patch doesn't name: the reason of a verdict that no longer holds must be taken back.
+fn clear_absent(object: &mut Map<String, Value>) {
+    for field in ["reason", "message"] {
+        object.entry(field).or_insert(Value::Null);
+    }
 }
 
 /// What of this status is the node's to tell.
@@ -45,4 +56,31 @@ pub fn owned_part(status: &PodStatus) -> Value {
         conditions.sort_by_key(|c| OWNED.iter().position(|kind| c["type"] == **kind));
     }
     Value::Object(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::PodUid;
+    use k8s_openapi::api::core::v1::PodCondition;
+
+    #[test]
+    fn what_no_longer_holds_is_taken_back_and_what_others_own_is_left() {
+        let condition = |kind: &str, reason: Option<&str>| PodCondition {
+            type_: kind.to_owned(),
+            status: "True".to_owned(),
+            reason: reason.map(str::to_owned),
+            ..PodCondition::default()
+        };
+        let status = PodStatus {
+            phase: Some("Running".to_owned()),
+            conditions: Some(vec![condition("DisruptionTarget", None), condition("Ready", None)]),
+            nominated_node_name: Some("n2".to_owned()),
+            ..PodStatus::default()
+        };
+        let pod = PodRef { namespace: "default".into(), name: "web".into(), uid: PodUid("u1".into()) };
+        let ready = json!({ "type": "Ready", "status": "True", "reason": null, "message": null });
+        let want = json!({ "phase": "Running", "reason": null, "message": null, "conditions": [ready] });
+        assert_eq!(patch(&pod, &status), json!({ "metadata": { "uid": "u1" }, "status": want }));
+    }
 }

@@ -54,6 +54,8 @@ pub struct PodLife {
     /// The phase once it is terminal: it stays.
     pub(crate) settled: Option<Phase>,
     pub(crate) start_time: Timestamp,
+    /// Ends told before the starts they belong to: a short run may be over before its start is answered.
+    pub(crate) early_ends: Vec<(ContainerId, Exit)>,
     /// As last reported; keeps the times of the last transitions.
     pub(crate) conditions: Vec<PodCondition>,
 }
@@ -122,6 +124,7 @@ impl PodLife {
             verdict: None,
             settled: None,
             start_time: start_time.unwrap_or(now),
+            early_ends: Vec::new(),
             conditions,
         };
         life.take_up_terminal_phase(now);
@@ -281,7 +284,10 @@ impl PodLife {
         record_pulled(name, spec.image.as_deref(), out);
         out.push(Effect::Record(Note::normal("Created", "Container created").about(name)));
         out.push(Effect::Record(Note::normal("Started", "Container started").about(name)));
-        if hooked {
+        if let Some(known) = self.early_ends.iter().position(|(early, _)| *early == id) {
+            let (_, exit) = self.early_ends.remove(known);
+            self.exited(&id, exit);
+        } else if hooked {
             out.push(Effect::RunHook { container: name.clone(), id, hook: Hook::PostStart });
         }
     }
@@ -358,8 +364,12 @@ impl PodLife {
     }
 
     fn exited(&mut self, id: &ContainerId, exit: Exit) {
-        if let Some(index) = self.index_of_run(id) {
-            self.containers[index].exited(exit);
+        let starting = self.containers.iter().any(|c| matches!(c.state, State::Starting(_)));
+        match self.index_of_run(id) {
+            Some(index) => self.containers[index].exited(exit),
+            None if starting => self.early_ends.push((id.clone(), exit)),
+            // An end of an earlier run, or told twice.
+            None => {}
         }
     }
 
