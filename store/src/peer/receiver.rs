@@ -140,5 +140,8 @@ async fn store_chunks(connection: &mut BufReader<Connection>, path: &Path) -> io
         }
     }
     file.flush().await?;
-    file.sync_all().await
+    file.sync_all().await?;
+    // The installation's marker names the file: after a power cut the name must be there too.
+    let folder = path.parent().unwrap_or(Path::new("."));
+    tokio::fs::File::open(folder).await?.sync_all().await
 }

@@ -36,7 +36,7 @@ pub struct Reads {
     waiting: Vec<Reader>,
     round: Option<Round>,
     /// Confirmed ones, by the index that must be applied first.
-    confirmed: BTreeMap<u64, Vec<Ticket>>,
+    confirmed: BTreeMap<u64, Vec<Reader>>,
 }
 
 impl Reads {
@@ -79,8 +79,7 @@ impl Reads {
     /// An answer came; ignored unless it is to the request on its way.
     pub fn confirm(&mut self, read: &ConfirmedRead) {
         if let Some(round) = self.round.take_if(|round| round.context == read.context) {
-            let tickets = round.readers.into_iter().map(|reader| reader.ticket);
-            self.confirmed.entry(read.index).or_default().extend(tickets);
+            self.confirmed.entry(read.index).or_default().extend(round.readers);
         }
     }
 
@@ -94,7 +93,8 @@ impl Reads {
     /// Readers that may go on, now that everything up to `applied` is.
     pub fn released(&mut self, applied: u64) -> Vec<Ticket> {
         let later = self.confirmed.split_off(&(applied + 1));
-        std::mem::replace(&mut self.confirmed, later).into_values().flatten().collect()
+        let released = std::mem::replace(&mut self.confirmed, later).into_values().flatten();
+        released.map(|reader| reader.ticket).collect()
     }
 
     /// How many wait for a quorum.
@@ -110,7 +110,7 @@ impl Reads {
             if !in_time {
                 late.push((
                     reader.ticket,
-                    KvError::Unavailable("no quorum confirmed the read in time".into()),
+                    KvError::Unavailable("the read wasn't confirmed and applied here in time".into()),
                 ));
             }
             in_time
@@ -119,6 +119,9 @@ impl Reads {
         if let Some(round) = &mut self.round {
             round.readers.retain(&mut keep);
         }
+        // A member that is cut off after the answer may never apply what was confirmed.
+        self.confirmed.values_mut().for_each(|readers| readers.retain(&mut keep));
+        self.confirmed.retain(|_, readers| !readers.is_empty());
         late
     }
 }
@@ -154,5 +157,16 @@ mod tests {
         reads.next_request(at(0));
         assert!(reads.expire(at(999)).is_empty());
         assert!(matches!(&reads.expire(at(1000))[..], [(Ticket(1), KvError::Unavailable(_))]));
+    }
+
+    #[test]
+    fn a_confirmed_reader_gives_up_too_if_the_index_never_comes() {
+        let mut reads = Reads::new(MemberId(1), 1, at(1000), at(100));
+        reads.add(Ticket(1), at(0));
+        let context = reads.next_request(at(0)).unwrap();
+        reads.confirm(&ConfirmedRead { context, index: 9 });
+        assert!(reads.released(8).is_empty());
+        assert!(matches!(&reads.expire(at(1000))[..], [(Ticket(1), KvError::Unavailable(_))]));
+        assert!(reads.released(9).is_empty());
     }
 }

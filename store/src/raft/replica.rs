@@ -44,6 +44,10 @@ pub struct ReplicaConfig {
     pub compact_every: Duration,
 }
 
+/// The log that an offered snapshot holds back may grow to this many times what is kept otherwise. Then
+/// the offer is withdrawn; a receiver that still comes is offered a newer one.
+const OFFER_LOGS: usize = 4;
+
 /// How much applied log is kept; a follower that needs more gets a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct LogKeep {
@@ -399,6 +403,10 @@ impl<D: Disk> Replica<D> {
         let mut target = log.last().saturating_sub(entries as u64);
         if log.bytes() > bytes {
             target = target.max(log.truncated().0 + log.len() as u64 / 2);
+        }
+        if log.len() > OFFER_LOGS * entries || log.bytes() > OFFER_LOGS * bytes {
+            // Nobody fetched it in all that time: its receiver is gone, or this member leads no more.
+            log.set_snapshot(None);
         }
         target = target.min(self.state.head.index).min(log.snapshot_index().unwrap_or(u64::MAX));
         if target > log.truncated().0 {

@@ -26,6 +26,8 @@ const KEYS: u64 = 4;
 const STORM_STEPS: u64 = 1200;
 /// Steps in which a healed group must have made progress everywhere.
 const HEAL_STEPS: u64 = 800;
+/// Entries of the log that are kept without need.
+const LOG_KEEP: usize = 12;
 const STEP: Duration = Duration::from_millis(10);
 
 /// SplitMix64: all randomness of a run.
@@ -291,6 +293,7 @@ impl World {
             self.oracle.invariant_one_leader_per_term(member.leadership().term, running.replica.id());
         }
         self.oracle.invariant_same_digest_at_same_index(head.index, head.digest);
+        invariant_log_is_bounded(member.log().truncated().0, head.index);
         for (revision, events) in &output.events {
             self.oracle.invariant_one_history(*revision, events);
         }
@@ -482,6 +485,12 @@ impl World {
     }
 }
 
+/// Whoever lags, leaves or never fetches its snapshot: what is kept for it has an end.
+fn invariant_log_is_bounded(truncated: u64, applied: u64) {
+    let kept = applied - truncated;
+    assert!(kept <= 5 * LOG_KEEP as u64 + 40, "{kept} applied entries are kept in the log");
+}
+
 fn key(number: u64) -> Bytes {
     Bytes::from(format!("key-{number}"))
 }
@@ -507,7 +516,7 @@ fn config(at: usize) -> ReplicaConfig {
             timeout: Duration::from_secs(3),
             resend_after: Duration::from_millis(400),
         },
-        log_keep: LogKeep { entries: 12, bytes: 100_000 },
+        log_keep: LogKeep { entries: LOG_KEEP, bytes: 100_000 },
         history: Duration::from_secs(1_000_000),
         compact_every: Duration::from_secs(1),
     }
