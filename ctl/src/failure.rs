@@ -48,9 +48,14 @@ pub enum Failure {
     /// A check that the user asked for did not hold.
     #[error("{0}")]
     NotHeld(String),
-    /// Every error was already printed beside what it belongs to.
-    #[error("{0} error(s) above")]
-    Reported(usize),
+    /// Every error was already printed with its place; this is what became of the whole.
+    #[error("{consequence} ({} above)", crate::text::count(*.errors, "error"))]
+    Reported {
+        /// How many were printed.
+        errors: usize,
+        /// Such as "nothing was applied".
+        consequence: &'static str,
+    },
 }
 
 impl Failure {

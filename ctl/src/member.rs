@@ -32,6 +32,9 @@ pub enum MemberError {
         #[source]
         source: apiserver::pki::PkiError,
     },
+    /// The file of bearer tokens can't be used.
+    #[error("cannot use the bearer tokens")]
+    Tokens(#[source] apiserver::auth::TokenError),
     /// The store can't be opened.
     #[error("cannot open the store in {dir}", dir = .dir.display())]
     Store {

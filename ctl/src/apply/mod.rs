@@ -2,5 +2,7 @@
 //! and the difference of three states (last applied, live, wanted) becomes a patch.
 
 pub mod last_applied;
+#[cfg(test)]
+mod property;
 pub mod rules;
 pub mod three_way;

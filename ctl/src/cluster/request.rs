@@ -27,13 +27,12 @@ pub enum RequestError {
     #[error("{}", refusal(.0))]
     Status(Box<StatusBody>),
     /// Nothing answered.
-    #[error("cannot reach the API server at {address}: is the cluster running? (`amoeba up` starts one)")]
+    #[error("cannot reach the API server at {address}: {}: is the cluster running? (`amoeba up` starts one)", root(.cause))]
     Unreachable {
         /// Where it was looked for.
         address: String,
-        /// Why.
-        #[source]
-        source: Box<kube::Error>,
+        /// Why. Not a source: its chain of layers says nothing that its root doesn't.
+        cause: Box<kube::Error>,
     },
     /// The connection broke in the middle of an answer.
     #[error("the connection to {address} broke")]
@@ -83,6 +82,15 @@ impl RequestError {
     pub fn is(&self, code: u16) -> bool {
         self.status().is_some_and(|status| status.code == code)
     }
+}
+
+/// The innermost cause: "Connection refused" rather than the layers around it.
+fn root(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
 }
 
 /// kubectl's words for a refusal.
@@ -189,9 +197,7 @@ impl Cluster {
         accept: &str,
         body: Option<(&str, &Value)>,
     ) -> Result<Response<Body>, RequestError> {
-        let response = self.client.send(request(method, path, accept, body)).await.map_err(|source| {
-            RequestError::Unreachable { address: self.address.clone(), source: Box::new(source) }
-        })?;
+        let response = self.exchange(method, path, accept, body).await?;
         show_warnings(&response);
         if response.status().is_success() {
             return Ok(response);
@@ -199,6 +205,26 @@ impl Cluster {
         let code = response.status().as_u16();
         let bytes = self.collect(response).await?;
         Err(RequestError::Status(Box::new(parse_status(code, &bytes))))
+    }
+
+    /// A read whose connection broke, as when its server was just killed, is asked once more: the next
+    /// connection leads to another server. A write isn't: it may have happened.
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        body: Option<(&str, &Value)>,
+    ) -> Result<Response<Body>, RequestError> {
+        let is_read = method == Method::GET;
+        let mut answer = self.client.send(request(method.clone(), path, accept, body)).await;
+        if answer.is_err() && is_read {
+            answer = self.client.send(request(method, path, accept, body)).await;
+        }
+        answer.map_err(|source| RequestError::Unreachable {
+            address: self.address.clone(),
+            cause: Box::new(source),
+        })
     }
 
     async fn collect(&self, response: Response<Body>) -> Result<bytes::Bytes, RequestError> {

@@ -63,7 +63,7 @@ impl DemoCluster {
         let mut process = Command::new(std::env::current_exe().map_err(failed)?)
             .arg("--data-dir")
             .arg(&directory.0)
-            .args(["up", "--members", &members, "--nodes", &nodes, "--port", &port])
+            .args(["up", "--child-of-supervisor", "--members", &members, "--nodes", &nodes, "--port", &port])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .process_group(0)

@@ -26,6 +26,9 @@ const FIELD_MANAGER: &str = "kubectl-client-side-apply";
 /// The name of our user's edits ends conflicts of concurrent writers by trying again this often.
 const TRIES: usize = 5;
 
+/// What is said after errors that were found before the first write.
+const NOTHING: &str = "nothing was changed";
+
 /// Bring objects to the state of a manifest
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  amoeba apply -f web.yaml\n  amoeba apply -R -f manifests/\n  \
@@ -133,7 +136,8 @@ impl Target {
     }
 
     fn failed(&self, error: &RequestError) -> Failure {
-        Failure::Reported(self.complain(error))
+        let errors = self.complain(error);
+        Failure::Reported { errors, consequence: "this and what follows in the manifest was not applied" }
     }
 }
 
@@ -157,7 +161,11 @@ pub async fn targets(
         }
     }
     wrong.iter().for_each(|problem| note(format!("{} {problem}", print::styled(print::BAD, "error:"))));
-    if wrong.is_empty() { Ok(targets) } else { Err(Failure::Reported(wrong.len())) }
+    if wrong.is_empty() {
+        Ok(targets)
+    } else {
+        Err(Failure::Reported { errors: wrong.len(), consequence: NOTHING })
+    }
 }
 
 fn placed(
@@ -231,7 +239,7 @@ impl Apply<'_> {
                 Err(error) => wrong += target.complain(&error),
             }
         }
-        if wrong == 0 { Ok(()) } else { Err(Failure::Reported(wrong)) }
+        if wrong == 0 { Ok(()) } else { Err(Failure::Reported { errors: wrong, consequence: NOTHING }) }
     }
 
     async fn write(&self, target: &Target) -> Result<(&'static str, Value), RequestError> {
@@ -324,7 +332,7 @@ fn explain(target: &Target, error: &RequestError) -> Vec<String> {
             status.causes.iter().map(|(field, message)| line(field, &format!("{field}: {message}"))).collect()
         }
         Some(status) => match quoted_fields(status) {
-            fields if fields.is_empty() => vec![line("", &status.message)],
+            fields if fields.is_empty() => vec![line(mistyped_field(&status.message), &status.message)],
             fields => {
                 fields.iter().map(|(what, field)| line(field, &format!("{what} \"{field}\""))).collect()
             }
@@ -341,6 +349,14 @@ fn quoted_fields(status: &StatusBody) -> Vec<(String, String)> {
         Some((what.to_owned(), rest.trim_end_matches('"').to_owned()))
     };
     list.split(", ").filter_map(part).collect()
+}
+
+/// The field in `… into Go struct field DeploymentSpec.spec.replicas of type int32`, without the name of the
+/// type; empty for any other message.
+fn mistyped_field(message: &str) -> &str {
+    let after = message.split_once("Go struct field ").map_or("", |(_, after)| after);
+    let field = after.split(' ').next().unwrap_or_default();
+    field.split_once('.').map_or("", |(_, path)| path)
 }
 
 #[cfg(test)]
@@ -379,6 +395,14 @@ mod tests {
             "f.yaml:2: Deployment \"web\": duplicate field \"kind\"",
         ];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_field_of_the_wrong_type_has_its_line() {
+        let message =
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32";
+        let lines = refused(StatusBody { code: 400, message: message.into(), ..StatusBody::default() });
+        assert_eq!(lines, [format!("f.yaml:6: Deployment \"web\": {message}")]);
     }
 
     #[test]

@@ -361,7 +361,7 @@ fn first_of(failures: Vec<RequestError>) -> Failure {
     for error in failures {
         note(error);
     }
-    last.map_or(Failure::Reported(0), Failure::Request)
+    last.map_or(Failure::Reported { errors: 0, consequence: "nothing was shown" }, Failure::Request)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use apiserver::auth::TokenTable;
 use apiserver::pki::{PEER_SERVER_NAME, Pki};
 use apiserver::{ApiServer, Identity};
 use client::election::ElectionConfig;
@@ -54,6 +55,10 @@ pub struct Args {
     /// Certificate authorities, shared by all members [default: pki in the data directory]
     #[arg(long, value_name = "DIR")]
     pki_dir: Option<PathBuf>,
+    /// Bearer tokens, as SHA-256 digests: lines sha256:HEX,user,uid,"group1,group2"
+    /// [default: tokens.csv beside the certificate authorities, if it is there]
+    #[arg(long, value_name = "FILE")]
+    token_auth_file: Option<PathBuf>,
     /// Raft's clock; elections take 6 to 12 ticks
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
     tick: Duration,
@@ -91,6 +96,9 @@ pub struct Args {
     #[arg(long, hide = true)]
     child_of_supervisor: bool,
 }
+
+/// How long controllers and scheduler may take to give up their leases.
+const LOOPS_DEADLINE: Duration = Duration::from_secs(1);
 
 fn parse_peer(text: &str) -> Result<(u64, SocketAddr), String> {
     let wrong = || format!("\"{text}\" is not of the form 1=127.0.0.1:7001");
@@ -139,7 +147,9 @@ impl Member {
         let store =
             Store::open(config).await.map_err(|source| MemberError::Store { dir: store_dir, source })?;
         let leadership = tokio::spawn(report_leadership(store.leadership(), MemberId(args.member_id)));
-        let api = ApiServer::start(Arc::new(store.clone()), api_config(args, pki.clone())).await;
+        let tokens = args.token_auth_file.clone().unwrap_or_else(|| pki_dir.join("tokens.csv"));
+        let tokens = TokenTable::load(&tokens).map_err(MemberError::Tokens)?;
+        let api = ApiServer::start(Arc::new(store.clone()), api_config(args, pki.clone(), tokens)).await;
         let api = api.map_err(MemberError::ApiServer)?;
         let serving = serving_certificate(args, &pki).map_err(pki_failed)?;
         let tls = pki.server_tls_config(&serving).map_err(pki_failed)?;
@@ -159,7 +169,10 @@ impl Member {
         };
         // Loops first: they give up their leases, for which they need the API server and the store.
         self.loops_stop.request();
-        self.loops.await;
+        if tokio::time::timeout(LOOPS_DEADLINE, self.loops).await.is_err() {
+            // Without a quorum, as when all members stop at once, leases can't be given up: they run out.
+            tracing::info!("controllers and scheduler did not give up their leases in time");
+        }
         self.api_stop.send_replace(true);
         let served = match early {
             Some(served) => served,
@@ -197,8 +210,9 @@ fn peer_tls(args: &Args, pki: &Pki) -> Result<PeerTls, apiserver::pki::PkiError>
     })
 }
 
-fn api_config(args: &Args, pki: Arc<Pki>) -> apiserver::Config {
+fn api_config(args: &Args, pki: Arc<Pki>, tokens: TokenTable) -> apiserver::Config {
     let mut config = apiserver::Config::new(pki);
+    config.static_tokens = tokens;
     config.default_toleration_seconds = args.default_toleration_seconds;
     config.event_ttl = args.event_ttl;
     config.advertise = Some(args.advertise.unwrap_or(args.listen));

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::version::VERSION;
 use crate::app::App;
 use crate::cluster::connect;
 use crate::failure::Failure;
+use crate::member;
 use crate::print::{self, styled};
 use crate::signals::Termination;
 use crate::text::count;
@@ -31,6 +33,11 @@ use crate::up::shape::{Requested, Shape};
 use crate::up::spawn::ChildSpec;
 use crate::up::supervisor::Supervisor;
 use crate::up::{UpError, chaos_socket, credentials, ready};
+
+/// When a start that isn't complete is worth a word.
+const SLOW_START: Duration = Duration::from_secs(10);
+/// Between two attempts to watch the nodes.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Start a local cluster
 #[derive(Debug, clap::Args)]
@@ -48,10 +55,16 @@ pub struct Args {
     /// Port of the API on 127.0.0.1 [default: 6443]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
+    /// Started by `amoeba demo`: ends with it
+    #[arg(long, hide = true)]
+    child_of_supervisor: bool,
 }
 
 /// Prepares the directory, starts the children, and stays until it is asked to stop.
 pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
+    if args.child_of_supervisor {
+        member::end_with_parent()?;
+    }
     let reporter = Reporter::new();
     let outcome = up(app, args, &reporter).await;
     reporter.settle();
@@ -239,27 +252,49 @@ async fn announce(
     layout: &Layout,
     shape: &Shape,
     reporter: &Reporter,
-    mut serving: watch::Receiver<bool>,
+    serving: watch::Receiver<bool>,
 ) {
-    let start = Timestamp::now() - Duration::from_millis(1);
-    if serving.wait_for(|serving| *serving).await.is_ok() {
-        let nodes = count(shape.nodes as usize, "node");
-        reporter.doing(format!("the API serves; waiting for {nodes}"));
-        let all = children(shape).filter(|child| child.is_node()).map(|child| child.to_string()).collect();
-        // A member may be killed while we wait: then the next one is asked.
-        while let Err(error) = wait_for_nodes(app, layout, &all, start, reporter).await {
-            tracing::debug!(error = %print::error::chain(&error), "waiting for the nodes was interrupted");
-            if !matches!(error, Failure::Request(_)) {
-                reporter.warn(print::error::chain(&error));
-                break;
-            }
-            // The connection error is immediate; give the member that restarts a moment.
-            tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut becoming_ready = pin!(all_ready(app, layout, shape, reporter, serving));
+    let outcome = tokio::select! {
+        outcome = &mut becoming_ready => outcome,
+        () = tokio::time::sleep(SLOW_START) => {
+            let logs = layout.root().join("{members,nodes}/*/*.log");
+            reporter.warn(format!("this takes long; the logs {} may say why", logs.display()));
+            becoming_ready.await
         }
-        reporter.settle();
-        welcome(layout, shape, reporter);
+    };
+    reporter.settle();
+    match outcome {
+        Ok(()) => welcome(layout, shape, reporter),
+        Err(error) => reporter.warn(print::error::chain(&error)),
     }
     std::future::pending().await
+}
+
+async fn all_ready(
+    app: &App,
+    layout: &Layout,
+    shape: &Shape,
+    reporter: &Reporter,
+    mut serving: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let start = Timestamp::now() - Duration::from_millis(1);
+    if serving.wait_for(|serving| *serving).await.is_err() {
+        // The supervisor is gone, and this process with it.
+        return Ok(());
+    }
+    reporter.doing(format!("the API serves; waiting for {}", count(shape.nodes as usize, "node")));
+    let nodes = children(shape).filter(|child| child.is_node()).map(|child| child.to_string()).collect();
+    loop {
+        match wait_for_nodes(app, layout, &nodes, start, reporter).await {
+            // A member was killed while we waited. Refusals come at once: give it a moment to come back.
+            Err(Failure::Request(error)) => {
+                tracing::debug!(%error, "waiting for the nodes was interrupted");
+                tokio::time::sleep(RETRY).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 async fn wait_for_nodes(
