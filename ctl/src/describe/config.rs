@@ -121,7 +121,16 @@ fn title(name: &str) -> String {
         title.push(if i == 0 { c.to_ascii_uppercase() } else { c });
         before_is_lower = !c.is_ascii_uppercase();
     }
-    title
+    let words: Vec<String> = title.split(' ').map(acronym).collect();
+    words.join(" ")
+}
+
+/// The words that kubectl writes in capitals.
+fn acronym(word: &str) -> String {
+    match word {
+        "Api" | "Url" | "Uid" | "Osb" | "Guid" => word.to_ascii_uppercase(),
+        _ => word.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -130,9 +139,13 @@ mod tests {
 
     #[test]
     fn field_names_become_titles() {
-        for (name, expected) in
-            [("holderIdentity", "Holder Identity"), ("podIP", "Pod IP"), ("a.b/c", "a.b/c")]
-        {
+        for (name, expected) in [
+            ("holderIdentity", "Holder Identity"),
+            ("podIP", "Pod IP"),
+            ("a.b/c", "a.b/c"),
+            ("uid", "UID"),
+            ("apiGroups", "API Groups"),
+        ] {
             assert_eq!(title(name), expected);
         }
     }

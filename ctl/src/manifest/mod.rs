@@ -9,6 +9,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use api::schema::Duplicate;
 use serde_json::Value;
 
 /// One object of a manifest.
@@ -142,17 +143,22 @@ fn is_manifest(path: &Path) -> bool {
 pub fn parse(source: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
     let text: Arc<str> = text.into();
     let source: Arc<str> = source.into();
-    let parsed =
-        api::yaml::parse(&text).map_err(|error| ManifestError::Syntax(format!("{source}: {error}")))?;
+    let parsed = api::yaml::parse_stream(&text)
+        .map_err(|error| ManifestError::Syntax(format!("{source}: {error}")))?;
     let mut documents = Vec::new();
-    for (object, line) in parsed {
-        if object.is_null() {
-            continue;
-        }
-        let document = Document { source: source.clone(), line, text: text.clone(), object };
+    for api::yaml::Document { parsed, line } in parsed {
+        refuse_duplicates(&source, line, &parsed.duplicates)?;
+        let document = Document { source: source.clone(), line, text: text.clone(), object: parsed.value };
         documents.extend(take_apart(document)?);
     }
     Ok(documents)
+}
+
+/// Of a key that stands twice only one value would reach the server, and nobody would hear of the other.
+fn refuse_duplicates(source: &str, begin: usize, found: &[Duplicate]) -> Result<(), ManifestError> {
+    let Some(Duplicate { path, line, .. }) = found.first() else { return Ok(()) };
+    let place = format!("{source}:{}", line.unwrap_or(begin));
+    Err(ManifestError::NotAnObject { place, problem: format!("{path} is set twice: remove one") })
 }
 
 fn take_apart(document: Document) -> Result<Vec<Document>, ManifestError> {
@@ -220,6 +226,13 @@ mod tests {
         assert_eq!(error, "f.yaml:2: kind is missing");
         let error = parsed("apiVersion: v1\nkind: 5\n").expect_err("kind is a number");
         assert_eq!(error, "f.yaml:2: kind must be a text, not 5");
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_refused() {
+        let text = "---\napiVersion: v1\nkind: ConfigMap\ndata:\n  a: b\n  a: c\n";
+        let error = parsed(text).expect_err("one of them would be lost");
+        assert_eq!(error, "f.yaml:6: data.a is set twice: remove one");
     }
 
     #[test]
