@@ -132,8 +132,9 @@ impl Cache {
             let fresh = || Arc::new(ResourceCache::new(revision, &self.limits));
             resources.entry(prefix).or_insert_with(fresh).reset(objects, revision, &self.limits);
         }
-        drop(resources);
+        // Before the lock is let go: a resource that is first asked for now has no changes from before.
         self.revision.send_replace(revision);
+        drop(resources);
     }
 
     /// Takes in all events of one revision.
@@ -141,10 +142,14 @@ impl Cache {
         if revision <= self.revision() {
             return; // Read already, by the reset that this watch began with.
         }
+        let mut by_prefix: BTreeMap<&[u8], Vec<&Event>> = BTreeMap::new();
         for event in events {
             if let Some(prefix) = key::prefix_of(&event.kv.key) {
-                self.resource(prefix).apply(revision, event, self.observer.as_ref());
+                by_prefix.entry(prefix).or_default().push(event);
             }
+        }
+        for (prefix, events) in by_prefix {
+            self.resource(prefix).apply(revision, &events, self.observer.as_ref());
         }
         self.pass(revision);
     }
@@ -174,17 +179,15 @@ impl ResourceCache {
         self.changed.send_replace(revision);
     }
 
-    fn apply(&self, revision: Revision, event: &Event, observer: &dyn Observer) {
+    /// Takes in all events that one revision has here, under one lock: a watcher that saw only some of
+    /// them would move its cursor past the others. The end of a lease deletes many objects at once.
+    fn apply(&self, revision: Revision, events: &[&Event], observer: &dyn Observer) {
         let mut state = self.state.write();
-        let key = &event.kv.key;
-        let now = (event.kind == EventKind::Put).then(|| Arc::new(Stored::new(&event.kv)));
-        let before = match &now {
-            Some(stored) => state.objects.insert(key.clone(), stored.clone()),
-            None => state.objects.remove(key),
-        };
-        let change = Arc::new(Change::new(revision, now, before));
-        observer.changed(&change);
-        state.history.push(change);
+        for event in events {
+            let change = state.change(revision, event);
+            observer.changed(&change);
+            state.history.push(change);
+        }
         self.changed.send_replace(revision);
     }
 
@@ -205,8 +208,70 @@ impl ResourceCache {
 }
 
 impl ResourceState {
+    /// Changes the objects as the event says.
+    fn change(&mut self, revision: Revision, event: &Event) -> Arc<Change> {
+        let key = &event.kv.key;
+        let now = (event.kind == EventKind::Put).then(|| Arc::new(Stored::new(&event.kv)));
+        let before = match &now {
+            Some(stored) => self.objects.insert(key.clone(), stored.clone()),
+            None => self.objects.remove(key),
+        };
+        Arc::new(Change::new(revision, now, before))
+    }
+
     fn range(&self, range: &KeyRange) -> impl Iterator<Item = &Arc<Stored>> {
         let end = range.end.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         self.objects.range::<Bytes, _>((Bound::Included(&range.start), end)).map(|(_, stored)| stored)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// Notes at each change what the watchers have been woken for by then.
+    struct Listener {
+        cache: Mutex<Weak<Cache>>,
+        woken_for: Mutex<Vec<Revision>>,
+    }
+
+    impl Observer for Arc<Listener> {
+        fn reset(&self, _: &mut dyn Iterator<Item = &Arc<Stored>>) {}
+
+        fn changed(&self, _: &Change) {
+            let cache = self.cache.lock().upgrade().expect("the test holds it");
+            self.woken_for.lock().push(*cache.resource(PREFIX).changed.borrow());
+        }
+    }
+
+    const PREFIX: &[u8] = b"/registry/core/events/";
+
+    fn put(name: &str, revision: u64) -> Event {
+        let kv = store::kv::KeyValue {
+            key: [PREFIX, b"default/", name.as_bytes()].concat().into(),
+            value: Bytes::from_static(b"{}"),
+            create_revision: Revision(revision),
+            mod_revision: Revision(revision),
+            version: 1,
+            lease: None,
+        };
+        Event { kind: EventKind::Put, kv, prev: None }
+    }
+
+    #[test]
+    fn nobody_is_woken_between_the_events_of_a_revision() {
+        let listener = Arc::new(Listener { cache: Mutex::default(), woken_for: Mutex::default() });
+        let cache = Arc::new(Cache::new(Limits::default(), Box::new(listener.clone())));
+        *listener.cache.lock() = Arc::downgrade(&cache);
+        cache.reset(std::iter::empty(), Revision(1));
+        let resource = cache.resource(PREFIX);
+        cache.apply(Revision(2), &[put("a", 2), put("b", 2), put("c", 2)]);
+        assert_eq!(*listener.woken_for.lock(), [Revision(1); 3]);
+        assert_eq!(*resource.changed.borrow(), Revision(2));
+        assert_eq!(resource.after(Revision(1), 1).expect("kept").len(), 3);
     }
 }

@@ -73,5 +73,6 @@ async fn watch(store: &dyn Kv, cache: &Cache, after: Revision) -> Result<Option<
             WatchMessage::Compacted(_) => return Ok(None),
         }
     }
-    Err(KvError::Closed)
+    // Either the store is closing, which the next read tells, or it gave up this watch.
+    Err(KvError::Unavailable("the store ended the watch".into()))
 }
