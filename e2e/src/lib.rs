@@ -3,6 +3,8 @@
 //! A [`Cluster`] owns a temporary data directory and everything that was started on it; when it is dropped,
 //! no process of it is left, whatever the test did. Waiting is always for a condition with a deadline.
 
+pub mod api;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -29,16 +31,17 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
             return value;
         }
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        pause();
+        pause(Duration::from_millis(50));
     }
 }
 
+/// Does nothing for a while: between two looks, or as long as a fault is to last.
 #[expect(
     clippy::disallowed_methods,
     reason = "between two looks at processes that can't tell us when to look"
 )]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(50));
+pub fn pause(length: Duration) {
+    std::thread::sleep(length);
 }
 
 /// The binary under test: `$AMOEBA`, or the one that cargo built beside this test.
@@ -235,6 +238,34 @@ impl Cluster {
         eventually("all members and agents are gone", || {
             self.processes(|args| !args.iter().any(|arg| arg == "shim")).is_empty().then_some(())
         });
+    }
+
+    /// The process of a member (`m1`) or a node's agent (`n1`), if it runs.
+    pub fn process_of(&self, child: &str) -> Option<i32> {
+        let group = if child.starts_with('n') { "nodes" } else { "members" };
+        let dir = self.path().join(group).join(child).to_string_lossy().into_owned();
+        let pids = self.processes(|args| {
+            matches!(args.get(1).map(String::as_str), Some("server" | "node")) && args.contains(&dir)
+        });
+        pids.first().copied()
+    }
+
+    /// Sends a signal behind the supervisor's back.
+    pub fn signal(&self, child: &str, signal: i32) {
+        if let Some(pid) = self.process_of(child) {
+            // SAFETY: kill(2) has no memory effects; a pid that is already gone only gives ESRCH.
+            unsafe { libc::kill(pid, signal) };
+        }
+    }
+
+    /// The directories of the containers whose shims run.
+    pub fn shims(&self) -> Vec<String> {
+        let is_supervisor = |args: &[String]| {
+            args.get(1).is_some_and(|arg| arg == "shim")
+                && args.iter().any(|arg| arg.contains("/containers/"))
+        };
+        let shims = self.processes(is_supervisor);
+        shims.into_iter().map(|pid| arguments(pid).join(" ")).collect()
     }
 
     /// Asks the supervisor to stop the cluster, and waits for its end.
