@@ -180,3 +180,78 @@ impl ServerCertVerifier for Unverified {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::runtime::fake::{FakeRuntime, FakeScript};
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    async fn act(action: Action, timeout: Duration) -> Result<(), String> {
+        let runtime = FakeRuntime::new(FakeScript::default());
+        perform(&runtime, &ContainerId("none".to_owned()), &action, timeout).await
+    }
+
+    fn get(port: u16) -> Action {
+        let headers = vec![("X-Probe".to_owned(), "yes".to_owned())];
+        Action::Http(HttpGet {
+            tls: false,
+            host: "127.0.0.1".to_owned(),
+            port,
+            path: "/ok?a=b".to_owned(),
+            headers,
+        })
+    }
+
+    /// A server that answers one request with this; returns its port and what it was asked.
+    async fn server(answer: &'static str) -> (u16, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
+        let port = listener.local_addr().expect("address").port();
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("accept");
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).await.expect("read");
+            stream.write_all(answer.as_bytes()).await.expect("write");
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        (port, asked)
+    }
+
+    #[tokio::test]
+    async fn pages_are_judged_by_their_status() {
+        for (answer, want) in [
+            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", Ok(())),
+            ("HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n", Ok(())),
+            (
+                "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n",
+                Err("HTTP probe failed with statuscode: 503".to_owned()),
+            ),
+        ] {
+            let (port, asked) = server(answer).await;
+            assert_eq!(act(get(port), PATIENCE).await, want);
+            let asked = asked.await.expect("asked").to_lowercase();
+            assert!(asked.starts_with("get /ok?a=b http/1.1\r\n"), "{asked}");
+            assert!(asked.contains("x-probe: yes") && asked.contains("user-agent: kube-probe/"), "{asked}");
+        }
+    }
+
+    #[tokio::test]
+    async fn refused_connections_and_silent_servers_are_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
+        let port = listener.local_addr().expect("address").port();
+        let tcp = Action::Tcp { host: "127.0.0.1".to_owned(), port };
+        assert_eq!(act(tcp.clone(), PATIENCE).await, Ok(()));
+        let late = act(get(port), Duration::from_millis(50)).await;
+        let want = format!("Get \"http://127.0.0.1:{port}/ok?a=b\": context deadline exceeded");
+        assert_eq!(late, Err(want));
+        drop(listener);
+        let want = format!("dial tcp 127.0.0.1:{port}: connect: connection refused");
+        assert_eq!(act(tcp, PATIENCE).await, Err(want.clone()));
+        let want = format!("Get \"http://127.0.0.1:{port}/ok?a=b\": {want}");
+        assert_eq!(act(get(port), PATIENCE).await, Err(want));
+    }
+}

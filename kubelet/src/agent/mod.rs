@@ -95,9 +95,12 @@ pub async fn run(
         let logs = server::LogSource { data_dir: config.data_dir.clone(), limits: config.logs };
         tasks.spawn(server::serve(listener, tls, logs, agent.asker.clone(), shutdown.clone()));
     }
-    tasks.spawn(reporter.clone().heartbeat(shutdown.clone()));
-    tasks.spawn(reporter.report(shutdown.clone()));
+    // The node says that it lives until its pods are drained: it does.
+    let (drained, speaking) = client::shutdown::channel();
+    tasks.spawn(reporter.clone().heartbeat(speaking.clone()));
+    tasks.spawn(reporter.report(speaking));
     let result = agent.run(&config, shutdown).await;
+    drained.request();
     while tasks.join_next().await.is_some() {}
     result
 }

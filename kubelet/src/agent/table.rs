@@ -16,10 +16,14 @@ use crate::pod::container::{ContainerLife, State};
 use crate::pod::effect::{Effect, Note, PodEvent};
 use crate::pod::env::{Reference, references};
 use crate::pod::life::{PodLife, Settings};
+use crate::pod::time::later;
 use crate::pod::{ContainerId, PodRef, PodUid};
 use crate::runtime::{Exit, FoundContainer, FoundState};
 
 use super::status_patch::{owned_part, patch};
+
+/// How long pods that were down with their node wait for the API server before they are run again anyway.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Something the driver must do for a pod.
 #[derive(Debug)]
@@ -90,13 +94,26 @@ impl PodTable {
         }
         let mut work = Vec::new();
         for pod in records {
-            self.take_up(Box::new(pod), now, &mut work);
+            let uid = self.take_up(Box::new(pod), now, &mut work);
+            self.resume(&uid, now, &mut work);
         }
         work
     }
 
+    /// What runs is tended at once. A pod of which nothing runs waits for word from the API server, since
+    /// it may have been replaced elsewhere while this node was down; but not for a server that is away.
+    fn resume(&mut self, uid: &PodUid, now: Timestamp, work: &mut Vec<Work>) {
+        let Some(entry) = self.pods.get_mut(uid) else { return };
+        if !entry.life.is_quiet() {
+            return self.step(uid, PodEvent::Tick, now, work);
+        }
+        let wake = later(now, PATIENCE);
+        entry.wake = Some(wake);
+        self.wakes.insert((wake, uid.clone()));
+    }
+
     /// A pod with containers from before.
-    fn take_up(&mut self, pod: Box<Pod>, now: Timestamp, work: &mut Vec<Work>) {
+    fn take_up(&mut self, pod: Box<Pod>, now: Timestamp, work: &mut Vec<Work>) -> PodUid {
         let uid = PodRef::of(&pod).uid;
         let found = self.orphans.remove(&uid).unwrap_or_default();
         let (life, effects) = PodLife::restore(pod, self.settings.clone(), &found, now);
@@ -104,7 +121,7 @@ impl PodTable {
         work.push(Work::Follow(life.pod_ref().clone(), references(&pod)));
         work.extend(effects.into_iter().map(|effect| Work::Effect(pod.clone(), effect)));
         self.insert(uid.clone(), life, true);
-        self.step(&uid, PodEvent::Tick, now, work);
+        uid
     }
 
     fn insert(&mut self, uid: PodUid, life: PodLife, recorded: bool) {
@@ -119,7 +136,8 @@ impl PodTable {
             self.step(&uid, PodEvent::Applied(Box::new(pod.clone())), now, &mut work);
             self.reassert(&uid, pod, &mut work);
         } else if self.orphans.contains_key(&uid) {
-            self.take_up(Box::new(pod.clone()), now, &mut work);
+            let uid = self.take_up(Box::new(pod.clone()), now, &mut work);
+            self.step(&uid, PodEvent::Tick, now, &mut work);
         } else {
             self.admit(Box::new(pod.clone()), now, &mut work);
         }
@@ -269,8 +287,10 @@ impl PodTable {
     fn step(&mut self, uid: &PodUid, event: PodEvent, now: Timestamp, work: &mut Vec<Work>) {
         let Some(entry) = self.pods.get_mut(uid) else { return };
         let effects = entry.life.step(event, now);
-        let pod = Arc::new(entry.life.pod().clone());
-        work.extend(effects.into_iter().map(|effect| Work::Effect(pod.clone(), effect)));
+        if !effects.is_empty() {
+            let pod = Arc::new(entry.life.pod().clone());
+            work.extend(effects.into_iter().map(|effect| Work::Effect(pod.clone(), effect)));
+        }
         if !self.stopping {
             report(entry, now, work);
         }

@@ -208,6 +208,7 @@ impl ContainerLife {
 
     /// The next run began. Returns the record that no one needs any more.
     pub fn started(&mut self, run: Run, spec: Option<&Container>) -> Option<ContainerId> {
+        assert!(self.run().is_none(), "a container has at most one run at a time");
         let dropped = self.settle_previous();
         self.attempts += 1;
         self.image_delay = Delay::none(run.started_at);

@@ -612,6 +612,7 @@ impl PodLife {
 
     /// `again`: a run came before, so the delay of the one after this grows.
     fn start(&mut self, index: usize, again: bool, now: Timestamp, out: &mut Vec<Effect>) {
+        assert!(self.ending.is_none(), "nothing is started in a pod that ends");
         let backoff = self.settings.backoff;
         let container = &mut self.containers[index];
         if again {

@@ -17,7 +17,7 @@ pub mod phase;
 pub mod probe;
 pub mod restore;
 pub mod status;
-mod time;
+pub mod time;
 pub mod volumes;
 pub mod winding_down;
 

@@ -113,6 +113,7 @@ impl PodLife {
         if !for_good {
             return;
         }
+        assert!(!self.is_any_active(), "a pod is closed only after its last process");
         let deleted = self.ending.as_ref().is_some_and(|ending| ending.why >= Why::Deleted);
         if deleted && self.settled.is_none() {
             self.containers.iter_mut().for_each(|container| declare_ended(container, now));

@@ -5,6 +5,7 @@
 //! | `config.json` | agent | before the shim starts; what to run |
 //! | `state.json` | shim | once the command runs; who it is |
 //! | `exit.json` | shim | once the command ended; how |
+//! | `cancelled` | agent | instead of a start that an agent before it began and never saw through |
 //!
 //! Always holds: a file is complete or absent, because it is renamed into place after an fsync.
 
@@ -66,6 +67,18 @@ impl ContainerDir {
     /// What to run.
     pub fn order(&self) -> io::Result<Order> {
         read(&self.0.join("config.json"))
+    }
+
+    /// Gives a start up that nobody waits for any more. A shim that has just begun to run it ends itself:
+    /// it writes `state.json` before it looks for this mark, and the agent looks for `state.json` after it
+    /// has made the mark, so at least one of them sees the other.
+    pub fn cancel(&self) -> io::Result<()> {
+        File::create(self.0.join("cancelled")).map(drop)
+    }
+
+    /// The start was given up.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.join("cancelled").exists()
     }
 
     /// Who runs, if the command was started.

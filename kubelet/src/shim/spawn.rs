@@ -49,6 +49,10 @@ pub fn start(directory: &ContainerDir) -> Result<Running, String> {
         let _ = child.kill();
         return Err(format!("record the container: {error}"));
     }
+    if directory.is_cancelled() {
+        let _ = child.kill();
+        return Err("the start was given up by the agent".to_owned());
+    }
     Ok(Running { order, child, log, started_at, message_before })
 }
 

@@ -1,6 +1,8 @@
 //! All tests that need more than one module: one program, so that it is linked once.
 
 mod environment;
+mod logs;
 mod native;
 mod properties;
 mod scripts;
+mod table;

@@ -227,3 +227,16 @@ async fn commands_beside_a_container_answer_or_time_out() {
     runtime.stop_container(&id, Duration::ZERO).await.expect("kill");
     assert_eq!(end(&mut events).await.code, 137);
 }
+
+#[tokio::test]
+async fn a_start_that_an_earlier_agent_left_in_the_middle_is_given_up() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (first, _events) = runtime(dir.path(), LogLimits::default());
+    let id = first.create_container(shell(0, "exec sleep 1000")).await.expect("create");
+    let (second, _events) = runtime(dir.path(), LogLimits::default());
+    let found = second.list_containers().await.expect("list");
+    assert!(matches!(found[0].state, FoundState::Created), "{found:?}");
+    // The first agent's shim comes late: it must not run what the second has given up.
+    let error = first.start_container(&id).await.expect_err("given up");
+    assert_eq!(error.chain(), "the start was given up by the agent");
+}

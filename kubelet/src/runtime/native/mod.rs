@@ -205,7 +205,7 @@ impl Runtime for NativeRuntime {
         let runs = blocking("read the containers' records", move || store.runs()).await?;
         let mut found = Vec::with_capacity(runs.len());
         for run in runs {
-            let state = watch::state_of(&run.dir, Timestamp::now())
+            let state = watch::settled_state(&run.dir, Timestamp::now())
                 .map_err(system(format!("read the record of container {}", run.id)))?;
             self.remember(&run.id, run.dir.clone(), run.config.clone());
             if let (FoundState::Running { .. }, Ok((known, record))) = (&state, self.running(&run.id)) {

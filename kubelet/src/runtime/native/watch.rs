@@ -23,6 +23,17 @@ pub fn state_of(dir: &ContainerDir, now: Timestamp) -> io::Result<FoundState> {
     Ok(FoundState::Exited(exit_of(dir, &record, now)))
 }
 
+/// As [`state_of`], and a start that an earlier agent left in the middle is given up first.
+pub fn settled_state(dir: &ContainerDir, now: Timestamp) -> io::Result<FoundState> {
+    match state_of(dir, now)? {
+        FoundState::Created => {
+            dir.cancel()?;
+            state_of(dir, now)
+        }
+        settled => Ok(settled),
+    }
+}
+
 /// Waits until the shim is gone, which is after it has written down the end, and tells it.
 pub async fn end_of(
     id: ContainerId,

@@ -1,0 +1,225 @@
+//! All pods of a node: what is published, adopted, refused and forgotten.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kubelet::Backoff;
+use kubelet::agent::table::{LogRefusal, PodTable, Publication, Work};
+use kubelet::pod::effect::{Effect, PodEvent};
+use kubelet::pod::life::Settings;
+use kubelet::pod::{ContainerId, ContainerName, PodRef, PodUid};
+use kubelet::runtime::{Exit, FoundContainer, FoundState};
+
+fn now() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().expect("time")
+}
+
+fn table() -> PodTable {
+    let settings = Settings {
+        backoff: Backoff::default(),
+        host_ip: "10.0.0.1".to_owned(),
+        runtime: "amoeba".to_owned(),
+    };
+    let allocatable = [("cpu", 1000), ("memory", 1 << 30), ("pods", 2)];
+    PodTable::new(Arc::new(settings), BTreeMap::from(allocatable.map(|(name, n)| (name.to_owned(), n))))
+}
+
+fn pod(name: &str, cpu: &str) -> Pod {
+    serde_yaml::from_str(&format!(
+        "
+metadata: {{name: {name}, namespace: default, uid: uid-{name}}}
+spec:
+  containers: [{{name: main, image: app, resources: {{requests: {{cpu: {cpu}}}}}}}]
+"
+    ))
+    .expect("a pod")
+}
+
+fn uid(name: &str) -> PodUid {
+    PodUid(format!("uid-{name}"))
+}
+
+fn run(id: &str) -> ContainerId {
+    ContainerId(id.to_owned())
+}
+
+fn published(work: &[Work]) -> Vec<&Publication> {
+    work.iter().filter_map(|w| if let Work::Publish(p) = w { Some(p) } else { None }).collect()
+}
+
+fn effects(work: &[Work]) -> Vec<&Effect> {
+    work.iter().filter_map(|w| if let Work::Effect(_, effect) = w { Some(effect) } else { None }).collect()
+}
+
+/// Brings a pod to life with the run `id`.
+fn start(table: &mut PodTable, name: &str, id: &str) {
+    table.applied(&pod(name, "100m"), now());
+    table.answered(&uid(name), PodEvent::SandboxReady, now());
+    let container = ContainerName("main".to_owned());
+    table.answered(&uid(name), PodEvent::Started { container, id: run(id), at: now() }, now());
+}
+
+fn found(name: &str, id: &str, state: FoundState) -> FoundContainer {
+    let pod = PodRef::of(&pod(name, "100m"));
+    FoundContainer { id: run(id), pod, container: ContainerName("main".to_owned()), attempt: 0, state }
+}
+
+#[test]
+fn a_pod_that_does_not_fit_is_refused_in_upstreams_words() {
+    let mut table = table();
+    table.applied(&pod("a", "800m"), now());
+    let work = table.applied(&pod("b", "300m"), now());
+    assert!(!effects(&work).contains(&&Effect::RunSandbox));
+    let status = &published(&work)[0].patch["status"];
+    assert_eq!(status["phase"], "Failed");
+    assert_eq!(status["reason"], "OutOfcpu");
+    assert_eq!(
+        status["message"],
+        "Pod was rejected: Node didn't have enough resource: cpu, requested: 300, used: 800, capacity: 1000"
+    );
+    assert_eq!(status.get("containerStatuses"), None);
+    // A refused pod takes no room.
+    let work = table.applied(&pod("c", "200m"), now());
+    assert!(effects(&work).contains(&&Effect::RunSandbox));
+    let work = table.applied(&pod("d", "0"), now());
+    assert_eq!(published(&work)[0].patch["status"]["reason"], "OutOfpods");
+}
+
+#[test]
+fn what_runs_is_adopted_and_ends_only_after_a_complete_list_without_it() {
+    let mut table = table();
+    let running = found("a", "r0", FoundState::Running { started_at: now() });
+    let work = table.restore(vec![pod("a", "100m")], vec![running], now());
+    assert_eq!(effects(&work), Vec::<&Effect>::new(), "nothing is started or stopped");
+    let work = table.synced(&BTreeSet::from([uid("a")]), now());
+    assert!(work.is_empty(), "{work:?}");
+    let work = table.synced(&BTreeSet::new(), now());
+    let stop = Effect::StopContainer { id: run("r0"), grace: Duration::from_secs(30) };
+    assert!(effects(&work).contains(&&stop), "{work:?}");
+    let exit = Exit::with_code(143, now(), now());
+    let work = table.exited(&PodRef::of(&pod("a", "0")), run("r0"), exit, now());
+    assert!(matches!(work.as_slice(), [Work::Forget(_)]), "{work:?}");
+    table.forgotten(&uid("a"));
+    assert_eq!(table.pods().count(), 0);
+}
+
+#[test]
+fn containers_nobody_knows_are_killed_after_the_list_and_then_forgotten() {
+    let mut table = table();
+    let stray = found("gone", "r0", FoundState::Running { started_at: now() });
+    assert!(table.restore(Vec::new(), vec![stray], now()).is_empty());
+    let work = table.synced(&BTreeSet::new(), now());
+    assert!(matches!(work.as_slice(), [Work::Kill(id)] if *id == run("r0")), "{work:?}");
+    let exit = Exit::with_code(137, now(), now());
+    let work = table.exited(&PodRef::of(&pod("gone", "0")), run("r0"), exit, now());
+    assert!(matches!(work.as_slice(), [Work::Forget(_)]), "{work:?}");
+}
+
+#[test]
+fn containers_without_a_record_are_adopted_when_the_pod_is_told_of() {
+    let mut table = table();
+    let running = found("a", "r0", FoundState::Running { started_at: now() });
+    table.restore(Vec::new(), vec![running], now());
+    let work = table.applied(&pod("a", "100m"), now());
+    assert_eq!(effects(&work), Vec::<&Effect>::new());
+    assert_eq!(published(&work)[0].patch["status"]["phase"], "Running");
+    assert!(table.synced(&BTreeSet::from([uid("a")]), now()).is_empty());
+}
+
+#[test]
+fn only_changes_are_published_and_the_delete_comes_last() {
+    let mut table = table();
+    start(&mut table, "a", "r0");
+    assert!(published(&table.answered(&uid("a"), PodEvent::Tick, now())).is_empty());
+    let mut deleted = pod("a", "100m");
+    deleted.metadata.deletion_timestamp = Some(Time(now()));
+    deleted.metadata.deletion_grace_period_seconds = Some(5);
+    let work = table.applied(&deleted, now());
+    assert!(published(&work).iter().all(|p| !p.then_delete));
+    let exit = Exit::with_code(0, now(), now());
+    let work = table.exited(&PodRef::of(&deleted), run("r0"), exit, now());
+    let last = published(&work);
+    assert!(last[0].then_delete && last[0].patch["status"]["phase"] == "Succeeded", "{last:?}");
+}
+
+#[test]
+fn a_condition_that_another_has_overwritten_is_told_again() {
+    let mut table = table();
+    start(&mut table, "a", "r0");
+    let mut seen = pod("a", "100m");
+    let conditions = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    let as_seen = |ready: &str| -> Vec<PodCondition> {
+        let status = |kind: &str| if kind == "Ready" { ready.to_owned() } else { "True".to_owned() };
+        conditions
+            .map(|kind| PodCondition {
+                type_: kind.to_owned(),
+                status: status(kind),
+                ..PodCondition::default()
+            })
+            .to_vec()
+    };
+    let status = seen.status.get_or_insert_default();
+    status.phase = Some("Running".to_owned());
+    status.conditions = Some(as_seen("True"));
+    assert!(published(&table.applied(&seen, now())).is_empty());
+    seen.status.get_or_insert_default().conditions = Some(as_seen("False"));
+    assert_eq!(published(&table.applied(&seen, now())).len(), 1);
+}
+
+#[test]
+fn logs_are_found_for_the_run_that_is_meant() {
+    let mut table = table();
+    table.applied(&pod("a", "100m"), now());
+    let waiting = table.log_target("default", "a", "main");
+    let message = "container \"main\" in pod \"a\" is waiting to start: ContainerCreating";
+    assert_eq!(waiting, Err(LogRefusal::NotNow(message.to_owned())));
+    assert!(matches!(table.log_target("default", "b", "main"), Err(LogRefusal::NoPod(_))));
+    start(&mut table, "a", "r0");
+    let target = table.log_target("default", "a", "main").expect("a run");
+    assert_eq!((target.current, target.running, target.previous), (0, true, None));
+    let exit = Exit::with_code(1, now(), now());
+    table.exited(&PodRef::of(&pod("a", "0")), run("r0"), exit, now());
+    let container = ContainerName("main".to_owned());
+    table.answered(&uid("a"), PodEvent::Started { container, id: run("r1"), at: now() }, now());
+    let target = table.log_target("default", "a", "main").expect("a run");
+    assert_eq!((target.current, target.running, target.previous), (1, true, Some(0)));
+}
+
+#[test]
+fn a_stopping_agent_publishes_nothing() {
+    let mut table = table();
+    start(&mut table, "a", "r0");
+    let work = table.stop(Duration::from_secs(5), now());
+    let stop = Effect::StopContainer { id: run("r0"), grace: Duration::from_secs(5) };
+    assert!(effects(&work).contains(&&stop), "{work:?}");
+    assert!(!table.is_quiet());
+    let exit = Exit::with_code(143, now(), now());
+    let work = table.exited(&PodRef::of(&pod("a", "0")), run("r0"), exit, now());
+    assert!(work.is_empty(), "{work:?}");
+    assert!(table.is_quiet());
+}
+
+#[test]
+fn a_pod_that_was_down_with_its_node_waits_for_word() {
+    let mut table = table();
+    let exit = Exit::with_code(137, now(), now());
+    let ended = || found("a", "r0", FoundState::Exited(exit.clone()));
+    let work = table.restore(vec![pod("a", "100m")], vec![ended()], now());
+    assert_eq!(effects(&work), Vec::<&Effect>::new());
+    let work = table.applied(&pod("a", "100m"), now());
+    assert!(matches!(effects(&work).as_slice(), [Effect::StartContainer { attempt: 1, .. }]), "{work:?}");
+
+    let mut replaced = self::table();
+    replaced.restore(vec![pod("a", "100m")], vec![ended()], now());
+    let work = replaced.synced(&BTreeSet::new(), now());
+    assert!(matches!(work.as_slice(), [Work::Forget(_)]), "{work:?}");
+
+    let mut alone = self::table();
+    alone.restore(vec![pod("a", "100m")], vec![ended()], now());
+    let work = alone.tick(alone.next_wake().expect("patience ends"));
+    assert!(matches!(effects(&work).as_slice(), [Effect::StartContainer { attempt: 1, .. }]), "{work:?}");
+}
