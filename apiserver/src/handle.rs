@@ -1,4 +1,4 @@
-//! A request's way through the server: identify, authenticate, authorize, dispatch, answer.
+//! A request's way through the server: identify, authenticate, impersonate, authorize, dispatch, answer.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,7 +27,7 @@ use crate::request::{RequestInfo, Verb};
 use crate::storage::cache::Cache;
 use crate::storage::{Storage, follower};
 use crate::verbs::{Answer, Call};
-use crate::{dispatch, rbac_feed, response};
+use crate::{auth, dispatch, rbac_feed, response};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +120,8 @@ impl ApiServer {
 
     async fn answer(self: &Arc<Self>, parts: &Parts, body: Body, peer: &Peer) -> Answer {
         let identity = self.authenticator.authenticate(&parts.headers, peer);
-        let identity = identity.map_err(|_| Status::unauthorized())?;
+        let caller = identity.map_err(|_| Status::unauthorized())?;
+        let identity = auth::act_as(&parts.headers, caller, &self.authorizer)?;
         let query = parts.uri.query().unwrap_or_default();
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), query, &self.registry);
         let began = Instant::now();

@@ -1,6 +1,6 @@
 //! Who asks, and may they: authentication and authorization.
 //!
-//! Every request gets an [`Identity`] ([`Authenticator`]) and every act is judged once ([`Authorizer`]),
+//! Every request gets an [`Identity`] ([`Authenticator`], [`act_as`]) and every act is judged once ([`Authorizer`]),
 //! from the same [`crate::request::RequestInfo`] that dispatch uses. Nothing is allowed that no rule
 //! allows. Credentials are never kept or logged: of a token only its SHA-256 exists here.
 
@@ -9,6 +9,7 @@ mod authenticate;
 mod authorizer;
 mod escalation;
 mod identity;
+mod impersonate;
 mod node;
 mod rbac;
 pub mod reviews;
@@ -19,6 +20,7 @@ pub use attributes::Attributes;
 pub use authenticate::Authenticator;
 pub use authorizer::{Authorizer, Decision};
 pub use identity::{ANONYMOUS, AUTHENTICATED_GROUP, Identity, UNAUTHENTICATED_GROUP};
+pub use impersonate::act_as;
 pub use rbac::RbacView;
 pub use tokens::{TokenError, TokenTable};
 

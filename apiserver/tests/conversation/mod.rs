@@ -63,7 +63,7 @@ impl<'a> Step<'a> {
 }
 
 fn is_header(name: &str) -> bool {
-    matches!(name, "Accept" | "Content-Type" | "User-Agent")
+    matches!(name, "Accept" | "Content-Type" | "User-Agent") || name.starts_with("Impersonate-")
 }
 
 impl Conversation {
