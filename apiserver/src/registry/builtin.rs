@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::registry::resource::{Resource, SelectableField, Subresource, SubresourceAction, Verbs};
 use crate::registry::strategy::{Review, Strategy, Traits};
 use crate::request::Verb;
-use crate::strategies::{Deployment, Event, Namespace, Node, Ordinary, Pod, ReplicaSet, Service, name_rules};
+use crate::strategies::{Deployment, Event, Namespace, Node, Ordinary, Pod, ReplicaSet, Service};
 
 /// The built-in resources, grouped as discovery lists them, by name in each group.
 pub fn rows() -> Vec<Resource> {
@@ -113,7 +113,8 @@ fn coordination() -> Vec<Resource> {
 
 fn rbac() -> Vec<Resource> {
     let row = |kind, plural| {
-        Row::new("rbac.authorization.k8s.io", "io.k8s.api.rbac.v1", kind, plural).special(Ordinary(RBAC))
+        Row::new("rbac.authorization.k8s.io", "io.k8s.api.rbac.v1", kind, plural)
+            .special(Ordinary(CREATES_ON_UPDATE))
     };
     vec![
         row("ClusterRoleBinding", "clusterrolebindings").cluster().build(),
@@ -125,7 +126,6 @@ fn rbac() -> Vec<Resource> {
 
 const CREATES_ON_UPDATE: Traits = Traits { creates_on_update: true, ..Traits::ORDINARY };
 const RETURNS_OBJECT: Traits = Traits { delete_returns_object: true, ..Traits::ORDINARY };
-const RBAC: Traits = Traits { name_rule: name_rules::PATH_SEGMENT, ..CREATES_ON_UPDATE };
 
 const POD_FIELDS: [(&str, &str); 9] = [
     ("spec.nodeName", "/spec/nodeName"),

@@ -4,9 +4,6 @@
 
 use serde_json::Value;
 
-/// What a write may be rejected with.
-pub type NameRule = fn(&str) -> Result<(), String>;
-
 /// What is special about a kind.
 pub trait Strategy: Send + Sync {
     /// The plain answers.
@@ -38,8 +35,6 @@ pub trait Strategy: Send + Sync {
 /// Answers that need no code.
 #[derive(Clone, Copy, Debug)]
 pub struct Traits {
-    /// What a name must look like.
-    pub name_rule: NameRule,
     /// An update of a missing object creates it.
     pub creates_on_update: bool,
     /// An update without resourceVersion overwrites whatever is there; otherwise it is refused.
@@ -57,7 +52,6 @@ pub struct Traits {
 impl Traits {
     /// What holds for most kinds.
     pub const ORDINARY: Self = Self {
-        name_rule: api::name::dns1123_subdomain,
         creates_on_update: false,
         unconditional_update: true,
         delete_returns_object: false,

@@ -33,14 +33,6 @@ impl Strategy for Event {
     }
 }
 
-/// What names must look like, where it isn't a DNS subdomain.
-pub mod name_rules {
-    use crate::registry::strategy::NameRule;
-
-    /// Anything that can stand in a path.
-    pub const PATH_SEGMENT: NameRule = api::name::path_segment;
-}
-
 /// Sets a top-level field of an object.
 fn set(object: &mut Value, field: &str, value: Value) {
     if let Some(map) = object.as_object_mut() {

@@ -15,7 +15,7 @@ pub struct Namespace;
 
 impl Strategy for Namespace {
     fn traits(&self) -> Traits {
-        Traits { name_rule: api::name::dns1123_label, ..Traits::ORDINARY }
+        Traits::ORDINARY
     }
 
     fn prepare_create(&self, object: &mut Value) {
@@ -35,6 +35,8 @@ impl Strategy for Namespace {
 
     fn begin_delete(&self, object: &mut Value) {
         object["status"]["phase"] = json!("Terminating");
+        // A namespace has no grace period: it goes when it is empty.
+        api::object::metadata_mut(object).remove("deletionGracePeriodSeconds");
     }
 
     fn holds_deletion(&self, object: &Value) -> bool {

@@ -1,4 +1,4 @@
-//! Service: its name becomes a DNS label, so it has the stricter form.
+//! Service: born without an address; an update may create it.
 
 use serde_json::{Value, json};
 
@@ -10,12 +10,7 @@ pub struct Service;
 
 impl Strategy for Service {
     fn traits(&self) -> Traits {
-        Traits {
-            name_rule: api::name::dns1035_label,
-            creates_on_update: true,
-            delete_returns_object: true,
-            ..Traits::ORDINARY
-        }
+        Traits { creates_on_update: true, delete_returns_object: true, ..Traits::ORDINARY }
     }
 
     fn prepare_create(&self, object: &mut Value) {
