@@ -18,7 +18,8 @@ pub(super) fn config_map(root: &Field<'_>) -> Errors {
         }
     }
     let bytes: usize = data.entries().map(|(_, value)| value.text().len()).sum();
-    errors.extend(too_big("", bytes + decoded_bytes(&binary)));
+    // What upstream writes for the object as a whole.
+    errors.extend(too_big("[]", bytes + decoded_bytes(&binary)));
     errors
 }
 
@@ -83,4 +84,17 @@ pub(super) fn locked(new: &Field<'_>, old: &Field<'_>, fields: &[&str]) -> Error
         }
     }
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_much_data_is_named_as_upstream_names_it() {
+        let object = serde_json::json!({"data": {"a": "x".repeat(MAX_BYTES), "b": "y"}});
+        let errors: Vec<String> =
+            config_map(&Field::root(&object)).iter().map(FieldError::to_string).collect();
+        assert_eq!(errors, ["[]: Too long: may not be more than 1048576 bytes"]);
+    }
 }

@@ -17,6 +17,9 @@ use crate::storage::key;
 /// Where the splice goes: behind the brace. `apiVersion` and `kind` can't contain it.
 const METADATA: &[u8] = br#""metadata":{"#;
 
+/// The revision of an object that a dry run would have created: it has no resourceVersion.
+pub const UNWRITTEN: Revision = Revision(0);
+
 /// An object as it lies in the store.
 #[derive(Debug)]
 pub struct Stored {
@@ -53,7 +56,9 @@ impl Stored {
     /// The object as a value, with its resourceVersion.
     pub fn to_value(&self) -> Result<Value, serde_json::Error> {
         let mut value: Value = serde_json::from_slice(&self.json)?;
-        api::object::set_resource_version(&mut value, &self.revision.to_string());
+        if self.revision != UNWRITTEN {
+            api::object::set_resource_version(&mut value, &self.revision.to_string());
+        }
         Ok(value)
     }
 
@@ -157,8 +162,8 @@ fn write_json<T: serde::Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
 
 /// Appends `json` with the resourceVersion in its metadata.
 fn splice(json: &[u8], revision: Revision, out: &mut Vec<u8>) {
-    let at = find(json, METADATA).map(|at| at + METADATA.len());
-    // A value that we did not write ourselves is passed on as it is.
+    let at = find(json, METADATA).filter(|_| revision != UNWRITTEN).map(|at| at + METADATA.len());
+    // A value that we did not write ourselves is passed on as it is, and so is one that isn't written at all.
     let Some(at) = at else { return out.extend_from_slice(json) };
     out.extend_from_slice(&json[..at]);
     out.extend_from_slice(br#""resourceVersion":""#);
@@ -214,7 +219,7 @@ mod tests {
     proptest! {
         /// Splicing into the bytes and setting the field in the value are the same.
         #[test]
-        fn splicing_is_setting(name in ".*", data in prop::collection::btree_map(".*", ".*", 0..4), revision: u64) {
+        fn splicing_is_setting(name in ".*", data in prop::collection::btree_map(".*", ".*", 0..4), revision in 1u64..) {
             let mut object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data});
             let spliced: Value = serde_json::from_slice(&stored(&object, revision).to_bytes()).expect("JSON");
             api::object::set_resource_version(&mut object, &revision.to_string());

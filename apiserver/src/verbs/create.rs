@@ -6,6 +6,7 @@ use serde_json::Value;
 use store::kv::Revision;
 
 use crate::error::Outcome;
+use crate::storage::object::UNWRITTEN;
 use crate::storage::{Commit, Write};
 use crate::verbs::decode::{self, Draft};
 use crate::verbs::submit::{self, Written};
@@ -65,7 +66,7 @@ async fn attempt(call: &Call<'_>, mut object: Value) -> Outcome<Attempt> {
     if submit::is_dry_run(call)? {
         return Ok(match call.storage().read(&key).await? {
             Some(_) => Attempt::NameTaken(api::object::name(&object).to_owned()),
-            None => Attempt::Written(Box::new(submit::stored(call, &object, bytes, Revision(0)))),
+            None => Attempt::Written(Box::new(submit::stored(call, &object, bytes, UNWRITTEN))),
         });
     }
     let write = Write {
