@@ -82,9 +82,10 @@ pub fn log_to_stderr(filter: &str) {
     let _ = subscriber.try_init();
 }
 
-/// What is logged unless `--log` says otherwise.
+/// What is logged unless `--log` says otherwise. kube logs each failed request as an error although its
+/// caller handles it: our own parts say what matters.
 pub const DEFAULT_LOG: &str =
-    "warn,store=info,apiserver=info,controllers=info,scheduler=info,kubelet=info,amoeba=info";
+    "warn,kube_client=off,store=info,apiserver=info,controllers=info,scheduler=info,kubelet=info,amoeba=info";
 
 /// Tells the supervisor, or whoever reads our standard output.
 pub fn report(report: Report) {

@@ -114,7 +114,12 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     member::log_to_stderr(&args.log);
     let mut stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
     let dir = app.data_dir()?;
-    let member = Member::build(&dir, &args).await?;
+    // A member without a quorum may wait long for its store: it can be asked to stop meanwhile. Everything
+    // that it has opened so far survives a kill, and so this.
+    let member = tokio::select! {
+        built = Member::build(&dir, &args) => built?,
+        () = stop.next() => return Ok(()),
+    };
     member::report(Report::Ready);
     tracing::info!(name = args.name, address = %args.listen, "this member serves");
     let ended = member.run_until(stop.next()).await;
