@@ -94,6 +94,24 @@ fn strangers_and_the_powerless_get_a_clear_no() {
     assert!(body.contains("User \\\"system:anonymous\\\" cannot list resource \\\"secrets\\\""), "{body}");
 }
 
+#[test]
+fn a_bearer_token_is_known_by_its_digest() {
+    let mut cluster = Cluster::up(1, 1);
+    cluster.stop();
+    // The digest of "a-long-random-token".
+    let line = "sha256:b780ec04f0ac941421b556e74f31ff207f799c4ad119ea0178a81054b373b34b,reader,1,\"system:masters\"\n";
+    std::fs::write(cluster.path().join("pki/tokens.csv"), line).expect("a token file");
+    cluster.start();
+    let with = |token: &str| {
+        let ca = cluster.path().join("pki/ca.crt");
+        let url = format!("https://127.0.0.1:{}/api/v1/namespaces/default", cluster.port());
+        let ran = Command::new("curl").arg("--cacert").arg(ca).args(["-s", "-H", token, &url]).output();
+        String::from_utf8_lossy(&ran.expect("curl runs").stdout).into_owned()
+    };
+    assert!(with("Authorization: Bearer a-long-random-token").contains("\"kind\":\"Namespace\""));
+    assert!(with("Authorization: Bearer another-token").contains("\"code\":401"));
+}
+
 /// GET without any identity; the server's certificate is not checked, as this test is about the client's.
 fn anonymous(cluster: &Cluster, path: &str) -> (u16, String) {
     let url = format!("https://127.0.0.1:{}{path}", cluster.port());
