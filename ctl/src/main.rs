@@ -29,7 +29,7 @@ use crate::environment::Environment;
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
-    // The shim of a container must stay tiny: it starts no runtime and reads no configuration.
+    // The shims of containers must stay tiny: they start no runtime and read no configuration.
     if let Some(code) = verb::shim::intercept(std::env::args_os()) {
         return code;
     }

@@ -1,103 +1,108 @@
-//! The supervisor of one container: the hidden subcommand `amoeba shim DIRECTORY`.
+//! The supervisors of a node's containers: the hidden subcommand `amoeba shim DIRECTORY`.
 //!
-//! It outlives the agent. It starts the container's command, keeps its output as CRI log lines, reaps
-//! whatever the command leaves behind, and writes down how it ended. Single-threaded and without tokio:
-//! one blocking `poll` over two pipes and a signal descriptor.
+//! The agent starts it once, as a *fork server*: a process that has done what starting a program of this
+//! size costs (megabytes of relocations, the initialisers of every library) and forks one supervisor for
+//! each container it is asked for. They share those pages, so that a container costs a fork and a few
+//! hundred kilobytes.
 //!
-//! Always holds: once `state.json` exists, an `exit.json` will follow, or the shim was killed, and then
-//! the command's process was killed with it; `exit.json` is on disk before the shim ends; no descendant
-//! outlives the command.
+//! A supervisor outlives agent and fork server. It starts the container's command, keeps its output as CRI
+//! log lines, reaps whatever the command leaves behind, and writes down how it ended. Single-threaded and
+//! without tokio: one blocking `poll` over two pipes and a signal descriptor.
+//!
+//! Always holds: the fork server ends when its agent does; once `state.json` exists, an `exit.json` will
+//! follow, or the supervisor was killed, and then the command's process was killed with it; `exit.json` is
+//! on disk before the supervisor ends; no descendant outlives the command.
 
 pub mod log;
 pub mod record;
+pub mod request;
 mod spawn;
 mod supervise;
+mod title;
 
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 
-use nix::fcntl::OFlag;
-use nix::unistd::{ForkResult, fork, pipe2, setsid};
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::unistd::{ForkResult, fork, setsid};
 
 use crate::shim::record::ContainerDir;
+use crate::shim::request::Request;
+pub use crate::shim::title::padding;
 
-/// Runs the shim with the arguments that follow the subcommand's name: the container's directory. Must
-/// be called before any thread is started: it forks.
+/// Runs the fork server with the arguments that follow the subcommand's name: the node's directory, by
+/// which its processes are found, and as much padding as the longest path below it has on top. Requests
+/// come through the socket that is its standard input. Must be called before any thread is started.
 ///
-/// Returns 0 once the command runs; on failure the reason is on standard error and the code is 1.
+/// Returns when the agent has closed the socket, or is gone.
 pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let mut args = args.into_iter();
-    let (Some(directory), None) = (args.next(), args.next()) else {
-        eprintln!("usage: shim DIRECTORY");
+    if args.into_iter().count() != title::ARGUMENTS {
+        eprintln!("usage: shim DIRECTORY PADDING (started by a node agent)");
         return ExitCode::from(2);
-    };
-    match launch(&ContainerDir::new(PathBuf::from(directory))) {
+    }
+    match serve() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("{message}");
+        Err(error) => {
+            eprintln!("serve the node agent: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Forks the supervisor and waits until it has started the command. The agent waits for this first
-/// process only, so that a fresh shim and an adopted one are alike: neither is the agent's child.
-fn launch(directory: &ContainerDir) -> Result<(), String> {
-    // Closed on exec, or the command would hold the report open for as long as it runs.
-    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|error| format!("make a pipe: {error}"))?;
-    // SAFETY: shim_main's contract is that no other thread exists, so the child may allocate.
-    match unsafe { fork() }.map_err(|error| format!("fork: {error}"))? {
-        ForkResult::Parent { .. } => {
-            drop(writer);
-            await_report(reader)
-        }
-        ForkResult::Child => {
-            drop(reader);
-            become_supervisor(directory, writer)
+fn serve() -> io::Result<()> {
+    let requests = io::stdin();
+    // SAFETY: no handler is installed; ignored, ended supervisors leave no zombies.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
+    while let Some(Request { directory, report }) = request::receive(requests.as_fd())? {
+        // SAFETY: shim_main's contract is that no other thread exists, so the child may allocate.
+        match unsafe { fork() } {
+            Ok(ForkResult::Parent { .. }) => {}
+            Ok(ForkResult::Child) => become_supervisor(&directory, report),
+            Err(error) => tell(report, &format!("fork: {error}")),
         }
     }
+    Ok(())
 }
 
-/// An empty report is success; a supervisor that dies without a word counts as such a word.
-fn await_report(reader: OwnedFd) -> Result<(), String> {
-    let mut report = String::new();
-    std::fs::File::from(reader)
-        .read_to_string(&mut report)
-        .map_err(|error| format!("read the supervisor's report: {error}"))?;
-    match report.strip_prefix("ok") {
-        Some("") => Ok(()),
-        _ if report.is_empty() => Err("the supervisor ended before it started the command".to_owned()),
-        _ => Err(report),
-    }
-}
-
-fn become_supervisor(directory: &ContainerDir, report: OwnedFd) -> ! {
-    let mut report = std::fs::File::from(report);
-    let started = setsid().map_err(io::Error::from).and_then(|_| detach()).map_err(|error| error.to_string());
-    let running = started.and_then(|()| spawn::start(directory));
-    let code = match running {
+fn become_supervisor(directory: &Path, report: File) -> ! {
+    let directory = ContainerDir::new(directory.to_owned());
+    let started = leave_server(directory.path())
+        .map_err(|error| error.to_string())
+        .and_then(|()| spawn::start(&directory));
+    let code = match started {
         Ok(running) => {
-            // The reader may have been killed; the container runs on all the same.
-            let _ = report.write_all(b"ok");
-            drop(report);
-            supervise::run(directory, running)
+            tell(report, request::STARTED);
+            supervise::run(&directory, running)
         }
         Err(message) => {
-            let _ = report.write_all(message.as_bytes());
+            tell(report, &message);
             1
         }
     };
-    std::process::exit(code)
+    // SAFETY: ends the process. Nothing is buffered, and the destructors of libraries that a supervisor
+    // never used would only write to pages it still shares.
+    unsafe { libc::_exit(code) }
 }
 
-/// Lets go of the agent's descriptors and directory: a pipe held open here would never close there.
-fn detach() -> io::Result<()> {
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+/// The reader may have been killed; the container runs on all the same.
+fn tell(mut report: File, message: &str) {
+    let _ = report.write_all(message.as_bytes());
+}
+
+/// Lets go of the server's session, descriptors and directory: a pipe or the socket held open here would
+/// never close there.
+fn leave_server(directory: &Path) -> io::Result<()> {
+    // SAFETY: no handler is installed; a supervisor has children to wait for.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
+    setsid()?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
     nix::unistd::dup2_stderr(&null)?;
-    std::env::set_current_dir("/")
+    std::env::set_current_dir("/")?;
+    title::show(directory)
 }

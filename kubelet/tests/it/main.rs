@@ -1,6 +1,7 @@
 //! All tests that need more than one module: one program, so that it is linked once.
 
 mod environment;
+mod fork_server;
 mod logs;
 mod native;
 mod properties;

@@ -11,7 +11,7 @@ use kubelet::runtime::{ContainerConfig, Exit, FoundState, Runtime, RuntimeEvent}
 use tokio::sync::mpsc;
 
 /// The longest anything here may take; far above what it does take.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The example beside this test's program.
 pub fn shim_command() -> Vec<std::ffi::OsString> {
@@ -20,7 +20,7 @@ pub fn shim_command() -> Vec<std::ffi::OsString> {
     vec![target.join("examples/shim").into_os_string()]
 }
 
-fn runtime(dir: &Path, limits: LogLimits) -> (NativeRuntime, mpsc::Receiver<RuntimeEvent>) {
+pub fn runtime(dir: &Path, limits: LogLimits) -> (NativeRuntime, mpsc::Receiver<RuntimeEvent>) {
     let runtime = NativeRuntime::new(dir, shim_command(), limits);
     let events = runtime.events().expect("first reader");
     (runtime, events)
@@ -30,7 +30,7 @@ fn pod() -> PodRef {
     PodRef { namespace: "default".to_owned(), name: "web".to_owned(), uid: PodUid("u1".to_owned()) }
 }
 
-fn shell(attempt: u32, script: &str) -> ContainerConfig {
+pub fn shell(attempt: u32, script: &str) -> ContainerConfig {
     ContainerConfig {
         pod: pod(),
         container: ContainerName("main".to_owned()),
@@ -47,13 +47,13 @@ fn shell(attempt: u32, script: &str) -> ContainerConfig {
     }
 }
 
-async fn start(runtime: &NativeRuntime, config: ContainerConfig) -> ContainerId {
+pub async fn start(runtime: &NativeRuntime, config: ContainerConfig) -> ContainerId {
     let id = runtime.create_container(config).await.expect("create");
     runtime.start_container(&id).await.expect("start");
     id
 }
 
-async fn end(events: &mut mpsc::Receiver<RuntimeEvent>) -> Exit {
+pub async fn end(events: &mut mpsc::Receiver<RuntimeEvent>) -> Exit {
     tokio::time::timeout(PATIENCE, events.recv()).await.expect("an end in time").expect("open").exit
 }
 

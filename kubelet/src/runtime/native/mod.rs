@@ -8,6 +8,7 @@
 //! of ours.
 
 mod exec;
+mod launcher;
 mod store;
 mod watch;
 
@@ -15,7 +16,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 
 use crate::config::LogLimits;
 use crate::pod::{ContainerId, PodRef, volumes};
+use crate::runtime::native::launcher::Launcher;
 use crate::runtime::native::store::NativeStore;
 use crate::runtime::{
     ContainerConfig, EVENT_QUEUE, ExecOutput, FoundContainer, FoundState, Runtime, RuntimeError, RuntimeEvent,
@@ -40,7 +41,7 @@ pub use store::{log_path, power_off};
 /// Runs containers as processes of the host.
 pub struct NativeRuntime {
     store: NativeStore,
-    shim_command: Vec<OsString>,
+    launcher: Arc<Launcher>,
     limits: LogLimits,
     events: mpsc::Sender<RuntimeEvent>,
     receiver: Mutex<Option<mpsc::Receiver<RuntimeEvent>>>,
@@ -68,7 +69,7 @@ impl NativeRuntime {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         Self {
             store: NativeStore::new(data_dir),
-            shim_command,
+            launcher: Arc::new(Launcher::new(shim_command, data_dir)),
             limits,
             events,
             receiver: Mutex::new(Some(receiver)),
@@ -103,29 +104,6 @@ impl NativeRuntime {
         let mut watchers = self.watchers.lock();
         while watchers.try_join_next().is_some() {}
         watchers.spawn(task);
-    }
-
-    /// Runs the shim and waits until it has started the command or says why it could not.
-    async fn launch_shim(&self, dir: &Path) -> Result<(), RuntimeError> {
-        let (program, arguments) = self
-            .shim_command
-            .split_first()
-            .ok_or_else(|| RuntimeError::Start("no shim command is configured".to_owned()))?;
-        let output = tokio::process::Command::new(program)
-            .args(arguments)
-            .arg(dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            // Ctrl-C in the agent's terminal must not reach the shim before it is on its own.
-            .process_group(0)
-            .output()
-            .await
-            .map_err(system(format!("run the shim {}", Path::new(program).display())))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(RuntimeError::Start(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }
 }
 
@@ -176,7 +154,10 @@ impl Runtime for NativeRuntime {
 
     async fn start_container(&self, id: &ContainerId) -> Result<Timestamp, RuntimeError> {
         let known = self.known(id)?;
-        self.launch_shim(known.dir.path()).await?;
+        let launcher = self.launcher.clone();
+        // The answer is waited for on a thread that may block.
+        let launched = tokio::task::spawn_blocking(move || launcher.launch(known.dir.path())).await;
+        launched.map_err(io::Error::other).map_err(system("start a supervisor"))??;
         let (known, record) = self.running(id)?;
         let started_at = record.started_at;
         self.watch(id, &known, record);

@@ -1,0 +1,49 @@
+//! What `ps` shows of a supervisor: its container's directory, though the process began with the arguments
+//! of the fork server. Whoever ends a node's processes finds them by it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// The last arguments of the fork server, which [`show`] replaces: the node's directory, and padding.
+pub const ARGUMENTS: usize = 2;
+
+/// What a container's path has on top of its node's at most: `/containers/UID/NAME/ATTEMPT`.
+const LONGEST_SUFFIX: usize = "/containers".len() + 1 + 36 + 1 + 63 + 1 + 10;
+
+/// The padding a fork server needs.
+pub fn padding() -> OsString {
+    " ".repeat(LONGEST_SUFFIX).into()
+}
+
+/// Replaces the fork server's last arguments by this directory. A path that doesn't fit is not shown: the
+/// node's directory stays, which is enough to be found by.
+pub fn show(directory: &Path) -> io::Result<()> {
+    let text = directory.as_os_str().as_bytes();
+    let arguments = std::env::args_os().rev().take(ARGUMENTS);
+    let room: usize = arguments.map(|argument| argument.len() + 1).sum();
+    if text.len() >= room {
+        return Ok(());
+    }
+    let place = std::ptr::with_exposed_provenance_mut::<u8>(end_of_arguments()? - room);
+    // SAFETY: the kernel put the arguments one behind the other, each with a zero, and said where they end;
+    // the last ones take `room` bytes. They are this process's own writable memory, no other thread exists,
+    // and nothing keeps a reference to them (`args_os` copies).
+    unsafe {
+        std::ptr::write_bytes(place, 0, room);
+        std::ptr::copy_nonoverlapping(text.as_ptr(), place, text.len());
+    }
+    Ok(())
+}
+
+/// Field 49 of `/proc/self/stat`; the name in field 2 may hold anything, so counting begins after it.
+fn end_of_arguments() -> io::Result<usize> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let after_name = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+    let end = after_name.split_ascii_whitespace().nth(46).and_then(|field| field.parse().ok());
+    end.ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, "/proc/self/stat doesn't say where arguments end")
+    })
+}
