@@ -115,7 +115,7 @@ fn every_licence_is_permissive() {
         let permitted =
             |term: &str| term.split(" AND ").all(|t| allowed.contains(t.trim_matches(['(', ')', ' '])));
         assert!(
-            expression.split(" OR ").any(|term| permitted(term)),
+            expression.split(" OR ").any(permitted),
             "{} {}: licence `{expression}` isn't in deny.toml",
             package.name,
             package.version
