@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -21,9 +22,14 @@ pub struct ProcessIdentity {
     pub boot_id: String,
 }
 
-/// This boot's id.
-pub fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+/// This boot's id. Read once: it can't change while we run.
+pub fn boot_id() -> io::Result<&'static str> {
+    static KNOWN: OnceLock<String> = OnceLock::new();
+    if let Some(id) = KNOWN.get() {
+        return Ok(id);
+    }
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(KNOWN.get_or_init(|| id.trim().to_owned()))
 }
 
 /// Field 22 of `/proc/PID/stat`; the name in field 2 may hold anything, so counting begins after it.
@@ -39,7 +45,7 @@ fn start_ticks(pid: i32) -> io::Result<u64> {
 impl ProcessIdentity {
     /// The process that has this number now.
     pub fn of(pid: i32) -> io::Result<Self> {
-        Ok(Self { pid, start_ticks: start_ticks(pid)?, boot_id: boot_id()? })
+        Ok(Self { pid, start_ticks: start_ticks(pid)?, boot_id: boot_id()?.to_owned() })
     }
 
     /// A handle to the process, or `None` if it is no more.

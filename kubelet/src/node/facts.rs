@@ -45,7 +45,7 @@ pub fn measure(data_dir: &Path) -> io::Result<Machine> {
         architecture: go_architecture(std::env::consts::ARCH).to_owned(),
         system_uuid: trimmed("/sys/class/dmi/id/product_uuid").unwrap_or_else(|| machine_id.clone()),
         machine_id,
-        boot_id: crate::process::boot_id()?,
+        boot_id: crate::process::boot_id()?.to_owned(),
         kernel: kernel.release().to_string_lossy().into_owned(),
         os_image: fs::read_to_string("/etc/os-release").ok().and_then(|t| os_image(&t)).unwrap_or_default(),
     })

@@ -30,8 +30,10 @@ use std::process::ExitCode;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, fork, setsid};
 
+use crate::process::boot_id;
 use crate::shim::record::ContainerDir;
 use crate::shim::request::Request;
+use crate::shim::title::Title;
 pub use crate::shim::title::padding;
 
 /// Runs the fork server with the arguments that follow the subcommand's name: the node's directory, by
@@ -55,24 +57,26 @@ pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn serve() -> io::Result<()> {
     let requests = io::stdin();
+    // What supervisors need of /proc and is the same for all is read before they are forked.
+    let title = Title::of_process()?;
+    boot_id()?;
     // SAFETY: no handler is installed; ignored, ended supervisors leave no zombies.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
     while let Some(Request { directory, report }) = request::receive(requests.as_fd())? {
         // SAFETY: shim_main's contract is that no other thread exists, so the child may allocate.
         match unsafe { fork() } {
             Ok(ForkResult::Parent { .. }) => {}
-            Ok(ForkResult::Child) => become_supervisor(&directory, report),
+            Ok(ForkResult::Child) => become_supervisor(title, &directory, report),
             Err(error) => tell(report, &format!("fork: {error}")),
         }
     }
     Ok(())
 }
 
-fn become_supervisor(directory: &Path, report: File) -> ! {
+fn become_supervisor(title: Title, directory: &Path, report: File) -> ! {
+    title.show(directory);
     let directory = ContainerDir::new(directory.to_owned());
-    let started = leave_server(directory.path())
-        .map_err(|error| error.to_string())
-        .and_then(|()| spawn::start(&directory));
+    let started = leave_server().map_err(|error| error.to_string()).and_then(|()| spawn::start(&directory));
     let code = match started {
         Ok(running) => {
             tell(report, request::STARTED);
@@ -95,7 +99,7 @@ fn tell(mut report: File, message: &str) {
 
 /// Lets go of the server's session, descriptors and directory: a pipe or the socket held open here would
 /// never close there.
-fn leave_server(directory: &Path) -> io::Result<()> {
+fn leave_server() -> io::Result<()> {
     // SAFETY: no handler is installed; a supervisor has children to wait for.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     setsid()?;
@@ -103,6 +107,5 @@ fn leave_server(directory: &Path) -> io::Result<()> {
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
     nix::unistd::dup2_stderr(&null)?;
-    std::env::set_current_dir("/")?;
-    title::show(directory)
+    std::env::set_current_dir("/")
 }

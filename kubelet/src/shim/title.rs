@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The last arguments of the fork server, which [`show`] replaces: the node's directory, and padding.
+/// The last arguments of the fork server, which [`Title::show`] replaces: the node's directory, and padding.
 pub const ARGUMENTS: usize = 2;
 
 /// What a container's path has on top of its node's at most: `/containers/UID/NAME/ATTEMPT`.
@@ -18,24 +18,36 @@ pub fn padding() -> OsString {
     " ".repeat(LONGEST_SUFFIX).into()
 }
 
-/// Replaces the fork server's last arguments by this directory. A path that doesn't fit is not shown: the
-/// node's directory stays, which is enough to be found by.
-pub fn show(directory: &Path) -> io::Result<()> {
-    let text = directory.as_os_str().as_bytes();
-    let arguments = std::env::args_os().rev().take(ARGUMENTS);
-    let room: usize = arguments.map(|argument| argument.len() + 1).sum();
-    if text.len() >= room {
-        return Ok(());
+/// Where a process of the fork server has the arguments that a supervisor replaces.
+#[derive(Clone, Copy, Debug)]
+pub struct Title {
+    end: usize,
+    room: usize,
+}
+
+impl Title {
+    /// Finds the fork server's own, which stands at the same place in every process forked from it.
+    pub fn of_process() -> io::Result<Self> {
+        let arguments = std::env::args_os().rev().take(ARGUMENTS);
+        Ok(Self { end: end_of_arguments()?, room: arguments.map(|argument| argument.len() + 1).sum() })
     }
-    let place = std::ptr::with_exposed_provenance_mut::<u8>(end_of_arguments()? - room);
-    // SAFETY: the kernel put the arguments one behind the other, each with a zero, and said where they end;
-    // the last ones take `room` bytes. They are this process's own writable memory, no other thread exists,
-    // and nothing keeps a reference to them (`args_os` copies).
-    unsafe {
-        std::ptr::write_bytes(place, 0, room);
-        std::ptr::copy_nonoverlapping(text.as_ptr(), place, text.len());
+
+    /// Replaces the fork server's last arguments by this directory. A path that doesn't fit is not shown:
+    /// the node's directory stays, which is enough to be found by.
+    pub fn show(self, directory: &Path) {
+        let text = directory.as_os_str().as_bytes();
+        if text.len() >= self.room {
+            return;
+        }
+        let place = std::ptr::with_exposed_provenance_mut::<u8>(self.end - self.room);
+        // SAFETY: the kernel put the arguments one behind the other, each with a zero, and said where they
+        // end; the last ones take `room` bytes. They are this process's own writable memory, no other
+        // thread exists, and nothing keeps a reference to them (`args_os` copies).
+        unsafe {
+            std::ptr::write_bytes(place, 0, self.room);
+            std::ptr::copy_nonoverlapping(text.as_ptr(), place, text.len());
+        }
     }
-    Ok(())
 }
 
 /// Field 49 of `/proc/self/stat`; the name in field 2 may hold anything, so counting begins after it.
