@@ -66,9 +66,16 @@ pub fn kubectls() -> Vec<PathBuf> {
     found
 }
 
+/// The checkout that the test runs in. Asked at run time: two checkouts that share a target directory may share
+/// what was compiled, with the path of the other baked in.
+pub fn checkout() -> PathBuf {
+    let crate_dir = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where the crate is");
+    Path::new(&crate_dir).parent().expect("the crate lies in the checkout").to_owned()
+}
+
 /// A file in `manifests/`.
 pub fn manifest(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests").join(name);
+    let path = checkout().join("manifests").join(name);
     path.to_str().expect("UTF-8 path").to_owned()
 }
 

@@ -33,8 +33,10 @@ const ABSENT: &[(&str, &[&str])] = &[
 ];
 
 fn metadata() -> Metadata {
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-    MetadataCommand::new().manifest_path(manifest).exec().expect("cargo metadata of the workspace")
+    MetadataCommand::new()
+        .manifest_path(e2e::checkout().join("Cargo.toml"))
+        .exec()
+        .expect("cargo metadata of the workspace")
 }
 
 /// Direct dependencies of each of our crates, without those of its tests.
@@ -126,7 +128,7 @@ fn every_licence_is_permissive() {
 /// Every test and file that ARCHITECTURE.md names beside an invariant or a step exists.
 #[test]
 fn the_architecture_page_names_what_is_there() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = e2e::checkout();
     let page = include_str!("../../ARCHITECTURE.md");
     let mut room = String::new();
     // Not what stands in the fenced map of the rooms.
