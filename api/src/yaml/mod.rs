@@ -7,8 +7,6 @@ mod emit;
 mod read;
 mod scalar;
 
-use serde_json::Value;
-
 use crate::schema::{ParseError, Parsed};
 
 pub use emit::to_yaml;
@@ -25,12 +23,6 @@ pub struct Document {
 /// Reads a stream of YAML or JSON documents; empty ones are left out. Errors: the line and what is wrong.
 pub fn parse_stream(text: &str) -> Result<Vec<Document>, ParseError> {
     read::documents(text)
-}
-
-/// Reads a stream into its values and the lines where they begin. Errors: the line and what is wrong.
-pub fn parse(text: &str) -> Result<Vec<(Value, usize)>, ParseError> {
-    let documents = parse_stream(text)?;
-    Ok(documents.into_iter().map(|document| (document.parsed.value, document.line)).collect())
 }
 
 /// Reads exactly one document; nothing at all is null.
