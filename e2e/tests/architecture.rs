@@ -9,14 +9,15 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("store", &[]),
+    ("etcd", &["store"]),
     ("client", &["api"]),
     ("apiserver", &["api", "store"]),
     ("scheduler", &["api", "client"]),
     ("controllers", &["api", "client"]),
     ("kubelet", &["api", "client"]),
-    ("ctl", &["api", "store", "apiserver", "client", "scheduler", "controllers", "kubelet"]),
+    ("ctl", &["api", "store", "etcd", "apiserver", "client", "scheduler", "controllers", "kubelet"]),
     ("e2e", &[]),
-    ("bench", &[]),
+    ("bench", &["etcd"]),
 ];
 
 /// What must be absent from a room's own manifest, and why.
