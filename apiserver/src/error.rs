@@ -71,6 +71,12 @@ fn store_status(error: &KvError) -> Status {
         // Unknown must not look like "nothing happened": a client has to read before it tries again.
         KvError::Unknown => Status::timeout(&text, 0),
         KvError::Overloaded => Status::too_many_requests(text, 1),
-        KvError::LeaseNotFound(_) | KvError::Invalid(_) => Status::internal(text),
+        // A full disk, as upstream says it; nothing that a client of this server sends leads to the others.
+        KvError::NoSpace
+        | KvError::LeaseNotFound(_)
+        | KvError::LeaseExists(_)
+        | KvError::KeyNotFound(_)
+        | KvError::DuplicateKey(_)
+        | KvError::Invalid(_) => Status::internal(text),
     }
 }

@@ -14,7 +14,8 @@ use crate::kv::{
 };
 use crate::validate::MAX_TXN_DEPTH;
 
-/// The format of entries; raised when a field is added.
+/// The format of entries. What is new gets a tag of its own, and the tags of older programs stay readable;
+/// this is raised only if the frame around them changes.
 const ENTRY_VERSION: u8 = 1;
 
 /// A change to the replicated state.
@@ -26,6 +27,8 @@ pub enum Command {
     Compact(Revision),
     /// Make a lease.
     LeaseGrant {
+        /// Which id; `None` takes the next free one.
+        id: Option<LeaseId>,
         /// Time to live in seconds.
         ttl_seconds: u64,
     },
@@ -119,7 +122,9 @@ fn encode_command(out: &mut Writer, command: &Command) {
     match command {
         Command::Txn(txn) => encode_txn(out.u8(1), txn),
         Command::Compact(revision) => drop(out.u8(2).u64(revision.0)),
-        Command::LeaseGrant { ttl_seconds } => drop(out.u8(3).u64(*ttl_seconds)),
+        Command::LeaseGrant { id, ttl_seconds } => {
+            encode_option(out.u8(7).u64(*ttl_seconds), id.map(|id| id.0));
+        }
         Command::LeaseKeepAlive(id) => drop(out.u8(4).u64(id.0)),
         Command::LeaseRevoke(id) => drop(out.u8(5).u64(id.0)),
         Command::LeaseExpire { id, term, generation } => {
@@ -132,7 +137,8 @@ fn decode_command(input: &mut Reader) -> Result<Command, DecodeError> {
     Ok(match input.u8("command")? {
         1 => Command::Txn(decode_txn(input, 1)?),
         2 => Command::Compact(Revision(input.u64("revision")?)),
-        3 => Command::LeaseGrant { ttl_seconds: input.u64("ttl")? },
+        // Of programs that couldn't choose an id.
+        3 => Command::LeaseGrant { id: None, ttl_seconds: input.u64("ttl")? },
         4 => Command::LeaseKeepAlive(LeaseId(input.u64("lease")?)),
         5 => Command::LeaseRevoke(LeaseId(input.u64("lease")?)),
         6 => Command::LeaseExpire {
@@ -140,6 +146,10 @@ fn decode_command(input: &mut Reader) -> Result<Command, DecodeError> {
             term: input.u64("term")?,
             generation: input.u64("generation")?,
         },
+        7 => {
+            let ttl_seconds = input.u64("ttl")?;
+            Command::LeaseGrant { id: decode_option(input, "lease")?.map(LeaseId), ttl_seconds }
+        }
         tag => return Err(DecodeError::Unknown { what: "command", tag: tag.into() }),
     })
 }
@@ -209,29 +219,29 @@ fn decode_compare(input: &mut Reader) -> Result<Compare, DecodeError> {
 
 fn encode_op(out: &mut Writer, op: &Op) {
     match op {
-        Op::Range(request) => {
-            encode_range(out.u8(1), &request.range);
-            encode_option(out, request.revision.map(|revision| revision.0));
-            out.u64(request.limit as u64).u8(u8::from(request.keys_only)).u8(u8::from(request.count_only));
-        }
+        Op::Range(request) => encode_read(out.u8(6), request),
         Op::Put { key, value, lease } => {
             encode_option(out.u8(2).bytes(key).bytes(value), lease.map(|id| id.0));
         }
         Op::Delete(range) => encode_range(out.u8(3), range),
         Op::Txn(txn) => encode_txn(out.u8(4), txn),
+        Op::Amend { key, value, lease } => {
+            out.u8(5).bytes(key);
+            match value {
+                Some(value) => drop(out.u8(1).bytes(value)),
+                None => drop(out.u8(0)),
+            }
+            match lease {
+                Some(lease) => encode_option(out.u8(1), lease.map(|id| id.0)),
+                None => drop(out.u8(0)),
+            }
+        }
     }
 }
 
 fn decode_op(input: &mut Reader, depth: usize) -> Result<Op, DecodeError> {
     Ok(match input.u8("operation")? {
-        1 => Op::Range(RangeRequest {
-            range: decode_range(input)?,
-            revision: decode_option(input, "revision")?.map(Revision),
-            limit: usize::try_from(input.u64("limit")?).unwrap_or(usize::MAX),
-            keys_only: input.u8("keys only")? != 0,
-            count_only: input.u8("count only")? != 0,
-            consistency: Consistency::Serializable,
-        }),
+        1 => Op::Range(decode_read_v1(input)?),
         2 => Op::Put {
             key: input.bytes("key")?,
             value: input.bytes("value")?,
@@ -239,7 +249,62 @@ fn decode_op(input: &mut Reader, depth: usize) -> Result<Op, DecodeError> {
         },
         3 => Op::Delete(decode_range(input)?),
         4 => Op::Txn(Box::new(decode_txn(input, depth + 1)?)),
+        5 => Op::Amend {
+            key: input.bytes("key")?,
+            value: if input.u8("value")? == 0 { None } else { Some(input.bytes("value")?) },
+            lease: match input.u8("lease")? {
+                0 => None,
+                _ => Some(decode_option(input, "lease")?.map(LeaseId)),
+            },
+        },
+        6 => Op::Range(decode_read(input)?),
         tag => return Err(DecodeError::Unknown { what: "operation", tag: tag.into() }),
+    })
+}
+
+const KEYS_ONLY: u8 = 1;
+const COUNT_ONLY: u8 = 2;
+const COUNT: u8 = 4;
+
+fn encode_read(out: &mut Writer, request: &RangeRequest) {
+    encode_range(out, &request.range);
+    encode_option(out, request.revision.map(|revision| revision.0));
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    let flags = flag(request.keys_only, KEYS_ONLY)
+        | flag(request.count_only, COUNT_ONLY)
+        | flag(request.count, COUNT);
+    out.u64(request.limit as u64).u8(flags);
+}
+
+fn decode_read(input: &mut Reader) -> Result<RangeRequest, DecodeError> {
+    let range = decode_range(input)?;
+    let revision = decode_option(input, "revision")?.map(Revision);
+    let limit = usize::try_from(input.u64("limit")?).unwrap_or(usize::MAX);
+    let flags = input.u8("range flags")?;
+    if flags & !(KEYS_ONLY | COUNT_ONLY | COUNT) != 0 {
+        return Err(DecodeError::Unknown { what: "range flags", tag: flags.into() });
+    }
+    Ok(RangeRequest {
+        range,
+        revision,
+        limit,
+        keys_only: flags & KEYS_ONLY != 0,
+        count_only: flags & COUNT_ONLY != 0,
+        count: flags & COUNT != 0,
+        consistency: Consistency::Serializable,
+    })
+}
+
+/// Of programs that always counted.
+fn decode_read_v1(input: &mut Reader) -> Result<RangeRequest, DecodeError> {
+    Ok(RangeRequest {
+        range: decode_range(input)?,
+        revision: decode_option(input, "revision")?.map(Revision),
+        limit: usize::try_from(input.u64("limit")?).unwrap_or(usize::MAX),
+        keys_only: input.u8("keys only")? != 0,
+        count_only: input.u8("count only")? != 0,
+        count: true,
+        consistency: Consistency::Serializable,
     })
 }
 
@@ -300,8 +365,17 @@ mod tests {
             success: vec![
                 Op::Put { key: "a".into(), value: "1".into(), lease: Some(LeaseId(7)) },
                 Op::Txn(Box::new(nested)),
+                Op::Amend { key: "c".into(), value: None, lease: Some(None) },
+                Op::Amend { key: "d".into(), value: Some("2".into()), lease: None },
             ],
-            failure: vec![Op::Range(RangeRequest::new(KeyRange::key("a")))],
+            failure: vec![
+                Op::Range(RangeRequest { count: true, ..RangeRequest::new(KeyRange::key("a")) }),
+                Op::Range(RangeRequest {
+                    keys_only: true,
+                    limit: 3,
+                    ..RangeRequest::new(KeyRange::key("a"))
+                }),
+            ],
             origin: Origin { user: "u".into(), cause: Some(Revision(3)), ..Origin::default() },
         };
         let id = ProposalId { member: MemberId(1), boot: 2, seq: 3 };

@@ -7,6 +7,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -122,6 +124,8 @@ pub struct RangeRequest {
     pub keys_only: bool,
     /// Return no pairs at all, only the count.
     pub count_only: bool,
+    /// Count the whole range even if the limit cuts it: costs a look at every key of the range.
+    pub count: bool,
     /// How fresh; ignored inside a transaction.
     pub consistency: Consistency,
 }
@@ -135,6 +139,7 @@ impl RangeRequest {
             limit: 0,
             keys_only: false,
             count_only: false,
+            count: false,
             consistency: Consistency::Linearizable,
         }
     }
@@ -147,8 +152,9 @@ pub struct RangeResponse {
     pub kvs: Vec<KeyValue>,
     /// More keys lie in the range beyond the limit.
     pub more: bool,
-    /// Number of keys in the whole range, whatever the limit.
-    pub count: u64,
+    /// Number of keys in the whole range, whatever the limit; `None` if the limit cut the range and
+    /// nobody asked for the count.
+    pub count: Option<u64>,
     /// The store's newest revision when the read was made (not the revision asked for).
     pub revision: Revision,
 }
@@ -218,6 +224,16 @@ pub enum Op {
         /// Attach the key to this lease, which must exist.
         lease: Option<LeaseId>,
     },
+    /// Write a key that exists, keeping its value or its lease (or both). Without the key the whole
+    /// transaction fails with [`KvError::KeyNotFound`]. Counts as a write of the key.
+    Amend {
+        /// The key.
+        key: Bytes,
+        /// The new value; `None` keeps the current one.
+        value: Option<Bytes>,
+        /// The new lease, or `Some(None)` for none; `None` keeps the current one.
+        lease: Option<Option<LeaseId>>,
+    },
     /// Delete all keys in the range.
     Delete(KeyRange),
     /// A nested transaction.
@@ -255,7 +271,7 @@ pub struct Txn {
 pub enum OpResponse {
     /// Of [`Op::Range`].
     Range(RangeResponse),
-    /// Of [`Op::Put`]: the pair that was replaced.
+    /// Of [`Op::Put`] and [`Op::Amend`]: the pair that was replaced.
     Put(Option<KeyValue>),
     /// Of [`Op::Delete`]: the pairs that were deleted.
     Delete(Vec<KeyValue>),
@@ -314,21 +330,82 @@ pub enum WatchMessage {
         /// asked for, so it is filtered before it is handed out.
         events: Arc<[Event]>,
     },
-    /// Every event at or below this revision has been delivered; sent at least once a second when idle
-    /// progress was made by others.
+    /// Every event at or below this revision has been delivered. Sent on request, and at least once a
+    /// second while others make progress; never below the revision that the watch starts at.
     Progress(Revision),
     /// The history that the watcher needs is gone: it must read again. Ends the watch.
     Compacted(Revision),
 }
 
+/// What the maker of a [`Watch`] hears of its reader.
+pub trait WatchControl: Send + Sync {
+    /// The reader took a message out of the channel, which now holds `left`.
+    fn received(&self, message: &WatchMessage, left: usize);
+    /// The reader wants to know how far it is.
+    fn request_progress(&self);
+    /// The reader is gone.
+    fn ended(&self);
+}
+
 /// The receiving end of a watch. Bounded: a slow reader is caught up from disk, or gets `Compacted`.
 /// Dropping it ends the watch.
-#[derive(Debug)]
 pub struct Watch {
-    /// The messages, in order. Closed when the store shuts down.
-    pub messages: mpsc::Receiver<WatchMessage>,
+    messages: mpsc::Receiver<WatchMessage>,
+    control: Arc<dyn WatchControl>,
     /// The newest revision when the watch was registered.
     pub revision: Revision,
+}
+
+impl Watch {
+    /// A watch that reads from `messages`; `control` hears what the reader does.
+    pub fn new(
+        messages: mpsc::Receiver<WatchMessage>,
+        control: Arc<dyn WatchControl>,
+        revision: Revision,
+    ) -> Self {
+        Self { messages, control, revision }
+    }
+
+    /// The next message, in order; `None` after [`WatchMessage::Compacted`] and when the store is closed.
+    /// Loses nothing if it is dropped before it is done.
+    pub async fn recv(&mut self) -> Option<WatchMessage> {
+        std::future::poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// As [`Watch::recv`], for use in a `poll` function.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<WatchMessage>> {
+        self.messages.poll_recv(cx).map(|message| self.took(message))
+    }
+
+    /// The next message if it is there already.
+    pub fn try_recv(&mut self) -> Option<WatchMessage> {
+        let message = self.messages.try_recv().ok();
+        self.took(message)
+    }
+
+    /// Asks for a [`WatchMessage::Progress`]. It comes in the same queue, after all events at or below its
+    /// revision, as soon as the watch has caught up; several requests may share one answer.
+    pub fn request_progress(&self) {
+        self.control.request_progress();
+    }
+
+    fn took(&self, message: Option<WatchMessage>) -> Option<WatchMessage> {
+        let message = message?;
+        self.control.received(&message, self.messages.len());
+        Some(message)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.control.ended();
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("revision", &self.revision).finish_non_exhaustive()
+    }
 }
 
 /// A lease as granted or refreshed.
@@ -338,6 +415,19 @@ pub struct Lease {
     pub id: LeaseId,
     /// Granted time to live in seconds.
     pub ttl_seconds: u64,
+}
+
+/// A lease and what hangs on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseInfo {
+    /// Its id.
+    pub id: LeaseId,
+    /// Granted time to live in seconds.
+    pub granted_ttl_seconds: u64,
+    /// What is left of it, unless it is kept alive.
+    pub remaining: Duration,
+    /// The keys that are attached to it, in order.
+    pub keys: Vec<Bytes>,
 }
 
 /// How this member sees the group.
@@ -381,6 +471,18 @@ pub enum KvError {
     /// No such lease.
     #[error("lease {0} doesn't exist")]
     LeaseNotFound(LeaseId),
+    /// A lease with the id that was asked for exists already.
+    #[error("lease {0} exists already; choose another id or revoke it first")]
+    LeaseExists(LeaseId),
+    /// An [`Op::Amend`] of a key that doesn't exist.
+    #[error("key {:?} doesn't exist, so its value or lease can't be kept", String::from_utf8_lossy(.0))]
+    KeyNotFound(Bytes),
+    /// One branch of a transaction writes a key more than once.
+    #[error("key {:?} is written more than once in one transaction", String::from_utf8_lossy(.0))]
+    DuplicateKey(Bytes),
+    /// The disk of a member is full: nothing was written. Reads, deletions and compaction still work.
+    #[error("no space left on a member's disk: delete or compact data, or give it space")]
+    NoSpace,
     /// The request can never succeed as it is.
     #[error("invalid request: {0}")]
     Invalid(String),
@@ -418,12 +520,17 @@ pub trait Kv: Send + Sync + 'static {
     async fn watch(&self, request: WatchRequest) -> Result<Watch, KvError>;
     /// Forgets history at or below `revision` (superseded pairs and tombstones only).
     async fn compact(&self, revision: Revision) -> Result<(), KvError>;
-    /// Makes a lease; its keys are deleted when it isn't kept alive for `ttl_seconds`.
-    async fn lease_grant(&self, ttl_seconds: u64) -> Result<Lease, KvError>;
-    /// Restarts the lease's time to live.
+    /// Makes a lease; its keys are deleted when it isn't kept alive for `ttl_seconds`. Without an `id`
+    /// the store chooses one.
+    async fn lease_grant(&self, id: Option<LeaseId>, ttl_seconds: u64) -> Result<Lease, KvError>;
+    /// Restarts the lease's time to live. Never succeeds once its keys are deleted.
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<Lease, KvError>;
     /// Ends the lease and deletes its keys, at one revision.
     async fn lease_revoke(&self, id: LeaseId) -> Result<(), KvError>;
+    /// What is left of the lease, as its leader knows it, and its keys.
+    async fn lease_info(&self, id: LeaseId) -> Result<LeaseInfo, KvError>;
+    /// All leases, in order of their ids.
+    async fn leases(&self) -> Result<Vec<LeaseId>, KvError>;
     /// This member's view; never blocks on the group.
     fn status(&self) -> Status;
 }

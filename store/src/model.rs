@@ -12,13 +12,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::kv::{
-    Compare, CompareOp, Event, EventKind, KeyRange, KeyValue, Kv, KvError, Lease, LeaseId, MemberId, Op,
-    OpResponse, RangeRequest, RangeResponse, Revision, Status, Target, Txn, TxnResponse, Watch, WatchMessage,
-    WatchRequest,
+    Compare, CompareOp, Event, EventKind, KeyRange, KeyValue, Kv, KvError, Lease, LeaseId, LeaseInfo,
+    MemberId, Op, OpResponse, RangeRequest, RangeResponse, Revision, Status, Target, Txn, TxnResponse, Watch,
+    WatchControl, WatchMessage, WatchRequest,
 };
 use crate::validate;
 
@@ -104,9 +104,19 @@ impl Kv for Model {
         }
         let (sender, messages) = mpsc::channel(WATCH_BUFFER);
         let newest = self.inner.newest.subscribe();
+        let asked = Arc::new(Asked::default());
+        let follower = Follower {
+            inner: Arc::downgrade(&self.inner),
+            range: request.range,
+            next,
+            floor: request.start.unwrap_or(revision),
+            told: revision,
+            sender,
+            asked: asked.clone(),
+        };
         // The task ends when the receiver is dropped or when the last clone of the model is gone.
-        tokio::spawn(follow(Arc::downgrade(&self.inner), newest, request.range, next, sender));
-        Ok(Watch { messages, revision })
+        tokio::spawn(follower.run(newest));
+        Ok(Watch::new(messages, asked, revision))
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), KvError> {
@@ -121,13 +131,10 @@ impl Kv for Model {
         Ok(())
     }
 
-    async fn lease_grant(&self, ttl_seconds: u64) -> Result<Lease, KvError> {
-        if ttl_seconds == 0 {
-            return Err(KvError::Invalid("a lease needs a time to live of at least one second".into()));
-        }
+    async fn lease_grant(&self, id: Option<LeaseId>, ttl_seconds: u64) -> Result<Lease, KvError> {
+        validate::check_lease(id, ttl_seconds)?;
         let mut state = self.inner.state.lock();
-        state.last_lease += 1;
-        let id = LeaseId(state.last_lease);
+        let id = state.new_lease_id(id)?;
         let deadline = Instant::now() + Duration::from_secs(ttl_seconds);
         state.leases.insert(id, LeaseState { ttl_seconds, deadline, keys: BTreeSet::new() });
         // Ends with the lease or with the model.
@@ -144,6 +151,18 @@ impl Kv for Model {
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<(), KvError> {
         self.inner.change(|state| state.revoke(id))
+    }
+
+    async fn lease_info(&self, id: LeaseId) -> Result<LeaseInfo, KvError> {
+        let state = self.inner.state.lock();
+        let lease = state.leases.get(&id).ok_or(KvError::LeaseNotFound(id))?;
+        let remaining = lease.deadline.saturating_duration_since(Instant::now());
+        let keys = lease.keys.iter().cloned().collect();
+        Ok(LeaseInfo { id, granted_ttl_seconds: lease.ttl_seconds, remaining, keys })
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, KvError> {
+        Ok(self.inner.state.lock().leases.keys().copied().collect())
     }
 
     fn status(&self) -> Status {
@@ -196,7 +215,7 @@ impl State {
 
     fn range(&self, request: &RangeRequest) -> RangeResponse {
         let mut kvs = self.pairs(&request.range, request.revision.unwrap_or(self.revision));
-        let count = kvs.len() as u64;
+        let seen = kvs.len() as u64;
         let more = request.limit > 0 && kvs.len() > request.limit;
         if more {
             kvs.truncate(request.limit);
@@ -207,7 +226,9 @@ impl State {
         if request.count_only {
             kvs.clear();
         }
-        RangeResponse { kvs, more: more && !request.count_only, count, revision: self.revision }
+        let more = more && !request.count_only;
+        let count = (!more || request.count).then_some(seen);
+        RangeResponse { kvs, more, count, revision: self.revision }
     }
 
     fn holds(&self, compare: &Compare) -> bool {
@@ -230,13 +251,35 @@ impl State {
     fn decide_step<'a>(&self, op: &'a Op) -> Result<Step<'a>, KvError> {
         match op {
             Op::Range(request) => self.check_revision(request)?,
-            Op::Put { lease: Some(lease), .. } if !self.leases.contains_key(lease) => {
-                return Err(KvError::LeaseNotFound(*lease));
+            Op::Put { lease, .. } => self.check_lease(*lease)?,
+            Op::Amend { key, .. } if self.get(key, self.revision).is_none() => {
+                return Err(KvError::KeyNotFound(key.clone()));
             }
+            Op::Amend { lease, .. } => self.check_lease(lease.flatten())?,
             Op::Txn(nested) => return Ok(Step::Nested(self.decide(nested)?)),
-            Op::Put { .. } | Op::Delete(_) => {}
+            Op::Delete(_) => {}
         }
         Ok(Step::Op(op))
+    }
+
+    fn check_lease(&self, lease: Option<LeaseId>) -> Result<(), KvError> {
+        match lease.filter(|id| !self.leases.contains_key(id)) {
+            Some(id) => Err(KvError::LeaseNotFound(id)),
+            None => Ok(()),
+        }
+    }
+
+    fn new_lease_id(&mut self, chosen: Option<LeaseId>) -> Result<LeaseId, KvError> {
+        if let Some(id) = chosen {
+            return if self.leases.contains_key(&id) { Err(KvError::LeaseExists(id)) } else { Ok(id) };
+        }
+        loop {
+            self.last_lease += 1;
+            let id = LeaseId(self.last_lease);
+            if !self.leases.contains_key(&id) {
+                return Ok(id);
+            }
+        }
     }
 
     fn txn(&mut self, txn: &Txn) -> Result<TxnResponse, KvError> {
@@ -256,6 +299,11 @@ impl State {
                 Step::Op(Op::Range(request)) => OpResponse::Range(self.range(request)),
                 Step::Op(Op::Put { key, value, lease }) => {
                     OpResponse::Put(self.put(key, value, *lease, before, events))
+                }
+                Step::Op(Op::Amend { key, value, lease }) => {
+                    let kept = self.get(key, self.revision).expect("decide saw that it exists").clone();
+                    let value = value.clone().unwrap_or(kept.value);
+                    OpResponse::Put(self.put(key, &value, lease.unwrap_or(kept.lease), before, events))
                 }
                 Step::Op(Op::Delete(range)) => OpResponse::Delete(self.delete(range, before, events)),
                 Step::Op(Op::Txn(_)) => unreachable!("decide turned nested transactions into paths"),
@@ -366,50 +414,76 @@ fn holds_for(kv: Option<&KeyValue>, compare: &Compare) -> bool {
     }
 }
 
+/// A reader asked for progress.
+#[derive(Default)]
+struct Asked(Notify);
+
+impl WatchControl for Asked {
+    fn received(&self, _message: &WatchMessage, _left: usize) {}
+
+    fn request_progress(&self) {
+        self.0.notify_one();
+    }
+
+    fn ended(&self) {}
+}
+
 /// One watcher: delivers what it finds from `next` on, and waits for more.
-async fn follow(
+struct Follower {
     inner: Weak<Inner>,
-    mut newest: watch::Receiver<Revision>,
     range: KeyRange,
-    mut next: Revision,
+    next: Revision,
+    /// No progress is told below this.
+    floor: Revision,
+    told: Revision,
     sender: mpsc::Sender<WatchMessage>,
-) {
-    let mut progress = tokio::time::interval_at(Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
-    let mut told = Revision(0);
-    loop {
-        let Some(strong) = inner.upgrade() else { return };
-        let (message, seen) = {
-            let state = strong.state.lock();
-            (state.next_message(&range, next), state.revision)
-        };
-        drop(strong);
-        match message {
-            Some(message) => {
-                match message {
-                    WatchMessage::Events { revision, .. } => {
-                        (next, told) = (Revision(revision.0 + 1), revision)
-                    }
-                    WatchMessage::Progress(_) | WatchMessage::Compacted(_) => {}
-                }
+    asked: Arc<Asked>,
+}
+
+impl Follower {
+    async fn run(mut self, mut newest: watch::Receiver<Revision>) {
+        let mut progress = tokio::time::interval_at(Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
+        let mut asked = false;
+        loop {
+            let Some((message, seen)) = self.look() else { return };
+            let synced = message.is_none();
+            if let Some(message) = message {
                 let ends = matches!(message, WatchMessage::Compacted(_));
-                if sender.send(message).await.is_err() || ends {
+                if self.sender.send(message).await.is_err() || ends {
+                    return;
+                }
+                continue;
+            }
+            if synced && asked && seen >= self.floor {
+                asked = false;
+                self.told = seen;
+                if self.sender.send(WatchMessage::Progress(seen)).await.is_err() {
                     return;
                 }
             }
-            None => {
-                next = next.max(Revision(seen.0 + 1));
-                tokio::select! {
-                    alive = async { newest.wait_for(|revision| *revision >= next).await.is_ok() } => if !alive { return },
-                    () = sender.closed() => return,
-                    _ = progress.tick(), if seen > told && seen.0 + 1 >= next.0 => {
-                        told = seen;
-                        if sender.send(WatchMessage::Progress(seen)).await.is_err() {
-                            return;
-                        }
-                    }
-                }
+            let next = self.next;
+            tokio::select! {
+                alive = async { newest.wait_for(|revision| *revision >= next).await.is_ok() } => if !alive { return },
+                () = self.sender.closed() => return,
+                () = self.asked.0.notified() => asked = true,
+                _ = progress.tick(), if seen > self.told && seen >= self.floor => asked = true,
             }
         }
+    }
+
+    /// The next message, if there is one, and the newest revision; `None` if the model is gone.
+    fn look(&mut self) -> Option<(Option<WatchMessage>, Revision)> {
+        let inner = self.inner.upgrade()?;
+        let state = inner.state.lock();
+        let message = state.next_message(&self.range, self.next);
+        match message {
+            Some(WatchMessage::Events { revision, .. }) => {
+                (self.next, self.told) = (Revision(revision.0 + 1), revision);
+            }
+            Some(WatchMessage::Progress(_) | WatchMessage::Compacted(_)) => {}
+            None => self.next = self.next.max(Revision(state.revision.0 + 1)),
+        }
+        Some((message, state.revision))
     }
 }
 
@@ -465,18 +539,18 @@ mod tests {
         let mut watch = model.watch(request).await.unwrap();
         model.txn(put("a", "2", None)).await.unwrap();
         for expected in [Revision(1), Revision(2)] {
-            let message = watch.messages.recv().await.unwrap();
+            let message = watch.recv().await.unwrap();
             assert!(matches!(message, WatchMessage::Events { revision, .. } if revision == expected));
         }
         model.txn(put("b", "1", None)).await.unwrap();
-        let message = watch.messages.recv().await.unwrap();
+        let message = watch.recv().await.unwrap();
         assert!(matches!(message, WatchMessage::Progress(Revision(3))), "{message:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_lease_that_is_not_kept_alive_takes_its_keys_along() {
         let model = Model::new();
-        let lease = model.lease_grant(5).await.unwrap();
+        let lease = model.lease_grant(None, 5).await.unwrap();
         model.txn(put("a", "1", Some(lease.id))).await.unwrap();
         tokio::time::advance(Duration::from_secs(4)).await;
         model.lease_keep_alive(lease.id).await.unwrap();
@@ -485,7 +559,7 @@ mod tests {
         let request = WatchRequest { range: KeyRange::key("a"), start: None };
         let mut watch = model.watch(request).await.unwrap();
         let gone = loop {
-            match watch.messages.recv().await.unwrap() {
+            match watch.recv().await.unwrap() {
                 WatchMessage::Events { revision, .. } => break revision,
                 WatchMessage::Progress(_) | WatchMessage::Compacted(_) => {}
             }

@@ -20,12 +20,12 @@ use crate::command::{Command, Outcome};
 use crate::config::Config;
 use crate::driver::{self, Driver, Handle, Request};
 use crate::kv::{
-    Consistency, Kv, KvError, Lease, LeaseId, MemberId, Origin, RangeRequest, RangeResponse, Revision,
-    Status, Txn, TxnResponse, Watch, WatchRequest,
+    Consistency, Kv, KvError, Lease, LeaseId, LeaseInfo, MemberId, Origin, RangeRequest, RangeResponse,
+    Revision, Status, Txn, TxnResponse, Watch, WatchRequest,
 };
-use crate::mvcc::read;
 use crate::mvcc::state::Head;
 use crate::mvcc::view::DiskError;
+use crate::mvcc::{apply, read};
 use crate::peer::{self, PeerContext};
 use crate::raft::member::MemberConfig;
 use crate::raft::proposals::ProposalLimits;
@@ -334,11 +334,9 @@ impl Kv for Store {
         self.propose(Command::Compact(revision)).await.map(drop)
     }
 
-    async fn lease_grant(&self, ttl_seconds: u64) -> Result<Lease, KvError> {
-        if ttl_seconds == 0 {
-            return Err(KvError::Invalid("a lease needs a time to live of at least one second".into()));
-        }
-        self.propose_lease(Command::LeaseGrant { ttl_seconds }).await
+    async fn lease_grant(&self, id: Option<LeaseId>, ttl_seconds: u64) -> Result<Lease, KvError> {
+        validate::check_lease(id, ttl_seconds)?;
+        self.propose_lease(Command::LeaseGrant { id, ttl_seconds }).await
     }
 
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<Lease, KvError> {
@@ -347,6 +345,20 @@ impl Kv for Store {
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<(), KvError> {
         self.propose(Command::LeaseRevoke(id)).await.map(drop)
+    }
+
+    async fn lease_info(&self, id: LeaseId) -> Result<LeaseInfo, KvError> {
+        let Lease { ttl_seconds, .. } = self.propose_lease(Command::LeaseKeepAlive(id)).await?;
+        let view = self.inner.rocks.view();
+        let keys = apply::attached(&view, id).map_err(unreadable)?;
+        let remaining = Duration::from_secs(ttl_seconds);
+        Ok(LeaseInfo { id, granted_ttl_seconds: ttl_seconds, remaining, keys })
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, KvError> {
+        self.confirm_read().await?;
+        let leases = apply::leases(&self.inner.rocks.view()).map_err(unreadable)?;
+        Ok(leases.into_iter().map(|(id, _)| id).collect())
     }
 
     fn status(&self) -> Status {

@@ -3,9 +3,11 @@
 //! A transaction that passes can still fail on the state (a lease that is gone, a compacted revision),
 //! but never because of its own shape. This module doesn't know any state.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
-use crate::kv::{KeyRange, KvError, Op, Txn};
+use crate::kv::{KeyRange, KvError, LeaseId, Op, Txn};
 
 /// Most operations and comparisons in one transaction, nested ones included.
 pub const MAX_TXN_OPS: usize = 4096;
@@ -14,21 +16,40 @@ pub const MAX_KEY_BYTES: usize = 4096;
 /// Deepest nesting of transactions.
 pub const MAX_TXN_DEPTH: usize = 8;
 
+/// Longest time to live of a lease, in seconds; as in etcd.
+pub const MAX_LEASE_TTL: u64 = 9_000_000_000;
+
 /// What one branch writes, to find keys that are written twice.
 #[derive(Default)]
 struct Writes {
-    puts: Vec<Bytes>,
+    puts: BTreeSet<Bytes>,
     deletes: Vec<KeyRange>,
 }
 
 /// Checks the shape of `txn`.
 ///
 /// # Errors
-/// [`KvError::Invalid`] if a key is empty or too long, if there are too many steps, or if one branch
-/// writes a key twice.
+/// [`KvError::Invalid`] if a key is empty or too long or if there are too many steps;
+/// [`KvError::DuplicateKey`] if one branch writes a key twice.
 pub fn check_txn(txn: &Txn) -> Result<(), KvError> {
     let mut steps = 0;
     collect(txn, 1, &mut steps).map(drop)
+}
+
+/// Checks what a new lease is to be.
+///
+/// # Errors
+/// [`KvError::Invalid`] if the id is 0 or the time to live isn't in its bounds.
+pub fn check_lease(id: Option<LeaseId>, ttl_seconds: u64) -> Result<(), KvError> {
+    if id == Some(LeaseId(0)) {
+        return Err(KvError::Invalid("a lease can't have the id 0; leave it out to have one chosen".into()));
+    }
+    if (1..=MAX_LEASE_TTL).contains(&ttl_seconds) {
+        return Ok(());
+    }
+    Err(KvError::Invalid(format!(
+        "a lease of {ttl_seconds} seconds, but its time to live must be 1 to {MAX_LEASE_TTL} seconds"
+    )))
 }
 
 fn collect(txn: &Txn, depth: usize, steps: &mut usize) -> Result<(Writes, Writes), KvError> {
@@ -49,11 +70,13 @@ fn collect_branch(ops: &[Op], depth: usize, steps: &mut usize) -> Result<Writes,
     for op in ops {
         match op {
             Op::Range(_) => {}
-            Op::Put { key, .. } => {
+            Op::Put { key, .. } | Op::Amend { key, .. } => {
                 check_key(key)?;
-                merge(&mut branch, Writes { puts: vec![key.clone()], deletes: vec![] })?;
+                merge(&mut branch, Writes { puts: BTreeSet::from([key.clone()]), deletes: vec![] })?;
             }
-            Op::Delete(range) => merge(&mut branch, Writes { puts: vec![], deletes: vec![range.clone()] })?,
+            Op::Delete(range) => {
+                merge(&mut branch, Writes { puts: BTreeSet::new(), deletes: vec![range.clone()] })?;
+            }
             Op::Txn(nested) => {
                 // Only one branch of the nested transaction runs, so its two branches may overlap
                 // each other, but neither may overlap what the outer branch writes.
@@ -75,18 +98,19 @@ fn merge(branch: &mut Writes, more: Writes) -> Result<(), KvError> {
     Ok(())
 }
 
-fn check_disjoint(a: &Writes, b: &Writes) -> Result<(), KvError> {
-    let twice = |puts: &[Bytes], other: &Writes| {
-        puts.iter()
-            .find(|key| other.puts.contains(key) || other.deletes.iter().any(|range| range.contains(key)))
-            .cloned()
-    };
-    match twice(&a.puts, b).or_else(|| twice(&b.puts, a)) {
-        Some(key) => {
-            Err(KvError::Invalid(format!("key {:?} is written twice", String::from_utf8_lossy(&key))))
-        }
-        None => Ok(()),
-    }
+/// Deletions may overlap each other: what is gone can't be deleted again.
+fn check_disjoint(branch: &Writes, more: &Writes) -> Result<(), KvError> {
+    let put_twice = more.puts.iter().find(|key| branch.puts.contains(*key));
+    let twice = put_twice
+        .or_else(|| deleted(&more.puts, &branch.deletes))
+        .or_else(|| deleted(&branch.puts, &more.deletes));
+    twice.map_or(Ok(()), |key| Err(KvError::DuplicateKey(key.clone())))
+}
+
+fn deleted<'a>(puts: &'a BTreeSet<Bytes>, deletes: &[KeyRange]) -> Option<&'a Bytes> {
+    let in_range =
+        |range: &KeyRange| puts.range(range.start.clone()..).next().filter(|key| range.contains(key));
+    deletes.iter().find_map(in_range)
 }
 
 fn check_key(key: &[u8]) -> Result<(), KvError> {
@@ -107,6 +131,10 @@ mod tests {
         Op::Put { key: Bytes::from_static(key.as_bytes()), value: Bytes::new(), lease: None }
     }
 
+    fn amend(key: &'static str) -> Op {
+        Op::Amend { key: Bytes::from_static(key.as_bytes()), value: None, lease: None }
+    }
+
     fn txn(success: Vec<Op>) -> Txn {
         Txn { success, ..Txn::default() }
     }
@@ -121,6 +149,11 @@ mod tests {
             (txn(vec![Op::Delete(KeyRange::prefix("a")), Op::Delete(KeyRange::key("a"))]), true),
             (txn(vec![put("a"), nested(vec![put("b")])]), true),
             (txn(vec![put("c"), nested(vec![put("c")])]), false),
+            (txn(vec![put("a"), amend("a")]), false),
+            (txn(vec![amend("a"), Op::Delete(KeyRange::prefix("a"))]), false),
+            (txn(vec![nested(vec![put("c")]), put("c")]), false),
+            (txn(vec![nested(vec![put("c")]), Op::Delete(KeyRange::prefix("b"))]), false),
+            (txn(vec![Op::Delete(KeyRange::between("z", "a")), put("b")]), true),
             (txn(vec![put("")]), false),
         ];
         for (txn, valid) in cases {

@@ -33,7 +33,7 @@ impl EventLeases {
             return Ok(id);
         }
         let shared = self.ttl / SHARED_PART;
-        let lease = store.lease_grant((self.ttl + shared).as_secs().max(1)).await?;
+        let lease = store.lease_grant(None, (self.ttl + shared).as_secs().max(1)).await?;
         *current = Some((lease.id, Instant::now() + shared));
         Ok(lease.id)
     }

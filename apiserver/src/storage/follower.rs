@@ -66,7 +66,7 @@ async fn watch(store: &dyn Kv, cache: &Cache, after: Revision) -> Result<Option<
         Err(KvError::Compacted { .. }) => return Ok(None),
         watch => watch?,
     };
-    while let Some(message) = watch.messages.recv().await {
+    while let Some(message) = watch.recv().await {
         match message {
             WatchMessage::Events { revision, events } => cache.apply(revision, &events),
             WatchMessage::Progress(revision) => cache.pass(revision),

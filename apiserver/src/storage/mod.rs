@@ -72,14 +72,9 @@ impl Storage {
         Ok(answer.kvs.first().map(Stored::new))
     }
 
-    /// A range at a revision, or the newest.
-    pub async fn range(
-        &self,
-        range: KeyRange,
-        revision: Option<Revision>,
-        limit: usize,
-    ) -> Outcome<RangeResponse> {
-        Ok(self.store.range(RangeRequest { revision, limit, ..RangeRequest::new(range) }).await?)
+    /// A range.
+    pub async fn range(&self, request: RangeRequest) -> Outcome<RangeResponse> {
+        Ok(self.store.range(request).await?)
     }
 
     /// A revision that includes every write acknowledged before.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use api::status::{Reason, Status};
 use bytes::Bytes;
-use store::kv::{KeyRange, KvError, Revision};
+use store::kv::{KeyRange, KvError, RangeRequest, Revision};
 
 use crate::error::{Failure, Outcome};
 use crate::query::Query;
@@ -121,13 +121,20 @@ async fn from_store(
             (limit, false) => limit,
             (_, true) => STORE_CHUNK,
         };
-        let answer = call.storage().range(range.clone(), at, chunk).await?;
+        let request = RangeRequest {
+            revision: at,
+            limit: chunk,
+            // With a selector nobody is told how many are left, so nobody counts them.
+            count: !selection.is_conditional(),
+            ..RangeRequest::new(range.clone())
+        };
+        let answer = call.storage().range(request).await?;
         let revision = *at.get_or_insert(answer.revision);
         let read = answer.kvs.len() as u64;
-        let mut unseen = answer.count - read;
+        let mut unseen = answer.count.map_or(u64::from(answer.more), |count| count - read);
         for (index, kv) in answer.kvs.iter().enumerate() {
             if limit > 0 && items.len() == limit {
-                unseen = answer.count - index as u64;
+                unseen += read - index as u64;
                 break;
             }
             let stored = Stored::new(kv);

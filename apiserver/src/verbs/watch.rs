@@ -189,7 +189,7 @@ impl Watcher {
         }
         let Phase::Replay(watch) = &mut self.phase else { return };
         let message = tokio::select! {
-            message = watch.messages.recv() => message,
+            message = watch.recv() => message,
             () = ended(&mut self.draining, self.deadline) => None,
         };
         match message {

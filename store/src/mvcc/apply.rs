@@ -112,7 +112,7 @@ impl<V: ReadView> Application<'_, '_, V> {
         match proposal.command {
             Command::Txn(txn) => self.txn(&txn, wall_ms),
             Command::Compact(revision) => Ok(self.compact(revision)),
-            Command::LeaseGrant { ttl_seconds } => Ok(Ok(self.grant(ttl_seconds))),
+            Command::LeaseGrant { id, ttl_seconds } => self.grant(id, ttl_seconds),
             Command::LeaseKeepAlive(id) => self.keep_alive(id),
             Command::LeaseRevoke(id) => self.end_lease(id, wall_ms, "lease-revoke"),
             Command::LeaseExpire { id, term: proposed, generation } => {
@@ -171,12 +171,25 @@ impl<V: ReadView> Application<'_, '_, V> {
         Ok(Outcome::Done)
     }
 
-    fn grant(&mut self, ttl_seconds: u64) -> Outcome {
-        let head = &mut self.state.head;
-        head.last_lease += 1;
-        let id = LeaseId(head.last_lease);
-        head.fold(&id.0.to_be_bytes());
-        self.arm(id, LeaseRecord { ttl_seconds, generation: 0 })
+    fn grant(&mut self, id: Option<LeaseId>, ttl_seconds: u64) -> Result<Applied, DiskError> {
+        let id = match id {
+            Some(id) if self.lease(id)?.is_some() => return Ok(Err(KvError::LeaseExists(id))),
+            Some(id) => id,
+            None => self.free_lease_id()?,
+        };
+        self.state.head.fold(&id.0.to_be_bytes());
+        Ok(Ok(self.arm(id, LeaseRecord { ttl_seconds, generation: 0 })))
+    }
+
+    /// The next id that no caller has chosen.
+    fn free_lease_id(&mut self) -> Result<LeaseId, DiskError> {
+        loop {
+            self.state.head.last_lease += 1;
+            let id = LeaseId(self.state.head.last_lease);
+            if self.lease(id)?.is_none() {
+                return Ok(id);
+            }
+        }
     }
 
     fn keep_alive(&mut self, id: LeaseId) -> Result<Applied, DiskError> {
@@ -195,7 +208,7 @@ impl<V: ReadView> Application<'_, '_, V> {
         if self.lease(id)?.is_none() {
             return Ok(Err(KvError::LeaseNotFound(id)));
         }
-        let keys = self.attached(id)?;
+        let keys = attached(&*self.overlay, id)?;
         let mut writer = Writer::new(self.overlay, self.state.head.revision);
         for key in keys {
             writer.delete(&KeyRange::key(key))?;
@@ -215,17 +228,21 @@ impl<V: ReadView> Application<'_, '_, V> {
             .map(|record| LeaseRecord::decode(record).map_err(DiskError::damaged(Family::Leases)))
             .transpose()
     }
+}
 
-    fn attached(&self, id: LeaseId) -> Result<Vec<Bytes>, DiskError> {
-        let prefix = family::attachment_prefix(id);
-        let end = KeyRange::prefix(prefix.clone()).end;
-        let mut keys = Vec::new();
-        self.overlay.scan(Family::Leases, &prefix, end.as_deref(), &mut |key, _| {
-            keys.push(Bytes::copy_from_slice(&key[prefix.len()..]));
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(keys)
-    }
+/// The keys that are attached to a lease, in order.
+///
+/// # Errors
+/// If the disk can't be read.
+pub fn attached(view: &impl ReadView, id: LeaseId) -> Result<Vec<Bytes>, DiskError> {
+    let prefix = family::attachment_prefix(id);
+    let end = KeyRange::prefix(prefix.clone()).end;
+    let mut keys = Vec::new();
+    view.scan(Family::Leases, &prefix, end.as_deref(), &mut |key, _| {
+        keys.push(Bytes::copy_from_slice(&key[prefix.len()..]));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(keys)
 }
 
 /// All leases of a view, for a new leader's timers.

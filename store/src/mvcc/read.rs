@@ -9,11 +9,8 @@ use bytes::Bytes;
 
 use super::family::{self, Change, Family, JournalRecord, Pair, Place};
 use super::state::Head;
-use super::view::{DiskError, ReadView};
+use super::view::{DiskError, ReadView, Visit};
 use crate::kv::{Event, EventKind, KeyRange, KeyValue, KvError, RangeRequest, RangeResponse, Revision};
-
-/// Called with key and record of each pair.
-type VisitAll<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), DiskError> + 'a;
 
 /// All events of one revision.
 pub type RevisionEvents = (Revision, Arc<[Event]>);
@@ -43,27 +40,46 @@ pub fn range(
     newest: Revision,
     request: &RangeRequest,
 ) -> Result<RangeResponse, DiskError> {
-    let mut out = Collector { request, response: RangeResponse { revision: newest, ..Default::default() } };
+    let mut out = Collector::new(request, newest);
     match request.revision {
         Some(revision) if revision < newest => range_past(view, revision, &mut out)?,
         _ => scan_pairs(view, &request.range, &mut |key, value| out.add_latest(key, value))?,
     }
-    Ok(out.response)
+    Ok(out.finish())
 }
 
-/// Collects a response while counting beyond its limit.
+/// Collects a response; goes on beyond its limit only to count.
 struct Collector<'a> {
     request: &'a RangeRequest,
     response: RangeResponse,
+    seen: u64,
 }
 
-impl Collector<'_> {
-    /// Counts a key; true if its pair is wanted too.
+impl<'a> Collector<'a> {
+    fn new(request: &'a RangeRequest, revision: Revision) -> Self {
+        Self { request, response: RangeResponse { revision, ..Default::default() }, seen: 0 }
+    }
+
+    /// Sees a key; true if its pair is wanted too.
     fn wants_next(&mut self) -> bool {
-        self.response.count += 1;
+        self.seen += 1;
         let full = self.request.limit > 0 && self.response.kvs.len() == self.request.limit;
         self.response.more |= full && !self.request.count_only;
         !full && !self.request.count_only
+    }
+
+    /// Whether another key can't change the response.
+    fn is_done(&self) -> bool {
+        self.response.more && !self.request.count
+    }
+
+    fn flow(&self) -> ControlFlow<()> {
+        if self.is_done() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn finish(mut self) -> RangeResponse {
+        self.response.count = (!self.is_done()).then_some(self.seen);
+        self.response
     }
 
     fn push(&mut self, mut kv: KeyValue) {
@@ -73,12 +89,12 @@ impl Collector<'_> {
         self.response.kvs.push(kv);
     }
 
-    fn add_latest(&mut self, key: &[u8], record: &[u8]) -> Result<(), DiskError> {
+    fn add_latest(&mut self, key: &[u8], record: &[u8]) -> Result<ControlFlow<()>, DiskError> {
         if self.wants_next() {
             let pair = decode_pair(Bytes::copy_from_slice(record))?;
             self.push(pair.to_kv(Bytes::copy_from_slice(key)));
         }
-        Ok(())
+        Ok(self.flow())
     }
 }
 
@@ -87,17 +103,15 @@ fn decode_pair(record: Bytes) -> Result<Pair, DiskError> {
 }
 
 /// Visits the records of all keys in `range`; a single key costs one point read.
-fn scan_pairs(view: &impl ReadView, range: &KeyRange, visit: &mut VisitAll<'_>) -> Result<(), DiskError> {
+fn scan_pairs(view: &impl ReadView, range: &KeyRange, visit: &mut Visit<'_>) -> Result<(), DiskError> {
     if is_single_key(range) {
-        return match view.get(Family::Latest, &range.start)? {
-            Some(record) => visit(&range.start, &record),
-            None => Ok(()),
-        };
+        if let Some(record) = view.get(Family::Latest, &range.start)? {
+            // There is nothing to go on with.
+            let _flow = visit(&range.start, &record)?;
+        }
+        return Ok(());
     }
-    view.scan(Family::Latest, &range.start, range.end.as_deref(), &mut |key, record| {
-        visit(key, record)?;
-        Ok(ControlFlow::Continue(()))
-    })
+    view.scan(Family::Latest, &range.start, range.end.as_deref(), visit)
 }
 
 fn is_single_key(range: &KeyRange) -> bool {
@@ -113,39 +127,30 @@ pub fn latest(view: &impl ReadView, range: &KeyRange) -> Result<Vec<(Bytes, Pair
     let mut pairs = Vec::new();
     scan_pairs(view, range, &mut |key, record| {
         pairs.push((Bytes::copy_from_slice(key), decode_pair(Bytes::copy_from_slice(record))?));
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
     Ok(pairs)
 }
 
 fn range_past(view: &impl ReadView, revision: Revision, out: &mut Collector<'_>) -> Result<(), DiskError> {
-    for place in versions_at(view, &out.request.range, revision)? {
-        if out.wants_next() {
-            let change = change(view, place)?.ok_or(DiskError::Missing("a version named by the index"))?;
-            out.push(change.to_kv(place.main));
-        }
-    }
-    Ok(())
-}
-
-/// Where the live version of each key in `range` at `revision` stands, in key order.
-fn versions_at(view: &impl ReadView, range: &KeyRange, revision: Revision) -> Result<Vec<Place>, DiskError> {
+    let range = &out.request.range;
     let start = family::index_prefix(&range.start);
     let end = range.end.as_deref().map(family::index_prefix);
     let mut decided: Vec<u8> = Vec::new();
-    let mut places = Vec::new();
     view.scan(Family::Index, &start, end.as_deref(), &mut |key, value| {
         let (prefix, place) = family::split_index_key(key).map_err(DiskError::damaged(Family::Index))?;
         // Newest first: the first version at or below the revision decides for this key.
-        if place.main <= revision && decided != prefix {
-            decided = prefix.to_vec();
-            if value == [1] {
-                places.push(place);
-            }
+        if place.main > revision || decided == prefix {
+            return Ok(ControlFlow::Continue(()));
         }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(places)
+        decided.clear();
+        decided.extend_from_slice(prefix);
+        if value == [1] && out.wants_next() {
+            let change = change(view, place)?.ok_or(DiskError::Missing("a version named by the index"))?;
+            out.push(change.to_kv(place.main));
+        }
+        Ok(out.flow())
+    })
 }
 
 fn change(view: &impl ReadView, place: Place) -> Result<Option<Change>, DiskError> {

@@ -57,11 +57,29 @@ fn decide_step<'a>(
 ) -> Result<Result<Step<'a>, KvError>, DiskError> {
     match op {
         Op::Range(request) => Ok(read::check_revision(head, request.revision).map(|()| Step::Op(op))),
-        Op::Put { lease: Some(id), .. } if view.get(Family::Leases, &family::lease_key(*id))?.is_none() => {
-            Ok(Err(KvError::LeaseNotFound(*id)))
-        }
+        Op::Put { key, lease, .. } => check_write(view, key, false, *lease, op),
+        Op::Amend { key, lease, .. } => check_write(view, key, true, lease.flatten(), op),
         Op::Txn(nested) => Ok(decide(view, head, nested)?.map(Step::Nested)),
-        Op::Put { .. } | Op::Delete(_) => Ok(Ok(Step::Op(op))),
+        Op::Delete(_) => Ok(Ok(Step::Op(op))),
+    }
+}
+
+/// A key that is amended must exist, and so must a lease that a key is attached to.
+fn check_write<'a>(
+    view: &impl ReadView,
+    key: &Bytes,
+    must_exist: bool,
+    lease: Option<LeaseId>,
+    op: &'a Op,
+) -> Result<Result<Step<'a>, KvError>, DiskError> {
+    if must_exist && view.get(Family::Latest, key)?.is_none() {
+        return Ok(Err(KvError::KeyNotFound(key.clone())));
+    }
+    match lease {
+        Some(id) if view.get(Family::Leases, &family::lease_key(id))?.is_none() => {
+            Ok(Err(KvError::LeaseNotFound(id)))
+        }
+        _ => Ok(Ok(Step::Op(op))),
     }
 }
 
@@ -136,7 +154,8 @@ impl<'a, 'b, V: ReadView> Writer<'a, 'b, V> {
                 request.revision = request.revision.filter(|revision| *revision <= self.before);
                 OpResponse::Range(read::range(&*self.overlay, self.revision(), &request)?)
             }
-            Op::Put { key, value, lease } => OpResponse::Put(self.put(key, value, *lease)?),
+            Op::Put { key, value, lease } => OpResponse::Put(self.put(key, Some(value), Some(*lease))?),
+            Op::Amend { key, value, lease } => OpResponse::Put(self.put(key, value.as_ref(), *lease)?),
             Op::Delete(range) => OpResponse::Delete(self.delete(range)?),
             Op::Txn(_) => unreachable!("decide turned nested transactions into paths"),
         })
@@ -147,17 +166,21 @@ impl<'a, 'b, V: ReadView> Writer<'a, 'b, V> {
         Place { main: self.next(), sub }
     }
 
+    /// Writes a pair; what isn't given stays as it was.
     fn put(
         &mut self,
         key: &Bytes,
-        value: &Bytes,
-        lease: Option<LeaseId>,
+        value: Option<&Bytes>,
+        lease: Option<Option<LeaseId>>,
     ) -> Result<Option<KeyValue>, DiskError> {
         let prev = match self.overlay.get(Family::Latest, key)? {
             Some(record) => Some(Pair::decode(record).map_err(DiskError::damaged(Family::Latest))?),
             None => None,
         };
         let place = self.place();
+        let kept = prev.as_ref().map(|prev| prev.value.clone());
+        let value = value.cloned().or(kept).unwrap_or_default();
+        let lease = lease.unwrap_or(prev.as_ref().and_then(|prev| prev.lease));
         let pair = Pair {
             create: prev.as_ref().map_or(place.main, |prev| prev.create),
             place,
@@ -174,7 +197,7 @@ impl<'a, 'b, V: ReadView> Writer<'a, 'b, V> {
             create: pair.create,
             version: pair.version,
             lease,
-            value: value.clone(),
+            value,
         };
         self.record(place, &change);
         let prev = prev.map(|prev| prev.to_kv(key.clone()));

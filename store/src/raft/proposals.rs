@@ -184,10 +184,10 @@ mod tests {
     fn the_deadline_says_whether_it_may_have_happened() {
         let mut proposals = Proposals::new(MemberId(1), 1, LIMITS);
         for ticket in [1, 2] {
-            let command = Command::LeaseGrant { ttl_seconds: 1 };
+            let command = Command::LeaseGrant { id: None, ttl_seconds: 1 };
             proposals.add(Some(Ticket(ticket)), command, at(0), 0).unwrap();
         }
-        let refused = proposals.add(None, Command::LeaseGrant { ttl_seconds: 1 }, at(0), 0);
+        let refused = proposals.add(None, Command::LeaseGrant { id: None, ttl_seconds: 1 }, at(0), 0);
         assert!(matches!(refused, Err(KvError::Overloaded)));
         proposals.sent([1], at(0));
         let expired = proposals.expire(at(5));

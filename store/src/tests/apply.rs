@@ -90,7 +90,7 @@ fn command(step: &Step) -> Option<Command> {
     match step {
         Step::Txn(txn) => validate::check_txn(txn).is_ok().then(|| Command::Txn(txn.clone())),
         Step::Compact(revision) => Some(Command::Compact(Revision(*revision))),
-        Step::Grant => Some(Command::LeaseGrant { ttl_seconds: 1_000_000 }),
+        Step::Grant(id) => Some(Command::LeaseGrant { id: id.map(LeaseId), ttl_seconds: 1_000_000 }),
         Step::Revoke(id) => Some(Command::LeaseRevoke(LeaseId(*id))),
         Step::Read(_) => None,
     }
@@ -100,7 +100,9 @@ async fn model_result(model: &Model, command: &Command) -> Applied {
     match command {
         Command::Txn(txn) => model.txn(txn.clone()).await.map(Outcome::Txn),
         Command::Compact(revision) => model.compact(*revision).await.map(|()| Outcome::Done),
-        Command::LeaseGrant { ttl_seconds } => model.lease_grant(*ttl_seconds).await.map(Outcome::Lease),
+        Command::LeaseGrant { id, ttl_seconds } => {
+            model.lease_grant(*id, *ttl_seconds).await.map(Outcome::Lease)
+        }
         Command::LeaseRevoke(id) => model.lease_revoke(*id).await.map(|()| Outcome::Done),
         Command::LeaseKeepAlive(_) | Command::LeaseExpire { .. } => unreachable!("not generated"),
     }
@@ -120,7 +122,7 @@ async fn model_events(model: &Model) -> Vec<read::RevisionEvents> {
     let mut watch = model.watch(request).await.unwrap();
     let mut events = Vec::new();
     while events.last().map_or(status.compacted, |(revision, _)| *revision) < status.revision {
-        match watch.messages.recv().await.unwrap() {
+        match watch.recv().await.unwrap() {
             WatchMessage::Events { revision, events: more } => events.push((revision, more)),
             other => panic!("{other:?}"),
         }

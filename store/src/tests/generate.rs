@@ -12,7 +12,7 @@ use crate::kv::{
 pub enum Step {
     Txn(Txn),
     Compact(u64),
-    Grant,
+    Grant(Option<u64>),
     Revoke(u64),
     Read(RangeRequest),
 }
@@ -59,13 +59,14 @@ fn compare() -> impl Strategy<Value = Compare> {
 }
 
 pub fn read() -> impl Strategy<Value = RangeRequest> {
-    (range(), prop::option::of(0..30u64), 0..3usize, any::<bool>(), any::<bool>()).prop_map(
-        |(range, revision, limit, keys_only, count_only)| RangeRequest {
+    (range(), prop::option::of(0..30u64), 0..3usize, any::<(bool, bool, bool)>()).prop_map(
+        |(range, revision, limit, (keys_only, count_only, count))| RangeRequest {
             range,
             revision: revision.map(Revision),
             limit,
             keys_only,
             count_only,
+            count,
             consistency: Consistency::Serializable,
         },
     )
@@ -74,6 +75,8 @@ pub fn read() -> impl Strategy<Value = RangeRequest> {
 fn ops(depth: u32) -> BoxedStrategy<Vec<Op>> {
     let leaf = prop_oneof![
         5 => (key(), value(), lease()).prop_map(|(key, value, lease)| Op::Put { key, value, lease }),
+        2 => (key(), prop::option::of(value()), prop::option::of(lease()))
+            .prop_map(|(key, value, lease)| Op::Amend { key, value, lease }),
         2 => range().prop_map(Op::Delete),
         1 => read().prop_map(Op::Range),
     ];
@@ -94,7 +97,7 @@ pub fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => txn(1).prop_map(Step::Txn),
         1 => (0..30u64).prop_map(Step::Compact),
-        1 => Just(Step::Grant),
+        1 => prop::option::of(1..4u64).prop_map(Step::Grant),
         1 => (1..4u64).prop_map(Step::Revoke),
         4 => read().prop_map(Step::Read),
     ]

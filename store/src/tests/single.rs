@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::kv::{
-    Compare, KeyRange, Kv, KvError, MemberId, Op, Origin, RangeRequest, Revision, Txn, WatchMessage,
+    Compare, KeyRange, Kv, KvError, MemberId, Op, Origin, RangeRequest, Revision, Txn, Watch, WatchMessage,
     WatchRequest,
 };
 use crate::{Config, OpenError, Store};
@@ -25,9 +25,9 @@ async fn open(dir: &std::path::Path) -> Store {
     Store::open(Config::single(dir, MemberId(1))).await.unwrap()
 }
 
-async fn revision_of(messages: &mut tokio::sync::mpsc::Receiver<WatchMessage>) -> u64 {
+async fn revision_of(watch: &mut Watch) -> u64 {
     loop {
-        match tokio::time::timeout(Duration::from_secs(10), messages.recv()).await.unwrap().unwrap() {
+        match tokio::time::timeout(Duration::from_secs(10), watch.recv()).await.unwrap().unwrap() {
             WatchMessage::Events { revision, .. } => return revision.0,
             WatchMessage::Progress(_) => {}
             WatchMessage::Compacted(at) => panic!("compacted at {at}"),
@@ -91,10 +91,10 @@ async fn a_watch_replays_from_disk_and_follows() {
     store.txn(put("b", "")).await.unwrap();
     store.txn(put("a", "last")).await.unwrap();
     for expected in (1..=300).chain([302]) {
-        assert_eq!(revision_of(&mut watch.messages).await, expected);
+        assert_eq!(revision_of(&mut watch).await, expected);
     }
     store.close().await;
-    assert!(watch.messages.recv().await.is_none());
+    assert!(watch.recv().await.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,7 +108,7 @@ async fn compaction_forgets_and_says_so() {
     let request = |start| WatchRequest { range: KeyRange::key("a"), start: Some(Revision(start)) };
     assert!(matches!(store.watch(request(9)).await, Err(KvError::Compacted { .. })));
     let mut watch = store.watch(request(10)).await.unwrap();
-    assert_eq!(revision_of(&mut watch.messages).await, 10);
+    assert_eq!(revision_of(&mut watch).await, 10);
     let mut past = RangeRequest::new(KeyRange::key("a"));
     past.revision = Some(Revision(8));
     assert!(matches!(store.range(past.clone()).await, Err(KvError::Compacted { .. })));
@@ -133,13 +133,13 @@ async fn a_failed_comparison_changes_nothing() {
 async fn a_lease_ends_by_itself_and_its_keys_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
-    let lease = store.lease_grant(1).await.unwrap();
+    let lease = store.lease_grant(None, 1).await.unwrap();
     let op = Op::Put { key: "l".into(), value: "v".into(), lease: Some(lease.id) };
     store.txn(Txn { success: vec![op], ..Txn::default() }).await.unwrap();
     let request = WatchRequest { range: KeyRange::key("l"), start: None };
     let mut watch = store.watch(request).await.unwrap();
     assert_eq!(store.lease_keep_alive(lease.id).await.unwrap(), lease);
-    assert_eq!(revision_of(&mut watch.messages).await, 2);
+    assert_eq!(revision_of(&mut watch).await, 2);
     assert_eq!(get(&store, "l").await, None);
     assert!(matches!(store.lease_keep_alive(lease.id).await, Err(KvError::LeaseNotFound(_))));
     store.close().await;

@@ -38,6 +38,10 @@ struct Watcher {
     next: Revision,
     /// The last revision that it knows about, by events or progress.
     told: Revision,
+    /// No progress is told below this.
+    floor: Revision,
+    /// It asked how far it is.
+    asked: bool,
     /// Loaded for it and not sent yet; all at or above `next`.
     backlog: VecDeque<RevisionEvents>,
 }
@@ -78,8 +82,17 @@ impl Hub {
         self.last_id += 1;
         let id = WatchId(self.last_id);
         let told = self.current.min(before(next));
-        self.watchers.insert(id, Watcher { range, next, told, backlog: VecDeque::new() });
+        let floor = start.unwrap_or(self.current);
+        let watcher = Watcher { range, next, told, floor, asked: false, backlog: VecDeque::new() };
+        self.watchers.insert(id, watcher);
         Ok((id, self.current))
+    }
+
+    /// The watcher wants to hear how far it is, as soon as it has everything.
+    pub fn request_progress(&mut self, id: WatchId) {
+        if let Some(watcher) = self.watchers.get_mut(&id) {
+            watcher.asked = true;
+        }
     }
 
     /// A watcher is gone.
@@ -132,7 +145,7 @@ impl Hub {
             return Some(Step::Send(message));
         }
         if watcher.next > self.current {
-            return Some(Step::Wait);
+            return Some(watcher.answer(self.current).map_or(Step::Wait, Step::Send));
         }
         if watcher.next <= self.compacted {
             let message = WatchMessage::Compacted(self.compacted);
@@ -152,7 +165,7 @@ impl Hub {
             }
         }
         watcher.next = after(self.current);
-        Some(Step::Wait)
+        Some(watcher.answer(self.current).map_or(Step::Wait, Step::Send))
     }
 
     /// Events from the disk, from the revision asked for on; `newest` is the newest revision on the disk
@@ -172,7 +185,11 @@ impl Hub {
         let current = self.current;
         for (id, watcher) in &mut self.watchers {
             let synced = watcher.next == after(current) && watcher.backlog.is_empty();
-            if synced && watcher.told < current && offer(*id, WatchMessage::Progress(current)) {
+            if synced
+                && watcher.told < current
+                && watcher.floor <= current
+                && offer(*id, WatchMessage::Progress(current))
+            {
                 watcher.told = current;
             }
         }
@@ -206,6 +223,16 @@ impl Watcher {
             events.iter().filter(|event| self.range.contains(&event.kv.key)).cloned().collect()
         };
         Some(WatchMessage::Events { revision, events })
+    }
+
+    /// The answer to a request for progress, of a watcher that has everything.
+    fn answer(&mut self, current: Revision) -> Option<WatchMessage> {
+        if !self.asked || self.floor > current {
+            return None;
+        }
+        self.asked = false;
+        self.told = current;
+        Some(WatchMessage::Progress(current))
     }
 
     fn take_backlog(&mut self) -> Option<WatchMessage> {

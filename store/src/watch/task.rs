@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::hub::{Hub, Step, WatchId};
-use crate::kv::{KvError, Revision, Watch, WatchMessage, WatchRequest};
+use crate::kv::{KvError, Revision, Watch, WatchControl, WatchMessage, WatchRequest};
 use crate::mvcc::read::{self, RevisionEvents};
 use crate::mvcc::state::Head;
 use crate::mvcc::view::DiskError;
@@ -57,7 +57,7 @@ impl Watches {
     ///
     /// # Errors
     /// [`KvError::Compacted`] if its start is gone, [`KvError::Closed`] after the end.
-    pub fn watch(&self, request: WatchRequest) -> Result<Watch, KvError> {
+    pub fn watch(self: &Arc<Self>, request: WatchRequest) -> Result<Watch, KvError> {
         let mut inner = self.inner.lock();
         if inner.closed {
             return Err(KvError::Closed);
@@ -67,7 +67,8 @@ impl Watches {
         inner.senders.insert(id, sender);
         inner.active.insert(id);
         self.wake.notify_one();
-        Ok(Watch { messages, revision })
+        let control = Arc::new(Control { watches: self.clone(), id });
+        Ok(Watch::new(messages, control, revision))
     }
 
     /// New revisions were applied.
@@ -96,6 +97,27 @@ impl Watches {
         let mut inner = self.inner.lock();
         inner.closed = true;
         inner.senders.clear();
+    }
+}
+
+/// What a watch hears of its reader.
+struct Control {
+    watches: Arc<Watches>,
+    id: WatchId,
+}
+
+impl WatchControl for Control {
+    fn received(&self, _message: &WatchMessage, _left: usize) {}
+
+    fn request_progress(&self) {
+        let mut inner = self.watches.inner.lock();
+        inner.hub.request_progress(self.id);
+        inner.active.insert(self.id);
+        self.watches.wake.notify_one();
+    }
+
+    fn ended(&self) {
+        self.watches.inner.lock().forget(self.id);
     }
 }
 
