@@ -7,6 +7,7 @@
 //! events, [`raft`] decides what to persist, send and apply, [`watch::hub`] what each watcher gets; the
 //! drivers are one thread (`driver`), one database (`rocks`), sockets (`peer`) and one task for watchers.
 
+mod bug;
 mod codec;
 mod command;
 mod config;
@@ -17,6 +18,7 @@ mod logging;
 pub mod model;
 mod mvcc;
 mod peer;
+pub mod proof;
 mod raft;
 mod rocks;
 mod snapshot;

@@ -16,6 +16,7 @@ use super::read::{self, RevisionEvents};
 use super::state::State;
 use super::txn::{self, Writer};
 use super::view::{Batch, DiskError, Overlay, ReadView};
+use crate::bug::bug;
 use crate::codec::DecodeError;
 use crate::command::{Applied, Command, Outcome, Proposal, ProposalId};
 use crate::kv::{Event, EventKind, KeyRange, KvError, Lease, LeaseId, Origin, Revision, Txn};
@@ -117,8 +118,10 @@ impl<V: ReadView> Application<'_, '_, V> {
             Command::LeaseRevoke(id) => self.end_lease(id, wall_ms, "lease-revoke"),
             Command::LeaseExpire { id, term: proposed, generation } => {
                 // A timer of a deposed leader, or of before a renewal, has no say.
-                let current = self.lease(id)?.is_some_and(|lease| lease.generation == generation);
-                if proposed == term && current {
+                let current = self
+                    .lease(id)?
+                    .is_some_and(|lease| lease.generation == generation || bug!(ExpiryIgnoresRenewal));
+                if (proposed == term || bug!(OldLeadersExpiryApplied)) && current {
                     self.end_lease(id, wall_ms, "lease-expire")
                 } else {
                     Ok(Ok(Outcome::Done))
@@ -193,7 +196,12 @@ impl<V: ReadView> Application<'_, '_, V> {
     }
 
     fn keep_alive(&mut self, id: LeaseId) -> Result<Applied, DiskError> {
-        let Some(lease) = self.lease(id)? else { return Ok(Err(KvError::LeaseNotFound(id))) };
+        let Some(lease) = self.lease(id)? else {
+            if bug!(RenewAfterRevoke) {
+                return Ok(Ok(Outcome::Lease(Lease { id, ttl_seconds: 1 })));
+            }
+            return Ok(Err(KvError::LeaseNotFound(id)));
+        };
         Ok(Ok(self.arm(id, LeaseRecord { generation: lease.generation + 1, ..lease })))
     }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::family::{self, Change, Family, Place};
 use super::state::{Head, SCRUBBED_KEY};
 use super::view::{Batch, DiskError, ReadView};
+use crate::bug::bug;
 use crate::codec::Reader;
 use crate::kv::{EventKind, Revision};
 
@@ -57,7 +58,11 @@ pub fn next_piece(view: &impl ReadView, max_events: usize) -> Result<Option<Piec
     Ok(Some(Piece { batch, more }))
 }
 
-fn scrubbed(view: &impl ReadView) -> Result<Revision, DiskError> {
+/// How far the cleaning is.
+///
+/// # Errors
+/// If the disk can't be read.
+pub fn scrubbed(view: &impl ReadView) -> Result<Revision, DiskError> {
     match view.get(Family::Meta, SCRUBBED_KEY)? {
         Some(record) => {
             Reader::new(record).u64("revision").map(Revision).map_err(DiskError::damaged(Family::Meta))
@@ -69,7 +74,8 @@ fn scrubbed(view: &impl ReadView) -> Result<Revision, DiskError> {
 fn forget(place: Place, record: &[u8], batch: &mut Batch) -> Result<(), DiskError> {
     let change =
         Change::decode(Bytes::copy_from_slice(record)).map_err(DiskError::damaged(Family::History))?;
-    if let Some(prev) = change.prev {
+    let keep = bug!(KeepDeletedAtCompaction) && change.kind == EventKind::Delete;
+    if let Some(prev) = change.prev.filter(|_| !keep) {
         remove(prev, &change.key, batch);
     }
     if change.kind == EventKind::Delete {

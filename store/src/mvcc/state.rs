@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::family::Family;
 use super::view::{Batch, DiskError, ReadView};
+use crate::bug::bug;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::ProposalId;
 use crate::kv::{MemberId, Revision};
@@ -156,7 +157,11 @@ impl State {
             let member = Reader::new(member).u64("member").map_err(&damaged)?;
             sessions.insert(MemberId(member), Session::decode(record).map_err(&damaged)?);
         }
-        Ok(Self { head: Head::load(view)?, sessions })
+        let mut head = Head::load(view)?;
+        if bug!(RevisionResetOnCompactionCrash) && super::scrub::scrubbed(view)? < head.compacted {
+            head.revision = head.compacted;
+        }
+        Ok(Self { head, sessions })
     }
 
     /// Writes the head, and the sessions of `changed`.

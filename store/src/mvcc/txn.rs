@@ -7,8 +7,10 @@ use bytes::Bytes;
 
 use super::family::{self, Change, Family, Pair, Place};
 use super::read;
+use super::scrub;
 use super::state::Head;
 use super::view::{DiskError, Overlay, ReadView};
+use crate::bug::bug;
 use crate::kv::{
     Compare, CompareOp, Event, EventKind, KeyRange, KeyValue, KvError, LeaseId, Op, OpResponse, Revision,
     Target, Txn, TxnResponse,
@@ -56,7 +58,13 @@ fn decide_step<'a>(
     op: &'a Op,
 ) -> Result<Result<Step<'a>, KvError>, DiskError> {
     match op {
-        Op::Range(request) => Ok(read::check_revision(head, request.revision).map(|()| Step::Op(op))),
+        Op::Range(request) => {
+            let mut head = *head;
+            if bug!(CompactedReadPerMember) {
+                head.compacted = scrub::scrubbed(view)?;
+            }
+            Ok(read::check_revision(&head, request.revision).map(|()| Step::Op(op)))
+        }
         Op::Put { key, lease, .. } => check_write(view, key, false, *lease, op),
         Op::Amend { key, lease, .. } => check_write(view, key, true, lease.flatten(), op),
         Op::Txn(nested) => Ok(decide(view, head, nested)?.map(Step::Nested)),

@@ -91,6 +91,12 @@ impl Batch {
         })
     }
 
+    /// The writes to `family`, and all others: what a seeded bug writes apart.
+    pub fn split(&self, family: Family) -> (Batch, Batch) {
+        let (own, others) = self.writes.clone().into_iter().partition(|(of, _)| *of == family);
+        (Batch { writes: own }, Batch { writes: others })
+    }
+
     /// Nothing to write.
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()

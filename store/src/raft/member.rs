@@ -14,6 +14,7 @@ use raft::{ReadOnlyOption, SnapshotStatus, StateRole};
 
 use super::log::LogCache;
 use super::persist;
+use crate::bug::bug;
 use crate::disk::{Disk, Durability};
 use crate::kv::MemberId;
 use crate::mvcc::apply::LogEntry;
@@ -106,7 +107,11 @@ impl Member {
             check_quorum: true,
             pre_vote: true,
             // A clock that pauses makes leader leases unsafe; a quorum confirms each batch of reads.
-            read_only_option: ReadOnlyOption::Safe,
+            read_only_option: if bug!(LeaderLeaseReads) {
+                ReadOnlyOption::LeaseBased
+            } else {
+                ReadOnlyOption::Safe
+            },
             // Must stay off: the library (0.7) then adds entries to a queued append that is empty without
             // looking where that one begins, so a follower acknowledges indexes that it doesn't have.
             // The simulation finds it (seed 2). Our proposals come as one message anyway.
@@ -311,7 +316,8 @@ impl Ready {
         if snapshot.is_empty() {
             persist::append(&mut batch, entries, self.old_last);
             if !batch.is_empty() {
-                disk.write(&batch, durability(self.inner.must_sync()))?;
+                let unsafely = bug!(AckBeforeSync) || bug!(VoteNotPersisted) && entries.is_empty();
+                disk.write(&batch, durability(self.inner.must_sync() && !unsafely))?;
             }
         } else {
             install(disk, snapshot, entries, batch)?;
@@ -329,6 +335,10 @@ fn install(
     let metadata = snapshot.get_metadata();
     persist::truncate(&mut batch, metadata.index, metadata.index, metadata.term);
     persist::append(&mut batch, entries, metadata.index);
+    if bug!(SnapshotInstalledInPlace) {
+        disk.install(&snapshot.data, &Batch::default())?;
+        return disk.write(&batch, Durability::Synced);
+    }
     disk.install(&snapshot.data, &batch)
 }
 

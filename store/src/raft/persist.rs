@@ -9,6 +9,7 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, HardState};
 
 use super::log::LogCache;
+use crate::bug::bug;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::kv::MemberId;
 use crate::mvcc::family::Family;
@@ -115,7 +116,9 @@ pub fn recover(view: &impl ReadView, voters: &[MemberId]) -> Result<LogCache, Re
         log.append(&[entry]);
     }
     // The commit index is persisted lazily; what is applied was committed.
-    log.hard_state.commit = log.hard_state.commit.max(head.index);
+    if !bug!(CommitBehindAppliedOnOpen) {
+        log.hard_state.commit = log.hard_state.commit.max(head.index);
+    }
     let (commit, last) = (log.hard_state.commit, log.last());
     if commit > last || head.index < index {
         return Err(RecoverError::LogLost(format!(

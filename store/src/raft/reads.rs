@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::member::ConfirmedRead;
 use super::proposals::Ticket;
+use crate::bug::bug;
 use crate::codec::Writer;
 use crate::kv::{KvError, MemberId};
 
@@ -67,7 +68,9 @@ impl Reads {
         if self.round.is_some() || self.waiting.is_empty() {
             return None;
         }
-        self.last_round += 1;
+        if self.last_round == 0 || !bug!(ReuseReadContext) {
+            self.last_round += 1;
+        }
         let mut context = Writer::with_capacity(24);
         context.u64(self.member.0).u64(self.boot).u64(self.last_round);
         let context = context.finish();
@@ -92,6 +95,7 @@ impl Reads {
 
     /// Readers that may go on, now that everything up to `applied` is.
     pub fn released(&mut self, applied: u64) -> Vec<Ticket> {
+        let applied = if bug!(ReadWithoutApplyWait) { u64::MAX - 1 } else { applied };
         let later = self.confirmed.split_off(&(applied + 1));
         let released = std::mem::replace(&mut self.confirmed, later).into_values().flatten();
         released.map(|reader| reader.ticket).collect()

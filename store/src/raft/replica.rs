@@ -14,10 +14,12 @@ use super::member::{Advanced, Leadership, Member, MemberConfig};
 use super::persist::{self, Identity, RecoverError};
 use super::proposals::{ProposalLimits, Proposals, Ticket};
 use super::reads::Reads;
+use crate::bug::bug;
 use crate::command::{Applied, Command};
 use crate::disk::{Disk, Durability};
 use crate::kv::{KvError, MemberId, Revision};
 use crate::mvcc::apply::{self, ApplyError};
+use crate::mvcc::family::Family;
 use crate::mvcc::read::RevisionEvents;
 use crate::mvcc::scrub;
 use crate::mvcc::state::State;
@@ -364,7 +366,13 @@ impl<D: Disk> Replica<D> {
     fn apply(&mut self, entries: &[apply::LogEntry]) -> Result<(), Fatal> {
         let compacted = self.state.head.compacted;
         let effects = apply::apply(&mut self.state, &self.disk, entries)?;
-        self.disk.write(&effects.batch, Durability::Later)?;
+        if bug!(AppliedIndexInOwnBatch) {
+            let (index, data) = effects.batch.split(Family::Meta);
+            self.disk.write(&data, Durability::Later)?;
+            self.disk.write(&index, Durability::Later)?;
+        } else {
+            self.disk.write(&effects.batch, Durability::Later)?;
+        }
         self.member.applied(self.state.head.index);
         for (id, result) in effects.results {
             if let Some(ticket) = self.proposals.applied(id) {
@@ -382,6 +390,9 @@ impl<D: Disk> Replica<D> {
     /// A snapshot replaced the state on disk.
     fn reload(&mut self) -> Result<(), Fatal> {
         self.state = State::load(&self.disk)?;
+        if bug!(SessionLostInSnapshot) {
+            self.state.sessions.clear();
+        }
         self.member.applied(self.state.head.index);
         self.output.installed = true;
         self.output.events.clear();

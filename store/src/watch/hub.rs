@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::bug::bug;
 use crate::kv::{Event, KeyRange, KvError, Revision, WatchMessage};
 use crate::mvcc::read::RevisionEvents;
 
@@ -76,6 +77,7 @@ impl Hub {
         start: Option<Revision>,
     ) -> Result<(WatchId, Revision), KvError> {
         let next = start.unwrap_or(after(self.current));
+        let next = if bug!(FutureWatchSendsOld) { next.min(after(self.current)) } else { next };
         if next <= self.compacted {
             return Err(KvError::Compacted { requested: next, compacted: self.compacted });
         }
@@ -130,6 +132,9 @@ impl Hub {
         (self.current, self.compacted) = (current, compacted);
         self.ring.clear();
         self.ring_bytes = 0;
+        if bug!(ReplayAfterSnapshot) {
+            self.watchers.values_mut().for_each(|watcher| watcher.next = after(compacted));
+        }
         self.watchers.keys().copied().collect()
     }
 
@@ -155,6 +160,9 @@ impl Hub {
         let Some(oldest) = self.ring.front().map(|(revision, _)| *revision) else {
             return Some(Step::Load(watcher.next));
         };
+        if watcher.next < oldest && bug!(DropVictimBatch) {
+            watcher.next = oldest;
+        }
         if watcher.next < oldest {
             return Some(Step::Load(watcher.next));
         }
@@ -184,7 +192,8 @@ impl Hub {
     pub fn progress(&mut self, mut offer: impl FnMut(WatchId, WatchMessage) -> bool) {
         let current = self.current;
         for (id, watcher) in &mut self.watchers {
-            let synced = watcher.next == after(current) && watcher.backlog.is_empty();
+            let synced =
+                watcher.next == after(current) && watcher.backlog.is_empty() || bug!(ProgressOutOfBand);
             if synced
                 && watcher.told < current
                 && watcher.floor <= current
@@ -238,6 +247,9 @@ impl Watcher {
     fn take_backlog(&mut self) -> Option<WatchMessage> {
         while let Some((revision, events)) = self.backlog.pop_front() {
             if let Some(message) = self.message(revision, &events) {
+                if bug!(DuplicateOnResync) && self.backlog.is_empty() {
+                    self.next = revision;
+                }
                 return Some(message);
             }
         }
