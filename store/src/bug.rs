@@ -31,6 +31,7 @@ pub enum Bug {
     ExpiryIgnoresRenewal,
 }
 
+#[cfg(any(test, feature = "seeded_bugs"))]
 impl Bug {
     /// All of them.
     pub const ALL: [Bug; 20] = [
