@@ -9,6 +9,7 @@ pub use k8s_openapi as k8s;
 pub mod defaults;
 pub mod hash;
 pub mod jsonpath;
+pub mod managed;
 pub mod name;
 pub mod object;
 pub mod patch;

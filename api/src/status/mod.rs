@@ -272,6 +272,12 @@ impl Status {
         Self::conflict(resource, group, name, why)
     }
 
+    /// 409: an applied configuration would change what others own; each conflict has its text and path.
+    pub fn apply_conflict(message: &str, conflicts: impl Iterator<Item = (String, String)>) -> Self {
+        let start = Self::failure(409, Reason::Conflict, message);
+        conflicts.fold(start, |status, (text, path)| status.with_cause("FieldManagerConflict", &text, &path))
+    }
+
     /// 422: the object is well-formed, but its content isn't allowed. `kind` is the kind, not the resource.
     pub fn invalid(kind: &str, group: &str, name: &str, errors: Vec<FieldError>) -> Self {
         let list = field_error::join(&errors);
