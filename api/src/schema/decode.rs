@@ -42,8 +42,23 @@ pub fn decode(
     raw: impl Into<Parsed>,
     validation: FieldValidation,
 ) -> Result<Decoded, DecodeError> {
-    let Parsed { value, duplicates } = raw.into();
-    let mut decoder = Decoder::default();
+    decode_with(Decoder::default(), schema, raw.into(), validation)
+}
+
+/// Decodes a configuration for server-side apply: as [`decode`], strictly, but what isn't named isn't filled
+/// in, because naming a field means owning it. Errors: [`DecodeError`].
+pub fn decode_partial(schema: &Schema, raw: impl Into<Parsed>) -> Result<Value, DecodeError> {
+    let decoder = Decoder { partial: true, ..Decoder::default() };
+    Ok(decode_with(decoder, schema, raw.into(), FieldValidation::Strict)?.object)
+}
+
+fn decode_with<'s>(
+    mut decoder: Decoder<'s>,
+    schema: &'s Schema,
+    raw: Parsed,
+    validation: FieldValidation,
+) -> Result<Decoded, DecodeError> {
+    let Parsed { value, duplicates } = raw;
     let object = decoder.value(schema, value)?;
     if validation == FieldValidation::Ignore {
         return Ok(Decoded { object, warnings: Vec::new() });
@@ -91,6 +106,8 @@ struct Decoder<'s> {
     /// Names of the structs around the value at hand.
     structs: Vec<&'s str>,
     unknown: Vec<String>,
+    /// Fields that aren't named stay absent.
+    partial: bool,
 }
 
 impl<'s> Decoder<'s> {
@@ -128,7 +145,9 @@ impl<'s> Decoder<'s> {
                 None => self.note_unknown(name),
             }
         }
-        fill_required(object, &mut result);
+        if !self.partial {
+            fill_required(object, &mut result);
+        }
         Ok(Value::Object(result))
     }
 

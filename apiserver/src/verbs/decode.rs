@@ -88,7 +88,7 @@ pub fn schema(kind: KindName<'_>) -> Outcome<&'static Schema> {
 }
 
 /// An object that doesn't name its kind is taken for what the path says.
-fn check_kind(value: &mut Value, expected: KindName<'_>) -> Result<(), Status> {
+pub fn check_kind(value: &mut Value, expected: KindName<'_>) -> Result<(), Status> {
     let Some(map) = value.as_object_mut() else {
         return Err(Status::bad_request("couldn't get version/kind; the body is no object"));
     };

@@ -2,7 +2,7 @@
 
 use api::patch::{json_patch, merge_patch, strategic_merge};
 use api::schema::{Format, parse};
-use api::status::Status;
+use api::status::{FieldError, Status};
 use serde_json::Value;
 
 use crate::error::Outcome;
@@ -10,10 +10,14 @@ use crate::verbs::decode::{self, Draft, KindName, media_type};
 use crate::verbs::submit::{Part, Written};
 use crate::verbs::update::change;
 use crate::verbs::view::View;
-use crate::verbs::{Answer, Call};
+use crate::verbs::{Answer, Call, ownership, server_side};
 
-const SUPPORTED: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const SUPPORTED: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    ownership::MEDIA_TYPE,
+];
 
 /// A patch, in one of its languages.
 #[derive(Clone, Debug)]
@@ -32,6 +36,13 @@ enum Language {
 /// Answers with the object's new state.
 pub async fn patch(call: Call<'_>, part: Part, body: &[u8]) -> Answer {
     let view = View::of(&call)?;
+    if ownership::is_apply(&call) {
+        return server_side::apply(&call, part, body).await?.respond(&call, &view);
+    }
+    if call.info.query.get("force").is_some() {
+        let error = FieldError::forbidden("force", "may not be specified for non-apply patch");
+        return Err(Status::invalid_options("PatchOptions", "meta.k8s.io", vec![error]).into());
+    }
     let patch = Patch::parse(&call, body)?;
     let kind = KindName::of(&call);
     apply(&call, part, &patch, kind).await?.respond(&call, &view)

@@ -14,7 +14,7 @@ use crate::error::Outcome;
 use crate::storage::key::Key;
 use crate::storage::object::{Stored, encode};
 use crate::verbs::view::View;
-use crate::verbs::{Call, metadata};
+use crate::verbs::{Call, metadata, ownership};
 
 /// Which part of an object an update may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,7 @@ pub async fn complete_new(call: &Call<'_>, new: &mut Value) -> Outcome<Vec<Guard
     let resource = call.resource;
     resource.strategy.prepare_create(new);
     api::defaults::apply(&resource.group, &resource.kind, new);
+    ownership::track(call, Part::Main, &Value::Null, new)?;
     let guards = admission::create(call, new).await?;
     resource.strategy.finish_create(new);
     refuse(call, new, api::validation::validate_create(&resource.group, &resource.kind, new))?;
@@ -78,6 +79,7 @@ pub async fn complete_change(call: &Call<'_>, part: Part, mut new: Value, old: &
         resource.strategy.prepare_update(&mut new, old);
     }
     api::defaults::apply(&resource.group, &resource.kind, &mut new);
+    ownership::track(call, part, old, &mut new)?;
     admission::update(call, &mut new, old).await?;
     metadata::count_generation(resource, &mut new, old);
     let validate = match part {

@@ -66,6 +66,17 @@ fn is_header(name: &str) -> bool {
     matches!(name, "Accept" | "Content-Type" | "User-Agent") || name.starts_with("Impersonate-")
 }
 
+fn drop_owners(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(drop_owners),
+        Value::Object(map) => {
+            map.remove("managedFields");
+            map.values_mut().for_each(drop_owners);
+        }
+        _ => {}
+    }
+}
+
 impl Conversation {
     pub async fn start() -> Self {
         let store = Model::new();
@@ -203,13 +214,15 @@ impl Conversation {
     fn show(&mut self, mut value: Value, pointers: &[&str]) -> String {
         self.normalize(&mut value);
         if pointers.is_empty() {
+            drop_owners(&mut value);
             return format!("\n{value}");
         }
         let part = |pointer: &&str| format!("\n{pointer} = {}", at(&value, pointer));
         pointers.iter().map(part).collect()
     }
 
-    /// Replaces what differs from run to run.
+    /// Replaces what differs from run to run. Owners of fields would fill every answer: they are shown to
+    /// who asks for them.
     fn normalize(&mut self, value: &mut Value) {
         match value {
             Value::Array(items) => items.iter_mut().for_each(|item| self.normalize(item)),
