@@ -39,14 +39,15 @@ struct Inner {
     newest: watch::Sender<Revision>,
 }
 
+/// The state itself, with nothing that waits or follows: what the simulation replays logs on.
 #[derive(Default)]
-struct State {
-    revision: Revision,
-    compacted: Revision,
+pub(crate) struct State {
+    pub(crate) revision: Revision,
+    pub(crate) compacted: Revision,
     /// All versions of a key in order; `None` is a deletion.
     keys: BTreeMap<Bytes, Vec<(Revision, Option<KeyValue>)>>,
     /// What happened at each revision.
-    history: BTreeMap<Revision, Arc<[Event]>>,
+    pub(crate) history: BTreeMap<Revision, Arc<[Event]>>,
     leases: BTreeMap<LeaseId, LeaseState>,
     last_lease: u64,
 }
@@ -120,26 +121,15 @@ impl Kv for Model {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), KvError> {
-        let mut state = self.inner.state.lock();
-        if revision > state.revision {
-            return Err(KvError::FutureRevision { requested: revision, current: state.revision });
-        }
-        if revision <= state.compacted {
-            return Err(KvError::Compacted { requested: revision, compacted: state.compacted });
-        }
-        state.compacted = revision;
-        Ok(())
+        self.inner.state.lock().compact(revision)
     }
 
     async fn lease_grant(&self, id: Option<LeaseId>, ttl_seconds: u64) -> Result<Lease, KvError> {
         validate::check_lease(id, ttl_seconds)?;
-        let mut state = self.inner.state.lock();
-        let id = state.new_lease_id(id)?;
-        let deadline = Instant::now() + Duration::from_secs(ttl_seconds);
-        state.leases.insert(id, LeaseState { ttl_seconds, deadline, keys: BTreeSet::new() });
+        let lease = self.inner.state.lock().grant(id, ttl_seconds)?;
         // Ends with the lease or with the model.
-        tokio::spawn(expire(Arc::downgrade(&self.inner), id));
-        Ok(Lease { id, ttl_seconds })
+        tokio::spawn(expire(Arc::downgrade(&self.inner), lease.id));
+        Ok(lease)
     }
 
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<Lease, KvError> {
@@ -191,7 +181,7 @@ impl Inner {
 }
 
 impl State {
-    fn check_revision(&self, request: &RangeRequest) -> Result<(), KvError> {
+    pub(crate) fn check_revision(&self, request: &RangeRequest) -> Result<(), KvError> {
         match request.revision {
             Some(requested) if requested > self.revision => {
                 Err(KvError::FutureRevision { requested, current: self.revision })
@@ -213,7 +203,7 @@ impl State {
         keys.filter_map(|key| self.get(key, at).cloned()).collect()
     }
 
-    fn range(&self, request: &RangeRequest) -> RangeResponse {
+    pub(crate) fn range(&self, request: &RangeRequest) -> RangeResponse {
         let mut kvs = self.pairs(&request.range, request.revision.unwrap_or(self.revision));
         let seen = kvs.len() as u64;
         let more = request.limit > 0 && kvs.len() > request.limit;
@@ -269,6 +259,24 @@ impl State {
         }
     }
 
+    pub(crate) fn compact(&mut self, revision: Revision) -> Result<(), KvError> {
+        if revision > self.revision {
+            return Err(KvError::FutureRevision { requested: revision, current: self.revision });
+        }
+        if revision <= self.compacted {
+            return Err(KvError::Compacted { requested: revision, compacted: self.compacted });
+        }
+        self.compacted = revision;
+        Ok(())
+    }
+
+    pub(crate) fn grant(&mut self, chosen: Option<LeaseId>, ttl_seconds: u64) -> Result<Lease, KvError> {
+        let id = self.new_lease_id(chosen)?;
+        let deadline = Instant::now() + Duration::from_secs(ttl_seconds);
+        self.leases.insert(id, LeaseState { ttl_seconds, deadline, keys: BTreeSet::new() });
+        Ok(Lease { id, ttl_seconds })
+    }
+
     fn new_lease_id(&mut self, chosen: Option<LeaseId>) -> Result<LeaseId, KvError> {
         if let Some(id) = chosen {
             return if self.leases.contains_key(&id) { Err(KvError::LeaseExists(id)) } else { Ok(id) };
@@ -282,7 +290,7 @@ impl State {
         }
     }
 
-    fn txn(&mut self, txn: &Txn) -> Result<TxnResponse, KvError> {
+    pub(crate) fn txn(&mut self, txn: &Txn) -> Result<TxnResponse, KvError> {
         let path = self.decide(txn)?;
         let before = self.revision;
         let mut events = Vec::new();
@@ -356,7 +364,7 @@ impl State {
         }
     }
 
-    fn revoke(&mut self, id: LeaseId) -> Result<(), KvError> {
+    pub(crate) fn revoke(&mut self, id: LeaseId) -> Result<(), KvError> {
         let lease = self.leases.remove(&id).ok_or(KvError::LeaseNotFound(id))?;
         let before = self.revision;
         let mut events = Vec::new();

@@ -170,7 +170,11 @@ fn encode_entry(entry: &Entry) -> Vec<u8> {
     seal(&out.finish())
 }
 
-fn decode_entry(record: Bytes) -> Result<Entry, DecodeError> {
+/// Reads an entry back.
+///
+/// # Errors
+/// If it is damaged.
+pub fn decode_entry(record: Bytes) -> Result<Entry, DecodeError> {
     let mut input = Reader::new(open(record)?);
     let mut entry = Entry::new();
     entry.index = input.u64("index")?;
