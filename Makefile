@@ -10,11 +10,11 @@ ROCKSDB_STATIC   ?= 1
 KUBECTL          ?= $(CACHE)/kubectl-1.37
 export CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC KUBECTL
 
-.PHONY: help demo test build bench check setup clean
+.PHONY: help demo test build bench bench-store check setup clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: build ## Start 3 members and 3 nodes, kill some, and watch the cluster heal
 	@bin/amoeba demo self-heal
@@ -32,6 +32,14 @@ build: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Build the release binary at bin/
 bench: build ## Measure this machine: start, memory, pods per second, failover
 	@cargo build --locked --release -p bench
 	@$(CARGO_TARGET_DIR)/release/bench --amoeba bin/amoeba
+
+# BENCH_STORE="--quick --seconds 1" and the like: see `bench store --help`. Debian starts the etcd that it installs;
+# the measurement starts its own.
+BENCH_STORE ?=
+bench-store: build ## Measure the store beside etcd (BENCH_STORE=--quick: a few minutes)
+	@.ci/setup etcd=etcd-server strace=strace taskset=util-linux
+	@cargo build --locked --release -p bench
+	@$(CARGO_TARGET_DIR)/release/bench store --amoeba bin/amoeba --output docs $(BENCH_STORE)
 
 check: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Formatting, lints and (if cargo-deny is installed) licences
 	@cargo fmt --all --check

@@ -221,7 +221,7 @@ fn key(object: &Value) -> String {
 }
 
 /// A port that nobody listens on now. Somebody may take it before we do; then `up` says so.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("find a free port")?;
     Ok(listener.local_addr()?.port())
 }

@@ -12,9 +12,10 @@ mod objects;
 mod process;
 mod report;
 mod statistics;
+mod store;
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use measure::Setting;
 use report::Row;
 use std::path::PathBuf;
@@ -22,7 +23,10 @@ use std::process::ExitCode;
 
 /// Measure a built amoeba binary and print a Markdown table.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The binary to measure
     #[arg(long, value_name = "FILE", default_value = "bin/amoeba")]
     amoeba: PathBuf,
@@ -32,6 +36,11 @@ struct Arguments {
     /// Measure only these (separated by commas)
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Measurement>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Store(store::Arguments),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,9 +53,13 @@ enum Measurement {
     ApiRate,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match &arguments.command {
+        Some(Command::Store(arguments)) => store::run(arguments),
+        None => cluster(&arguments),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
@@ -55,8 +68,12 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> Result<()> {
-    let setting = setting(&arguments)?;
+fn cluster(arguments: &Arguments) -> Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(run(arguments))
+}
+
+async fn run(arguments: &Arguments) -> Result<()> {
+    let setting = setting(arguments)?;
     let chosen = if arguments.only.is_empty() { Measurement::value_variants() } else { &arguments.only };
     println!("{}", report::heading());
     let mut failed = 0;

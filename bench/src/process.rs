@@ -67,6 +67,17 @@ pub fn memory(pid: Pid) -> Result<Memory> {
     Ok(Memory { rss: mib("Rss:")?, pss: mib("Pss:")? })
 }
 
+/// How often the threads of a process have gone to sleep so far. One that has ended counts as zero.
+pub fn voluntary_switches(pid: Pid) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let status = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+    let count = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse::<u64>().ok()
+    };
+    status.filter_map(count).sum()
+}
+
 /// The load average over one minute.
 pub fn load() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -78,7 +89,8 @@ pub fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =
         text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Not those that this process may use: the load generator is pinned.
+    let cores = text.lines().filter(|line| line.starts_with("processor")).count();
     format!("{}, {cores} cores", model.unwrap_or("unknown processor"))
 }
 
