@@ -67,12 +67,12 @@ fn store_status(error: &KvError) -> Status {
             Status::too_large_resource_version(requested.0, current.0)
         }
         KvError::TooLarge { limit, .. } => Status::request_too_large(*limit),
-        KvError::Unavailable(_) | KvError::Closed => Status::unavailable(text),
+        KvError::Unavailable(_) | KvError::Corrupt { .. } | KvError::Closed => Status::unavailable(text),
         // Unknown must not look like "nothing happened": a client has to read before it tries again.
         KvError::Unknown => Status::timeout(&text, 0),
         KvError::Overloaded => Status::too_many_requests(text, 1),
         // A full disk, as upstream says it; nothing that a client of this server sends leads to the others.
-        KvError::NoSpace
+        KvError::NoSpace { .. }
         | KvError::LeaseNotFound(_)
         | KvError::LeaseExists(_)
         | KvError::KeyNotFound(_)

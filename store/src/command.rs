@@ -7,11 +7,13 @@
 
 use bytes::Bytes;
 
+use crate::alarm::{Alarm, AlarmKind};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::kv::{
     Compare, CompareOp, Consistency, KeyRange, KvError, Lease, LeaseId, MemberId, Op, Origin, RangeRequest,
     Revision, Target, Txn, TxnResponse,
 };
+use crate::mvcc::corruption::Check;
 use crate::validate::MAX_TXN_DEPTH;
 
 /// The format of entries. What is new gets a tag of its own, and the tags of older programs stay readable;
@@ -46,6 +48,37 @@ pub enum Command {
         /// The number of renewals that the proposer's timer had seen.
         generation: u64,
     },
+    /// Something is wrong with a member.
+    AlarmRaise(Alarm),
+    /// It is well again, or an operator says so.
+    AlarmDisarm {
+        /// What.
+        kind: AlarmKind,
+        /// With whom.
+        member: MemberId,
+    },
+    /// Compare the members' digests.
+    Check(Check),
+}
+
+impl Command {
+    /// Whether it may make the data grow: refused while a member has no space. A transaction counts by both
+    /// its branches, as etcd's does.
+    pub fn grows(&self) -> bool {
+        match self {
+            Command::Txn(txn) => txn_grows(txn),
+            Command::LeaseGrant { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+fn txn_grows(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match op {
+        Op::Range(_) | Op::Delete(_) => false,
+        Op::Txn(nested) => txn_grows(nested),
+        _ => true,
+    })
 }
 
 /// Identifies a proposal for ever: `boot` counts the starts of the member, `seq` its proposals since.
@@ -130,6 +163,11 @@ fn encode_command(out: &mut Writer, command: &Command) {
         Command::LeaseExpire { id, term, generation } => {
             out.u8(6).u64(id.0).u64(*term).u64(*generation);
         }
+        Command::AlarmRaise(alarm) => alarm.write(out.u8(20)),
+        Command::AlarmDisarm { kind, member } => drop(out.u8(21).u8(kind.tag()).u64(member.0)),
+        Command::Check(check) => {
+            out.u8(22).u64(check.at).u64(check.digest).u8(u8::from(check.opens));
+        }
     }
 }
 
@@ -150,6 +188,16 @@ fn decode_command(input: &mut Reader) -> Result<Command, DecodeError> {
             let ttl_seconds = input.u64("ttl")?;
             Command::LeaseGrant { id: decode_option(input, "lease")?.map(LeaseId), ttl_seconds }
         }
+        20 => Command::AlarmRaise(Alarm::read(input)?),
+        21 => Command::AlarmDisarm {
+            kind: AlarmKind::from_tag(input.u8("alarm kind")?)?,
+            member: MemberId(input.u64("member")?),
+        },
+        22 => Command::Check(Check {
+            at: input.u64("checkpoint")?,
+            digest: input.u64("digest")?,
+            opens: input.u8("opens")? != 0,
+        }),
         tag => return Err(DecodeError::Unknown { what: "command", tag: tag.into() }),
     })
 }

@@ -48,6 +48,10 @@ pub struct Limits {
     pub write_buffer_bytes: usize,
     /// RocksDB's block cache, bytes.
     pub block_cache_bytes: usize,
+    /// Puts are refused when less than this is free on the filesystem, or than an eighth of it, in bytes.
+    pub free_floor_bytes: u64,
+    /// Kept aside for a disk that gets full all the same, in bytes; at most a sixteenth of the filesystem.
+    pub reserve_bytes: u64,
 }
 
 impl Default for Limits {
@@ -64,6 +68,8 @@ impl Default for Limits {
             watch_buffer: 64,
             write_buffer_bytes: 12 << 20,
             block_cache_bytes: 8 << 20,
+            free_floor_bytes: 64 << 20,
+            reserve_bytes: 32 << 20,
         }
     }
 }

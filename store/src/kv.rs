@@ -480,9 +480,6 @@ pub enum KvError {
     /// One branch of a transaction writes a key more than once.
     #[error("key {:?} is written more than once in one transaction", String::from_utf8_lossy(.0))]
     DuplicateKey(Bytes),
-    /// The disk of a member is full: nothing was written. Reads, deletions and compaction still work.
-    #[error("no space left on a member's disk: delete or compact data, or give it space")]
-    NoSpace,
     /// The request can never succeed as it is.
     #[error("invalid request: {0}")]
     Invalid(String),
@@ -503,6 +500,23 @@ pub enum KvError {
     /// Too many proposals are waiting: nothing was written; try later.
     #[error("too many requests are waiting")]
     Overloaded,
+    /// A member's disk is nearly full: **nothing was written**. Reads, deletes and compaction go on, and
+    /// writes go on by themselves once there is space.
+    #[error("no space: member {member}: {detail}")]
+    NoSpace {
+        /// Whose disk.
+        member: MemberId,
+        /// The path, the free bytes and what to do.
+        detail: String,
+    },
+    /// This member's data is not what the cluster agreed on: it answers nothing any more.
+    #[error("member {member} is fenced: {detail}")]
+    Corrupt {
+        /// The member.
+        member: MemberId,
+        /// What was found and what to do.
+        detail: String,
+    },
     /// The store is shutting down.
     #[error("the store is closed")]
     Closed,

@@ -7,6 +7,8 @@
 //! events, [`raft`] decides what to persist, send and apply, [`watch::hub`] what each watcher gets; the
 //! drivers are one thread (`driver`), one database (`rocks`), sockets (`peer`) and one task for watchers.
 
+mod alarm;
+pub mod backup;
 mod bug;
 mod codec;
 mod command;
@@ -15,18 +17,23 @@ mod disk;
 mod driver;
 pub mod kv;
 mod logging;
+mod maintenance;
 pub mod model;
 mod mvcc;
 mod peer;
 pub mod proof;
 mod raft;
+pub mod recovery;
 mod rocks;
 mod snapshot;
+mod space;
 mod store;
 mod validate;
 mod watch;
 
+pub use alarm::{Alarm, AlarmKind};
 pub use config::{ClusterId, Config, History, Limits, PeerTls};
+pub use maintenance::{Backup, DiskUse, HashKv};
 pub use store::{JournalEntry, OpenError, Store};
 
 #[cfg(test)]

@@ -6,11 +6,14 @@
 //! - [`read`]: ranges at the newest or an older revision, history, journal.
 //! - [`state`]: the small replicated state beside the data.
 //! - [`apply`]: the one function that changes anything.
+//! - [`digest`]: hashes of what is stored; [`corruption`]: comparing them between members.
 //! - [`scrub`]: giving compacted history back to the disk.
 //!
 //! Nothing here knows a clock, a random number, a thread or RocksDB: equal entries make equal bytes.
 
 pub mod apply;
+pub mod corruption;
+pub mod digest;
 pub mod family;
 pub mod read;
 pub mod scrub;

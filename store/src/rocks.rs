@@ -79,6 +79,32 @@ impl Rocks {
         bytes.ok().flatten().unwrap_or(0)
     }
 
+    /// What all files of the database take, and what of it is live, estimated; bytes.
+    pub fn size(&self) -> (u64, u64) {
+        let sum = |property: &str| -> u64 {
+            let value = |family: Family| {
+                let family = self.inner.family(family);
+                self.inner.db.property_int_value_cf(family, property).ok().flatten().unwrap_or(0)
+            };
+            Family::ALL.into_iter().map(value).sum()
+        };
+        let memory = sum("rocksdb.cur-size-all-mem-tables");
+        // What is only in memory yet stands in the write-ahead log.
+        (sum("rocksdb.total-sst-files-size") + memory, sum("rocksdb.estimate-live-data-size") + memory)
+    }
+
+    /// Free bytes on the filesystem.
+    ///
+    /// # Errors
+    /// If the system can't say.
+    pub fn free_bytes(&self) -> Result<u64, DiskError> {
+        let failed = |error: std::io::Error| DiskError::Engine {
+            operation: "ask for free space",
+            message: error.to_string(),
+        };
+        Ok(crate::space::Filesystem::of(&self.inner.dir).map_err(failed)?.free_bytes)
+    }
+
     fn finish_install(&self) -> Result<(), DiskError> {
         let marker = self.get(Family::Raft, INSTALLING_KEY)?;
         let Some(marker) = marker else { return Ok(()) };

@@ -62,7 +62,8 @@ pub fn encode(
     out(&frame(&[]))
 }
 
-fn frame(block: &[u8]) -> Vec<u8> {
+/// A block with its length and checksum.
+pub fn frame(block: &[u8]) -> Vec<u8> {
     let mut out = Writer::with_capacity(block.len() + 8);
     out.bytes(block).u32(crc32fast::hash(block));
     out.finish()
@@ -117,7 +118,11 @@ impl<R: Read> SnapshotFile<R> {
         record.map(Some).map_err(|source| DiskError::Damaged { family: "snapshot", source })
     }
 
-    fn next_block(&mut self) -> Result<Bytes, DiskError> {
+    /// The next block, empty at the end.
+    ///
+    /// # Errors
+    /// If it is damaged.
+    pub fn next_block(&mut self) -> Result<Bytes, DiskError> {
         let len = self.read_u32()? as usize;
         if len > MAX_BLOCK_BYTES {
             let source = DecodeError::Unknown { what: "block length", tag: len as u64 };

@@ -116,6 +116,7 @@ pub struct Store {
 }
 
 struct Inner {
+    cluster: u64,
     rocks: Rocks,
     handle: Handle,
     watches: Arc<Watches>,
@@ -184,7 +185,16 @@ impl Store {
         let context = PeerContext::new(&config, handle.clone(), snapshots);
         peer::spawn(&mut tasks, &context, queues, listener, &stop);
         let running = Mutex::new(Some(Running { thread, tasks, _lock: lock }));
-        let store = Store { inner: Arc::new(Inner { rocks, handle, watches, shutdown, running }) };
+        let store = Store {
+            inner: Arc::new(Inner {
+                cluster: config.cluster_number(),
+                rocks,
+                handle,
+                watches,
+                shutdown,
+                running,
+            }),
+        };
         if config.peers.len() == 1 {
             store.wait_until_sole().await?;
         }
@@ -281,7 +291,22 @@ impl Store {
         tokio::time::timeout(SOLE_START_TIMEOUT, ready).await.map_err(|_| OpenError::NotReady)
     }
 
-    async fn propose(&self, command: Command) -> Result<Outcome, KvError> {
+    /// The database, for reading.
+    pub(crate) fn rocks(&self) -> &Rocks {
+        &self.inner.rocks
+    }
+
+    /// Which cluster.
+    pub(crate) fn cluster(&self) -> u64 {
+        self.inner.cluster
+    }
+
+    /// Which member.
+    pub(crate) fn member_id(&self) -> MemberId {
+        self.status().member
+    }
+
+    pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, KvError> {
         let (reply, result) = oneshot::channel();
         self.inner.handle.send(Request::Propose(command, reply))?;
         // The thread answers every request or is gone; then the write may be in the log.
@@ -366,7 +391,8 @@ impl Kv for Store {
     }
 }
 
-fn unreadable(error: DiskError) -> KvError {
+/// A read failed: told to the log here, and to the caller.
+pub(crate) fn unreadable(error: DiskError) -> KvError {
     tracing::error!(%error, "a read failed on this member's disk");
     KvError::Unavailable(format!("this member's disk can't be read: {error}"))
 }
@@ -418,7 +444,7 @@ fn replica_config(config: &Config) -> ReplicaConfig {
 }
 
 /// Takes the directory for this process.
-fn lock_dir(dir: &Path) -> Result<Flock<OwnedFd>, OpenError> {
+pub(crate) fn lock_dir(dir: &Path) -> Result<Flock<OwnedFd>, OpenError> {
     let path = dir.join("lock");
     let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let file = open.map_err(dir_error(&path, "open the lock file"))?;

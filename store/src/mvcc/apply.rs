@@ -11,15 +11,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::digest;
 use super::family::{self, Family, JournalRecord, LeaseRecord};
 use super::read::{self, RevisionEvents};
 use super::state::State;
 use super::txn::{self, Writer};
 use super::view::{Batch, DiskError, Overlay, ReadView};
+use crate::alarm::{Alarm, AlarmKind};
 use crate::bug::bug;
 use crate::codec::DecodeError;
 use crate::command::{Applied, Command, Outcome, Proposal, ProposalId};
-use crate::kv::{Event, EventKind, KeyRange, KvError, Lease, LeaseId, Origin, Revision, Txn};
+use crate::kv::{Event, EventKind, KeyRange, KvError, Lease, LeaseId, MemberId, Origin, Revision, Txn};
 
 /// A committed log entry; `data` is empty for a leader's first entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +112,9 @@ struct Application<'a, 'b, V> {
 impl<V: ReadView> Application<'_, '_, V> {
     fn command(&mut self, term: u64, proposal: Proposal) -> Result<Applied, DiskError> {
         let wall_ms = proposal.wall_ms;
+        if let Some(refusal) = self.state.no_space().filter(|_| proposal.command.grows()) {
+            return Ok(Err(refusal));
+        }
         match proposal.command {
             Command::Txn(txn) => self.txn(&txn, wall_ms),
             Command::Compact(revision) => Ok(self.compact(revision)),
@@ -127,7 +132,32 @@ impl<V: ReadView> Application<'_, '_, V> {
                     Ok(Ok(Outcome::Done))
                 }
             }
+            Command::AlarmRaise(alarm) => Ok(Ok(self.raise(alarm))),
+            Command::AlarmDisarm { kind, member } => Ok(Ok(self.disarm(kind, member))),
+            Command::Check(check) => {
+                let head = &self.state.head;
+                self.state.checks.apply(proposal.id.member, check, head.index, head.fingerprint());
+                self.state.store_checks(&mut self.overlay.batch);
+                Ok(Ok(Outcome::Done))
+            }
         }
+    }
+
+    fn raise(&mut self, alarm: Alarm) -> Outcome {
+        if alarm.kind == AlarmKind::Corrupt {
+            self.state.checks.settle();
+            self.state.store_checks(&mut self.overlay.batch);
+        }
+        // Who raised it first has said when it began.
+        self.state.alarms.entry((alarm.kind, alarm.member)).or_insert(alarm.detail);
+        self.state.store_alarms(&mut self.overlay.batch);
+        Outcome::Done
+    }
+
+    fn disarm(&mut self, kind: AlarmKind, member: MemberId) -> Outcome {
+        self.state.alarms.remove(&(kind, member));
+        self.state.store_alarms(&mut self.overlay.batch);
+        Outcome::Done
     }
 
     fn txn(&mut self, txn: &Txn, wall_ms: u64) -> Result<Applied, DiskError> {
@@ -151,10 +181,15 @@ impl<V: ReadView> Application<'_, '_, V> {
         head.revision = Revision(head.revision.0 + 1);
         let time = head.tick(wall_ms);
         for event in &events {
-            head.fold(&head.revision.0.to_be_bytes());
+            let hash = digest::pair(&event.kv);
             head.fold(&[u8::from(event.kind == EventKind::Put)]);
-            head.fold(&event.kv.key);
-            head.fold(&event.kv.value);
+            head.fold(&hash.to_be_bytes());
+            if let Some(prev) = &event.prev {
+                head.live = head.live.wrapping_sub(digest::pair(prev));
+            }
+            if event.kind == EventKind::Put {
+                head.live = head.live.wrapping_add(hash);
+            }
         }
         let record = JournalRecord { time, origin };
         self.overlay.batch.put(Family::Journal, family::journal_key(head.revision), record.encode());

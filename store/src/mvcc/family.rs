@@ -21,6 +21,9 @@ use bytes::Bytes;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::kv::{EventKind, KeyValue, LeaseId, Origin, Revision};
 
+/// The layout of all records below. A directory or backup of another one is refused.
+pub const SCHEMA_VERSION: u32 = 2;
+
 /// A column family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {

@@ -6,17 +6,27 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::corruption::Checks;
+use super::digest;
 use super::family::Family;
 use super::view::{Batch, DiskError, ReadView};
+use crate::alarm::{Alarm, AlarmKind};
 use crate::bug::bug;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::ProposalId;
-use crate::kv::{MemberId, Revision};
+use crate::kv::{KvError, MemberId, Revision};
 
 const STATE_KEY: &[u8] = b"state";
+const ALARMS_KEY: &[u8] = b"alarms";
+const CHECKS_KEY: &[u8] = b"checks";
 const SESSION_PREFIX: &[u8] = b"session/";
 /// How far [`super::scrub`] is; each member's own pace, so no part of the digest.
 pub const SCRUBBED_KEY: &[u8] = b"scrubbed";
+
+/// Whether a record in `meta` is about the members of one cluster and means nothing in another.
+pub fn belongs_to_members(key: &[u8]) -> bool {
+    key == ALARMS_KEY || key == CHECKS_KEY || key.starts_with(SESSION_PREFIX)
+}
 
 /// How far apply is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +45,8 @@ pub struct Head {
     pub time: u64,
     /// Rolling digest of everything applied; equal on all members at equal index.
     pub digest: u64,
+    /// The sum of the hashes of all live pairs: what the records in `latest` add up to.
+    pub live: u64,
 }
 
 /// What a member proposed, as far as needed to apply each proposal once.
@@ -55,6 +67,10 @@ pub struct State {
     pub head: Head,
     /// By proposing member.
     pub sessions: BTreeMap<MemberId, Session>,
+    /// What is wrong with whom, and the details in words.
+    pub alarms: BTreeMap<(AlarmKind, MemberId), String>,
+    /// The last comparisons of the members' digests.
+    pub checks: Checks,
 }
 
 impl Head {
@@ -82,10 +98,20 @@ impl Head {
         self.time
     }
 
+    /// What members compare: the way here, and where it led.
+    pub fn fingerprint(&self) -> u64 {
+        digest::of(&[self.digest, self.live], &[])
+    }
+
+    /// Records it.
+    pub fn store(&self, batch: &mut Batch) {
+        batch.put(Family::Meta, STATE_KEY, self.encode());
+    }
+
     fn encode(&self) -> Vec<u8> {
-        let mut out = Writer::with_capacity(56);
+        let mut out = Writer::with_capacity(64);
         out.u64(self.index).u64(self.term).u64(self.revision.0).u64(self.compacted.0);
-        out.u64(self.last_lease).u64(self.time).u64(self.digest);
+        out.u64(self.last_lease).u64(self.time).u64(self.digest).u64(self.live);
         out.finish()
     }
 
@@ -99,6 +125,7 @@ impl Head {
             last_lease: input.u64("lease")?,
             time: input.u64("time")?,
             digest: input.u64("digest")?,
+            live: input.u64("live digest")?,
         })
     }
 }
@@ -157,22 +184,71 @@ impl State {
             let member = Reader::new(member).u64("member").map_err(&damaged)?;
             sessions.insert(MemberId(member), Session::decode(record).map_err(&damaged)?);
         }
+        let alarms = load_record(view, ALARMS_KEY, decode_alarms)?;
+        let checks = load_record(view, CHECKS_KEY, Checks::decode)?;
         let mut head = Head::load(view)?;
         if bug!(RevisionResetOnCompactionCrash) && super::scrub::scrubbed(view)? < head.compacted {
             head.revision = head.compacted;
         }
-        Ok(Self { head, sessions })
+        Ok(Self { head, sessions, alarms, checks })
+    }
+
+    /// All alarms.
+    pub fn alarms(&self) -> impl Iterator<Item = Alarm> {
+        let alarm = |(&(kind, member), detail): (&(AlarmKind, MemberId), &String)| Alarm {
+            kind,
+            member,
+            detail: detail.clone(),
+        };
+        self.alarms.iter().map(alarm)
+    }
+
+    /// The first member without space, if any.
+    pub fn no_space(&self) -> Option<KvError> {
+        let alarm = self.alarms.iter().find(|((kind, _), _)| *kind == AlarmKind::NoSpace);
+        alarm.map(|((_, member), detail)| KvError::NoSpace { member: *member, detail: detail.clone() })
+    }
+
+    /// Records the alarms.
+    pub fn store_alarms(&self, batch: &mut Batch) {
+        let mut out = Writer::with_capacity(64);
+        self.alarms().for_each(|alarm| alarm.write(&mut out));
+        batch.put(Family::Meta, ALARMS_KEY, out.finish());
+    }
+
+    /// Records the comparisons.
+    pub fn store_checks(&self, batch: &mut Batch) {
+        batch.put(Family::Meta, CHECKS_KEY, self.checks.encode());
     }
 
     /// Writes the head, and the sessions of `changed`.
     pub fn store(&self, changed: &BTreeSet<MemberId>, batch: &mut Batch) {
-        batch.put(Family::Meta, STATE_KEY, self.head.encode());
+        self.head.store(batch);
         for member in changed {
             let mut key = SESSION_PREFIX.to_vec();
             key.extend_from_slice(&member.0.to_be_bytes());
             batch.put(Family::Meta, key, self.sessions[member].encode());
         }
     }
+}
+
+fn load_record<T: Default>(
+    view: &impl ReadView,
+    key: &[u8],
+    decode: impl Fn(Bytes) -> Result<T, DecodeError>,
+) -> Result<T, DiskError> {
+    let record = view.get(Family::Meta, key)?;
+    record.map_or_else(|| Ok(T::default()), |r| decode(r).map_err(DiskError::damaged(Family::Meta)))
+}
+
+fn decode_alarms(record: Bytes) -> Result<BTreeMap<(AlarmKind, MemberId), String>, DecodeError> {
+    let mut input = Reader::new(record);
+    let mut alarms = BTreeMap::new();
+    while input.remaining() > 0 {
+        let alarm = Alarm::read(&mut input)?;
+        alarms.insert((alarm.kind, alarm.member), alarm.detail);
+    }
+    Ok(alarms)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::log::LogCache;
 use crate::bug::bug;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::kv::MemberId;
-use crate::mvcc::family::Family;
+use crate::mvcc::family::{Family, SCHEMA_VERSION};
 use crate::mvcc::state::Head;
 use crate::mvcc::view::{Batch, DiskError, ReadView};
 
@@ -45,6 +45,12 @@ pub enum RecoverError {
         found: Identity,
         /// What the configuration says.
         expected: Identity,
+    },
+    /// Another program's, or a newer one's.
+    #[error("the directory has schema {found}, but this program knows {SCHEMA_VERSION}")]
+    Schema {
+        /// What is on disk.
+        found: u32,
     },
     /// The log on disk isn't whole.
     #[error("the Raft log is not whole: {0}; remove this member and let it join again as a new one")]
@@ -83,14 +89,12 @@ pub fn truncate(batch: &mut Batch, from: u64, index: u64, term: u64) {
 /// If it is somebody else's, or can't be read.
 pub fn claim(view: &impl ReadView, identity: &Identity) -> Result<(u64, Batch), RecoverError> {
     let mut batch = Batch::default();
-    match view.get(Family::Raft, IDENTITY_KEY)? {
-        Some(record) => {
-            let found = decode_identity(record).map_err(DiskError::damaged(Family::Raft))?;
-            if found != *identity {
-                return Err(RecoverError::WrongIdentity { found, expected: identity.clone() });
-            }
+    match self::identity(view)? {
+        Some(found) if found != *identity => {
+            return Err(RecoverError::WrongIdentity { found, expected: identity.clone() });
         }
-        None => batch.put(Family::Raft, IDENTITY_KEY, encode_identity(identity)),
+        Some(_) => {}
+        None => identify(&mut batch, identity),
     }
     let boot = match view.get(Family::Raft, BOOT_KEY)? {
         Some(record) => Reader::new(record).u64("boot").map_err(DiskError::damaged(Family::Raft))? + 1,
@@ -98,6 +102,35 @@ pub fn claim(view: &impl ReadView, identity: &Identity) -> Result<(u64, Batch), 
     };
     batch.put(Family::Raft, BOOT_KEY, Bytes::copy_from_slice(&boot.to_be_bytes()));
     Ok((boot, batch))
+}
+
+/// Whose disk it is; `None` if it is new.
+///
+/// # Errors
+/// If it can't be read, or has another schema.
+pub fn identity(view: &impl ReadView) -> Result<Option<Identity>, RecoverError> {
+    let Some(record) = view.get(Family::Raft, IDENTITY_KEY)? else { return Ok(None) };
+    let damaged = DiskError::damaged(Family::Raft);
+    let mut input = Reader::new(open(record).map_err(&damaged)?);
+    let schema = input.u32("schema").map_err(&damaged)?;
+    if schema != SCHEMA_VERSION {
+        return Err(RecoverError::Schema { found: schema });
+    }
+    Ok(Some(decode_identity(&mut input).map_err(damaged)?))
+}
+
+/// Records whose disk it is.
+pub fn identify(batch: &mut Batch, identity: &Identity) {
+    batch.put(Family::Raft, IDENTITY_KEY, seal(&encode_identity(identity)));
+}
+
+/// Records an empty log after `index`, which is applied: of a member that was restored.
+pub fn begin_after(batch: &mut Batch, index: u64, term: u64) {
+    truncate(batch, index + 1, index, term);
+    let mut state = HardState::default();
+    state.set_term(term);
+    state.set_commit(index);
+    hard_state(batch, &state);
 }
 
 /// Reads the log back.
@@ -189,15 +222,14 @@ pub fn decode_entry(record: Bytes) -> Result<Entry, DecodeError> {
 
 fn encode_identity(identity: &Identity) -> Vec<u8> {
     let mut out = Writer::with_capacity(48);
-    out.u64(identity.cluster).u64(identity.member.0);
+    out.u32(SCHEMA_VERSION).u64(identity.cluster).u64(identity.member.0);
     for voter in &identity.voters {
         out.u64(voter.0);
     }
     out.finish()
 }
 
-fn decode_identity(record: Bytes) -> Result<Identity, DecodeError> {
-    let mut input = Reader::new(record);
+fn decode_identity(input: &mut Reader) -> Result<Identity, DecodeError> {
     let (cluster, member) = (input.u64("cluster")?, MemberId(input.u64("member")?));
     let mut voters = Vec::new();
     while input.remaining() > 0 {
