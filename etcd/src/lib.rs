@@ -1,1 +1,24 @@
 //! The store's other face: etcd's v3 gRPC API over it, and the contract over a stock etcd.
+//!
+//! [`serve`] answers etcd's clients (`etcdctl`, client libraries, Kubernetes) from a [`store::Store`].
+//! gRPC is spoken directly on HTTP/2 frames: a call is a stream, a message is a length and bytes, the
+//! outcome is a trailer.
+//!
+//! What a request means is decided in functions over values (`kv::{check, range, txn, response}`,
+//! `watch::{requests, encode}`); the rest waits for sockets and the store.
+
+mod caller;
+mod config;
+mod connection;
+mod error;
+mod grpc;
+mod kv;
+mod lease;
+mod member;
+pub mod proto;
+mod server;
+mod service;
+mod watch;
+
+pub use config::{Config, Limits};
+pub use server::serve;

@@ -101,6 +101,11 @@ impl Shared {
         self.status.read().clone()
     }
 
+    /// The Raft term.
+    pub fn term(&self) -> u64 {
+        self.status.read().term
+    }
+
     /// Whether reads here are linearizable without asking anyone.
     pub fn is_sole(&self) -> bool {
         self.sole.load(std::sync::atomic::Ordering::Acquire)

@@ -230,6 +230,11 @@ impl Store {
         self.inner.handle.shared.leadership()
     }
 
+    /// The Raft term, as in [`Status::term`] but cheaper: every answer to an etcd client has it.
+    pub fn term(&self) -> u64 {
+        self.inner.handle.shared.term()
+    }
+
     /// Asks for leadership to move to `to`; returns when this member sees it there.
     ///
     /// # Errors
@@ -296,8 +301,8 @@ impl Store {
         &self.inner.rocks
     }
 
-    /// Which cluster.
-    pub(crate) fn cluster(&self) -> u64 {
+    /// The number of the cluster that this member belongs to.
+    pub fn cluster(&self) -> u64 {
         self.inner.cluster
     }
 

@@ -1,0 +1,87 @@
+//! What all services share: the store, the limits, and the header of every answer.
+
+use store::Store;
+use store::kv::{Kv, MemberId, Revision};
+use tokio::sync::watch;
+
+use crate::config::Limits;
+use crate::error;
+use crate::grpc::{Metadata, Status};
+use crate::proto::etcdserverpb::ResponseHeader;
+use crate::watch::EncodedEvents;
+
+/// A member of the cluster as etcd's clients see it.
+pub struct Member {
+    /// What it serves.
+    pub store: Store,
+    /// Sizes and times.
+    pub limits: Limits,
+    /// Becomes true when the server stops.
+    pub stop: watch::Receiver<bool>,
+    /// Events as they are on the wire, for all watchers.
+    pub encoded: EncodedEvents,
+    cluster: u64,
+    id: MemberId,
+}
+
+impl Member {
+    /// Serves `store`.
+    pub fn new(store: Store, limits: Limits, stop: watch::Receiver<bool>) -> Self {
+        let (cluster, id) = (store.cluster(), store.status().member);
+        Self { store, limits, stop, encoded: EncodedEvents::default(), cluster, id }
+    }
+
+    /// The header of an answer given at `revision`.
+    pub fn header(&self, revision: Revision) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.cluster,
+            member_id: self.id.0,
+            revision: wire(revision),
+            raft_term: self.store.term(),
+        }
+    }
+
+    /// The header of an answer that has no revision of its own.
+    pub fn header_now(&self) -> ResponseHeader {
+        self.header(self.store.status().revision)
+    }
+
+    /// Refuses a call that wants a leader while none is known.
+    ///
+    /// # Errors
+    /// [`error::no_leader`].
+    pub fn check_leader(&self, metadata: &Metadata) -> Result<(), Status> {
+        match metadata.require_leader && self.store.leadership().borrow().is_none() {
+            true => Err(error::no_leader()),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns when the server stops.
+    pub async fn stopped(&self) {
+        let mut stop = self.stop.clone();
+        // An error means that the sender is gone, which stops the server too.
+        let _stopped = stop.wait_for(|stop| *stop).await;
+    }
+
+    /// Returns when there is no leader for long enough that a client which wants one should look
+    /// elsewhere. etcd waits for three election timeouts; ours elects well within one second.
+    pub async fn leader_lost(&self) {
+        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+        let mut leader = self.store.leadership();
+        loop {
+            if leader.wait_for(Option::is_none).await.is_err() {
+                return;
+            }
+            let back = tokio::time::timeout(PATIENCE, leader.wait_for(Option::is_some));
+            if back.await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// A revision as the wire has it.
+pub fn wire(revision: Revision) -> i64 {
+    i64::try_from(revision.0).expect("a store doesn't live to see 2^63 revisions")
+}

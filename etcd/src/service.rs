@@ -1,0 +1,51 @@
+//! Which function answers which path.
+
+use std::sync::Arc;
+
+use crate::grpc::{Call, Code, Status};
+use crate::member::Member;
+use crate::{kv, lease, watch};
+
+/// Where a call goes.
+pub enum Path {
+    /// Answered within the connection's task.
+    Short(kv::Method),
+    /// Gets a task of its own.
+    Long,
+}
+
+/// Looks at the path only.
+pub fn path(call: &Call) -> Path {
+    match kv::Method::of(call.path()) {
+        Some(method) if call.is_grpc() => Path::Short(method),
+        _ => Path::Long,
+    }
+}
+
+/// Answers a short call.
+pub async fn short(member: Arc<Member>, method: kv::Method, call: Call) {
+    kv::answer(&member, method, call).await;
+}
+
+/// Answers any other call.
+pub async fn long(member: Arc<Member>, call: Call) {
+    if !call.is_grpc() {
+        return call.not_grpc();
+    }
+    if let Err(status) = member.check_leader(&call.metadata) {
+        return call.refuse(&status);
+    }
+    let path = call.path().to_owned();
+    match path.trim_start_matches('/').split_once('/') {
+        Some(("etcdserverpb.KV", method)) => kv::answer_long(&member, method, call).await,
+        Some(("etcdserverpb.Watch", method)) => watch::answer(&member, method, call).await,
+        Some(("etcdserverpb.Lease", method)) => lease::answer(&member, method, call).await,
+        _ => unknown(call),
+    }
+}
+
+/// Refuses a method that we don't know.
+pub fn unknown(call: Call) {
+    let text = format!("unknown method {}", call.path());
+    call.refuse(&Status::new(Code::Unimplemented, text));
+}
