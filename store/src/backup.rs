@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::config::{ClusterId, Limits};
 use crate::disk::{Disk, Durability};
+use crate::failpoint::failpoint;
 use crate::kv::{MemberId, Revision};
 use crate::mvcc::digest;
 use crate::mvcc::family::{Family, SCHEMA_VERSION};
@@ -206,9 +207,14 @@ pub(crate) fn write(
         hash.update(&block);
         out(block)
     };
+    failpoint!("backup_before_manifest");
     hashed(Bytes::from_static(MAGIC))?;
     hashed(snapshot::frame(&manifest.encode()).into())?;
-    snapshot::encode(view, &mut |block| hashed(Bytes::copy_from_slice(block)))?;
+    snapshot::encode(view, &mut |block| {
+        failpoint!("backup_mid_blocks");
+        hashed(Bytes::copy_from_slice(block))
+    })?;
+    failpoint!("backup_before_sum");
     let sum = hash.finalize();
     out(Bytes::copy_from_slice(&sum))
 }
@@ -227,12 +233,15 @@ pub fn verify(path: &Path) -> Result<Manifest, BackupError> {
 /// [`BackupError`] says which file or option is wrong.
 pub fn restore(path: &Path, options: &RestoreOptions) -> Result<Restored, BackupError> {
     let manifest = verify(path)?;
+    failpoint!("restore_after_verify");
     check_options(&manifest, options)?;
     let partial = partial_dir(&options.dir)?;
     let restored = load(path, &partial, options, &manifest);
     let moved = restored.and_then(|restored| {
+        failpoint!("restore_before_rename");
         std::fs::rename(&partial, &options.dir)
             .map_err(io_error(&options.dir, "name the restored directory"))?;
+        failpoint!("restore_after_rename");
         sync_parent(&options.dir)?;
         Ok(restored)
     });
@@ -299,6 +308,7 @@ fn load(
         chunk.put(family, key, value);
         if size >= RESTORE_BATCH_BYTES {
             size = 0;
+            failpoint!("restore_mid_load");
             rocks.write(&std::mem::take(&mut chunk), Durability::Later)?;
         }
         Ok(())
@@ -309,6 +319,7 @@ fn load(
     if options.mark_compacted {
         head.compacted = head.revision;
     }
+    failpoint!("restore_before_identity");
     let mut last = Batch::default();
     head.store(&mut last);
     persist::begin_after(&mut last, head.index, head.term);

@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::command::{Applied, Command};
 use crate::config::History;
+use crate::failpoint::failpoint;
 use crate::kv::{KvError, MemberId, Revision, Status};
 use crate::mvcc::state::Head;
 use crate::peer::Outbox;
@@ -248,13 +249,16 @@ impl Loop {
     /// Tells everyone. Status first: who got an answer must not see an older status.
     fn publish(&mut self, output: Output) {
         let head = self.driver.replica.state().head;
+        failpoint!("reply_before_status");
         self.publish_status();
         if output.installed {
             self.driver.watches.reset(&head);
         }
         if !output.events.is_empty() || output.compacted {
+            failpoint!("reply_before_events");
             self.driver.watches.publish(output.events, &head);
         }
+        failpoint!("reply_before_results");
         for (ticket, result) in output.results {
             if let Some(reply) = self.waiting.remove(&ticket) {
                 // The caller may have gone away; the write stands all the same.
@@ -266,6 +270,7 @@ impl Loop {
                 let _gone = reply.send(result);
             }
         }
+        failpoint!("reply_after_results");
         if output.snapshot_wanted {
             self.make_snapshot(&head);
         }
@@ -293,8 +298,10 @@ impl Loop {
         let dir = self.driver.snapshots.clone();
         let (taken, wait) = sync_channel(1);
         let work = move || {
+            failpoint!("snapshot_before_open");
             let view = rocks.view();
             let _loop_is_gone = taken.send(());
+            failpoint!("snapshot_after_open");
             remove_files(&dir, "out-");
             let made = snapshot::write_file(&view, &dir.join(&name));
             if let Err(error) = &made {

@@ -15,6 +15,7 @@ mod command;
 mod config;
 mod disk;
 mod driver;
+pub mod failpoint;
 pub mod kv;
 mod logging;
 mod maintenance;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{ClusterId, Limits};
 use crate::disk::{Disk, Durability};
+use crate::failpoint::failpoint;
 use crate::kv::{MemberId, Revision};
 use crate::mvcc::state::Head;
 use crate::mvcc::view::{Batch, DiskError};
@@ -93,7 +94,9 @@ pub fn force_new_cluster(dir: &Path, wanted: &NewCluster) -> Result<Report, Reco
     head.store(&mut batch);
     let identity = Identity { cluster: wanted.cluster.0, member: wanted.id, voters: vec![wanted.id] };
     persist::identify(&mut batch, &identity);
+    failpoint!("recover_before_write");
     rocks.write(&batch, Durability::Synced).map_err(database)?;
+    failpoint!("recover_after_write");
     Ok(Report {
         old_cluster: ClusterId(found.cluster),
         old_voters: found.voters,

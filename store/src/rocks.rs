@@ -21,6 +21,7 @@ use rocksdb::{
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::config::Limits;
 use crate::disk::{Disk, Durability};
+use crate::failpoint::failpoint;
 use crate::mvcc::family::Family;
 use crate::mvcc::view::{Batch, DiskError, ReadView, Visit};
 use crate::snapshot::SnapshotFile;
@@ -110,6 +111,7 @@ impl Rocks {
         let Some(marker) = marker else { return Ok(()) };
         let (name, batch) = decode_marker(marker).map_err(DiskError::damaged(Family::Raft))?;
         tracing::info!(file = %name, "finishing the installation of a snapshot");
+        failpoint!("install_finish_at_start");
         self.inner.load(&name, &batch)
     }
 }
@@ -145,17 +147,21 @@ impl Inner {
             clear.delete_range_cf(self.family(family), &[][..], &[0xff; 64][..]);
         }
         self.commit(clear, Durability::Later)?;
+        failpoint!("install_after_clear");
         let mut chunk = WriteBatch::default();
         while let Some((family, key, value)) = file.next_record()? {
             chunk.put_cf(self.family(family), key, value);
             if chunk.size_in_bytes() > INSTALL_BATCH_BYTES {
+                failpoint!("install_mid_load");
                 self.commit(std::mem::take(&mut chunk), Durability::Later)?;
             }
         }
         self.commit(chunk, Durability::Later)?;
         let mut last = self.to_write_batch(last);
         last.delete_cf(self.family(Family::Raft), INSTALLING_KEY);
+        failpoint!("install_before_finish");
         self.commit(last, Durability::Synced)?;
+        failpoint!("install_after_finish");
         // If it stays, the next start removes it.
         let _left = std::fs::remove_file(self.dir.join(name));
         Ok(())
@@ -174,7 +180,9 @@ impl Disk for Rocks {
         let mut marker = Batch::default();
         marker.put(Family::Raft, INSTALLING_KEY, encode_marker(&name, batch));
         let _alone = self.inner.installing.write();
+        failpoint!("install_before_marker");
         self.write(&marker, Durability::Synced)?;
+        failpoint!("install_after_marker");
         self.inner.load(&name, batch)
     }
 }

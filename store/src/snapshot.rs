@@ -12,6 +12,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::failpoint::failpoint;
 use crate::mvcc::family::Family;
 use crate::mvcc::view::{DiskError, ReadView};
 
@@ -31,6 +32,7 @@ pub fn write_file(view: &impl ReadView, path: &Path) -> Result<(), DiskError> {
     let mut out = BufWriter::new(File::create(path).map_err(io("create the snapshot file"))?);
     encode(view, &mut |block| out.write_all(block).map_err(io("write the snapshot file")))?;
     let file = out.into_inner().map_err(|error| io("write the snapshot file")(error.into_error()))?;
+    failpoint!("snapshot_before_sync");
     file.sync_all().map_err(io("sync the snapshot file"))
 }
 

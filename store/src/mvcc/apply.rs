@@ -21,6 +21,7 @@ use crate::alarm::{Alarm, AlarmKind};
 use crate::bug::bug;
 use crate::codec::DecodeError;
 use crate::command::{Applied, Command, Outcome, Proposal, ProposalId};
+use crate::failpoint::failpoint;
 use crate::kv::{Event, EventKind, KeyRange, KvError, Lease, LeaseId, MemberId, Origin, Revision, Txn};
 
 /// A committed log entry; `data` is empty for a leader's first entry.
@@ -82,6 +83,7 @@ pub fn apply(state: &mut State, view: &impl ReadView, entries: &[LogEntry]) -> R
     let mut overlay = Overlay::new(view);
     let mut sessions = BTreeSet::new();
     for entry in entries {
+        failpoint!("apply_before_entry");
         assert_eq!(entry.index, state.head.index + 1, "entries are applied without a gap");
         (state.head.index, state.head.term) = (entry.index, entry.term);
         if entry.data.is_empty() {
@@ -94,6 +96,7 @@ pub fn apply(state: &mut State, view: &impl ReadView, entries: &[LogEntry]) -> R
             let id = proposal.id;
             let mut one = Application { state, overlay: &mut overlay, effects: &mut effects };
             let result = one.command(entry.term, proposal)?;
+            failpoint!("apply_after_entry");
             effects.results.push((id, result));
         }
     }
@@ -127,7 +130,10 @@ impl<V: ReadView> Application<'_, '_, V> {
                     .lease(id)?
                     .is_some_and(|lease| lease.generation == generation || bug!(ExpiryIgnoresRenewal));
                 if (proposed == term || bug!(OldLeadersExpiryApplied)) && current {
-                    self.end_lease(id, wall_ms, "lease-expire")
+                    {
+                        failpoint!("lease_before_expire");
+                        self.end_lease(id, wall_ms, "lease-expire")
+                    }
                 } else {
                     Ok(Ok(Outcome::Done))
                 }
@@ -135,6 +141,7 @@ impl<V: ReadView> Application<'_, '_, V> {
             Command::AlarmRaise(alarm) => Ok(Ok(self.raise(alarm))),
             Command::AlarmDisarm { kind, member } => Ok(Ok(self.disarm(kind, member))),
             Command::Check(check) => {
+                failpoint!("apply_before_check");
                 let head = &self.state.head;
                 self.state.checks.apply(proposal.id.member, check, head.index, head.fingerprint());
                 self.state.store_checks(&mut self.overlay.batch);
@@ -144,6 +151,7 @@ impl<V: ReadView> Application<'_, '_, V> {
     }
 
     fn raise(&mut self, alarm: Alarm) -> Outcome {
+        failpoint!("apply_before_alarm");
         if alarm.kind == AlarmKind::Corrupt {
             self.state.checks.settle();
             self.state.store_checks(&mut self.overlay.batch);
@@ -161,6 +169,7 @@ impl<V: ReadView> Application<'_, '_, V> {
     }
 
     fn txn(&mut self, txn: &Txn, wall_ms: u64) -> Result<Applied, DiskError> {
+        failpoint!("apply_before_txn");
         let path = match txn::decide(&*self.overlay, &self.state.head, txn)? {
             Ok(path) => path,
             Err(error) => return Ok(Err(error)),
@@ -169,6 +178,7 @@ impl<V: ReadView> Application<'_, '_, V> {
         let response = writer.perform(path)?;
         let events = writer.events;
         self.finish_revision(events, wall_ms, txn.origin.clone());
+        failpoint!("apply_after_txn");
         Ok(Ok(Outcome::Txn(response)))
     }
 
@@ -197,6 +207,7 @@ impl<V: ReadView> Application<'_, '_, V> {
     }
 
     fn compact(&mut self, revision: Revision) -> Applied {
+        failpoint!("apply_before_compact");
         let head = &mut self.state.head;
         if revision > head.revision {
             return Err(KvError::FutureRevision { requested: revision, current: head.revision });
@@ -210,6 +221,7 @@ impl<V: ReadView> Application<'_, '_, V> {
     }
 
     fn grant(&mut self, id: Option<LeaseId>, ttl_seconds: u64) -> Result<Applied, DiskError> {
+        failpoint!("lease_before_grant");
         let id = match id {
             Some(id) if self.lease(id)?.is_some() => return Ok(Err(KvError::LeaseExists(id))),
             Some(id) => id,
@@ -231,6 +243,7 @@ impl<V: ReadView> Application<'_, '_, V> {
     }
 
     fn keep_alive(&mut self, id: LeaseId) -> Result<Applied, DiskError> {
+        failpoint!("lease_before_keep_alive");
         let Some(lease) = self.lease(id)? else {
             if bug!(RenewAfterRevoke) {
                 return Ok(Ok(Outcome::Lease(Lease { id, ttl_seconds: 1 })));
@@ -248,6 +261,7 @@ impl<V: ReadView> Application<'_, '_, V> {
 
     /// Deletes the lease and all its keys, at one revision.
     fn end_lease(&mut self, id: LeaseId, wall_ms: u64, verb: &str) -> Result<Applied, DiskError> {
+        failpoint!("lease_before_revoke");
         if self.lease(id)?.is_none() {
             return Ok(Err(KvError::LeaseNotFound(id)));
         }

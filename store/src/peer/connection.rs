@@ -10,6 +10,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::PeerContext;
 use super::frame::{self, Frame, Hello};
+use crate::failpoint::failpoint;
 use crate::kv::MemberId;
 
 /// Connecting, TLS and greeting together must take no longer.
@@ -29,10 +30,12 @@ pub type Connection = Box<dyn Stream>;
 /// If it can't be reached, isn't trusted, or doesn't answer in time.
 pub async fn call(context: &PeerContext, peer: MemberId) -> io::Result<Connection> {
     let opening = async {
+        failpoint!("peer_before_call");
         let mut connection = open(context, peer).await?;
         let hello = Hello { cluster: context.shared.cluster, from: context.shared.id, to: peer };
         frame::write(&mut connection, &Frame::Hello(hello)).await?;
         connection.flush().await?;
+        failpoint!("peer_after_greeting");
         Ok(connection)
     };
     tokio::time::timeout(GREETING_TIMEOUT, opening).await?

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::connection::{self, Connection};
 use super::frame::{self, Frame};
 use super::{PeerContext, stopped};
+use crate::failpoint::failpoint;
 use crate::kv::MemberId;
 use crate::raft::replica::Input;
 
@@ -121,11 +122,13 @@ async fn receive_snapshot(
     let number = LAST.fetch_add(1, Ordering::Relaxed);
     let name = format!("in-{peer}-{}-{number}.snap", message.get_snapshot().get_metadata().index);
     let path = context.shared.snapshots.join(&name);
+    failpoint!("snapshot_before_receive");
     if let Err(error) = store_chunks(connection, &path).await {
         // A torn file is worthless; if it can't be removed now, the next start does it.
         let _left = tokio::fs::remove_file(&path).await;
         return Err(error);
     }
+    failpoint!("snapshot_after_receive");
     message.mut_snapshot().data = name.into_bytes().into();
     hand_over(context, message)
 }
@@ -133,6 +136,7 @@ async fn receive_snapshot(
 async fn store_chunks(connection: &mut BufReader<Connection>, path: &Path) -> io::Result<()> {
     let mut file = tokio::fs::File::create(path).await?;
     loop {
+        failpoint!("snapshot_mid_receive");
         match frame::read(connection).await? {
             Frame::SnapshotChunk(chunk) => file.write_all(&chunk).await?,
             Frame::SnapshotEnd => break,

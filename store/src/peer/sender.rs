@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::connection::{self, Connection};
 use super::frame::{self, Frame};
 use super::{PeerContext, stopped};
+use crate::failpoint::failpoint;
 use crate::kv::MemberId;
 use crate::raft::replica::Input;
 
@@ -99,6 +100,7 @@ impl Sender {
                     frame::write(&mut output, &Frame::Raft(message)).await?;
                 }
             }
+            failpoint!("peer_before_flush");
             output.flush().await?;
             while self.snapshots.try_join_next().is_some() {}
         }
@@ -119,6 +121,7 @@ async fn send_snapshot(context: &PeerContext, peer: MemberId, message: Message) 
     let name = String::from_utf8_lossy(&message.get_snapshot().data).into_owned();
     let mut file = tokio::fs::File::open(context.shared.snapshots.join(&name)).await?;
     let mut connection = connection::call(context, peer).await?;
+    failpoint!("snapshot_before_send");
     frame::write(&mut connection, &Frame::SnapshotBegin(message)).await?;
     loop {
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
@@ -126,10 +129,12 @@ async fn send_snapshot(context: &PeerContext, peer: MemberId, message: Message) 
         if chunk.is_empty() {
             break;
         }
+        failpoint!("snapshot_mid_send");
         frame::write(&mut connection, &Frame::SnapshotChunk(Bytes::from(chunk))).await?;
     }
     frame::write(&mut connection, &Frame::SnapshotEnd).await?;
     connection.flush().await?;
+    failpoint!("snapshot_after_send");
     match frame::read(&mut connection).await? {
         Frame::SnapshotStored => Ok(()),
         _ => Err(io::Error::other("the member didn't confirm the snapshot")),

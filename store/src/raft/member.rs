@@ -16,6 +16,7 @@ use super::log::LogCache;
 use super::persist;
 use crate::bug::bug;
 use crate::disk::{Disk, Durability};
+use crate::failpoint::failpoint;
 use crate::kv::MemberId;
 use crate::mvcc::apply::LogEntry;
 use crate::mvcc::view::{Batch, DiskError};
@@ -135,6 +136,7 @@ impl Member {
 
     /// A message of another member came in. Messages that make no sense are ignored, as Raft allows.
     pub fn step(&mut self, message: Message) {
+        failpoint!("raft_before_step");
         if let Err(error) = self.node.step(message) {
             tracing::debug!(%error, "raft ignored a message");
         }
@@ -317,10 +319,14 @@ impl Ready {
             persist::append(&mut batch, entries, self.old_last);
             if !batch.is_empty() {
                 let unsafely = bug!(AckBeforeSync) || bug!(VoteNotPersisted) && entries.is_empty();
+                failpoint!("raft_before_save");
                 disk.write(&batch, durability(self.inner.must_sync() && !unsafely))?;
+                failpoint!("raft_after_save");
             }
         } else {
+            failpoint!("raft_before_save_snapshot");
             install(disk, snapshot, entries, batch)?;
+            failpoint!("raft_after_save_snapshot");
         }
         Ok(Persisted { inner: self.inner })
     }

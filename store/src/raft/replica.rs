@@ -17,6 +17,7 @@ use super::reads::Reads;
 use crate::bug::bug;
 use crate::command::{Applied, Command};
 use crate::disk::{Disk, Durability};
+use crate::failpoint::failpoint;
 use crate::kv::{KvError, MemberId, Revision};
 use crate::mvcc::apply::{self, ApplyError};
 use crate::mvcc::family::Family;
@@ -156,10 +157,13 @@ impl<D: Disk> Replica<D> {
     pub fn start(config: ReplicaConfig, disk: D, now: Now) -> Result<Self, StartError> {
         let id = config.member.id;
         let identity = Identity { cluster: config.cluster, member: id, voters: config.voters.clone() };
+        failpoint!("start_before_claim");
         let (boot, claim) = persist::claim(&disk, &identity)?;
         disk.write(&claim, Durability::Synced).map_err(RecoverError::from)?;
+        failpoint!("start_after_claim");
         let log = persist::recover(&disk, &config.voters)?;
         let state = State::load(&disk).map_err(RecoverError::from)?;
+        failpoint!("start_after_recover");
         let mut member =
             Member::new(config.member.clone(), log, state.head.index).map_err(StartError::Config)?;
         if config.voters == [id] {
@@ -202,9 +206,13 @@ impl<D: Disk> Replica<D> {
             self.notice_leadership()?;
             self.hand_over();
             let Some(mut ready) = self.member.ready() else { break };
+            failpoint!("raft_before_leader_send");
             ready.take_messages().into_iter().for_each(&mut *send);
+            failpoint!("raft_after_leader_send");
             let persisted = ready.persist(&self.disk)?;
+            failpoint!("raft_before_advance");
             let advanced = self.member.advance(persisted);
+            failpoint!("raft_after_advance");
             self.follow_up(advanced, send)?;
         }
         self.output.reads.extend(self.reads.released(self.state.head.index).into_iter().map(|t| (t, Ok(()))));
@@ -281,6 +289,7 @@ impl<D: Disk> Replica<D> {
             let keep_ms = u64::try_from(self.config.history.as_millis()).unwrap_or(u64::MAX);
             let mark = apply::retention_mark(&self.disk, &self.state, self.now.wall_ms, keep_ms)?;
             if let Some(revision) = mark {
+                failpoint!("compact_scheduled");
                 self.propose(None, Command::Compact(revision));
             }
         }
@@ -296,6 +305,7 @@ impl<D: Disk> Replica<D> {
     }
 
     fn propose(&mut self, ticket: Option<Ticket>, command: Command) {
+        failpoint!("raft_before_propose");
         let added = self.proposals.add(ticket, command, self.now.mono, self.now.wall_ms);
         if let (Err(error), Some(ticket)) = (added, ticket) {
             self.output.results.push((ticket, Err(error)));
@@ -306,6 +316,7 @@ impl<D: Disk> Replica<D> {
     fn notice_leadership(&mut self) -> Result<(), Fatal> {
         let leadership = self.member.leadership();
         if leadership != self.leadership {
+            failpoint!("raft_leader_changed");
             self.leadership = leadership;
             self.reads.give_up_round();
             if leadership.leader.is_some() {
@@ -319,6 +330,7 @@ impl<D: Disk> Replica<D> {
                     // What was asked before the first commit of the term was dropped without a word.
                     self.reads.give_up_round();
                     let grace = self.config.tick * self.election_ticks();
+                    failpoint!("lease_promote");
                     self.leases.lead(term, apply::leases(&self.disk)?, self.now.mono, grace);
                 }
                 None => self.leases.follow(),
@@ -343,16 +355,20 @@ impl<D: Disk> Replica<D> {
             if seqs.is_empty() || !self.member.propose(payloads) {
                 break;
             }
+            failpoint!("raft_after_propose");
             self.proposals.sent(seqs, self.now.mono);
         }
         if let Some(context) = self.reads.next_request(self.now.mono) {
+            failpoint!("raft_before_read_index");
             self.member.read_index(context);
         }
     }
 
     /// After persisting: send, install, apply, confirm reads.
     fn follow_up(&mut self, advanced: Advanced, send: &mut dyn FnMut(Message)) -> Result<(), Fatal> {
+        failpoint!("raft_before_follower_send");
         advanced.messages.into_iter().for_each(send);
+        failpoint!("raft_after_follower_send");
         if advanced.installed {
             self.reload()?;
         }
@@ -364,6 +380,7 @@ impl<D: Disk> Replica<D> {
     }
 
     fn apply(&mut self, entries: &[apply::LogEntry]) -> Result<(), Fatal> {
+        failpoint!("apply_before_batch");
         let compacted = self.state.head.compacted;
         let effects = apply::apply(&mut self.state, &self.disk, entries)?;
         if bug!(AppliedIndexInOwnBatch) {
@@ -371,7 +388,9 @@ impl<D: Disk> Replica<D> {
             self.disk.write(&data, Durability::Later)?;
             self.disk.write(&index, Durability::Later)?;
         } else {
+            failpoint!("apply_before_write");
             self.disk.write(&effects.batch, Durability::Later)?;
+            failpoint!("apply_after_write");
         }
         self.member.applied(self.state.head.index);
         for (id, result) in effects.results {
@@ -389,11 +408,13 @@ impl<D: Disk> Replica<D> {
 
     /// A snapshot replaced the state on disk.
     fn reload(&mut self) -> Result<(), Fatal> {
+        failpoint!("raft_before_apply_snapshot");
         self.state = State::load(&self.disk)?;
         if bug!(SessionLostInSnapshot) {
             self.state.sessions.clear();
         }
         self.member.applied(self.state.head.index);
+        failpoint!("raft_after_apply_snapshot");
         self.output.installed = true;
         self.output.events.clear();
         // Our proposals inside the snapshot were applied, but their results are nowhere.
@@ -421,8 +442,10 @@ impl<D: Disk> Replica<D> {
         }
         target = target.min(self.state.head.index).min(log.snapshot_index().unwrap_or(u64::MAX));
         if target > log.truncated().0 {
+            failpoint!("raft_before_wal_release");
             let batch = self.member.truncate(target);
             self.disk.write(&batch, Durability::Later)?;
+            failpoint!("raft_after_wal_release");
         }
         Ok(())
     }
@@ -434,10 +457,15 @@ impl<D: Disk> Replica<D> {
     pub fn scrub(&mut self, max_events: usize) -> Result<bool, Fatal> {
         match scrub::next_piece(&self.disk, max_events)? {
             Some(piece) => {
+                failpoint!("compact_before_batch");
                 self.disk.write(&piece.batch, Durability::Later)?;
+                failpoint!("compact_after_batch");
                 Ok(piece.more)
             }
-            None => Ok(false),
+            None => {
+                failpoint!("compact_finished");
+                Ok(false)
+            }
         }
     }
 }

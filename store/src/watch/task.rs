@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::hub::{Hub, Step, WatchId};
+use crate::failpoint::failpoint;
 use crate::kv::{KvError, Revision, Watch, WatchControl, WatchMessage, WatchRequest};
 use crate::mvcc::read::{self, RevisionEvents};
 use crate::mvcc::state::Head;
@@ -62,6 +63,7 @@ impl Watches {
         if inner.closed {
             return Err(KvError::Closed);
         }
+        failpoint!("watch_open");
         let (id, revision) = inner.hub.register(request.range, request.start)?;
         let (sender, messages) = mpsc::channel(self.buffer);
         inner.senders.insert(id, sender);
@@ -155,6 +157,7 @@ pub async fn serve(watches: Arc<Watches>, rocks: Rocks, mut shutdown: watch::Rec
                     watches.wake.notify_one();
                 }
                 Pumped::Full(sender) => {
+                    failpoint!("watch_victim");
                     full.insert(id);
                     waiting.push(Box::pin(async move { (id, sender.reserve_owned().await.ok()) }));
                 }
@@ -186,7 +189,10 @@ fn pump(watches: &Watches, rocks: &Rocks, id: WatchId) -> Pumped {
         match inner.hub.next(id) {
             None => return Pumped::Idle,
             Some(Step::Wait) => return Pumped::Idle,
-            Some(Step::Send(message)) => permit.send(message),
+            Some(Step::Send(message)) => {
+                failpoint!("watch_send");
+                permit.send(message);
+            }
             Some(Step::End(message)) => {
                 permit.send(message);
                 inner.forget(id);
@@ -207,6 +213,7 @@ fn pump(watches: &Watches, rocks: &Rocks, id: WatchId) -> Pumped {
 
 /// Reads history for a watcher from the disk.
 fn load(watches: &Watches, rocks: &Rocks, id: WatchId, from: Revision) -> Result<(), DiskError> {
+    failpoint!("watch_sync");
     let view = rocks.view();
     let head = Head::load(&view)?;
     if from <= head.compacted {
@@ -220,6 +227,7 @@ fn load(watches: &Watches, rocks: &Rocks, id: WatchId, from: Revision) -> Result
 }
 
 fn tell_progress(watches: &Watches, full: &BTreeSet<WatchId>) {
+    failpoint!("watch_progress");
     let mut inner = watches.inner.lock();
     let Inner { hub, senders, .. } = &mut *inner;
     hub.progress(|id, message| {
@@ -233,6 +241,7 @@ fn tell_progress(watches: &Watches, full: &BTreeSet<WatchId>) {
 
 impl Inner {
     fn forget(&mut self, id: WatchId) {
+        failpoint!("watch_cancel");
         self.hub.remove(id);
         self.senders.remove(&id);
     }
