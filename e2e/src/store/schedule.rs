@@ -1,0 +1,221 @@
+//! One schedule: a group, a workload, the faults of a seed, and the verdict.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::client::{ATTEMPT, Clients};
+use super::disturb::disturb;
+use super::group::{Group, Program, Shape};
+use super::history::{Change, Outcome, Request, Revision};
+use super::namespace::Namespace;
+use super::oracle::{Counts, judge};
+use super::plan::{Step, Theme, plan};
+use super::watcher;
+use super::workload::{Run, client, compactor, lease_owner, look};
+
+const MEMBERS: usize = 3;
+/// Of each member, where full disks are among the faults: room for the store with all its preallocated files.
+const DISK_MIB: u64 = 192;
+const CLIENTS: u64 = 6;
+const LEASE_OWNERS: u64 = 3;
+const BROWSERS: u64 = 2;
+/// Between two calls of a client.
+const PACE: Duration = Duration::from_millis(8);
+/// How long a group may take, once all faults are over, until every member acknowledges a write.
+const RECOVERY: Duration = Duration::from_secs(30);
+/// How long after its time to live a lease may last in a group that is whole again.
+const LATENESS: Duration = Duration::from_secs(10);
+
+/// Runs the schedule of a seed; its plan and what happens are printed.
+///
+/// # Errors
+/// Every promise that was broken, in words; the members' logs are on standard error then.
+pub fn run(program: Program, seed: u64, length: Duration) -> Result<Counts, Vec<String>> {
+    let steps = plan(seed, MEMBERS, length);
+    println!("replay: {}", replay(program, seed, length));
+    steps.iter().enumerate().for_each(|(number, step)| println!("plan {number}: {step}"));
+    let disk_mib = (Theme::of(seed) == Theme::Disks).then_some(DISK_MIB);
+    let mut group = Group::start(Shape { program, members: MEMBERS, disk_mib });
+    let clients = group.switch.clients.handle().expect("a descriptor");
+    let verdict = inside(&clients, judged(&mut group, seed, &steps));
+    if verdict.is_err() {
+        group.explain();
+    }
+    verdict
+}
+
+async fn judged(group: &mut Group, seed: u64, steps: &[Step]) -> Result<Counts, Vec<String>> {
+    let began = Instant::now();
+    let note = |text: String| println!("{:>7.3} {text}", began.elapsed().as_secs_f64());
+    let run = Arc::new(Run::new(Clients::connect(&group.endpoints()).await, seed));
+    recover(&run).await.map_err(|what| vec![what])?;
+    let tasks = Tasks::spawn(&run);
+    let gave_up = disturb(&run, group, steps, &note).await;
+    let ended = tasks.finish(&run).await;
+    let history = run.history();
+    // Without an end that everybody has seen there is no history to judge by.
+    let (counts, mut violations) =
+        if history.last > 0 { judge(&history) } else { (Counts::default(), Vec::new()) };
+    violations.extend(ended.err());
+    // etcd ends on a full disk; ours has to serve what needs no space, and to go on by itself.
+    if group.program() == Program::Amoeba {
+        violations.extend(gave_up);
+    }
+    note(format!("{counts:?}, {} violations", violations.len()));
+    if violations.is_empty() { Ok(counts) } else { Err(violations) }
+}
+
+/// Does asynchronous work on threads that live in this namespace.
+pub fn inside<T: Send>(namespace: &Namespace, work: impl Future<Output = T> + Send) -> T {
+    let enter =
+        |namespace: &Namespace| namespace.enter().expect("a namespace of this process can be entered");
+    let (here, workers) =
+        (namespace.handle().expect("a descriptor"), namespace.handle().expect("a descriptor"));
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            enter(&here);
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            runtime.worker_threads(2).enable_all().on_thread_start(move || enter(&workers));
+            runtime.build().expect("a runtime").block_on(work)
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Everything that runs beside the faults.
+struct Tasks {
+    /// They end when the run stops.
+    workload: JoinSet<()>,
+    /// They end when they have seen the last revision.
+    collectors: JoinSet<()>,
+}
+
+impl Tasks {
+    fn spawn(run: &Arc<Run>) -> Self {
+        let mut tasks = Self { workload: JoinSet::new(), collectors: JoinSet::new() };
+        for member in 0..run.clients.count() {
+            let run = run.clone();
+            tasks.collectors.spawn(async move { watcher::collect(&run, member).await });
+        }
+        for number in 0..CLIENTS {
+            let run = run.clone();
+            tasks.workload.spawn(async move { client(&run, number, PACE).await });
+        }
+        for number in 0..LEASE_OWNERS {
+            let run = run.clone();
+            tasks.workload.spawn(async move { lease_owner(&run, number).await });
+        }
+        for number in 0..BROWSERS {
+            let run = run.clone();
+            tasks.workload.spawn(async move { watcher::browse(&run, number).await });
+        }
+        let run = run.clone();
+        tasks.workload.spawn(async move { compactor(&run).await });
+        tasks
+    }
+
+    /// The faults are over: all members serve again, leases end, watches catch up, and all members agree.
+    async fn finish(mut self, run: &Run) -> Result<(), String> {
+        recover(run).await?;
+        run.stop();
+        while let Some(ended) = self.workload.join_next().await {
+            ended.map_err(|error| error.to_string())?;
+        }
+        leases_end(run).await?;
+        let last = settle(run).await?;
+        run.last.store(last, Ordering::SeqCst);
+        let collected = async { while self.collectors.join_next().await.is_some() {} };
+        if tokio::time::timeout(RECOVERY, collected).await.is_err() {
+            let seen: Vec<_> = run.collected.iter().map(|seen| seen.load(Ordering::SeqCst)).collect();
+            return Err(format!(
+                "watches have seen {seen:?} of {last} revisions {RECOVERY:?} after all faults"
+            ));
+        }
+        same_hash(run, last).await
+    }
+}
+
+/// Waits until every member acknowledges a write.
+async fn recover(run: &Run) -> Result<(), String> {
+    let deadline = Instant::now() + RECOVERY;
+    for member in 0..run.clients.count() {
+        while let Outcome::Unknown(why) | Outcome::Failed(why) = write_once(run, member).await {
+            if Instant::now() > deadline {
+                return Err(format!("m{} serves no write {RECOVERY:?} after all faults: {why}", member + 1));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    Ok(())
+}
+
+async fn write_once(run: &Run, member: usize) -> Outcome {
+    let value = format!("alive-{}", run.unique());
+    let change = Change::Put { key: "alive".to_owned(), value, lease: 0 };
+    let call = run.clients.call(3000, member, Request::Write { guard: None, changes: vec![change] }).await;
+    let outcome = call.outcome.clone();
+    run.record(call);
+    outcome
+}
+
+/// No lease outlives its time by much in a group that is whole.
+async fn leases_end(run: &Run) -> Result<(), String> {
+    let leases = run.leases();
+    let longest = leases.iter().map(|lease| lease.ttl).max().unwrap_or_default();
+    let deadline = Instant::now() + longest + LATENESS;
+    for lease in leases {
+        let mut member = 0;
+        while look(run, member, &lease.key).await != Some(None) {
+            if Instant::now() > deadline {
+                return Err(format!("{lease:?} lasts, long after its end"));
+            }
+            member = (member + 1) % run.clients.count();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    Ok(())
+}
+
+/// The last revision: attempts that were given up may still be carried out for a moment.
+async fn settle(run: &Run) -> Result<Revision, String> {
+    recover(run).await?;
+    tokio::time::sleep(ATTEMPT / 2).await;
+    recover(run).await?;
+    Ok(run.known())
+}
+
+/// Every member has the same keys, values and revisions.
+async fn same_hash(run: &Run, last: Revision) -> Result<(), String> {
+    let deadline = Instant::now() + RECOVERY;
+    loop {
+        let mut hashes = Vec::new();
+        for member in 0..run.clients.count() {
+            let mut client = run.clients.of(member);
+            let answer = tokio::time::timeout(ATTEMPT, client.hash_kv(last)).await;
+            hashes.push(match answer {
+                Ok(Ok(answer)) => Ok((answer.hash(), answer.compact_version())),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("no answer".to_owned()),
+            });
+        }
+        if hashes.iter().all(|hash| hash.is_ok() && *hash == hashes[0]) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("the members' hashes at revision {last} differ: {hashes:?}"));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn replay(program: Program, seed: u64, length: Duration) -> String {
+    let program = format!("{program:?}").to_lowercase();
+    format!(
+        "STORE_UNDER_TEST={program} FAULT_SEED={seed} FAULT_SECONDS={} cargo test -p e2e --test store_faults -- \
+         --nocapture",
+        length.as_secs()
+    )
+}
