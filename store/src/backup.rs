@@ -22,6 +22,7 @@ use crate::config::{ClusterId, Limits};
 use crate::disk::{Disk, Durability};
 use crate::failpoint::failpoint;
 use crate::kv::{MemberId, Revision};
+use crate::membership::{MemberInfo, Membership};
 use crate::mvcc::digest;
 use crate::mvcc::family::{Family, SCHEMA_VERSION};
 use crate::mvcc::state::{self, Head};
@@ -322,6 +323,7 @@ fn load(
     failpoint!("restore_before_identity");
     let mut last = Batch::default();
     head.store(&mut last);
+    founders(options).store(&mut last);
     persist::begin_after(&mut last, head.index, head.term);
     persist::identify(&mut last, &identity(options));
     rocks.write(&last, Durability::Synced).map_err(failed)?;
@@ -329,8 +331,11 @@ fn load(
 }
 
 fn identity(options: &RestoreOptions) -> Identity {
-    let voters = options.peers.keys().copied().collect();
-    Identity { cluster: options.cluster.0, member: options.id, voters }
+    Identity { cluster: options.cluster.0, member: options.id }
+}
+
+fn founders(options: &RestoreOptions) -> Membership {
+    Membership::found(options.peers.iter().map(|(id, address)| MemberInfo::new(*id, address.to_string())))
 }
 
 /// Called with each record.

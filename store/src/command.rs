@@ -13,6 +13,7 @@ use crate::kv::{
     Compare, CompareOp, Consistency, KeyRange, KvError, Lease, LeaseId, MemberId, Op, Origin, RangeRequest,
     Revision, Target, Txn, TxnResponse,
 };
+use crate::membership::{MemberChange, MemberInfo, Refusal};
 use crate::mvcc::corruption::Check;
 use crate::validate::MAX_TXN_DEPTH;
 
@@ -59,6 +60,8 @@ pub enum Command {
     },
     /// Compare the members' digests.
     Check(Check),
+    /// Change who belongs to the group.
+    Member(MemberChange),
 }
 
 impl Command {
@@ -112,6 +115,8 @@ pub enum Outcome {
     Txn(TxnResponse),
     /// Of [`Command::LeaseGrant`] and [`Command::LeaseKeepAlive`].
     Lease(Lease),
+    /// Of [`Command::Member`]: the member concerned, or why nothing was changed.
+    Member(Result<MemberInfo, Refusal>),
     /// Of the others.
     Done,
 }
@@ -168,6 +173,7 @@ fn encode_command(out: &mut Writer, command: &Command) {
         Command::Check(check) => {
             out.u8(22).u64(check.at).u64(check.digest).u8(u8::from(check.opens));
         }
+        Command::Member(change) => change.encode(out.u8(10)),
     }
 }
 
@@ -198,6 +204,7 @@ fn decode_command(input: &mut Reader) -> Result<Command, DecodeError> {
             digest: input.u64("digest")?,
             opens: input.u8("opens")? != 0,
         }),
+        10 => Command::Member(MemberChange::decode(input)?),
         tag => return Err(DecodeError::Unknown { what: "command", tag: tag.into() }),
     })
 }

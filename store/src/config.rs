@@ -91,17 +91,34 @@ impl Default for History {
     }
 }
 
+/// How a new member finds the cluster that has added it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// Peer addresses of living members, `host:port`; one that answers suffices.
+    pub members: Vec<String>,
+    /// The peer address under which the cluster has added this member.
+    pub peer_address: String,
+}
+
 /// Everything a member is told.
 #[derive(Clone)]
 pub struct Config {
     /// Its directory; one process at a time.
     pub dir: PathBuf,
-    /// Its id.
-    pub id: MemberId,
-    /// Which cluster; `None` derives it from the member ids.
+    /// Its id; `None` takes the one on the disk, or on a new disk the one under which the cluster that it
+    /// joins has added its peer address.
+    pub id: Option<MemberId>,
+    /// Which cluster; `None` takes the one on the disk, the one that it joins, or derives a new one from the
+    /// founders.
     pub cluster: Option<ClusterId>,
-    /// All voters with their peer addresses, itself included (where it listens).
-    pub peers: BTreeMap<MemberId, SocketAddr>,
+    /// The founders of a new cluster with their peer addresses (`host:port`, empty for a member that no
+    /// other can reach), itself included. They count when the directory is new; later the membership on the
+    /// disk does.
+    pub peers: BTreeMap<MemberId, String>,
+    /// Join a living cluster instead of founding one. Counts when the directory is new.
+    pub join: Option<Join>,
+    /// Where to listen for other members; `None` listens on the own peer address.
+    pub listen: Option<SocketAddr>,
     /// Encryption between members; `None` only for tests and groups of one.
     pub tls: Option<PeerTls>,
     /// The length of a tick.
@@ -117,10 +134,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// A group of one, which needs no network.
+    /// A group of one, which needs no network. Give it a peer address to let it grow.
     pub fn single(dir: impl Into<PathBuf>, id: MemberId) -> Self {
-        let peers = BTreeMap::from([(id, SocketAddr::from(([127, 0, 0, 1], 0)))]);
-        Self::group(dir, id, peers, None)
+        Self::group(dir, id, BTreeMap::from([(id, "")]), None)
+    }
+
+    /// A new member of a living cluster, which must have added its peer address before.
+    pub fn join(dir: impl Into<PathBuf>, join: Join, tls: Option<PeerTls>) -> Self {
+        let mut config = Self::group(dir, MemberId(0), BTreeMap::<_, &str>::new(), tls);
+        (config.id, config.join) = (None, Some(join));
+        config
     }
 
     /// A member of a group, with times for a fast local network: a dead leader is replaced after
@@ -128,14 +151,16 @@ impl Config {
     pub fn group(
         dir: impl Into<PathBuf>,
         id: MemberId,
-        peers: BTreeMap<MemberId, SocketAddr>,
+        peers: BTreeMap<MemberId, impl ToString>,
         tls: Option<PeerTls>,
     ) -> Self {
         Self {
             dir: dir.into(),
-            id,
+            id: Some(id),
             cluster: None,
-            peers,
+            peers: peers.into_iter().map(|(id, address)| (id, address.to_string())).collect(),
+            join: None,
+            listen: None,
             tls,
             tick: Duration::from_millis(50),
             election_ticks: 6,
@@ -145,11 +170,14 @@ impl Config {
         }
     }
 
-    /// The cluster's number: as given, or derived from the member ids.
-    pub fn cluster_number(&self) -> u64 {
-        match self.cluster {
-            Some(ClusterId(number)) => number,
-            None => self.peers.keys().fold(0x616d_6f65_6261, |n: u64, id| n.rotate_left(7) ^ id.0),
-        }
+    /// The number of the cluster that the founders make, the same on each of them: derived from their ids
+    /// and addresses.
+    pub fn founded_cluster(&self) -> ClusterId {
+        let fold = |n: u64, bytes: &[u8]| {
+            bytes.iter().fold(n, |n, byte| (n ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+        };
+        let member =
+            |n, (id, address): (&MemberId, &String)| fold(fold(n, &id.0.to_be_bytes()), address.as_bytes());
+        ClusterId(self.peers.iter().fold(0xcbf2_9ce4_8422_2325, member))
     }
 }

@@ -5,6 +5,7 @@
 //! that is not durable may be acknowledged, and a failed fsync can't be repeated.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
@@ -18,6 +19,7 @@ use crate::command::{Applied, Command};
 use crate::config::History;
 use crate::failpoint::failpoint;
 use crate::kv::{KvError, MemberId, Revision, Status};
+use crate::membership::Membership;
 use crate::mvcc::state::Head;
 use crate::peer::Outbox;
 use crate::raft::proposals::Ticket;
@@ -44,6 +46,8 @@ pub enum Request {
     Read(oneshot::Sender<Result<(), KvError>>),
     /// Anything that nobody waits for.
     Input(Input),
+    /// A member calls whom the membership doesn't know yet; answer it at this address.
+    Answer(MemberId, String),
     /// End.
     Stop,
 }
@@ -54,6 +58,8 @@ pub struct Shared {
     /// Every acknowledged write is applied here and nobody else can acknowledge any: reads need no quorum.
     sole: std::sync::atomic::AtomicBool,
     leader: watch::Sender<Option<MemberId>>,
+    membership: RwLock<Arc<Membership>>,
+    removed: watch::Sender<bool>,
 }
 
 /// The way to the thread.
@@ -79,6 +85,11 @@ impl Handle {
     /// Hands over something that may be lost.
     pub fn notify(&self, input: Input) {
         let _lost = self.send(Request::Input(input));
+    }
+
+    /// Lets a caller be answered whom the membership doesn't know yet. May be lost: it calls again.
+    pub fn answer(&self, caller: MemberId, address: String) {
+        let _lost = self.send(Request::Answer(caller, address));
     }
 
     /// Hands over something that must not be lost, waiting for a place in the queue on a thread that
@@ -112,6 +123,16 @@ impl Shared {
         self.sole.load(std::sync::atomic::Ordering::Acquire)
     }
 
+    /// Who belongs to the group, as far as this member has applied.
+    pub fn membership(&self) -> Arc<Membership> {
+        self.membership.read().clone()
+    }
+
+    /// Follows whether the group has removed this member.
+    pub fn removal(&self) -> watch::Receiver<bool> {
+        self.removed.subscribe()
+    }
+
     /// Follows the leader.
     pub fn leadership(&self) -> watch::Receiver<Option<MemberId>> {
         self.leader.subscribe()
@@ -132,6 +153,8 @@ pub struct Driver {
     pub history: History,
     /// The length of a tick.
     pub tick: Duration,
+    /// Whom to talk to until the membership is known: for a member that joins.
+    pub introduced: Membership,
 }
 
 /// Starts the thread.
@@ -141,7 +164,12 @@ pub struct Driver {
 pub fn spawn(driver: Driver) -> std::io::Result<(Handle, std::thread::JoinHandle<()>)> {
     let (queue, requests) = sync_channel(QUEUE);
     let (leader, _) = watch::channel(None);
-    let shared = Shared { status: RwLock::new(status(&driver.replica)), sole: false.into(), leader };
+    let (removed, _) = watch::channel(false);
+    let known = driver.replica.membership();
+    let membership = if known.is_empty() { &driver.introduced } else { known };
+    let membership = RwLock::new(Arc::new(membership.clone()));
+    let status = RwLock::new(status(&driver.replica));
+    let shared = Shared { status, sole: false.into(), leader, membership, removed };
     let handle = Handle { queue, shared: Arc::new(shared) };
     let thread = Loop {
         driver,
@@ -178,6 +206,7 @@ struct Loop {
 impl Loop {
     fn run(mut self, requests: &Receiver<Request>) {
         let mut next_tick = self.driver.tick;
+        self.driver.outbox.set_members(&self.handle.shared.membership());
         loop {
             let Some(mut inputs) = self.gather(requests, next_tick) else { break };
             let now = now(self.started);
@@ -189,7 +218,8 @@ impl Loop {
                 self.check_size(now.mono, &mut inputs);
             }
             match self.turn(now, inputs) {
-                Ok(()) => {}
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => break,
                 Err(fatal) => die(&fatal),
             }
         }
@@ -228,22 +258,32 @@ impl Loop {
                 Input::Read(ticket)
             }
             Request::Input(input) => input,
+            Request::Answer(caller, address) => {
+                self.driver.outbox.answer(caller, &address);
+                return Some(());
+            }
             Request::Stop => return None,
         });
         Some(())
     }
 
-    fn turn(&mut self, now: Now, inputs: Vec<Input>) -> Result<(), Fatal> {
+    /// One batch; `Break` if the member has to end.
+    fn turn(&mut self, now: Now, inputs: Vec<Input>) -> Result<ControlFlow<()>, Fatal> {
         let may_scrub = inputs.is_empty() || inputs.iter().any(|input| matches!(input, Input::Tick));
         let Driver { replica, outbox, .. } = &mut self.driver;
         let mut sink = |message: Message| outbox.send(message);
         let output = replica.handle(now, inputs, &mut sink)?;
         self.scrubbing |= output.compacted;
+        let removed = output.removed;
         self.publish(output);
+        if removed {
+            self.leave();
+            return Ok(ControlFlow::Break(()));
+        }
         if self.scrubbing && may_scrub {
             self.scrubbing = self.driver.replica.scrub(SCRUB_EVENTS)?;
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Tells everyone. Status first: who got an answer must not see an older status.
@@ -251,6 +291,9 @@ impl Loop {
         let head = self.driver.replica.state().head;
         failpoint!("reply_before_status");
         self.publish_status();
+        if output.members_changed {
+            self.publish_members();
+        }
         if output.installed {
             self.driver.watches.reset(&head);
         }
@@ -274,6 +317,21 @@ impl Loop {
         if output.snapshot_wanted {
             self.make_snapshot(&head);
         }
+    }
+
+    fn publish_members(&mut self) {
+        let membership = self.driver.replica.membership();
+        let (voters, learners) = (membership.voters(), membership.learners());
+        tracing::info!(?voters, ?learners, "the membership has changed");
+        *self.handle.shared.membership.write() = Arc::new(membership.clone());
+        self.driver.outbox.set_members(membership);
+    }
+
+    /// Removed from the group: says so. Whoever waits gets no answer, as at any other end.
+    fn leave(&self) {
+        let member = self.driver.replica.id();
+        tracing::error!("member {member} was removed from the cluster; its store ends and can't start again");
+        self.handle.shared.removed.send_replace(true);
     }
 
     fn publish_status(&mut self) {
@@ -350,7 +408,8 @@ fn status(replica: &Replica<Rocks>) -> Status {
         applied_index: head.index,
         revision: head.revision,
         compacted: head.compacted,
-        voters: replica.voters().to_vec(),
+        voters: replica.membership().voters(),
+        learners: replica.membership().learners(),
     }
 }
 

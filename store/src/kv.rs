@@ -447,10 +447,12 @@ pub struct Status {
     pub compacted: Revision,
     /// Voting members of the group.
     pub voters: Vec<MemberId>,
+    /// Members that get the log but don't vote.
+    pub learners: Vec<MemberId>,
 }
 
 /// Why the store didn't do what was asked.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KvError {
     /// The revision asked for is compacted.
     #[error("read at revision {requested}, but history starts after {compacted}")]

@@ -19,6 +19,8 @@ pub mod failpoint;
 pub mod kv;
 mod logging;
 mod maintenance;
+mod members;
+pub mod membership;
 pub mod model;
 mod mvcc;
 mod peer;
@@ -28,13 +30,16 @@ pub mod recovery;
 mod rocks;
 mod snapshot;
 mod space;
+mod start;
 mod store;
 mod validate;
 mod watch;
 
 pub use alarm::{Alarm, AlarmKind};
-pub use config::{ClusterId, Config, History, Limits, PeerTls};
+pub use config::{ClusterId, Config, History, Join, Limits, PeerTls};
 pub use maintenance::{Backup, DiskUse, HashKv};
+pub use membership::{MemberError, MemberInfo, Refusal};
+pub use peer::join::JoinError;
 pub use store::{JournalEntry, OpenError, Store};
 
 #[cfg(test)]

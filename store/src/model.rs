@@ -165,6 +165,7 @@ impl Kv for Model {
             revision: state.revision,
             compacted: state.compacted,
             voters: vec![MemberId(1)],
+            learners: Vec::new(),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::config::{ClusterId, Limits};
 use crate::disk::{Disk, Durability};
 use crate::failpoint::failpoint;
 use crate::kv::{MemberId, Revision};
-use crate::mvcc::state::Head;
+use crate::mvcc::state::State;
 use crate::mvcc::view::{Batch, DiskError};
 use crate::raft::persist::{self, Identity, RecoverError};
 use crate::rocks::Rocks;
@@ -83,8 +83,8 @@ pub fn force_new_cluster(dir: &Path, wanted: &NewCluster) -> Result<Report, Reco
     let rocks = Rocks::open(&dir.join("db"), &dir.join("snapshots"), &Limits::default()).map_err(database)?;
     let found = persist::identity(&rocks).map_err(failed)?;
     let found = check(dir, wanted, found)?;
-    let log = persist::recover(&rocks, &found.voters).map_err(failed)?;
-    let mut head = Head::load(&rocks).map_err(database)?;
+    let log = persist::recover(&rocks).map_err(failed)?;
+    let State { mut head, membership, .. } = State::load(&rocks).map_err(database)?;
     let old_revision = head.revision;
     head.revision = Revision(head.revision.0 + wanted.bump_revision);
     if wanted.mark_compacted {
@@ -92,14 +92,16 @@ pub fn force_new_cluster(dir: &Path, wanted: &NewCluster) -> Result<Report, Reco
     }
     let mut batch = Batch::default();
     head.store(&mut batch);
-    let identity = Identity { cluster: wanted.cluster.0, member: wanted.id, voters: vec![wanted.id] };
+    membership.only(wanted.id).store(&mut batch);
+    persist::void_conf_changes(&log, head.index, &mut batch);
+    let identity = Identity { cluster: wanted.cluster.0, member: wanted.id };
     persist::identify(&mut batch, &identity);
     failpoint!("recover_before_write");
     rocks.write(&batch, Durability::Synced).map_err(database)?;
     failpoint!("recover_after_write");
     Ok(Report {
         old_cluster: ClusterId(found.cluster),
-        old_voters: found.voters,
+        old_voters: membership.voters(),
         committed: log.hard_state.commit,
         last: log.last(),
         old_revision,

@@ -26,11 +26,13 @@ use crate::kv::{
 use crate::mvcc::state::Head;
 use crate::mvcc::view::DiskError;
 use crate::mvcc::{apply, read};
+use crate::peer::join::JoinError;
 use crate::peer::{self, PeerContext};
 use crate::raft::member::MemberConfig;
 use crate::raft::proposals::ProposalLimits;
 use crate::raft::replica::{Input, LogKeep, Replica, ReplicaConfig, StartError};
 use crate::rocks::Rocks;
+use crate::start::{self, Start};
 use crate::validate;
 use crate::watch::hub::Hub;
 use crate::watch::task::{self, Watches};
@@ -84,11 +86,14 @@ pub enum OpenError {
         #[source]
         source: StartError,
     },
+    /// The cluster to join can't be found, or doesn't expect this member.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// The peer address can't be listened on.
     #[error("can't listen for other members on {address}")]
     Listen {
         /// Where.
-        address: std::net::SocketAddr,
+        address: String,
         /// Why.
         #[source]
         source: std::io::Error,
@@ -138,19 +143,10 @@ impl Store {
     /// # Errors
     /// [`OpenError`] says what was attempted on which path or address.
     pub async fn open(config: Config) -> Result<Store, OpenError> {
-        let address = *config
-            .peers
-            .get(&config.id)
-            .ok_or_else(|| OpenError::Config(format!("member {} is not among its peers", config.id)))?;
-        if config.peers.len() == 1 {
-            return Self::open_with(config, None).await;
-        }
-        let listener = TcpListener::bind(address).await;
-        let listener = listener.map_err(|source| OpenError::Listen { address, source })?;
-        Self::open_with(config, Some(listener)).await
+        Self::open_with(config, None).await
     }
 
-    /// Like [`Store::open`], on a listener that is bound already.
+    /// Like [`Store::open`], on a listener that is bound already if there is one.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -164,14 +160,22 @@ impl Store {
             .map_err(|source| OpenError::Database { path: path.clone(), source })?;
         // Files of snapshots that were on their way are worth nothing now.
         driver::remove_files(&snapshots, "");
-        let replica = Replica::start(replica_config(&config), rocks.clone(), driver::now(Instant::now()))
+        let start = start::resolve(&config, &rocks).await?;
+        let listener = match listener {
+            None => start::listen(&config, &start).await?,
+            bound => bound,
+        };
+        let (id, cluster) = (start.id, start.cluster.0);
+        let replica_config = replica_config(&config, &start);
+        let replica = Replica::start(replica_config, rocks.clone(), driver::now(Instant::now()))
             .map_err(|source| OpenError::Start { path: path.clone(), source })?;
         let head = replica.state().head;
         let hub = Hub::new(head.revision, head.compacted, config.limits.recent_events_bytes);
         let watches = Watches::new(hub, config.limits.watch_buffer);
         let (shutdown, stop) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let (outbox, queues) = peer::outbox(&config);
+        let (outbox, links) = peer::outbox(id);
+        let sole = replica.membership().voters() == [id];
         let driver = Driver {
             replica,
             outbox,
@@ -179,24 +183,18 @@ impl Store {
             snapshots: snapshots.clone(),
             history: config.history,
             tick: config.tick,
+            introduced: start.introduced,
         };
         let (handle, thread) = driver::spawn(driver).map_err(dir_error(&path, "start the store's thread"))?;
         tasks.spawn(task::serve(watches.clone(), rocks.clone(), stop.clone()));
-        let context = PeerContext::new(&config, handle.clone(), snapshots);
-        peer::spawn(&mut tasks, &context, queues, listener, &stop);
+        let context = PeerContext::new(cluster, id, config.tls, handle.clone(), snapshots);
+        peer::spawn(&mut tasks, &context, links, listener, &stop);
         let running = Mutex::new(Some(Running { thread, tasks, _lock: lock }));
-        let store = Store {
-            inner: Arc::new(Inner {
-                cluster: config.cluster_number(),
-                rocks,
-                handle,
-                watches,
-                shutdown,
-                running,
-            }),
-        };
-        if config.peers.len() == 1 {
+        let inner = Inner { cluster, rocks, handle, watches, shutdown, running };
+        let store = Store { inner: Arc::new(inner) };
+        if sole {
             store.wait_until_sole().await?;
+            store.move_to(start.peer_address).await;
         }
         Ok(store)
     }
@@ -294,6 +292,11 @@ impl Store {
             }
         };
         tokio::time::timeout(SOLE_START_TIMEOUT, ready).await.map_err(|_| OpenError::NotReady)
+    }
+
+    /// What the store's thread tells everyone.
+    pub(crate) fn shared(&self) -> &crate::driver::Shared {
+        &self.inner.handle.shared
     }
 
     /// The database, for reading.
@@ -404,11 +407,8 @@ pub(crate) fn unreadable(error: DiskError) -> KvError {
 
 fn check(config: &Config) -> Result<(), OpenError> {
     let refuse = |why: &str| Err(OpenError::Config(why.into()));
-    if config.peers.keys().any(|id| id.0 == 0) {
+    if config.peers.keys().chain(&config.id).any(|id| id.0 == 0) {
         return refuse("member ids start at 1");
-    }
-    if !config.peers.contains_key(&config.id) {
-        return refuse("the member is not among its peers");
     }
     if config.heartbeat_ticks == 0 || config.election_ticks <= config.heartbeat_ticks {
         return refuse("election_ticks must be greater than heartbeat_ticks, which must be at least 1");
@@ -419,23 +419,23 @@ fn check(config: &Config) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn replica_config(config: &Config) -> ReplicaConfig {
+fn replica_config(config: &Config, start: &Start) -> ReplicaConfig {
     let limits = &config.limits;
     let election = config.tick * u32::try_from(config.election_ticks).unwrap_or(u32::MAX);
     ReplicaConfig {
         member: MemberConfig {
-            id: config.id,
+            id: start.id,
             election_ticks: config.election_ticks,
             heartbeat_ticks: config.heartbeat_ticks,
             max_message_bytes: limits.max_message_bytes,
             max_inflight: 64,
             max_uncommitted_bytes: limits.max_uncommitted_bytes,
             max_apply_bytes: limits.max_message_bytes,
-            seed: config.cluster_number(),
+            seed: start.cluster.0,
         },
         tick: config.tick,
-        cluster: config.cluster_number(),
-        voters: config.peers.keys().copied().collect(),
+        cluster: start.cluster.0,
+        founders: start.founders.clone(),
         proposals: ProposalLimits {
             max_waiting: limits.max_waiting_writes,
             max_bytes: limits.max_request_bytes,

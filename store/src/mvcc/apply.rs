@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use raft::eraftpb::ConfChangeV2;
 
 use super::digest;
 use super::family::{self, Family, JournalRecord, LeaseRecord};
@@ -23,8 +24,10 @@ use crate::codec::DecodeError;
 use crate::command::{Applied, Command, Outcome, Proposal, ProposalId};
 use crate::failpoint::failpoint;
 use crate::kv::{Event, EventKind, KeyRange, KvError, Lease, LeaseId, MemberId, Origin, Revision, Txn};
+use crate::membership::{MemberChange, Refusal};
 
-/// A committed log entry; `data` is empty for a leader's first entry.
+/// A committed log entry; `data` is empty for a leader's first entry, and for one that leaves a joint
+/// membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEntry {
     /// Its index.
@@ -33,6 +36,8 @@ pub struct LogEntry {
     pub term: u64,
     /// An encoded [`Proposal`].
     pub data: Bytes,
+    /// Raft takes it for a change of voters or learners.
+    pub conf_change: bool,
 }
 
 /// What happened to a lease; the leader's timers follow it.
@@ -55,6 +60,10 @@ pub struct Effects {
     pub events: Vec<RevisionEvents>,
     /// Lease changes, in order.
     pub leases: Vec<LeaseChange>,
+    /// What Raft must be told of changed voters and learners, in order.
+    pub conf_changes: Vec<ConfChangeV2>,
+    /// The membership is another than before.
+    pub members_changed: bool,
 }
 
 /// Why entries can't be applied; always fatal for the member.
@@ -87,6 +96,9 @@ pub fn apply(state: &mut State, view: &impl ReadView, entries: &[LogEntry]) -> R
         assert_eq!(entry.index, state.head.index + 1, "entries are applied without a gap");
         (state.head.index, state.head.term) = (entry.index, entry.term);
         if entry.data.is_empty() {
+            if entry.conf_change {
+                Application { state, overlay: &mut overlay, effects: &mut effects }.leave_joint();
+            }
             continue;
         }
         let proposal = Proposal::decode(entry.data.clone())
@@ -95,7 +107,7 @@ pub fn apply(state: &mut State, view: &impl ReadView, entries: &[LogEntry]) -> R
         if state.sessions.entry(proposal.id.member).or_default().admit(proposal.id, proposal.floor) {
             let id = proposal.id;
             let mut one = Application { state, overlay: &mut overlay, effects: &mut effects };
-            let result = one.command(entry.term, proposal)?;
+            let result = one.command(entry, proposal)?;
             failpoint!("apply_after_entry");
             effects.results.push((id, result));
         }
@@ -113,7 +125,7 @@ struct Application<'a, 'b, V> {
 }
 
 impl<V: ReadView> Application<'_, '_, V> {
-    fn command(&mut self, term: u64, proposal: Proposal) -> Result<Applied, DiskError> {
+    fn command(&mut self, entry: &LogEntry, proposal: Proposal) -> Result<Applied, DiskError> {
         let wall_ms = proposal.wall_ms;
         if let Some(refusal) = self.state.no_space().filter(|_| proposal.command.grows()) {
             return Ok(Err(refusal));
@@ -124,12 +136,13 @@ impl<V: ReadView> Application<'_, '_, V> {
             Command::LeaseGrant { id, ttl_seconds } => self.grant(id, ttl_seconds),
             Command::LeaseKeepAlive(id) => self.keep_alive(id),
             Command::LeaseRevoke(id) => self.end_lease(id, wall_ms, "lease-revoke"),
+            Command::Member(change) => Ok(self.change_members(&change, entry.conf_change)),
             Command::LeaseExpire { id, term: proposed, generation } => {
                 // A timer of a deposed leader, or of before a renewal, has no say.
                 let current = self
                     .lease(id)?
                     .is_some_and(|lease| lease.generation == generation || bug!(ExpiryIgnoresRenewal));
-                if (proposed == term || bug!(OldLeadersExpiryApplied)) && current {
+                if (proposed == entry.term || bug!(OldLeadersExpiryApplied)) && current {
                     {
                         failpoint!("lease_before_expire");
                         self.end_lease(id, wall_ms, "lease-expire")
@@ -166,6 +179,34 @@ impl<V: ReadView> Application<'_, '_, V> {
         self.state.alarms.remove(&(kind, member));
         self.state.store_alarms(&mut self.overlay.batch);
         Outcome::Done
+    }
+
+    /// Only an entry that Raft counts as a change may change voters: the leader's guard against two changes
+    /// at once looks at nothing else.
+    fn change_members(&mut self, change: &MemberChange, is_conf_change: bool) -> Applied {
+        let conf_change = change.conf_change();
+        if conf_change.is_some() && !is_conf_change {
+            return Ok(Outcome::Member(Err(Refusal::Pending)));
+        }
+        let result = self.state.membership.apply(change);
+        if result.is_ok() {
+            self.effects.conf_changes.extend(conf_change);
+            self.store_members();
+        }
+        Ok(Outcome::Member(result))
+    }
+
+    fn leave_joint(&mut self) {
+        if self.state.membership.leave_joint() {
+            self.effects.conf_changes.push(ConfChangeV2::new());
+            self.store_members();
+        }
+    }
+
+    fn store_members(&mut self) {
+        self.state.head.fold(&self.state.membership.encode());
+        self.state.membership.store(&mut self.overlay.batch);
+        self.effects.members_changed = true;
     }
 
     fn txn(&mut self, txn: &Txn, wall_ms: u64) -> Result<Applied, DiskError> {

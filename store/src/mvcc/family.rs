@@ -8,9 +8,9 @@
 //! | `leases` | 0, lease | [`LeaseRecord`] | apply |
 //! | `leases` | 1, lease, user key | empty: the key is attached | apply |
 //! | `journal` | revision | [`JournalRecord`] | apply, scrub |
-//! | `meta` | `state`, `session` + member, `scrubbed` | see [`super::state`] | apply, scrub |
+//! | `meta` | `state`, `membership`, `session` + member, `scrubbed` | see [`super::state`] | apply, scrub |
 //! | `log` | Raft index | Raft entry with checksum | Raft |
-//! | `raft` | `hard`, `truncated`, `identity`, `boot` | see [`crate::raft::persist`] | Raft |
+//! | `raft` | `hard`, `truncated`, `identity`, `boot`, `removed` | see [`crate::raft::persist`] | Raft |
 //!
 //! `latest` holds no deleted key, so a newest-value read costs one seek and a newest list one scan.
 //! The index inverts revisions, so the newest version at or below a revision is the first one a

@@ -15,18 +15,26 @@ use crate::bug::bug;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::ProposalId;
 use crate::kv::{KvError, MemberId, Revision};
+use crate::membership::Membership;
 
 const STATE_KEY: &[u8] = b"state";
 const ALARMS_KEY: &[u8] = b"alarms";
 const CHECKS_KEY: &[u8] = b"checks";
+/// The members of the group.
+pub const MEMBERSHIP_KEY: &[u8] = b"membership";
 const SESSION_PREFIX: &[u8] = b"session/";
 /// How far [`super::scrub`] is; each member's own pace, so no part of the digest.
 pub const SCRUBBED_KEY: &[u8] = b"scrubbed";
 
 /// Whether a record in `meta` is about the members of one cluster and means nothing in another.
 pub fn belongs_to_members(key: &[u8]) -> bool {
-    key == ALARMS_KEY || key == CHECKS_KEY || key.starts_with(SESSION_PREFIX)
+    key == MEMBERSHIP_KEY || key == ALARMS_KEY || key == CHECKS_KEY || key.starts_with(SESSION_PREFIX)
 }
+
+/// The Raft index at which a group begins.
+pub const FOUNDED_INDEX: u64 = 1;
+/// The Raft term in which a group begins.
+pub const FOUNDED_TERM: u64 = 1;
 
 /// How far apply is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +79,8 @@ pub struct State {
     pub alarms: BTreeMap<(AlarmKind, MemberId), String>,
     /// The last comparisons of the members' digests.
     pub checks: Checks,
+    /// Who belongs to the group.
+    pub membership: Membership,
 }
 
 impl Head {
@@ -184,13 +194,14 @@ impl State {
             let member = Reader::new(member).u64("member").map_err(&damaged)?;
             sessions.insert(MemberId(member), Session::decode(record).map_err(&damaged)?);
         }
+        let membership = load_record(view, MEMBERSHIP_KEY, Membership::decode)?;
         let alarms = load_record(view, ALARMS_KEY, decode_alarms)?;
         let checks = load_record(view, CHECKS_KEY, Checks::decode)?;
         let mut head = Head::load(view)?;
         if bug!(RevisionResetOnCompactionCrash) && super::scrub::scrubbed(view)? < head.compacted {
             head.revision = head.compacted;
         }
-        Ok(Self { head, sessions, alarms, checks })
+        Ok(Self { head, sessions, alarms, checks, membership })
     }
 
     /// All alarms.
@@ -219,6 +230,15 @@ impl State {
     /// Records the comparisons.
     pub fn store_checks(&self, batch: &mut Batch) {
         batch.put(Family::Meta, CHECKS_KEY, self.checks.encode());
+    }
+
+    /// The state in which a new group begins: one entry is taken as applied, so that a log never begins at
+    /// its first entry and who joins later always gets a snapshot, with the founders in it.
+    pub fn found(membership: Membership, batch: &mut Batch) -> Self {
+        let head = Head { index: FOUNDED_INDEX, term: FOUNDED_TERM, ..Head::default() };
+        batch.put(Family::Meta, STATE_KEY, head.encode());
+        membership.store(batch);
+        Self { head, membership, ..Self::default() }
     }
 
     /// Writes the head, and the sessions of `changed`.

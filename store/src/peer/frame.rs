@@ -11,10 +11,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::kv::MemberId;
+use crate::membership::Membership;
 
 /// Larger frames are refused. An append message holds at most what may be uncommitted (32 MiB).
 const MAX_FRAME_BYTES: usize = 64 << 20;
-const MAGIC: u64 = 0x616d_6f65_6261_0001;
+const MAGIC: u64 = 0x616d_6f65_6261_0002;
 
 /// What travels between members.
 #[derive(Debug)]
@@ -31,10 +32,30 @@ pub enum Frame {
     SnapshotEnd,
     /// The snapshot is stored.
     SnapshotStored,
+    /// Instead of a greeting: a new member asks whom it has reached.
+    WhoAreYou,
+    /// The answer to [`Frame::WhoAreYou`].
+    Members {
+        /// The cluster.
+        cluster: u64,
+        /// Its members, as far as the one that answers knows.
+        membership: Membership,
+    },
+    /// The last frame to a caller that isn't served.
+    Refused(RefusedCall),
+}
+
+/// Why a caller isn't served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedCall {
+    /// The cluster has removed the caller; it must end.
+    pub removed: bool,
+    /// The reason.
+    pub why: String,
 }
 
 /// Who calls whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The cluster that the caller belongs to.
     pub cluster: u64,
@@ -42,6 +63,8 @@ pub struct Hello {
     pub from: MemberId,
     /// Whom it means to call.
     pub to: MemberId,
+    /// The caller's own peer address, for a callee that doesn't know it yet.
+    pub address: String,
 }
 
 /// Writes a frame.
@@ -84,6 +107,7 @@ fn encode(frame: &Frame) -> io::Result<Vec<u8>> {
     match frame {
         Frame::Hello(hello) => {
             out.u8(1).u64(MAGIC).u64(hello.cluster).u64(hello.from.0).u64(hello.to.0);
+            out.bytes(hello.address.as_bytes());
         }
         Frame::Raft(message) => drop(out.u8(2).raw(&message.write_to_bytes().map_err(io::Error::other)?)),
         Frame::SnapshotBegin(message) => {
@@ -92,6 +116,13 @@ fn encode(frame: &Frame) -> io::Result<Vec<u8>> {
         Frame::SnapshotChunk(chunk) => drop(out.u8(4).raw(chunk)),
         Frame::SnapshotEnd => drop(out.u8(5)),
         Frame::SnapshotStored => drop(out.u8(6)),
+        Frame::WhoAreYou => drop(out.u8(7).u64(MAGIC)),
+        Frame::Members { cluster, membership } => {
+            out.u8(8).u64(*cluster).bytes(&membership.encode());
+        }
+        Frame::Refused(refused) => {
+            out.u8(9).u8(u8::from(refused.removed)).bytes(refused.why.as_bytes());
+        }
     }
     Ok(out.finish())
 }
@@ -105,20 +136,38 @@ fn decode(payload: Bytes) -> io::Result<Frame> {
         4 => Frame::SnapshotChunk(input.rest()),
         5 => Frame::SnapshotEnd,
         6 => Frame::SnapshotStored,
+        7 => decode_magic(&mut input).map(|()| Frame::WhoAreYou).map_err(invalid)?,
+        8 => decode_members(&mut input).map_err(invalid)?,
+        9 => decode_refused(&mut input).map_err(invalid)?,
         kind => return Err(invalid(format!("a frame of unknown kind {kind}"))),
     })
 }
 
 fn decode_hello(input: &mut Reader) -> Result<Hello, DecodeError> {
-    let magic = input.u64("magic")?;
-    if magic != MAGIC {
-        return Err(DecodeError::Unknown { what: "protocol", tag: magic });
-    }
+    decode_magic(input)?;
     Ok(Hello {
         cluster: input.u64("cluster")?,
         from: MemberId(input.u64("from")?),
         to: MemberId(input.u64("to")?),
+        address: input.text("address")?,
     })
+}
+
+fn decode_magic(input: &mut Reader) -> Result<(), DecodeError> {
+    match input.u64("magic")? {
+        MAGIC => Ok(()),
+        tag => Err(DecodeError::Unknown { what: "protocol", tag }),
+    }
+}
+
+fn decode_members(input: &mut Reader) -> Result<Frame, DecodeError> {
+    let cluster = input.u64("cluster")?;
+    Ok(Frame::Members { cluster, membership: Membership::decode(input.bytes("membership")?)? })
+}
+
+fn decode_refused(input: &mut Reader) -> Result<Frame, DecodeError> {
+    let removed = input.u8("removed")? != 0;
+    Ok(Frame::Refused(RefusedCall { removed, why: input.text("reason")? }))
 }
 
 fn decode_message(bytes: &[u8]) -> io::Result<Message> {
@@ -135,9 +184,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_frame_survives_and_a_damaged_one_is_refused() {
-        let hello = Hello { cluster: 1, from: MemberId(2), to: MemberId(3) };
+        let hello = Hello { cluster: 1, from: MemberId(2), to: MemberId(3), address: "h:1".into() };
         let mut wire = Vec::new();
-        write(&mut wire, &Frame::Hello(hello)).await.unwrap();
+        write(&mut wire, &Frame::Hello(hello.clone())).await.unwrap();
         assert!(matches!(read(&mut &wire[..]).await.unwrap(), Frame::Hello(back) if back == hello));
         for at in 0..wire.len() {
             let mut damaged = wire.clone();

@@ -12,18 +12,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::connection::{self, Connection};
-use super::frame::{self, Frame};
+use super::frame::{self, Frame, Hello};
 use super::{PeerContext, stopped};
 use crate::failpoint::failpoint;
 use crate::kv::MemberId;
 use crate::raft::replica::Input;
 
-/// Connections at once for each peer; more wait to be accepted, so strangers can't exhaust memory.
-const CONNECTIONS_PER_PEER: usize = 8;
+/// Connections at once; more wait to be accepted, so strangers can't exhaust memory.
+const CONNECTIONS: usize = 64;
 
 /// Accepts connections until the store shuts down.
 pub async fn run(context: PeerContext, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_PER_PEER * context.shared.peers.len()));
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     tokio::select! {
         () = accept_all(&context, &listener, &places, &mut connections) => {}
@@ -53,8 +53,9 @@ async fn accept_all(
 
 async fn serve(context: PeerContext, stream: TcpStream, _place: OwnedSemaphorePermit) {
     let error = match connection::accept(&context, stream).await {
-        Ok((peer, connection)) => {
-            let Err(error) = receive(&context, peer, connection).await;
+        Ok(None) => return,
+        Ok(Some((hello, connection))) => {
+            let Err(error) = receive(&context, hello, connection).await;
             error
         }
         Err(error) => error,
@@ -70,9 +71,13 @@ async fn serve(context: PeerContext, stream: TcpStream, _place: OwnedSemaphorePe
 /// messages does: often the first sign that the peer's process died.
 async fn receive(
     context: &PeerContext,
-    peer: MemberId,
+    hello: Hello,
     connection: Connection,
 ) -> io::Result<std::convert::Infallible> {
+    let peer = hello.from;
+    if context.shared.handle.shared.membership().get(peer).is_none() {
+        context.shared.handle.answer(peer, hello.address);
+    }
     let mut carried_messages = false;
     let end = receive_frames(context, peer, connection, &mut carried_messages).await;
     if carried_messages {
@@ -90,6 +95,9 @@ async fn receive_frames(
     let mut connection = BufReader::with_capacity(64 << 10, connection);
     loop {
         let frame = frame::read(&mut connection).await?;
+        if let Err(refused) = connection::check_not_removed(context, peer) {
+            return connection::refuse(connection.get_mut(), refused).await;
+        }
         *carried_messages |= matches!(frame, Frame::Raft(_));
         match frame {
             Frame::Raft(message) => hand_over(context, message)?,

@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft::eraftpb::{Message, MessageType};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
-use tokio::sync::mpsc::Receiver;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufWriter};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::connection::{self, Connection};
 use super::frame::{self, Frame};
-use super::{PeerContext, stopped};
+use super::{Link, PeerContext, stopped};
 use crate::failpoint::failpoint;
 use crate::kv::MemberId;
 use crate::raft::replica::Input;
@@ -28,13 +27,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Sends what comes into `queue` until the store shuts down.
-pub async fn run(
-    context: PeerContext,
-    peer: MemberId,
-    queue: Receiver<Message>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let mut sender = Sender { context, peer, queue, snapshots: JoinSet::new() };
+pub async fn run(context: PeerContext, link: Link, mut stop: watch::Receiver<bool>) {
+    let mut sender = Sender { context, link, snapshots: JoinSet::new() };
     tokio::select! {
         () = sender.keep_sending() => {}
         () = stopped(&mut stop) => {}
@@ -44,8 +38,7 @@ pub async fn run(
 
 struct Sender {
     context: PeerContext,
-    peer: MemberId,
-    queue: Receiver<Message>,
+    link: Link,
     /// Snapshots on their way, on connections of their own.
     snapshots: JoinSet<()>,
 }
@@ -54,7 +47,7 @@ impl Sender {
     async fn keep_sending(&mut self) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match connection::call(&self.context, self.peer).await {
+            let error = match connection::call(&self.context, self.link.peer, &self.link.address).await {
                 Ok(connection) => {
                     pause = FIRST_PAUSE;
                     match self.send_over(connection).await {
@@ -64,9 +57,12 @@ impl Sender {
                 }
                 Err(error) => error,
             };
-            tracing::debug!(peer = %self.peer, %error, "no connection to a member");
-            self.context.shared.handle.notify(Input::Unreachable(self.peer));
+            tracing::debug!(peer = %self.link.peer, %error, "no connection to a member");
+            self.context.shared.handle.notify(Input::Unreachable(self.link.peer));
             self.discard().await;
+            if self.link.queue.is_closed() {
+                return;
+            }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -74,28 +70,46 @@ impl Sender {
 
     /// What was queued for a peer that can't be reached is out of date when it can.
     async fn discard(&mut self) {
-        while let Ok(message) = self.queue.try_recv() {
+        while let Ok(message) = self.link.queue.try_recv() {
             if message.get_msg_type() == MessageType::MsgSnapshot {
-                self.context.shared.handle.deliver(Input::SnapshotSent(self.peer, false)).await;
+                self.context.shared.handle.deliver(Input::SnapshotSent(self.link.peer, false)).await;
             }
+        }
+    }
+
+    /// The peer has ended the connection, perhaps with a reason.
+    fn understand(&self, last_word: io::Result<Frame>) -> io::Error {
+        match last_word {
+            Ok(Frame::Refused(refused)) => {
+                if refused.removed {
+                    self.context.shared.handle.notify(Input::Removed);
+                }
+                io::Error::other(refused.why)
+            }
+            Ok(frame) => io::Error::other(format!("unexpected {frame:?}")),
+            Err(error) => error,
         }
     }
 
     /// Sends until the queue ends.
     async fn send_over(&mut self, connection: Connection) -> io::Result<()> {
-        let (mut input, output) = tokio::io::split(connection);
+        let (input, output) = tokio::io::split(connection);
+        // The peer never sends on this connection but to say why it ends it.
+        let last_word = listen(input);
+        tokio::pin!(last_word);
         let mut output = BufWriter::with_capacity(64 << 10, output);
         let mut messages = Vec::with_capacity(FLUSH_MESSAGES);
-        let mut nothing = [0; 1];
         loop {
             tokio::select! {
-                count = self.queue.recv_many(&mut messages, FLUSH_MESSAGES) => if count == 0 { return Ok(()) },
-                // The peer never sends on this connection: anything, or an end, means that it is broken.
-                _ = input.read(&mut nothing) => return Err(io::ErrorKind::ConnectionReset.into()),
+                count = self.link.queue.recv_many(&mut messages, FLUSH_MESSAGES) => {
+                    if count == 0 { return Ok(()) }
+                }
+                error = &mut last_word => return Err(self.understand(error)),
             }
             for message in messages.drain(..) {
                 if message.get_msg_type() == MessageType::MsgSnapshot {
-                    self.snapshots.spawn(deliver(self.context.clone(), self.peer, message));
+                    let (peer, address) = (self.link.peer, self.link.address.clone());
+                    self.snapshots.spawn(deliver(self.context.clone(), peer, address, message));
                 } else {
                     frame::write(&mut output, &Frame::Raft(message)).await?;
                 }
@@ -107,9 +121,15 @@ impl Sender {
     }
 }
 
+/// Waits for the peer's last word on a connection.
+async fn listen(mut input: impl AsyncRead + Unpin) -> io::Result<Frame> {
+    frame::read(&mut input).await
+}
+
 /// Delivers a snapshot and reports the outcome, whatever it is.
-async fn deliver(context: PeerContext, peer: MemberId, message: Message) {
-    let delivery = tokio::time::timeout(SNAPSHOT_TIMEOUT, send_snapshot(&context, peer, message)).await;
+async fn deliver(context: PeerContext, peer: MemberId, address: String, message: Message) {
+    let sending = send_snapshot(&context, peer, &address, message);
+    let delivery = tokio::time::timeout(SNAPSHOT_TIMEOUT, sending).await;
     let result = delivery.unwrap_or_else(|timeout| Err(timeout.into()));
     if let Err(error) = &result {
         tracing::warn!(%peer, %error, "a snapshot couldn't be delivered");
@@ -117,10 +137,15 @@ async fn deliver(context: PeerContext, peer: MemberId, message: Message) {
     context.shared.handle.deliver(Input::SnapshotSent(peer, result.is_ok())).await;
 }
 
-async fn send_snapshot(context: &PeerContext, peer: MemberId, message: Message) -> io::Result<()> {
+async fn send_snapshot(
+    context: &PeerContext,
+    peer: MemberId,
+    address: &str,
+    message: Message,
+) -> io::Result<()> {
     let name = String::from_utf8_lossy(&message.get_snapshot().data).into_owned();
     let mut file = tokio::fs::File::open(context.shared.snapshots.join(&name)).await?;
-    let mut connection = connection::call(context, peer).await?;
+    let mut connection = connection::call(context, peer, address).await?;
     failpoint!("snapshot_before_send");
     frame::write(&mut connection, &Frame::SnapshotBegin(message)).await?;
     loop {

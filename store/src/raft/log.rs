@@ -19,6 +19,7 @@ pub struct LogCache {
     bytes: usize,
     /// Term, vote and commit as last persisted.
     pub hard_state: HardState,
+    /// As of recovery; Raft's tracker knows the current one.
     conf_state: ConfState,
     snapshot: RefCell<SnapshotSlot>,
 }
@@ -31,9 +32,12 @@ struct SnapshotSlot {
 
 impl LogCache {
     /// An empty log after `truncated_index`.
-    pub fn new(truncated_index: u64, truncated_term: u64, hard_state: HardState, voters: &[u64]) -> Self {
-        let mut conf_state = ConfState::default();
-        conf_state.set_voters(voters.to_vec());
+    pub fn new(
+        truncated_index: u64,
+        truncated_term: u64,
+        hard_state: HardState,
+        conf_state: ConfState,
+    ) -> Self {
         Self { truncated_index, truncated_term, hard_state, conf_state, ..Self::default() }
     }
 
@@ -57,11 +61,6 @@ impl LogCache {
         self.bytes
     }
 
-    /// Who votes.
-    pub fn conf_state(&self) -> &ConfState {
-        &self.conf_state
-    }
-
     /// The term of an index from `truncated` to `last`.
     pub fn term_of(&self, index: u64) -> Option<u64> {
         if index == self.truncated_index {
@@ -69,6 +68,11 @@ impl LogCache {
         }
         let at = index.checked_sub(self.truncated_index + 1)?;
         self.entries.get(usize::try_from(at).ok()?).map(|entry| entry.term)
+    }
+
+    /// The retained entries after `index`.
+    pub fn entries_after(&self, index: u64) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(move |entry| entry.index > index)
     }
 
     /// Adds entries, replacing a conflicting tail.

@@ -8,10 +8,13 @@
 //! It knows no socket, no clock and no file. Election timeouts come from the seed, not from a global
 //! random number, so a simulation repeats.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
-use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
+use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType, Snapshot};
 use raft::{ReadOnlyOption, SnapshotStatus, StateRole};
 
+use super::changes::{self, Payload};
 use super::log::LogCache;
 use super::persist;
 use crate::bug::bug;
@@ -135,27 +138,42 @@ impl Member {
     }
 
     /// A message of another member came in. Messages that make no sense are ignored, as Raft allows.
-    pub fn step(&mut self, message: Message) {
+    /// False if this one was.
+    pub fn step(&mut self, message: Message) -> bool {
         failpoint!("raft_before_step");
-        if let Err(error) = self.node.step(message) {
+        let stepped = self.node.step(message);
+        if let Err(error) = &stepped {
             tracing::debug!(%error, "raft ignored a message");
         }
         self.set_election_timeout();
+        stepped.is_ok()
     }
 
-    /// Proposes payloads, or sends them to the leader. False if they were dropped: no leader, or too
-    /// much is uncommitted.
-    pub fn propose(&mut self, payloads: impl IntoIterator<Item = Bytes>) -> bool {
-        let as_entry = |data| {
-            let mut entry = Entry::new();
-            entry.data = data;
-            entry
-        };
+    /// The message that proposes payloads when it is stepped, here or at the leader.
+    pub fn proposal(&self, payloads: impl IntoIterator<Item = Payload>) -> Message {
         let mut message = Message::new();
         message.set_msg_type(MessageType::MsgPropose);
         message.from = self.config.id.0;
-        message.set_entries(payloads.into_iter().map(as_entry).collect::<Vec<_>>().into());
-        self.node.step(message).is_ok()
+        message.set_entries(payloads.into_iter().map(Payload::into_entry).collect::<Vec<_>>().into());
+        message
+    }
+
+    /// Voters or learners have changed by an entry that is being applied. Returns who votes now.
+    pub fn apply_conf_change(&mut self, change: &ConfChangeV2) -> ConfState {
+        self.node.apply_conf_change(change).expect("what the membership accepted, Raft accepts")
+    }
+
+    /// Proposes to leave a joint membership. The library does so by itself but for corners it names.
+    pub fn leave_joint(&mut self) {
+        if !self.node.raft.has_pending_conf() {
+            let leave = Payload { data: Bytes::new(), conf_change: true };
+            self.step(self.proposal([leave]));
+        }
+    }
+
+    /// The last index that each member is known to have; only a leader knows.
+    pub fn matched(&self) -> BTreeMap<MemberId, u64> {
+        self.node.raft.prs().iter().map(|(id, progress)| (MemberId(*id), progress.matched)).collect()
     }
 
     /// Asks a quorum for the commit index. The answer may never come; ask again with a new context.
@@ -293,8 +311,14 @@ fn mix(mut x: u64) -> u64 {
 }
 
 fn log_entry(entry: Entry) -> LogEntry {
-    assert_eq!(entry.get_entry_type(), EntryType::EntryNormal, "this version never changes the membership");
-    LogEntry { index: entry.index, term: entry.term, data: entry.data }
+    let conf_change = entry.get_entry_type() != EntryType::EntryNormal;
+    let data = if conf_change {
+        // Recovery and the wire check checksums: what is damaged here is a bug, and must not be skipped.
+        changes::proposal_of(&entry.data).expect("a membership change that its proposer encoded")
+    } else {
+        entry.data
+    };
+    LogEntry { index: entry.index, term: entry.term, data, conf_change }
 }
 
 impl Ready {

@@ -6,20 +6,22 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use raft::eraftpb::{Entry, HardState};
+use raft::eraftpb::{Entry, EntryType, HardState};
 
 use super::log::LogCache;
 use crate::bug::bug;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::kv::MemberId;
+use crate::membership::{MemberInfo, Membership};
 use crate::mvcc::family::{Family, SCHEMA_VERSION};
-use crate::mvcc::state::Head;
+use crate::mvcc::state::{FOUNDED_INDEX, FOUNDED_TERM, State};
 use crate::mvcc::view::{Batch, DiskError, ReadView};
 
 const HARD_KEY: &[u8] = b"hard";
 const TRUNCATED_KEY: &[u8] = b"truncated";
 const IDENTITY_KEY: &[u8] = b"identity";
 const BOOT_KEY: &[u8] = b"boot";
+const REMOVED_KEY: &[u8] = b"removed";
 
 /// Whose disk this is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +30,6 @@ pub struct Identity {
     pub cluster: u64,
     /// Which member.
     pub member: MemberId,
-    /// All voting members.
-    pub voters: Vec<MemberId>,
 }
 
 /// Why a member can't start from its disk.
@@ -52,6 +52,12 @@ pub enum RecoverError {
         /// What is on disk.
         found: u32,
     },
+    /// The group has removed this member.
+    #[error(
+        "member {0} was removed from the cluster and can't come back; to join again, add a new member and \
+         start it with an empty directory"
+    )]
+    Removed(MemberId),
     /// The log on disk isn't whole.
     #[error("the Raft log is not whole: {0}; remove this member and let it join again as a new one")]
     LogLost(String),
@@ -82,19 +88,25 @@ pub fn truncate(batch: &mut Batch, from: u64, index: u64, term: u64) {
     batch.put(Family::Raft, TRUNCATED_KEY, seal(&out.finish()));
 }
 
-/// Checks whose disk it is, or marks a new one, and counts the start. The batch must be synced before
-/// anything is proposed.
+/// Checks whose disk it is, or marks a new one, and counts the start. On a new disk the group begins with
+/// `founders`; without any, the member waits to be told by the group that it joins. The batch must be synced
+/// before anything is proposed.
 ///
 /// # Errors
-/// If it is somebody else's, or can't be read.
-pub fn claim(view: &impl ReadView, identity: &Identity) -> Result<(u64, Batch), RecoverError> {
+/// If it is somebody else's, its member was removed, or it can't be read.
+pub fn claim(
+    view: &impl ReadView,
+    expected: Identity,
+    founders: &[MemberInfo],
+) -> Result<(u64, Batch), RecoverError> {
     let mut batch = Batch::default();
     match self::identity(view)? {
-        Some(found) if found != *identity => {
-            return Err(RecoverError::WrongIdentity { found, expected: identity.clone() });
-        }
+        Some(found) if found != expected => return Err(RecoverError::WrongIdentity { found, expected }),
         Some(_) => {}
-        None => identify(&mut batch, identity),
+        None => found(&mut batch, &expected, founders),
+    }
+    if view.get(Family::Raft, REMOVED_KEY)?.is_some() {
+        return Err(RecoverError::Removed(expected.member));
     }
     let boot = match view.get(Family::Raft, BOOT_KEY)? {
         Some(record) => Reader::new(record).u64("boot").map_err(DiskError::damaged(Family::Raft))? + 1,
@@ -116,7 +128,7 @@ pub fn identity(view: &impl ReadView) -> Result<Option<Identity>, RecoverError> 
     if schema != SCHEMA_VERSION {
         return Err(RecoverError::Schema { found: schema });
     }
-    Ok(Some(decode_identity(&mut input).map_err(damaged)?))
+    Ok(Some(decode_identity(input).map_err(damaged)?))
 }
 
 /// Records whose disk it is.
@@ -133,15 +145,39 @@ pub fn begin_after(batch: &mut Batch, index: u64, term: u64) {
     hard_state(batch, &state);
 }
 
+/// Marks a new disk, on which the group begins if it has founders.
+fn found(batch: &mut Batch, identity: &Identity, founders: &[MemberInfo]) {
+    identify(batch, identity);
+    if !founders.is_empty() {
+        State::found(Membership::found(founders.iter().cloned()), batch);
+        begin_after(batch, FOUNDED_INDEX, FOUNDED_TERM);
+    }
+}
+
+/// Empties the membership changes in the log after `index`: those of a lost group mean nothing to the one
+/// that its survivor makes.
+pub fn void_conf_changes(log: &LogCache, index: u64, batch: &mut Batch) {
+    let changes = log.entries_after(index).filter(|entry| entry.get_entry_type() != EntryType::EntryNormal);
+    for entry in changes {
+        let mut void = Entry::new();
+        (void.index, void.term) = (entry.index, entry.term);
+        batch.put(Family::Log, void.index.to_be_bytes(), encode_entry(&void));
+    }
+}
+
+/// Records that the group has removed this member; must be synced.
+pub fn removed(batch: &mut Batch) {
+    batch.put(Family::Raft, REMOVED_KEY, Bytes::from_static(b"1"));
+}
+
 /// Reads the log back.
 ///
 /// # Errors
 /// If it can't be read or isn't whole.
-pub fn recover(view: &impl ReadView, voters: &[MemberId]) -> Result<LogCache, RecoverError> {
-    let voters: Vec<u64> = voters.iter().map(|id| id.0).collect();
-    let head = Head::load(view)?;
+pub fn recover(view: &impl ReadView) -> Result<LogCache, RecoverError> {
+    let State { head, membership, .. } = State::load(view)?;
     let (index, term) = load_truncated(view)?;
-    let mut log = LogCache::new(index, term, load_hard_state(view)?, &voters);
+    let mut log = LogCache::new(index, term, load_hard_state(view)?, membership.conf_state());
     for entry in load_entries(view, index + 1)? {
         if entry.index != log.last() + 1 {
             return Err(RecoverError::LogLost(format!("entry {} follows {}", entry.index, log.last())));
@@ -214,6 +250,7 @@ pub fn decode_entry(record: Bytes) -> Result<Entry, DecodeError> {
     entry.term = input.u64("term")?;
     match input.u32("entry type")? {
         0 => {}
+        2 => entry.set_entry_type(EntryType::EntryConfChangeV2),
         tag => return Err(DecodeError::Unknown { what: "entry type", tag: tag.into() }),
     }
     entry.data = input.rest();
@@ -223,19 +260,13 @@ pub fn decode_entry(record: Bytes) -> Result<Entry, DecodeError> {
 fn encode_identity(identity: &Identity) -> Vec<u8> {
     let mut out = Writer::with_capacity(48);
     out.u32(SCHEMA_VERSION).u64(identity.cluster).u64(identity.member.0);
-    for voter in &identity.voters {
-        out.u64(voter.0);
-    }
     out.finish()
 }
 
-fn decode_identity(input: &mut Reader) -> Result<Identity, DecodeError> {
+fn decode_identity(mut input: Reader) -> Result<Identity, DecodeError> {
     let (cluster, member) = (input.u64("cluster")?, MemberId(input.u64("member")?));
-    let mut voters = Vec::new();
-    while input.remaining() > 0 {
-        voters.push(MemberId(input.u64("voter")?));
-    }
-    Ok(Identity { cluster, member, voters })
+    input.finish()?;
+    Ok(Identity { cluster, member })
 }
 
 /// Puts a checksum before the bytes.

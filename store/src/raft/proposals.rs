@@ -8,8 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
-
+use super::changes::Payload;
 use crate::command::{Command, Proposal, ProposalId};
 use crate::kv::{KvError, MemberId};
 
@@ -33,7 +32,7 @@ pub struct ProposalLimits {
 #[derive(Debug)]
 struct Pending {
     ticket: Option<Ticket>,
-    data: Bytes,
+    payload: Payload,
     deadline: Duration,
     /// When it was last handed to Raft; `None` if it must be (again).
     sent_at: Option<Duration>,
@@ -73,27 +72,29 @@ impl Proposals {
         let seq = self.last_seq + 1;
         let id = ProposalId { member: self.member, boot: self.boot, seq };
         let floor = self.pending.keys().next().copied().unwrap_or(seq);
-        let data = Bytes::from(Proposal { id, floor, wall_ms, command }.encode());
-        if data.len() > self.limits.max_bytes {
-            return Err(KvError::TooLarge { size: data.len(), limit: self.limits.max_bytes });
+        let proposal = Proposal { id, floor, wall_ms, command };
+        let payload = Payload::new(&proposal.command, proposal.encode());
+        let size = payload.data.len();
+        if size > self.limits.max_bytes {
+            return Err(KvError::TooLarge { size, limit: self.limits.max_bytes });
         }
         self.last_seq = seq;
         let deadline = now + self.limits.timeout;
-        self.pending.insert(seq, Pending { ticket, data, deadline, sent_at: None, ever_sent: false });
+        self.pending.insert(seq, Pending { ticket, payload, deadline, sent_at: None, ever_sent: false });
         Ok(())
     }
 
     /// What should be handed to Raft now, in order, up to `max_bytes` (at least one).
-    pub fn due(&self, now: Duration, max_bytes: usize) -> Vec<(u64, Bytes)> {
+    pub fn due(&self, now: Duration, max_bytes: usize) -> Vec<(u64, Payload)> {
         let mut size = 0;
         let is_due = |p: &Pending| p.sent_at.is_none_or(|at| now >= at + self.limits.resend_after);
         let due = self.pending.iter().filter(|(_, pending)| is_due(pending));
         due.take_while(|(_, pending)| {
             let first = size == 0;
-            size += pending.data.len();
+            size += pending.payload.data.len();
             first || size <= max_bytes
         })
-        .map(|(seq, pending)| (*seq, pending.data.clone()))
+        .map(|(seq, pending)| (*seq, pending.payload.clone()))
         .collect()
     }
 
@@ -159,7 +160,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn seqs(due: &[(u64, Bytes)]) -> Vec<u64> {
+    fn seqs(due: &[(u64, Payload)]) -> Vec<u64> {
         due.iter().map(|(seq, _)| *seq).collect()
     }
 

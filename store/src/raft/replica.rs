@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use raft::eraftpb::{Message, Snapshot};
+use raft::eraftpb::{ConfState, Message, MessageType, Snapshot};
 
+use super::changes::{self, Heard, Payload, Verdict};
 use super::leases::LeaseTimers;
 use super::member::{Advanced, Leadership, Member, MemberConfig};
 use super::persist::{self, Identity, RecoverError};
@@ -19,12 +19,13 @@ use crate::command::{Applied, Command};
 use crate::disk::{Disk, Durability};
 use crate::failpoint::failpoint;
 use crate::kv::{KvError, MemberId, Revision};
+use crate::membership::{self, LeaderView, MemberChange, MemberInfo, Membership};
 use crate::mvcc::apply::{self, ApplyError};
 use crate::mvcc::family::Family;
 use crate::mvcc::read::RevisionEvents;
 use crate::mvcc::scrub;
 use crate::mvcc::state::State;
-use crate::mvcc::view::DiskError;
+use crate::mvcc::view::{Batch, DiskError};
 
 /// Everything a replica is told at start.
 #[derive(Clone, Debug)]
@@ -35,8 +36,9 @@ pub struct ReplicaConfig {
     pub tick: Duration,
     /// Which cluster.
     pub cluster: u64,
-    /// All voting members.
-    pub voters: Vec<MemberId>,
+    /// The founding members of a new group; counts only on a new disk. Without any, the member waits to be
+    /// told by the group that it joins.
+    pub founders: Vec<MemberInfo>,
     /// Limits of proposals.
     pub proposals: ProposalLimits,
     /// How much log is kept for lagging followers.
@@ -50,6 +52,10 @@ pub struct ReplicaConfig {
 /// The log that an offered snapshot holds back may grow to this many times what is kept otherwise. Then
 /// the offer is withdrawn; a receiver that still comes is offered a newer one.
 const OFFER_LOGS: usize = 4;
+
+/// A member that was heard of within so many election timeouts is healthy: it answers several heartbeats in
+/// one.
+const HEARD_ELECTIONS: u32 = 2;
 
 /// How much applied log is kept; a follower that needs more gets a snapshot.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +98,8 @@ pub enum Input {
     TransferLeader(MemberId),
     /// History is too large: compact to this revision.
     Compact(Revision),
+    /// Another member says that the group has removed this one.
+    Removed,
 }
 
 /// What follows from a batch of inputs, besides the messages sent.
@@ -109,6 +117,10 @@ pub struct Output {
     pub snapshot_wanted: bool,
     /// There is compacted history to clean up.
     pub compacted: bool,
+    /// The membership is another than before.
+    pub members_changed: bool,
+    /// The group has removed this member: it must end and never start again.
+    pub removed: bool,
 }
 
 /// The member can't go on; its process must exit.
@@ -144,6 +156,8 @@ pub struct Replica<D> {
     reads: Reads,
     leases: LeaseTimers,
     leadership: Leadership,
+    /// When others were last heard of; the leader judges their health by it.
+    heard: Heard,
     now: Now,
     next_compaction: Duration,
     output: Output,
@@ -156,17 +170,20 @@ impl<D: Disk> Replica<D> {
     /// If the disk belongs to another member, isn't whole, or can't be used.
     pub fn start(config: ReplicaConfig, disk: D, now: Now) -> Result<Self, StartError> {
         let id = config.member.id;
-        let identity = Identity { cluster: config.cluster, member: id, voters: config.voters.clone() };
+        let identity = Identity { cluster: config.cluster, member: id };
         failpoint!("start_before_claim");
-        let (boot, claim) = persist::claim(&disk, &identity)?;
+        let (boot, claim) = persist::claim(&disk, identity, &config.founders)?;
         disk.write(&claim, Durability::Synced).map_err(RecoverError::from)?;
         failpoint!("start_after_claim");
-        let log = persist::recover(&disk, &config.voters)?;
+        let log = persist::recover(&disk)?;
         let state = State::load(&disk).map_err(RecoverError::from)?;
+        if state.membership.was_removed(id) {
+            return Err(RecoverError::Removed(id).into());
+        }
         failpoint!("start_after_recover");
         let mut member =
             Member::new(config.member.clone(), log, state.head.index).map_err(StartError::Config)?;
-        if config.voters == [id] {
+        if state.membership.voters() == [id] {
             // Nobody else can lead: don't wait for an election timeout.
             member.campaign();
         }
@@ -178,6 +195,7 @@ impl<D: Disk> Replica<D> {
             leadership: Leadership::default(),
             next_compaction: now.mono + config.compact_every,
             output: Output::default(),
+            heard: Heard::default(),
             now,
             config,
             boot,
@@ -226,9 +244,9 @@ impl<D: Disk> Replica<D> {
         self.config.member.id
     }
 
-    /// All voting members.
-    pub fn voters(&self) -> &[MemberId] {
-        &self.config.voters
+    /// Who belongs to the group, as far as applied here.
+    pub fn membership(&self) -> &Membership {
+        &self.state.membership
     }
 
     /// The disk, for reading.
@@ -252,14 +270,17 @@ impl<D: Disk> Replica<D> {
         let metadata = snapshot.mut_metadata();
         metadata.index = self.state.head.index;
         metadata.term = self.state.head.term;
-        metadata.set_conf_state(self.member.log().conf_state().clone());
+        metadata.set_conf_state(self.state.membership.conf_state());
         snapshot
     }
 
     fn take(&mut self, input: Input) -> Result<(), Fatal> {
         match input {
             Input::Tick => self.tick()?,
-            Input::Message(message) => self.member.step(message),
+            Input::Message(message) => {
+                self.heard.from(MemberId(message.from), self.now.mono);
+                self.step(message);
+            }
             Input::Propose(ticket, command) => self.propose(Some(ticket), command),
             Input::Read(ticket) => self.read(ticket),
             Input::Unreachable(id) => self.member.report_unreachable(id),
@@ -271,12 +292,16 @@ impl<D: Disk> Replica<D> {
             Input::SnapshotMade(snapshot) => self.member.log().set_snapshot(snapshot),
             Input::TransferLeader(to) => self.member.transfer_leader(to),
             Input::Compact(revision) => self.propose(None, Command::Compact(revision)),
+            Input::Removed => self.removed()?,
         }
         Ok(())
     }
 
     fn tick(&mut self) -> Result<(), Fatal> {
         self.member.tick();
+        if self.state.membership.is_joint() && self.member.leads_surely() {
+            self.member.leave_joint();
+        }
         let late = self.proposals.expire(self.now.mono);
         self.output.results.extend(late.into_iter().map(|(ticket, error)| (ticket, Err(error))));
         let late = self.reads.expire(self.now.mono);
@@ -351,8 +376,8 @@ impl<D: Disk> Replica<D> {
         let max_bytes = usize::try_from(self.config.member.max_message_bytes).unwrap_or(usize::MAX);
         loop {
             let due = self.proposals.due(self.now.mono, max_bytes);
-            let (seqs, payloads): (Vec<u64>, Vec<Bytes>) = due.into_iter().unzip();
-            if seqs.is_empty() || !self.member.propose(payloads) {
+            let (seqs, payloads): (Vec<u64>, Vec<Payload>) = due.into_iter().unzip();
+            if seqs.is_empty() || !self.step(self.member.proposal(payloads)) {
                 break;
             }
             failpoint!("raft_after_propose");
@@ -392,6 +417,7 @@ impl<D: Disk> Replica<D> {
             self.disk.write(&effects.batch, Durability::Later)?;
             failpoint!("apply_after_write");
         }
+        self.change_members(&effects);
         self.member.applied(self.state.head.index);
         for (id, result) in effects.results {
             if let Some(ticket) = self.proposals.applied(id) {
@@ -406,6 +432,72 @@ impl<D: Disk> Replica<D> {
         Ok(())
     }
 
+    /// Tells Raft what the applied entries have made of the membership.
+    fn change_members(&mut self, effects: &apply::Effects) {
+        let votes = effects.conf_changes.iter().map(|change| self.member.apply_conf_change(change)).last();
+        if let Some(votes) = votes {
+            assert_eq!(
+                sorted(votes),
+                self.state.membership.conf_state(),
+                "Raft and the state agree who votes"
+            );
+        }
+        self.output.members_changed |= effects.members_changed;
+        self.output.removed |= self.state.membership.was_removed(self.id());
+    }
+
+    /// Others refuse this member as removed. Its own log may never tell it.
+    fn removed(&mut self) -> Result<(), Fatal> {
+        let mut batch = Batch::default();
+        persist::removed(&mut batch);
+        self.disk.write(&batch, Durability::Synced)?;
+        self.output.removed = true;
+        Ok(())
+    }
+
+    /// Steps a message, after a leader's look at the membership changes that it proposes. False if it was
+    /// dropped.
+    fn step(&mut self, mut message: Message) -> bool {
+        if self.member.is_leader() {
+            changes::screen(&mut message, &mut |change| self.judge(change));
+            if message.get_msg_type() == MessageType::MsgPropose && message.get_entries().is_empty() {
+                return true;
+            }
+        }
+        self.member.step(message)
+    }
+
+    fn judge(&mut self, change: &MemberChange) -> Verdict {
+        // Before its first commit a leader doesn't know what its predecessors have left.
+        if !self.member.leads_surely() {
+            return Verdict::Later;
+        }
+        let patience = self.config.tick * self.election_ticks() * HEARD_ELECTIONS;
+        let mut healthy = self.heard.since(self.now.mono.saturating_sub(patience));
+        healthy.insert(self.id());
+        let view = LeaderView {
+            leader: self.id(),
+            healthy,
+            matched: self.member.matched(),
+            last: self.member.log().last(),
+        };
+        match membership::judge(&self.state.membership, change, &view) {
+            Err(refusal) => Verdict::Refuse(refusal),
+            Ok(()) if change.removes() == Some(self.id()) => self.hand_over_before_leaving(&view),
+            Ok(()) => Verdict::Append,
+        }
+    }
+
+    /// A leader doesn't remove itself: it moves leadership first, and its successor gets the change again.
+    fn hand_over_before_leaving(&mut self, view: &LeaderView) -> Verdict {
+        let voters = self.state.membership.voters().into_iter();
+        let others = voters.filter(|id| *id != view.leader && view.healthy.contains(id));
+        if let Some(successor) = others.max_by_key(|id| view.matched.get(id).copied()) {
+            self.member.transfer_leader(successor);
+        }
+        Verdict::Later
+    }
+
     /// A snapshot replaced the state on disk.
     fn reload(&mut self) -> Result<(), Fatal> {
         failpoint!("raft_before_apply_snapshot");
@@ -413,6 +505,7 @@ impl<D: Disk> Replica<D> {
         if bug!(SessionLostInSnapshot) {
             self.state.sessions.clear();
         }
+        self.output.members_changed = true;
         self.member.applied(self.state.head.index);
         failpoint!("raft_after_apply_snapshot");
         self.output.installed = true;
@@ -468,4 +561,12 @@ impl<D: Disk> Replica<D> {
             }
         }
     }
+}
+
+/// In the order of ids, as the membership has them.
+fn sorted(mut votes: ConfState) -> ConfState {
+    votes.mut_voters().sort_unstable();
+    votes.mut_voters_outgoing().sort_unstable();
+    votes.mut_learners().sort_unstable();
+    votes
 }

@@ -81,7 +81,7 @@ fn entries(commands: &[Command]) -> Vec<LogEntry> {
     let entry = |(index, command): (u64, &Command)| {
         let id = ProposalId { member: MemberId(1), boot: 1, seq: index };
         let proposal = Proposal { id, floor: 1, wall_ms: 1000 + index, command: command.clone() };
-        LogEntry { index, term: 1, data: proposal.encode().into() }
+        LogEntry { index, term: 1, data: proposal.encode().into(), conf_change: false }
     };
     (1..).zip(commands).map(entry).collect()
 }

@@ -10,6 +10,7 @@ use super::check::{Operation, Oracle, What};
 use super::disk::SimDisk;
 use crate::command::{Applied, Command, Outcome};
 use crate::kv::{Compare, KeyRange, KvError, MemberId, Op, RangeRequest, Revision, Txn, WatchMessage};
+use crate::membership::MemberInfo;
 use crate::mvcc::read;
 use crate::mvcc::state::Head;
 use crate::mvcc::view::DiskError;
@@ -509,7 +510,7 @@ fn config(at: usize) -> ReplicaConfig {
         },
         tick: STEP,
         cluster: 1,
-        voters: (1..=MEMBERS).map(MemberId).collect(),
+        founders: (1..=MEMBERS).map(|id| MemberInfo::new(MemberId(id), format!("member:{id}"))).collect(),
         proposals: ProposalLimits {
             max_waiting: 100,
             max_bytes: 10_000,
