@@ -39,7 +39,7 @@ pub struct TargetFlags {
     /// Address of the API server, instead of the kubeconfig's
     #[arg(short, long, value_name = "URL", global = true)]
     pub server: Option<String>,
-    /// Directory of the local cluster (`up`, `chaos`), or of this member or node (`server`, `node`)
+    /// Directory of the local cluster (`up`, `chaos`), or of this member or node (`server`, `store`, `node`)
     /// [default: $XDG_DATA_HOME/amoeba or ~/.local/share/amoeba]
     #[arg(long, value_name = "DIR", env = "AMOEBA_DATA_DIR", global = true)]
     pub data_dir: Option<PathBuf>,
@@ -101,6 +101,8 @@ pub enum Command {
     Completion(verb::completion::Args),
     /// Run one member of the control plane: store, API server, controllers, scheduler
     Server(verb::server::Args),
+    /// Run one member of the store alone, behind etcd's API
+    Store(verb::store::Args),
     /// Run the node agent
     Node(verb::node::Args),
 }
@@ -109,7 +111,7 @@ impl Command {
     /// The runtime that fits the verb: a client needs one thread, a member wants all of them.
     pub fn runtime(&self) -> io::Result<tokio::runtime::Runtime> {
         let mut builder = match self {
-            Self::Server(_) | Self::Node(_) => tokio::runtime::Builder::new_multi_thread(),
+            Self::Server(_) | Self::Store(_) | Self::Node(_) => tokio::runtime::Builder::new_multi_thread(),
             _ => tokio::runtime::Builder::new_current_thread(),
         };
         builder.enable_all().build()

@@ -15,6 +15,7 @@ mod member;
 mod output;
 mod print;
 mod signals;
+mod standalone;
 mod text;
 mod up;
 mod verb;

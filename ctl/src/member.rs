@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 use tracing_subscriber::EnvFilter;
 
+use crate::standalone::tls::TlsError;
 use crate::up::spawn::Report;
 
 /// Why a member or a node can't start or go on.
@@ -23,6 +24,18 @@ pub enum MemberError {
         #[source]
         source: io::Error,
     },
+    /// The URL can't be listened on.
+    #[error("cannot listen on {url}: choose another with --listen-client-urls or --listen-peer-urls")]
+    ListenUrl {
+        /// The URL.
+        url: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A certificate given as a file can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The certificates can't be made or read.
     #[error("cannot prepare the certificates in {dir}", dir = .dir.display())]
     Pki {

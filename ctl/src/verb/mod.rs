@@ -16,6 +16,7 @@ pub mod scale;
 pub mod selection;
 pub mod server;
 pub mod shim;
+pub mod store;
 pub mod up;
 pub mod version;
 
@@ -41,6 +42,7 @@ pub async fn run(app: &App, command: Command) -> Result<(), Failure> {
         Command::Version(args) => version::run(app, args).await,
         Command::Completion(args) => completion::run(args),
         Command::Server(args) => server::run(app, args).await,
+        Command::Store(args) => store::run(app, args).await,
         Command::Node(args) => node::run(app, args).await,
     }
 }
