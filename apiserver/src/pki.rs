@@ -1,9 +1,11 @@
 //! The cluster's certificates: two authorities made at the first start and everything signed by them.
 //!
-//! Owns the files `ca.crt`, `ca.key`, `peer-ca.crt` and `peer-ca.key` of one directory. What always holds:
+//! Owns the files `ca.crt`, `ca.key`, `peer-ca.*` and `etcd-ca.*` of one directory. What always holds:
 //! a key file is readable by its owner only and is complete before its certificate exists, so a crash
 //! while they are made leaves nothing that a later start could mistake for an authority. Store members
 //! trust only the peer authority: no client or node certificate of the cluster opens a Raft connection.
+//! The store's etcd API trusts only the etcd authority: behind it there are no roles, whoever gets in may
+//! read every Secret.
 //! It doesn't know who may do what; a certificate only says who somebody is.
 
 mod files;
@@ -22,6 +24,8 @@ use rustls_pki_types::CertificateDer;
 pub const PEER_SERVER_NAME: &str = "amoeba-peer";
 /// The user that the API server is to kubelets.
 pub const KUBELET_CLIENT_USER: &str = "kube-apiserver-kubelet-client";
+/// The user of the certificate that opens the store's etcd API.
+pub const ETCD_CLIENT_USER: &str = "etcd-client";
 /// The group whose members may do everything.
 pub const MASTERS_GROUP: &str = "system:masters";
 /// The group of all nodes.
@@ -31,6 +35,7 @@ pub const NODES_GROUP: &str = "system:nodes";
 pub struct Pki {
     cluster: Authority,
     peers: Authority,
+    etcd: Authority,
 }
 
 /// A certificate with its private key, both PEM. `Debug` doesn't show the key.
@@ -143,6 +148,7 @@ impl Pki {
         Ok(Self {
             cluster: Authority::load_or_create(dir, "ca", "amoeba-ca")?,
             peers: Authority::load_or_create(dir, "peer-ca", "amoeba-peer-ca")?,
+            etcd: Authority::load_or_create(dir, "etcd-ca", "amoeba-etcd-ca")?,
         })
     }
 
@@ -177,6 +183,27 @@ impl Pki {
         let names = [PEER_SERVER_NAME.to_owned()];
         let subject = issue::Subject { user: member, groups: &[], names: &names, addresses: &[] };
         self.peers.issue(&subject, Usage::Both)
+    }
+
+    /// A member's serving certificate for the store's etcd API.
+    pub fn issue_etcd_server(&self, names: &[String], addresses: &[IpAddr]) -> Result<Issued, PkiError> {
+        self.etcd.issue(&issue::Subject { user: "etcd-server", groups: &[], names, addresses }, Usage::Server)
+    }
+
+    /// Writes `etcd-client.crt` and `etcd-client.key` into `dir`: what opens the store's etcd API, and with
+    /// it everything that is stored.
+    pub fn write_etcd_client(&self, dir: &Path) -> Result<(), PkiError> {
+        let subject = issue::Subject { user: ETCD_CLIENT_USER, groups: &[], names: &[], addresses: &[] };
+        let issued = self.etcd.issue(&subject, Usage::Client)?;
+        let paths = files::Paths::new(dir, ETCD_CLIENT_USER);
+        files::write_private(&paths.key, issued.key_pem.as_bytes())?;
+        files::write_public(&paths.certificate, issued.certificate_pem.as_bytes())
+    }
+
+    /// How a member serves the store's etcd API: only certificates of the etcd authority get in.
+    pub fn etcd_server_tls(&self, serving: &Issued) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+        let verifier = tls::only_clients_of(&self.etcd.certificate)?;
+        tls::server_config(serving, verifier, &[b"h2"])
     }
 
     /// How the API server serves: client certificates of our authority are verified, none is asked for.

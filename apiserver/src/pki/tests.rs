@@ -49,13 +49,13 @@ fn second_start_loads_the_same_authority() {
 #[test]
 fn keys_are_readable_by_their_owner_only() {
     let (dir, _pki) = pki();
-    for (file, mode) in [("ca.key", 0o600), ("peer-ca.key", 0o600), ("ca.crt", 0o644)] {
+    for (file, mode) in [("ca.key", 0o600), ("peer-ca.key", 0o600), ("etcd-ca.key", 0o600), ("ca.crt", 0o644)] {
         let path = dir.path().join("pki").join(file);
         let found = fs::metadata(path).expect("file exists").permissions().mode() & 0o777;
         assert_eq!(found, mode, "{file}");
     }
     let entries = fs::read_dir(dir.path().join("pki")).expect("directory").count();
-    assert_eq!(entries, 4, "no temporary files are left");
+    assert_eq!(entries, 6, "no temporary files are left");
 }
 
 #[test]
@@ -173,4 +173,26 @@ async fn a_node_cannot_pose_as_another() {
     let identity = crate::auth::Identity::from_certificate(&seen[0]).expect("a user");
     assert_eq!(identity.user, KUBELET_CLIENT_USER);
     handshake(server, client, "n2").await.expect_err("another node's name");
+}
+
+#[tokio::test]
+async fn only_the_etcd_client_opens_the_stores_own_api() {
+    let (dir, pki) = pki();
+    let serving = pki.issue_etcd_server(&["localhost".to_owned()], &[LOOPBACK]).expect("issue");
+    let server = pki.etcd_server_tls(&serving).expect("server configuration");
+    pki.write_etcd_client(dir.path()).expect("written");
+    let read = |file: &str| fs::read_to_string(dir.path().join(file)).expect("a file");
+    let client = Issued { certificate_pem: read("etcd-client.crt"), key_pem: read("etcd-client.key") };
+    let trusting = |issued: &Issued| {
+        tls::client_config(&pki.etcd.certificate, issued, &[b"h2"]).expect("client configuration")
+    };
+    handshake(server.clone(), trusting(&client), "127.0.0.1").await.expect("the client's own certificate");
+
+    for other in [
+        pki.issue_client("admin", &[MASTERS_GROUP]).expect("issue"),
+        pki.issue_node("n1", &[LOOPBACK]).expect("issue"),
+        pki.issue_peer("m1").expect("issue"),
+    ] {
+        handshake(server.clone(), trusting(&other), "127.0.0.1").await.expect_err("of another authority");
+    }
 }
