@@ -4,11 +4,15 @@
 //! and validation; applying them twice changes nothing. Values that depend on anything but the object
 //! itself (allocated addresses, generated names, times) are not defaults and come from elsewhere.
 
+mod autoscaling;
+mod batch;
 mod containers;
 mod fields;
+mod networking;
 mod pods;
 mod rbac;
 mod services;
+mod storage;
 mod volumes;
 mod workloads;
 
@@ -31,6 +35,22 @@ pub fn apply(group: &str, kind: &str, object: &mut Value) {
         ("", "PodTemplate") => object.under("template", pod_template),
         ("apps", "Deployment") => workloads::deployment(object),
         ("apps", "ReplicaSet") => workloads::replica_set(object),
+        ("apps", "StatefulSet") => workloads::stateful_set(object),
+        ("apps", "DaemonSet") => workloads::daemon_set(object),
+        ("", "ReplicationController") => workloads::replication_controller(object),
+        ("", "PersistentVolume") => storage::persistent_volume(object),
+        ("", "PersistentVolumeClaim") => storage::claim(object),
+        ("batch", "Job") => batch::job(object),
+        ("batch", "CronJob") => batch::cron_job(object),
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::autoscaler(object),
+        ("policy", "PodDisruptionBudget") => disruption_budget(object),
+        ("networking.k8s.io", "Ingress") => networking::ingress(object),
+        ("networking.k8s.io", "NetworkPolicy") => networking::network_policy(object),
+        ("discovery.k8s.io", "EndpointSlice") => networking::endpoint_slice(object),
+        ("storage.k8s.io", "StorageClass") => storage::storage_class(object),
+        ("storage.k8s.io", "CSIDriver") => storage::csi_driver(object),
+        ("storage.k8s.io", "VolumeAttachment") => storage::volume_attachment(object),
+        ("scheduling.k8s.io", "PriorityClass") => object.text("preemptionPolicy", "PreemptLowerPriority"),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => rbac::binding(object),
         _ => {}
     }
@@ -59,6 +79,14 @@ fn namespace(object: &mut Value) {
     }
     object.map("spec");
     object.map("status");
+}
+
+fn disruption_budget(object: &mut Value) {
+    object.under("status", |status| {
+        for counter in ["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"] {
+            status.or_insert(counter, 0);
+        }
+    });
 }
 
 fn node(object: &mut Value) {

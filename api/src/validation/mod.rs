@@ -3,18 +3,22 @@
 //! Objects are validated after decoding (so the JSON types are right) and defaulting. What the server owns
 //! and what needs other objects (quota, references) is checked elsewhere.
 
+mod batch;
 mod config;
 mod container;
 mod field;
 mod meta;
+mod networking;
 mod node;
 mod pod;
 mod pod_update;
+mod policy;
 mod probe;
 mod rbac;
 mod resources;
 mod scheduling;
 mod service;
+mod storage;
 mod volume;
 mod workload;
 
@@ -48,7 +52,9 @@ pub fn validate_status_update(group: &str, kind: &str, object: &Value, old: &Val
     let (root, old) = (Field::root(object), Field::root(old));
     let mut errors = meta::object_meta_update(&root, &old);
     match (group, kind) {
-        ("apps", "Deployment" | "ReplicaSet") => errors.extend(workload::status(&root.get("status"))),
+        ("apps", "Deployment" | "ReplicaSet" | "StatefulSet") => {
+            errors.extend(workload::status(&root.get("status")))
+        }
         ("", "Pod") => errors.extend(pod_update::status(&root, &old)),
         _ => {}
     }
@@ -62,6 +68,21 @@ fn content(group: &str, kind: &str, root: &Field<'_>) -> Errors {
         ("apps", "Deployment") => workload::deployment(&root.get("spec")),
         ("apps", "ReplicaSet") => workload::replica_set(&root.get("spec")),
         ("apps", "ControllerRevision") => workload::controller_revision(root),
+        ("apps", "StatefulSet") => workload::stateful_set(&root.get("spec")),
+        ("apps", "DaemonSet") => workload::daemon_set(&root.get("spec")),
+        ("", "ReplicationController") => workload::replication_controller(&root.get("spec")),
+        ("", "PodTemplate") => pod::template(&root.get("template")),
+        ("", "PersistentVolume") => storage::volume(&root.get("spec")),
+        ("", "PersistentVolumeClaim") => storage::claim(&root.get("spec")),
+        ("storage.k8s.io", "StorageClass") => storage::class(root),
+        ("batch", "Job") => batch::job(&root.get("spec")),
+        ("batch", "CronJob") => batch::cron_job(root),
+        ("policy", "PodDisruptionBudget") => policy::disruption_budget(&root.get("spec")),
+        ("autoscaling", "HorizontalPodAutoscaler") => policy::autoscaler(&root.get("spec")),
+        ("scheduling.k8s.io", "PriorityClass") => policy::priority_class(root),
+        ("networking.k8s.io", "Ingress") => networking::ingress(&root.get("spec")),
+        ("networking.k8s.io", "NetworkPolicy") => networking::policy(&root.get("spec")),
+        ("discovery.k8s.io", "EndpointSlice") => networking::endpoint_slice(root),
         ("", "Service") => service::service(&root.get("spec")),
         ("", "Endpoints") => service::endpoints(root),
         ("", "ConfigMap") => config::config_map(root),
@@ -81,9 +102,16 @@ fn content(group: &str, kind: &str, root: &Field<'_>) -> Errors {
 fn immutability(group: &str, kind: &str, root: &Field<'_>, old: &Field<'_>) -> Errors {
     match (group, kind) {
         ("", "Pod") => pod_update::spec(&root.get("spec"), &old.get("spec")),
-        ("apps", "Deployment" | "ReplicaSet") => {
+        ("apps", "Deployment" | "ReplicaSet" | "DaemonSet") => {
             field::same(&root.at("spec.selector"), &old.at("spec.selector"))
         }
+        ("apps", "StatefulSet") => workload::stateful_set_update(&root.get("spec"), &old.get("spec")),
+        ("batch", "Job") => batch::job_update(root, old),
+        ("", "PersistentVolume") => storage::volume_update(root, old),
+        ("", "PersistentVolumeClaim") => storage::claim_update(root, old),
+        ("storage.k8s.io", "StorageClass") => storage::class_update(root, old),
+        ("scheduling.k8s.io", "PriorityClass") => policy::priority_class_update(root, old),
+        ("discovery.k8s.io", "EndpointSlice") => networking::endpoint_slice_update(root, old),
         ("apps", "ControllerRevision") => field::same(&root.get("data"), &old.get("data")),
         ("", "Service") => service::update(&root.get("spec"), &old.get("spec")),
         ("", "ConfigMap") => config::locked(root, old, &["data", "binaryData"]),

@@ -1,4 +1,4 @@
-//! Rules for Deployments, ReplicaSets and ControllerRevisions.
+//! Rules for the kinds that keep pods running, and for ControllerRevisions.
 
 use serde_json::Value;
 
@@ -13,8 +13,8 @@ const PERCENT: &str = "a valid percent string must be a numeric string followed 
 /// The spec of a Deployment.
 pub(super) fn deployment(spec: &Field<'_>) -> Errors {
     let mut errors = spec.get("replicas").nonnegative();
-    errors.extend(selector(spec));
-    errors.extend(template(spec));
+    errors.extend(selector(spec, "deployment"));
+    errors.extend(template(spec, "ReplicaSet"));
     errors.extend(strategy(&spec.get("strategy")));
     for number in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
         errors.extend(spec.get(number).nonnegative());
@@ -31,12 +31,108 @@ pub(super) fn deployment(spec: &Field<'_>) -> Errors {
 pub(super) fn replica_set(spec: &Field<'_>) -> Errors {
     let mut errors = spec.get("replicas").nonnegative();
     errors.extend(spec.get("minReadySeconds").nonnegative());
-    errors.extend(selector(spec));
-    errors.extend(template(spec));
+    errors.extend(selector(spec, "deployment"));
+    errors.extend(template(spec, "ReplicaSet"));
     errors
 }
 
-fn selector(spec: &Field<'_>) -> Errors {
+/// The spec of a StatefulSet.
+pub(super) fn stateful_set(spec: &Field<'_>) -> Errors {
+    let management = spec.get("podManagementPolicy");
+    let mut errors = management.present();
+    errors.extend(management.one_of(&["OrderedReady", "Parallel"]));
+    let update = spec.get("updateStrategy");
+    errors.extend(update.get("type").one_of(&["OnDelete", "RollingUpdate"]));
+    if update.get("type").text() == "OnDelete" && update.get("rollingUpdate").exists() {
+        let why = "only allowed for updateStrategy 'RollingUpdate'";
+        errors.push(update.get("rollingUpdate").invalid(why));
+    }
+    errors.extend(update.at("rollingUpdate.partition").nonnegative());
+    errors.extend(int_or_percent(&update.at("rollingUpdate.maxUnavailable")));
+    for when in ["whenDeleted", "whenScaled"] {
+        errors
+            .extend(spec.get("persistentVolumeClaimRetentionPolicy").get(when).one_of(&["Delete", "Retain"]));
+    }
+    for number in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
+        errors.extend(spec.get(number).nonnegative());
+    }
+    errors.extend(spec.at("ordinals.start").nonnegative());
+    errors.extend(selector(spec, "statefulset"));
+    errors.extend(template(spec, "StatefulSet"));
+    errors
+}
+
+/// What of a StatefulSet's spec may change.
+pub(super) fn stateful_set_update(new: &Field<'_>, old: &Field<'_>) -> Errors {
+    const MUTABLE: [&str; 7] = [
+        "replicas",
+        "ordinals",
+        "template",
+        "updateStrategy",
+        "revisionHistoryLimit",
+        "persistentVolumeClaimRetentionPolicy",
+        "minReadySeconds",
+    ];
+    let mut comparable = new.value.clone();
+    for field in MUTABLE {
+        match old.value.get(field) {
+            Some(value) => comparable[field] = value.clone(),
+            None => drop(comparable.as_object_mut().and_then(|spec| spec.remove(field))),
+        }
+    }
+    if comparable == *old.value {
+        return Errors::new();
+    }
+    vec![new.forbidden(
+        "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', \
+         'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden",
+    )]
+}
+
+/// The spec of a DaemonSet.
+pub(super) fn daemon_set(spec: &Field<'_>) -> Errors {
+    let mut errors = selector(spec, "daemonset");
+    errors.extend(template(spec, "DaemonSet"));
+    let update = spec.get("updateStrategy");
+    errors.extend(update.get("type").one_of(&["OnDelete", "RollingUpdate"]));
+    if update.get("type").text() == "RollingUpdate" {
+        errors.extend(daemon_rolling_update(&update.get("rollingUpdate")));
+    }
+    for number in ["minReadySeconds", "revisionHistoryLimit"] {
+        errors.extend(spec.get(number).nonnegative());
+    }
+    errors
+}
+
+/// Just one of the two numbers says how the update goes.
+fn daemon_rolling_update(rolling: &Field<'_>) -> Errors {
+    let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
+    let mut errors = int_or_percent(&unavailable);
+    errors.extend(int_or_percent(&surge));
+    match (amount(&unavailable).unwrap_or_default(), amount(&surge).unwrap_or_default()) {
+        (0, 0) => errors.push(unavailable.invalid("cannot be 0 when maxSurge is 0")),
+        (left, right) if left > 0 && right > 0 => {
+            errors.push(surge.invalid("may not be set when maxUnavailable is non-zero"));
+        }
+        _ => {}
+    }
+    errors
+}
+
+/// The spec of a ReplicationController, whose selector is a plain map.
+pub(super) fn replication_controller(spec: &Field<'_>) -> Errors {
+    let mut errors = spec.get("replicas").nonnegative();
+    errors.extend(spec.get("minReadySeconds").nonnegative());
+    let (selector, labels) = (spec.get("selector"), spec.at("template.metadata.labels"));
+    errors.extend(selector.present());
+    if selector.entries().any(|(key, value)| labels.get(key).value != value.value) {
+        errors.push(mismatch(&labels));
+    }
+    errors.extend(template(spec, "ReplicaSet"));
+    errors
+}
+
+fn selector(spec: &Field<'_>, kind: &str) -> Errors {
     let selector = spec.get("selector");
     let labels = spec.at("template.metadata.labels");
     if !selector.exists() {
@@ -45,7 +141,7 @@ fn selector(spec: &Field<'_>) -> Errors {
     let mut errors = label_selector(&selector);
     match LabelSelector::from_value(selector.value) {
         Ok(parsed) if parsed.is_empty() => {
-            errors.push(selector.invalid("empty selector is invalid for deployment"))
+            errors.push(selector.invalid(format!("empty selector is invalid for {kind}")))
         }
         Ok(parsed) if !parsed.matches_with(|key| labels.value.get(key)?.as_str()) => {
             errors.push(mismatch(&labels))
@@ -61,7 +157,7 @@ fn mismatch(labels: &Field<'_>) -> FieldError {
     labels.invalid("`selector` does not match template `labels`")
 }
 
-fn template(spec: &Field<'_>) -> Errors {
+fn template(spec: &Field<'_>, kind: &str) -> Errors {
     let template = spec.get("template");
     if !template.exists() {
         // Only a ReplicaSet may come without: defaulting gives a Deployment one.
@@ -74,7 +170,7 @@ fn template(spec: &Field<'_>) -> Errors {
     errors.extend(template.at("spec.restartPolicy").one_of(&["Always"]));
     let deadline = template.at("spec.activeDeadlineSeconds");
     if deadline.exists() {
-        errors.push(deadline.forbidden("activeDeadlineSeconds in ReplicaSet is not Supported"));
+        errors.push(deadline.forbidden(&format!("activeDeadlineSeconds in {kind} is not Supported")));
     }
     errors
 }
@@ -107,7 +203,7 @@ fn rolling_update(rolling: &Field<'_>) -> Errors {
     errors
 }
 
-fn int_or_percent(field: &Field<'_>) -> Errors {
+pub(super) fn int_or_percent(field: &Field<'_>) -> Errors {
     match field.value {
         Value::String(_) if amount(field).is_none() => vec![field.invalid(PERCENT)],
         _ => field.nonnegative(),
