@@ -30,11 +30,12 @@ pub async fn create(call: &Call<'_>, object: &mut Value) -> Outcome<Vec<Guard>> 
     match (call.resource.group.as_str(), call.resource.kind.as_str()) {
         ("", "Pod") => {
             service_account::set_default(object);
-            priority::resolve(object)?;
+            priority::resolve(call, object).await?;
             let seconds = call.server.config.default_toleration_seconds;
             default_toleration_seconds::add(object, seconds);
         }
         ("", "Node") => taint_nodes::add(object),
+        ("scheduling.k8s.io", "PriorityClass") => priority::check_class(call, object).await?,
         ("rbac.authorization.k8s.io", _) => rbac_escalation::check(call, object, None)?,
         _ => {}
     }
@@ -46,10 +47,11 @@ pub async fn create(call: &Call<'_>, object: &mut Value) -> Outcome<Vec<Guard>> 
 /// # Errors
 /// The first refusal.
 pub async fn update(call: &Call<'_>, object: &mut Value, old: &Value) -> Outcome<()> {
-    if call.resource.group == "rbac.authorization.k8s.io" {
-        rbac_escalation::check(call, object, Some(old))?;
+    match call.resource.group.as_str() {
+        "rbac.authorization.k8s.io" => rbac_escalation::check(call, object, Some(old)),
+        "scheduling.k8s.io" => priority::check_class(call, object).await,
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Admits a deletion.

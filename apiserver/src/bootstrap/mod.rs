@@ -1,13 +1,14 @@
-//! Objects that every cluster has: namespaces, and the roles and bindings that make RBAC usable.
+//! Objects that every cluster has: namespaces, the system's priority classes, and the roles and bindings that make RBAC usable.
 //!
-//! They are data (`namespaces.yaml`, `cluster_roles.yaml`, `cluster_role_bindings.yaml`). The server creates
+//! They are data (`namespaces.yaml`, `priority_classes.yaml`, `cluster_roles.yaml`, `cluster_role_bindings.yaml`). The server creates
 //! those that are missing at each start and never overwrites one: what an administrator changed stays.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-const DOCUMENTS: [(&str, &str); 3] = [
+const DOCUMENTS: [(&str, &str); 4] = [
     ("namespaces.yaml", include_str!("namespaces.yaml")),
+    ("priority_classes.yaml", include_str!("priority_classes.yaml")),
     ("cluster_roles.yaml", include_str!("cluster_roles.yaml")),
     ("cluster_role_bindings.yaml", include_str!("cluster_role_bindings.yaml")),
 ];

@@ -1,15 +1,29 @@
 //! The table of built-in resources: one row each.
 
-use std::sync::Arc;
-
-use crate::registry::resource::{Resource, SelectableField, Subresource, SubresourceAction, Verbs};
-use crate::registry::strategy::{Review, Strategy, Traits};
+use crate::registry::resource::{Resource, SubresourceAction, Verbs};
+use crate::registry::row::Row;
+use crate::registry::strategy::{Review, Traits};
 use crate::request::Verb;
-use crate::strategies::{Deployment, Event, Namespace, Node, Ordinary, Pod, ReplicaSet, Service};
+use crate::strategies::{Event, Fresh, Job, Namespace, Node, Ordinary, Pod, Service};
 
 /// The built-in resources, grouped as discovery lists them, by name in each group.
 pub fn rows() -> Vec<Resource> {
-    [core(), apps(), authentication(), authorization(), coordination(), rbac()].concat()
+    [
+        core(),
+        apps(),
+        authentication(),
+        authorization(),
+        autoscaling(),
+        batch(),
+        coordination(),
+        discovery(),
+        networking(),
+        policy(),
+        rbac(),
+        scheduling(),
+        storage(),
+    ]
+    .concat()
 }
 
 fn core() -> Vec<Resource> {
@@ -35,6 +49,17 @@ fn core() -> Vec<Resource> {
             .fields(&[("spec.unschedulable", "/spec/unschedulable")])
             .special(Node)
             .build(),
+        row("PersistentVolumeClaim", "persistentvolumeclaims")
+            .short("pvc")
+            .status()
+            .special(Fresh(RETURNS_OBJECT))
+            .build(),
+        row("PersistentVolume", "persistentvolumes")
+            .short("pv")
+            .cluster()
+            .status()
+            .special(Fresh(RETURNS_OBJECT))
+            .build(),
         row("Pod", "pods")
             .short("po")
             .category("all")
@@ -44,6 +69,15 @@ fn core() -> Vec<Resource> {
             .status()
             .fields(&POD_FIELDS)
             .special(Pod)
+            .build(),
+        row("PodTemplate", "podtemplates").special(Ordinary(RETURNS_OBJECT)).build(),
+        row("ReplicationController", "replicationcontrollers")
+            .short("rc")
+            .category("all")
+            .scale()
+            .status()
+            .fields(&[("status.replicas", "/status/replicas")])
+            .special(Fresh(COUNTED))
             .build(),
         row("Secret", "secrets").fields(&[("type", "/type")]).build(),
         row("ServiceAccount", "serviceaccounts").short("sa").special(Ordinary(RETURNS_OBJECT)).build(),
@@ -61,12 +95,13 @@ fn apps() -> Vec<Resource> {
     let row = |kind, plural| Row::new("apps", "io.k8s.api.apps.v1", kind, plural);
     vec![
         row("ControllerRevision", "controllerrevisions").build(),
+        row("DaemonSet", "daemonsets").short("ds").category("all").status().special(Fresh(COUNTED)).build(),
         row("Deployment", "deployments")
             .short("deploy")
             .category("all")
             .scale()
             .status()
-            .special(Deployment)
+            .special(Fresh(COUNTED))
             .build(),
         row("ReplicaSet", "replicasets")
             .short("rs")
@@ -74,7 +109,14 @@ fn apps() -> Vec<Resource> {
             .scale()
             .status()
             .fields(&[("status.replicas", "/status/replicas")])
-            .special(ReplicaSet)
+            .special(Fresh(COUNTED))
+            .build(),
+        row("StatefulSet", "statefulsets")
+            .short("sts")
+            .category("all")
+            .scale()
+            .status()
+            .special(Fresh(COUNTED))
             .build(),
     ]
 }
@@ -103,6 +145,89 @@ fn authorization() -> Vec<Resource> {
     ]
 }
 
+fn autoscaling() -> Vec<Resource> {
+    vec![
+        Row::new(
+            "autoscaling",
+            "io.k8s.api.autoscaling.v2",
+            "HorizontalPodAutoscaler",
+            "horizontalpodautoscalers",
+        )
+        .version("v2")
+        .short("hpa")
+        .category("all")
+        .status()
+        .special(Fresh(Traits::ORDINARY))
+        .build(),
+    ]
+}
+
+fn batch() -> Vec<Resource> {
+    let row = |kind, plural| Row::new("batch", "io.k8s.api.batch.v1", kind, plural);
+    vec![
+        row("CronJob", "cronjobs").short("cj").category("all").status().special(Fresh(COUNTED)).build(),
+        row("Job", "jobs")
+            .category("all")
+            .status()
+            .fields(&[("status.successful", "/status/succeeded")])
+            .special(Job)
+            .build(),
+    ]
+}
+
+fn discovery() -> Vec<Resource> {
+    vec![
+        Row::new("discovery.k8s.io", "io.k8s.api.discovery.v1", "EndpointSlice", "endpointslices")
+            .special(Ordinary(COUNTED))
+            .build(),
+    ]
+}
+
+fn networking() -> Vec<Resource> {
+    let row = |kind, plural| Row::new("networking.k8s.io", "io.k8s.api.networking.v1", kind, plural);
+    vec![
+        row("IngressClass", "ingressclasses").cluster().special(Ordinary(COUNTED)).build(),
+        row("Ingress", "ingresses").short("ing").status().special(Fresh(COUNTED)).build(),
+        row("NetworkPolicy", "networkpolicies").short("netpol").special(Ordinary(COUNTED)).build(),
+    ]
+}
+
+fn policy() -> Vec<Resource> {
+    vec![
+        Row::new("policy", "io.k8s.api.policy.v1", "PodDisruptionBudget", "poddisruptionbudgets")
+            .short("pdb")
+            .status()
+            .special(Fresh(COUNTED))
+            .build(),
+    ]
+}
+
+fn scheduling() -> Vec<Resource> {
+    vec![
+        Row::new("scheduling.k8s.io", "io.k8s.api.scheduling.v1", "PriorityClass", "priorityclasses")
+            .short("pc")
+            .cluster()
+            .special(Ordinary(COUNTED))
+            .build(),
+    ]
+}
+
+fn storage() -> Vec<Resource> {
+    let row = |kind, plural| Row::new("storage.k8s.io", "io.k8s.api.storage.v1", kind, plural);
+    vec![
+        row("CSIDriver", "csidrivers").cluster().special(Ordinary(COUNTED)).build(),
+        row("CSINode", "csinodes").cluster().build(),
+        row("CSIStorageCapacity", "csistoragecapacities").build(),
+        row("StorageClass", "storageclasses").short("sc").cluster().special(Ordinary(RETURNS_OBJECT)).build(),
+        row("VolumeAttachment", "volumeattachments")
+            .cluster()
+            .status()
+            .special(Fresh(RETURNS_OBJECT))
+            .build(),
+        row("VolumeAttributesClass", "volumeattributesclasses").short("vac").cluster().build(),
+    ]
+}
+
 fn coordination() -> Vec<Resource> {
     vec![
         Row::new("coordination.k8s.io", "io.k8s.api.coordination.v1", "Lease", "leases")
@@ -125,6 +250,8 @@ fn rbac() -> Vec<Resource> {
 }
 
 const CREATES_ON_UPDATE: Traits = Traits { creates_on_update: true, ..Traits::ORDINARY };
+/// Its generation counts changes of the spec.
+const COUNTED: Traits = Traits { has_generation: true, ..Traits::ORDINARY };
 const RETURNS_OBJECT: Traits = Traits { delete_returns_object: true, ..Traits::ORDINARY };
 
 const POD_FIELDS: [(&str, &str); 9] = [
@@ -152,100 +279,3 @@ const EVENT_FIELDS: [(&str, &str); 11] = [
     ("source", "/source/component"),
     ("type", "/type"),
 ];
-
-/// A row in the making; what isn't said is ordinary.
-struct Row(Resource);
-
-impl Row {
-    fn new(group: &str, package: &str, kind: &str, plural: &str) -> Self {
-        Self(Resource {
-            group: group.to_owned(),
-            version: "v1".to_owned(),
-            kind: kind.to_owned(),
-            list_kind: format!("{kind}List"),
-            plural: plural.to_owned(),
-            singular: kind.to_lowercase(),
-            short_names: Vec::new(),
-            categories: Vec::new(),
-            namespaced: true,
-            verbs: Verbs::ALL,
-            subresources: Vec::new(),
-            selectable_fields: Vec::new(),
-            columns: crate::table::columns(group, kind),
-            definition: format!("{package}.{kind}"),
-            stored_as: None,
-            strategy: Arc::new(Ordinary(Traits::ORDINARY)),
-        })
-    }
-
-    fn short(mut self, name: &str) -> Self {
-        self.0.short_names.push(name.to_owned());
-        self
-    }
-
-    fn category(mut self, name: &str) -> Self {
-        self.0.categories.push(name.to_owned());
-        self
-    }
-
-    fn cluster(mut self) -> Self {
-        self.0.namespaced = false;
-        self
-    }
-
-    fn namespaced(mut self) -> Self {
-        self.0.namespaced = true;
-        self
-    }
-
-    fn verbs(mut self, verbs: Verbs) -> Self {
-        self.0.verbs = verbs;
-        self
-    }
-
-    fn special(mut self, strategy: impl Strategy + 'static) -> Self {
-        self.0.strategy = Arc::new(strategy);
-        self
-    }
-
-    fn review(self, review: Review) -> Self {
-        self.cluster()
-            .verbs(Verbs::CREATE)
-            .special(Ordinary(Traits { review: Some(review), ..Traits::ORDINARY }))
-    }
-
-    fn fields(mut self, fields: &[(&str, &str)]) -> Self {
-        self.0.selectable_fields = fields
-            .iter()
-            .map(|(label, pointer)| SelectableField { label: (*label).into(), pointer: (*pointer).into() })
-            .collect();
-        self
-    }
-
-    fn status(self) -> Self {
-        let (group, kind) = (self.0.group.clone(), self.0.kind.clone());
-        self.sub("status", (&group, "v1", &kind), Verbs::GET_PATCH_UPDATE, SubresourceAction::Status)
-    }
-
-    fn scale(self) -> Self {
-        let scale = ("autoscaling", "v1", "Scale");
-        self.sub("scale", scale, Verbs::GET_PATCH_UPDATE, SubresourceAction::Scale)
-    }
-
-    fn sub(mut self, name: &str, gvk: (&str, &str, &str), verbs: Verbs, action: SubresourceAction) -> Self {
-        self.0.subresources.push(Subresource {
-            name: name.to_owned(),
-            group: gvk.0.to_owned(),
-            version: gvk.1.to_owned(),
-            kind: gvk.2.to_owned(),
-            verbs,
-            action,
-        });
-        self
-    }
-
-    fn build(mut self) -> Resource {
-        self.0.columns = crate::table::columns(&self.0.group, &self.0.kind);
-        self.0
-    }
-}

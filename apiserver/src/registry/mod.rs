@@ -5,6 +5,7 @@
 
 pub mod builtin;
 pub mod resource;
+mod row;
 pub mod strategy;
 
 use std::collections::HashMap;

@@ -12,7 +12,7 @@ pub use self::namespace::Namespace;
 pub use self::node::Node;
 pub use self::pod::Pod;
 pub use self::service::Service;
-pub use self::workload::{Deployment, ReplicaSet};
+pub use self::workload::{Fresh, Job};
 use crate::registry::strategy::{Strategy, Traits};
 
 /// A kind without hooks.

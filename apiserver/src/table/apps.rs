@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::cells::{
-    AGE, DEFAULT, NAME, NONE, Spec, container_images, container_names, int, number, selector, str_at, text,
+    AGE, DEFAULT, NAME, NONE, Spec, container_images, container_names, int, labels_at, number, selector,
+    str_at, text,
 };
 
 pub(super) fn columns(kind: &str) -> &'static [Spec] {
@@ -12,6 +13,7 @@ pub(super) fn columns(kind: &str) -> &'static [Spec] {
         "Deployment" => DEPLOYMENT,
         "ReplicaSet" => REPLICA_SET,
         "StatefulSet" => STATEFUL_SET,
+        "DaemonSet" => DAEMON_SET,
         "ControllerRevision" => CONTROLLER_REVISION,
         _ => DEFAULT,
     }
@@ -48,6 +50,27 @@ const REPLICA_SET: &[Spec] = &[
 ];
 const STATEFUL_SET: &[Spec] =
     &[NAME, text("Ready", "Ready pods of those asked for.", ready_of_desired), AGE, CONTAINERS, IMAGES];
+const DAEMON_SET: &[Spec] = &[
+    NAME,
+    number("Desired", "Nodes that should run it.", |object, _| {
+        json!(int(object, "/status/desiredNumberScheduled"))
+    }),
+    number("Current", "Nodes that run it.", |object, _| json!(int(object, "/status/currentNumberScheduled"))),
+    number("Ready", "Nodes where it is ready.", |object, _| json!(int(object, "/status/numberReady"))),
+    number("Up-to-date", "Nodes with the newest template.", |object, _| {
+        json!(int(object, "/status/updatedNumberScheduled"))
+    }),
+    number("Available", "Nodes where it has been ready for long enough.", |object, _| {
+        json!(int(object, "/status/numberAvailable"))
+    }),
+    text("Node Selector", "On which nodes it should run.", |object, _| {
+        json!(labels_at(object, "/spec/template/spec/nodeSelector"))
+    }),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+];
 const CONTROLLER_REVISION: &[Spec] = &[
     NAME,
     text("Controller", "The object whose revision it is.", controller),

@@ -10,6 +10,8 @@ use super::{Cell, Column};
 pub(super) const NONE: &str = "<none>";
 /// How kubectl shows what isn't known.
 pub(super) const UNKNOWN: &str = "<unknown>";
+/// How kubectl shows a field that nobody set.
+pub(super) const UNSET: &str = "<unset>";
 const CREATION: &str = "/metadata/creationTimestamp";
 
 /// A column as a constant.
@@ -90,6 +92,11 @@ impl Spec {
         }
     }
 
+    /// The same column, which names the object.
+    pub(super) const fn naming(self) -> Self {
+        Self { format: "name", ..self }
+    }
+
     pub(super) fn column(&self) -> Column {
         Column {
             name: self.name.to_owned(),
@@ -159,14 +166,27 @@ pub(super) fn container_images(object: &Value, _now: Timestamp) -> Value {
 
 /// `spec.selector` as a label selector's text.
 pub(super) fn selector(object: &Value, _now: Timestamp) -> Value {
-    let text = match object.pointer("/spec/selector").map(LabelSelector::from_value) {
+    json!(selector_at(object, "/spec/selector"))
+}
+
+/// A label selector's text, or that there is none.
+pub(super) fn selector_at(object: &Value, pointer: &str) -> String {
+    let text = match object.pointer(pointer).map(LabelSelector::from_value) {
         None => String::new(),
         Some(Ok(selector)) => selector.to_string(),
         Some(Err(_)) => "<error>".to_owned(),
     };
-    or(text, NONE)
+    if text.is_empty() { NONE.to_owned() } else { text }
 }
 
 pub(super) fn join_of(list: &[Value], pointer: &str) -> String {
     list.iter().map(|item| str_at(item, pointer)).collect::<Vec<_>>().join(",")
+}
+
+/// A map of labels as a selector writes it, or that there is none.
+pub(super) fn labels_at(object: &Value, pointer: &str) -> String {
+    let labels = object.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
+    let pairs: Vec<String> =
+        labels.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    if pairs.is_empty() { NONE.to_owned() } else { pairs.join(",") }
 }

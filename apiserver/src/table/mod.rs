@@ -5,13 +5,17 @@
 //! where objects come from or how a table is sent.
 
 mod apps;
+mod batch;
 mod cells;
 mod core;
 mod event;
+mod networking;
 mod node;
 mod pod;
+mod policy;
 mod rbac;
 mod service;
+mod storage;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -79,7 +83,14 @@ pub fn columns(group: &str, kind: &str) -> Vec<Column> {
         ("", "Service") => service::COLUMNS,
         ("", "Node") => node::COLUMNS,
         ("" | "events.k8s.io", "Event") => event::COLUMNS,
+        ("", "ReplicationController") => apps::columns("ReplicaSet"),
+        ("", "PersistentVolume" | "PersistentVolumeClaim") | ("storage.k8s.io", _) => storage::columns(kind),
         ("", _) => core::columns(kind),
+        ("batch", _) => batch::columns(kind),
+        ("networking.k8s.io", _) | ("discovery.k8s.io", _) => networking::columns(kind),
+        ("policy", "PodDisruptionBudget") => policy::DISRUPTION_BUDGET,
+        ("autoscaling", "HorizontalPodAutoscaler") => policy::AUTOSCALER,
+        ("scheduling.k8s.io", "PriorityClass") => policy::PRIORITY_CLASS,
         ("apps", _) => apps::columns(kind),
         ("coordination.k8s.io", "Lease") => core::LEASE,
         ("rbac.authorization.k8s.io", _) => rbac::columns(kind),
