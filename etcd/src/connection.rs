@@ -53,7 +53,10 @@ where
         tokio::time::timeout(member.limits.handshake_timeout, builder(&member.limits).handshake(io));
     let http = handshake.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
     let http = http.map_err(io::Error::other)?;
-    Calls::new(member, user).run(http).await
+    let mut calls = Calls::new(member, user);
+    let ended = calls.run(http).await;
+    calls.tidy_up().await;
+    ended
 }
 
 fn builder(limits: &Limits) -> server::Builder {
@@ -80,7 +83,7 @@ struct Calls {
     member: Arc<Member>,
     callers: Callers,
     short: FuturesUnordered<Short>,
-    /// Aborted when dropped, that is with the connection.
+    /// Aborted when dropped, that is soon after the connection.
     long: JoinSet<()>,
     message_bytes: usize,
 }
@@ -92,7 +95,7 @@ impl Calls {
         Self { member, callers, short, long, message_bytes }
     }
 
-    async fn run<T>(mut self, mut http: Connection<T, Bytes>) -> io::Result<()>
+    async fn run<T>(&mut self, mut http: Connection<T, Bytes>) -> io::Result<()>
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
@@ -122,6 +125,13 @@ impl Calls {
                 }
             }
         }
+    }
+
+    /// The connection is gone, which long calls notice by themselves: a waiting lock takes back its claim.
+    async fn tidy_up(&mut self) {
+        let ended = async { while self.long.join_next().await.is_some() {} };
+        // What takes longer is aborted with `self`.
+        let _in_time = tokio::time::timeout(self.member.limits.drain_timeout, ended).await;
     }
 
     /// First the answers that are ready, then the socket: so one write sends them all.

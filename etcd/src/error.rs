@@ -65,6 +65,66 @@ pub fn no_leader() -> Status {
     Status::new(Code::Unavailable, "etcdserver: no leader")
 }
 
+/// The caller went away.
+pub fn cancelled() -> Status {
+    Status::new(Code::Cancelled, "context canceled")
+}
+
+/// The lease of a lock or campaign ended before it had its turn. As etcd's `concurrency` package says it.
+pub fn session_expired() -> Status {
+    Status::new(Code::Unknown, "mutex: session is expired")
+}
+
+/// A proclamation of who doesn't lead any more.
+pub fn not_election_leader() -> Status {
+    Status::new(Code::Unknown, "election: not leader")
+}
+
+/// Nobody was elected.
+pub fn no_election_leader() -> Status {
+    Status::new(Code::Unknown, "election: no leader")
+}
+
+/// A proclamation or resignation without what the campaign returned.
+pub fn missing_leader_key() -> Status {
+    Status::new(Code::InvalidArgument, "\"leader\" field must be provided")
+}
+
+/// Leadership can only be moved by the leader.
+pub fn not_leader() -> Status {
+    Status::new(Code::FailedPrecondition, "etcdserver: not leader")
+}
+
+/// Leadership can't be moved to who is no voting member.
+pub fn bad_transferee() -> Status {
+    Status::new(Code::FailedPrecondition, "etcdserver: bad leader transferee")
+}
+
+/// There is no older version of us.
+pub fn downgrade_unsupported() -> Status {
+    Status::new(Code::Unimplemented, "there is no version to downgrade to")
+}
+
+/// Authentication by password needs a root user.
+pub fn no_root_user() -> Status {
+    Status::new(Code::FailedPrecondition, "etcdserver: root user does not exist")
+}
+
+/// Authentication by password is off.
+pub fn auth_not_enabled() -> Status {
+    Status::new(Code::FailedPrecondition, "etcdserver: authentication is not enabled")
+}
+
+/// No such user.
+pub fn user_not_found() -> Status {
+    Status::new(Code::FailedPrecondition, "etcdserver: user name not found")
+}
+
+/// No such role.
+pub fn role_not_found() -> Status {
+    Status::new(Code::FailedPrecondition, "etcdserver: role name not found")
+}
+
 /// What the client sees of a store's error.
 pub fn status(error: KvError) -> Status {
     match error {

@@ -18,7 +18,7 @@ use crate::proto::etcdserverpb as pb;
 use crate::service;
 
 pub use range::{RangePlan, key_range};
-pub use response::event;
+pub use response::{event, pair};
 
 /// Methods that answer soon and are called most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

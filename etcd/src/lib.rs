@@ -7,15 +7,21 @@
 //! What a request means is decided in functions over values (`kv::{check, range, txn, response}`,
 //! `watch::{requests, encode}`); the rest waits for sockets and the store.
 
+mod auth;
 mod caller;
 mod config;
 mod connection;
+mod election;
 mod error;
 mod grpc;
+mod health;
 mod kv;
 mod lease;
+mod lock;
+mod maintenance;
 mod member;
 pub mod proto;
+mod queue;
 mod server;
 mod service;
 mod watch;

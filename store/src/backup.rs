@@ -1,7 +1,7 @@
 //! Backups: the replicated state of one moment in one file, and new clusters made from it.
 //!
-//! A backup is a mark, a manifest, the checksummed blocks of a [`crate::snapshot`], and the SHA-256 of all
-//! of that. [`verify`] reads it all and adds up the live pairs, so a backup that verifies can be restored.
+//! A backup is a mark, a manifest, the checksummed blocks of a [`crate::snapshot`], zeros up to a multiple of
+//! 512 bytes, and the SHA-256 of all of that: `etcdctl snapshot save` takes only a file of that length. [`verify`] reads it all and adds up the live pairs, so a backup that verifies can be restored.
 //!
 //! [`restore`] makes a member of a **new** cluster: it has its own identity, so that members of the old one
 //! never talk to it, and revisions beyond any that the old one can have issued, so that no revision means
@@ -35,6 +35,8 @@ use crate::snapshot::{self, SnapshotFile};
 pub const BUMP_REVISION: u64 = 1_000_000_000;
 const MAGIC: &[u8; 8] = b"amoebaB\x01";
 const SHA256_BYTES: usize = 32;
+/// What precedes the SHA-256 is a multiple of this, as in etcd, whose pages begin on sectors.
+const SECTOR_BYTES: u64 = 512;
 /// A manifest is never larger.
 const MAX_MANIFEST_BYTES: usize = 64 << 10;
 /// Bytes of records written at once while restoring.
@@ -203,9 +205,10 @@ pub(crate) fn write(
     manifest: &Manifest,
     out: &mut dyn FnMut(Bytes) -> Result<(), DiskError>,
 ) -> Result<(), DiskError> {
-    let mut hash = Sha256::new();
+    let (mut hash, mut length) = (Sha256::new(), 0);
     let mut hashed = |block: Bytes| {
         hash.update(&block);
+        length += block.len() as u64;
         out(block)
     };
     failpoint!("backup_before_manifest");
@@ -216,8 +219,16 @@ pub(crate) fn write(
         hashed(Bytes::copy_from_slice(block))
     })?;
     failpoint!("backup_before_sum");
-    let sum = hash.finalize();
-    out(Bytes::copy_from_slice(&sum))
+    let padding = Bytes::from(vec![0; padding(length)]);
+    hash.update(&padding);
+    out(padding)?;
+    out(Bytes::copy_from_slice(&hash.finalize()))
+}
+
+/// Zeros after `length` bytes.
+fn padding(length: u64) -> usize {
+    let rest = length.next_multiple_of(SECTOR_BYTES) - length;
+    usize::try_from(rest).expect("less than a sector")
 }
 
 /// Reads a whole backup and checks everything about it.
@@ -345,7 +356,7 @@ type VisitRecord<'a> = dyn FnMut(Family, Bytes, Bytes) -> Result<(), DiskError> 
 fn read(path: &Path, visit: &mut VisitRecord<'_>) -> Result<Manifest, BackupError> {
     let damaged = |why: String| BackupError::Damaged { path: path.to_path_buf(), why };
     let file = File::open(path).map_err(io_error(path, "open the backup"))?;
-    let mut input = Hashing { input: BufReader::with_capacity(256 << 10, file), hash: Sha256::new() };
+    let mut input = Hashing { input: BufReader::with_capacity(256 << 10, file), hash: Sha256::new(), length: 0 };
     let manifest = read_manifest(path, &mut input)?;
     let mut live = 0_u64;
     let mut records = SnapshotFile::new(&mut input);
@@ -357,6 +368,8 @@ fn read(path: &Path, visit: &mut VisitRecord<'_>) -> Result<Manifest, BackupErro
         visit(family, key, value)
             .map_err(|source| BackupError::Database { path: path.to_path_buf(), source })?;
     }
+    let mut zeros = vec![0; padding(input.length)];
+    input.read_exact(&mut zeros).map_err(|_| damaged("it ends before its SHA-256".into()))?;
     let found = input.hash.finalize();
     let mut sum = [0; SHA256_BYTES];
     input.input.read_exact(&mut sum).map_err(|_| damaged("it ends before its SHA-256".into()))?;
@@ -399,12 +412,14 @@ fn read_manifest(path: &Path, input: &mut impl Read) -> Result<Manifest, BackupE
 struct Hashing<R> {
     input: R,
     hash: Sha256,
+    length: u64,
 }
 
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.input.read(buffer)?;
         self.hash.update(&buffer[..count]);
+        self.length += count as u64;
         Ok(count)
     }
 }

@@ -1,6 +1,7 @@
 //! One call as the server sees it: who calls what, and the way to answer.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use prost::Message;
+use tokio::sync::oneshot;
 
 use super::{Messages, Sink, Status, encode};
 use crate::caller::Caller;
@@ -77,21 +79,26 @@ impl Call {
         }
     }
 
-    /// As [`Call::unary`] for answers that may take long: given up when the client goes away.
-    pub async fn patient_unary<Q, A, F>(mut self, answer: impl FnOnce(Q) -> F)
+    /// As [`Call::unary`] for answers that may take long: `answer` is told when the client goes away, and
+    /// may then tidy up.
+    pub async fn patient_unary<Q, A, F>(mut self, answer: impl FnOnce(Q, oneshot::Receiver<()>) -> F)
     where
         Q: Message + Default,
         A: Message,
         F: Future<Output = Result<A, Status>>,
     {
         let mut messages = Messages::new(self.body, self.max_bytes);
-        let work = async {
+        let (tell, gone) = oneshot::channel();
+        let mut tell = Some(tell);
+        let mut work = pin!(async {
             let request = messages.only().await?;
-            answer(request).await
-        };
-        let result = tokio::select! {
-            result = work => result,
-            _gone = std::future::poll_fn(|cx| self.respond.poll_reset(cx)) => return,
+            answer(request, gone).await
+        });
+        let result = loop {
+            tokio::select! {
+                result = &mut work => break result,
+                _gone = std::future::poll_fn(|cx| self.respond.poll_reset(cx)), if tell.is_some() => tell = None,
+            }
         };
         match result {
             Ok(message) => succeed(self.respond, encode(&message)).await,
