@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct Config {
     /// Identity and client authentication; `None` serves in clear text.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Whether members talk to each other by TLS: the scheme of the peer URLs that clients are told.
+    pub peer_tls: bool,
     /// Sizes and times.
     pub limits: Limits,
 }
@@ -15,7 +17,7 @@ pub struct Config {
 impl Config {
     /// Clear text with the default limits.
     pub fn plain() -> Self {
-        Self { tls: None, limits: Limits::default() }
+        Self { tls: None, peer_tls: false, limits: Limits::default() }
     }
 }
 

@@ -105,6 +105,11 @@ pub fn downgrade_unsupported() -> Status {
     Status::new(Code::Unimplemented, "there is no version to downgrade to")
 }
 
+/// A member whose URLs can't be used.
+pub fn bad_urls() -> Status {
+    Status::new(Code::InvalidArgument, "etcdserver: given member URLs are invalid")
+}
+
 /// Authentication by password needs a root user.
 pub fn no_root_user() -> Status {
     Status::new(Code::FailedPrecondition, "etcdserver: root user does not exist")

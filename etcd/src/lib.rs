@@ -9,6 +9,7 @@
 
 mod auth;
 mod caller;
+mod cluster;
 mod config;
 mod connection;
 mod election;

@@ -4,7 +4,7 @@ use store::Store;
 use store::kv::{Kv, MemberId, Revision};
 use tokio::sync::watch;
 
-use crate::config::Limits;
+use crate::config::{Config, Limits};
 use crate::error;
 use crate::grpc::{Metadata, Status};
 use crate::proto::etcdserverpb::ResponseHeader;
@@ -20,15 +20,19 @@ pub struct Member {
     pub stop: watch::Receiver<bool>,
     /// Events as they are on the wire, for all watchers.
     pub encoded: EncodedEvents,
+    /// Of the URLs of members.
+    pub peer_scheme: &'static str,
     cluster: u64,
     id: MemberId,
 }
 
 impl Member {
     /// Serves `store`.
-    pub fn new(store: Store, limits: Limits, stop: watch::Receiver<bool>) -> Self {
+    pub fn new(store: Store, config: &Config, stop: watch::Receiver<bool>) -> Self {
         let (cluster, id) = (store.cluster(), store.status().member);
-        Self { store, limits, stop, encoded: EncodedEvents::default(), cluster, id }
+        let peer_scheme = if config.peer_tls { "https" } else { "http" };
+        let encoded = EncodedEvents::default();
+        Self { store, limits: config.limits, stop, encoded, peer_scheme, cluster, id }
     }
 
     /// The header of an answer given at `revision`.

@@ -31,7 +31,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let tls = config.tls.as_deref().map(acceptor);
     let places = Arc::new(Semaphore::new(config.limits.max_connections));
-    let member = Arc::new(Member::new(store, config.limits, stop.clone()));
+    let member = Arc::new(Member::new(store, &config, stop.clone()));
     tracing::info!(address = %listener.local_addr()?, tls = tls.is_some(), "serving etcd clients");
     let mut connections = JoinSet::new();
     loop {

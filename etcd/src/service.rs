@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::grpc::{Call, Code, Status};
 use crate::member::Member;
-use crate::{auth, election, health, kv, lease, lock, maintenance, watch};
+use crate::{auth, cluster, election, health, kv, lease, lock, maintenance, watch};
 
 /// Where a call goes.
 pub enum Path {
@@ -40,6 +40,7 @@ pub async fn long(member: Arc<Member>, call: Call) {
         Some(("etcdserverpb.KV", method)) => kv::answer_long(&member, method, call).await,
         Some(("etcdserverpb.Watch", method)) => watch::answer(&member, method, call).await,
         Some(("etcdserverpb.Lease", method)) => lease::answer(&member, method, call).await,
+        Some(("etcdserverpb.Cluster", method)) => cluster::answer(&member, method, call).await,
         Some(("etcdserverpb.Maintenance", method)) => maintenance::answer(&member, method, call).await,
         Some(("etcdserverpb.Auth", method)) => auth::answer(&member, method, call).await,
         Some(("v3lockpb.Lock", method)) => lock::answer(&member, method, call).await,
