@@ -35,19 +35,26 @@ pub enum Command {
         /// Time to live in seconds.
         ttl_seconds: u64,
     },
-    /// Restart a lease's time to live.
+    /// Restart a lease's time to live in the log: only for a lease of which a checkpoint is there, others
+    /// are renewed by the leader alone.
     LeaseKeepAlive(LeaseId),
     /// End a lease because a client asked.
     LeaseRevoke(LeaseId),
-    /// End a lease because the leader's timer ran out. Has no effect if the entry was not appended in
-    /// `term` (the proposer was deposed) or if the lease was renewed since (`generation`).
+    /// End leases because the leader's timers ran out, each at a revision of its own. Has no effect if the
+    /// entry was not appended in `term` (the proposer was deposed), nor on a lease that was renewed in the
+    /// log or granted anew since.
     LeaseExpire {
-        /// Which lease.
-        id: LeaseId,
         /// The proposer's term.
         term: u64,
-        /// The number of renewals that the proposer's timer had seen.
-        generation: u64,
+        /// Which.
+        leases: Vec<LeaseTurn>,
+    },
+    /// Write down what is left of leases, for the next leader. Has no effect in the same cases.
+    LeaseCheckpoint {
+        /// The proposer's term.
+        term: u64,
+        /// Of which leases, and how much.
+        leases: Vec<Checkpoint>,
     },
     /// Something is wrong with a member.
     AlarmRaise(Alarm),
@@ -82,6 +89,24 @@ fn txn_grows(txn: &Txn) -> bool {
         Op::Txn(nested) => txn_grows(nested),
         _ => true,
     })
+}
+
+/// A lease as a timer knew it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTurn {
+    /// Which lease.
+    pub id: LeaseId,
+    /// Which of the leases that had that id, and how often it was renewed in the log.
+    pub generation: u64,
+}
+
+/// What is left of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Which lease.
+    pub lease: LeaseTurn,
+    /// At most this is left.
+    pub remaining_seconds: u64,
 }
 
 /// Identifies a proposal for ever: `boot` counts the starts of the member, `seq` its proposals since.
@@ -165,8 +190,16 @@ fn encode_command(out: &mut Writer, command: &Command) {
         }
         Command::LeaseKeepAlive(id) => drop(out.u8(4).u64(id.0)),
         Command::LeaseRevoke(id) => drop(out.u8(5).u64(id.0)),
-        Command::LeaseExpire { id, term, generation } => {
-            out.u8(6).u64(id.0).u64(*term).u64(*generation);
+        Command::LeaseExpire { term, leases } => {
+            encode_len(out.u8(8).u64(*term), leases.len());
+            leases.iter().for_each(|lease| encode_turn(out, *lease));
+        }
+        Command::LeaseCheckpoint { term, leases } => {
+            encode_len(out.u8(9).u64(*term), leases.len());
+            for checkpoint in leases {
+                encode_turn(out, checkpoint.lease);
+                out.u64(checkpoint.remaining_seconds);
+            }
         }
         Command::AlarmRaise(alarm) => alarm.write(out.u8(20)),
         Command::AlarmDisarm { kind, member } => drop(out.u8(21).u8(kind.tag()).u64(member.0)),
@@ -185,15 +218,24 @@ fn decode_command(input: &mut Reader) -> Result<Command, DecodeError> {
         3 => Command::LeaseGrant { id: None, ttl_seconds: input.u64("ttl")? },
         4 => Command::LeaseKeepAlive(LeaseId(input.u64("lease")?)),
         5 => Command::LeaseRevoke(LeaseId(input.u64("lease")?)),
-        6 => Command::LeaseExpire {
-            id: LeaseId(input.u64("lease")?),
-            term: input.u64("term")?,
-            generation: input.u64("generation")?,
-        },
+        // Of programs that ended leases one by one.
+        6 => {
+            let id = LeaseId(input.u64("lease")?);
+            let (term, generation) = (input.u64("term")?, input.u64("generation")?);
+            Command::LeaseExpire { term, leases: vec![LeaseTurn { id, generation }] }
+        }
         7 => {
             let ttl_seconds = input.u64("ttl")?;
             Command::LeaseGrant { id: decode_option(input, "lease")?.map(LeaseId), ttl_seconds }
         }
+        8 => Command::LeaseExpire { term: input.u64("term")?, leases: decode_list(input, decode_turn)? },
+        9 => Command::LeaseCheckpoint {
+            term: input.u64("term")?,
+            leases: decode_list(input, |input| {
+                let lease = decode_turn(input)?;
+                Ok(Checkpoint { lease, remaining_seconds: input.u64("remaining")? })
+            })?,
+        },
         20 => Command::AlarmRaise(Alarm::read(input)?),
         21 => Command::AlarmDisarm {
             kind: AlarmKind::from_tag(input.u8("alarm kind")?)?,
@@ -207,6 +249,14 @@ fn decode_command(input: &mut Reader) -> Result<Command, DecodeError> {
         10 => Command::Member(MemberChange::decode(input)?),
         tag => return Err(DecodeError::Unknown { what: "command", tag: tag.into() }),
     })
+}
+
+fn encode_turn(out: &mut Writer, lease: LeaseTurn) {
+    out.u64(lease.id.0).u64(lease.generation);
+}
+
+fn decode_turn(input: &mut Reader) -> Result<LeaseTurn, DecodeError> {
+    Ok(LeaseTurn { id: LeaseId(input.u64("lease")?), generation: input.u64("generation")? })
 }
 
 fn encode_txn(out: &mut Writer, txn: &Txn) {
@@ -389,7 +439,7 @@ fn decode_option(input: &mut Reader, what: &'static str) -> Result<Option<u64>, 
 }
 
 fn encode_len(out: &mut Writer, len: usize) {
-    out.u32(u32::try_from(len).expect("a transaction has at most MAX_TXN_OPS steps"));
+    out.u32(u32::try_from(len).expect("requests and ticks have bounded numbers of steps"));
 }
 
 fn decode_list<T>(
@@ -440,5 +490,42 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(Proposal::decode(bytes.slice(..cut)).is_err(), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn commands_about_leases_survive_the_round_trip() {
+        let lease = LeaseTurn { id: LeaseId(7), generation: 8 };
+        for command in [
+            Command::LeaseGrant { id: None, ttl_seconds: 5 },
+            Command::LeaseGrant { id: Some(LeaseId(7)), ttl_seconds: 5 },
+            Command::LeaseKeepAlive(LeaseId(7)),
+            Command::LeaseRevoke(LeaseId(7)),
+            Command::LeaseExpire { term: 3, leases: vec![lease, lease] },
+            Command::LeaseCheckpoint { term: 3, leases: vec![Checkpoint { lease, remaining_seconds: 9 }] },
+        ] {
+            let mut out = Writer::default();
+            encode_command(&mut out, &command);
+            let back = decode_command(&mut Reader::new(out.finish())).unwrap();
+            assert_eq!(format!("{back:?}"), format!("{command:?}"));
+        }
+    }
+
+    #[test]
+    fn commands_of_older_programs_are_understood() {
+        let mut grant = Writer::default();
+        grant.u8(3).u64(5);
+        let mut expire = Writer::default();
+        expire.u8(6).u64(7).u64(3).u64(8);
+        let mut read = Writer::default();
+        encode_range(read.u8(1), &KeyRange::key("k"));
+        read.u8(0).u64(2).u8(1).u8(0);
+        let command = |out: Writer| decode_command(&mut Reader::new(out.finish())).unwrap();
+        assert!(matches!(command(grant), Command::LeaseGrant { id: None, ttl_seconds: 5 }));
+        let Command::LeaseExpire { term: 3, leases } = command(expire) else { panic!("an expiry") };
+        assert_eq!(leases, [LeaseTurn { id: LeaseId(7), generation: 8 }]);
+        let Op::Range(request) = decode_op(&mut Reader::new(read.finish()), 1).unwrap() else {
+            panic!("a read")
+        };
+        assert!(request.keys_only && request.count && !request.count_only && request.limit == 2);
     }
 }

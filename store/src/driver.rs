@@ -22,6 +22,7 @@ use crate::kv::{KvError, MemberId, Revision, Status};
 use crate::membership::Membership;
 use crate::mvcc::state::Head;
 use crate::peer::Outbox;
+use crate::raft::lease_desk::{LeaseAnswer, LeaseAsk};
 use crate::raft::proposals::Ticket;
 use crate::raft::replica::{Fatal, Input, Now, Output, Replica};
 use crate::rocks::Rocks;
@@ -44,6 +45,8 @@ pub enum Request {
     Propose(Command, oneshot::Sender<Applied>),
     /// Tell when a linearizable read may be made.
     Read(oneshot::Sender<Result<(), KvError>>),
+    /// Ask the leader about a lease.
+    Lease(LeaseAsk, oneshot::Sender<LeaseAnswer>),
     /// Anything that nobody waits for.
     Input(Input),
     /// A member calls whom the membership doesn't know yet; answer it at this address.
@@ -176,6 +179,7 @@ pub fn spawn(driver: Driver) -> std::io::Result<(Handle, std::thread::JoinHandle
         handle: handle.clone(),
         waiting: BTreeMap::new(),
         reading: BTreeMap::new(),
+        asking: BTreeMap::new(),
         last_ticket: 0,
         started: Instant::now(),
         scrubbing: true,
@@ -196,6 +200,7 @@ struct Loop {
     handle: Handle,
     waiting: BTreeMap<Ticket, oneshot::Sender<Applied>>,
     reading: BTreeMap<Ticket, oneshot::Sender<Result<(), KvError>>>,
+    asking: BTreeMap<Ticket, oneshot::Sender<LeaseAnswer>>,
     last_ticket: u64,
     started: Instant,
     /// There may be compacted history to clean up.
@@ -257,6 +262,10 @@ impl Loop {
                 self.reading.insert(ticket, reply);
                 Input::Read(ticket)
             }
+            Request::Lease(ask, reply) => {
+                self.asking.insert(ticket, reply);
+                Input::Lease(ticket, ask)
+            }
             Request::Input(input) => input,
             Request::Answer(caller, address) => {
                 self.driver.outbox.answer(caller, &address);
@@ -311,6 +320,11 @@ impl Loop {
         for (ticket, result) in output.reads {
             if let Some(reply) = self.reading.remove(&ticket) {
                 let _gone = reply.send(result);
+            }
+        }
+        for (ticket, answer) in output.leases {
+            if let Some(reply) = self.asking.remove(&ticket) {
+                let _gone = reply.send(answer);
             }
         }
         failpoint!("reply_after_results");

@@ -82,6 +82,7 @@ pub const NAMES: &[&str] = &[
     "lease_before_revoke",
     "lease_before_expire",
     "lease_promote",
+    "lease_before_checkpoint",
     // Other members.
     "peer_before_call",
     "peer_after_greeting",

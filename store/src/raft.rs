@@ -4,10 +4,11 @@
 //! - [`persist`]: its records on disk, and recovery with start-up checks.
 //! - [`member`]: the state machine, with the order `Ready → Persisted → messages` as types.
 //! - [`changes`]: membership changes judged before the leader appends them.
-//! - [`proposals`], [`reads`], [`leases`]: what waits for the group, as values fed with time.
+//! - [`proposals`], [`reads`], [`leases`], [`lease_desk`]: what waits for the group, as values fed with time.
 //! - [`replica`]: all of it together with MVCC over any [`crate::disk::Disk`].
 
 pub mod changes;
+pub mod lease_desk;
 pub mod leases;
 pub mod log;
 pub mod member;

@@ -28,6 +28,7 @@ use crate::mvcc::view::DiskError;
 use crate::mvcc::{apply, read};
 use crate::peer::join::JoinError;
 use crate::peer::{self, PeerContext};
+use crate::raft::lease_desk::{LeaseAsk, LeaseLeft};
 use crate::raft::member::MemberConfig;
 use crate::raft::proposals::ProposalLimits;
 use crate::raft::replica::{Input, LogKeep, Replica, ReplicaConfig, StartError};
@@ -39,6 +40,9 @@ use crate::watch::task::{self, Watches};
 
 /// How long [`Store::open`] of a group of one waits until it leads itself.
 const SOLE_START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often what is left of a lease is written down, if it lasts longer than this.
+const LEASE_CHECKPOINT: Duration = Duration::from_secs(300);
 
 /// How long a closing leader waits for another to take over.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -328,6 +332,13 @@ impl Store {
         }
     }
 
+    /// Asks whoever leads about a lease.
+    async fn ask_leader(&self, ask: LeaseAsk) -> Result<LeaseLeft, KvError> {
+        let (reply, result) = oneshot::channel();
+        self.inner.handle.send(Request::Lease(ask, reply))?;
+        result.await.unwrap_or(Err(KvError::Closed))
+    }
+
     /// Returns when everything acknowledged before the call is applied here.
     async fn confirm_read(&self) -> Result<(), KvError> {
         if self.inner.handle.shared.is_sole() {
@@ -373,7 +384,8 @@ impl Kv for Store {
     }
 
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<Lease, KvError> {
-        self.propose_lease(Command::LeaseKeepAlive(id)).await
+        let left = self.ask_leader(LeaseAsk::KeepAlive(id)).await?;
+        Ok(Lease { id, ttl_seconds: left.ttl_seconds })
     }
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<(), KvError> {
@@ -381,11 +393,16 @@ impl Kv for Store {
     }
 
     async fn lease_info(&self, id: LeaseId) -> Result<LeaseInfo, KvError> {
-        let Lease { ttl_seconds, .. } = self.propose_lease(Command::LeaseKeepAlive(id)).await?;
+        let left = self.ask_leader(LeaseAsk::Left(id)).await?;
+        // The leader knew it a moment ago; its keys are read as of after that.
+        self.confirm_read().await?;
         let view = self.inner.rocks.view();
+        if !apply::lease_exists(&view, id).map_err(unreadable)? {
+            return Err(KvError::LeaseNotFound(id));
+        }
         let keys = apply::attached(&view, id).map_err(unreadable)?;
-        let remaining = Duration::from_secs(ttl_seconds);
-        Ok(LeaseInfo { id, granted_ttl_seconds: ttl_seconds, remaining, keys })
+        let LeaseLeft { ttl_seconds: granted_ttl_seconds, remaining } = left;
+        Ok(LeaseInfo { id, granted_ttl_seconds, remaining, keys })
     }
 
     async fn leases(&self) -> Result<Vec<LeaseId>, KvError> {
@@ -445,6 +462,7 @@ fn replica_config(config: &Config, start: &Start) -> ReplicaConfig {
         log_keep: LogKeep { entries: limits.log_keep_entries, bytes: limits.log_keep_bytes },
         history: config.history.keep,
         compact_every: config.history.check_every,
+        lease_checkpoint: LEASE_CHECKPOINT,
     }
 }
 

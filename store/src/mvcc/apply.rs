@@ -21,7 +21,7 @@ use super::view::{Batch, DiskError, Overlay, ReadView};
 use crate::alarm::{Alarm, AlarmKind};
 use crate::bug::bug;
 use crate::codec::DecodeError;
-use crate::command::{Applied, Command, Outcome, Proposal, ProposalId};
+use crate::command::{Applied, Checkpoint, Command, LeaseTurn, Outcome, Proposal, ProposalId};
 use crate::failpoint::failpoint;
 use crate::kv::{Event, EventKind, KeyRange, KvError, Lease, LeaseId, MemberId, Origin, Revision, Txn};
 use crate::membership::{MemberChange, Refusal};
@@ -137,19 +137,18 @@ impl<V: ReadView> Application<'_, '_, V> {
             Command::LeaseKeepAlive(id) => self.keep_alive(id),
             Command::LeaseRevoke(id) => self.end_lease(id, wall_ms, "lease-revoke"),
             Command::Member(change) => Ok(self.change_members(&change, entry.conf_change)),
-            Command::LeaseExpire { id, term: proposed, generation } => {
-                // A timer of a deposed leader, or of before a renewal, has no say.
-                let current = self
-                    .lease(id)?
-                    .is_some_and(|lease| lease.generation == generation || bug!(ExpiryIgnoresRenewal));
-                if (proposed == entry.term || bug!(OldLeadersExpiryApplied)) && current {
-                    {
-                        failpoint!("lease_before_expire");
-                        self.end_lease(id, wall_ms, "lease-expire")
-                    }
-                } else {
-                    Ok(Ok(Outcome::Done))
+            Command::LeaseExpire { term: proposed, leases } => {
+                // A timer of a deposed leader has no say.
+                if proposed == entry.term || bug!(OldLeadersExpiryApplied) {
+                    self.expire(&leases, wall_ms)?;
                 }
+                Ok(Ok(Outcome::Done))
+            }
+            Command::LeaseCheckpoint { term: proposed, leases } => {
+                if proposed == entry.term {
+                    self.checkpoint(&leases)?;
+                }
+                Ok(Ok(Outcome::Done))
             }
             Command::AlarmRaise(alarm) => Ok(Ok(self.raise(alarm))),
             Command::AlarmDisarm { kind, member } => Ok(Ok(self.disarm(kind, member))),
@@ -161,6 +160,35 @@ impl<V: ReadView> Application<'_, '_, V> {
                 Ok(Ok(Outcome::Done))
             }
         }
+    }
+
+    fn expire(&mut self, leases: &[LeaseTurn], wall_ms: u64) -> Result<(), DiskError> {
+        for lease in leases {
+            if self.current(*lease)?.is_some() {
+                failpoint!("lease_before_expire");
+                // It exists, so there is nothing to be said about it.
+                let _ended = self.end_lease(lease.id, wall_ms, "lease-expire")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, checkpoints: &[Checkpoint]) -> Result<(), DiskError> {
+        failpoint!("lease_before_checkpoint");
+        for Checkpoint { lease, remaining_seconds } in checkpoints {
+            if let Some(record) = self.current(*lease)? {
+                let record = LeaseRecord { remaining_seconds: Some(*remaining_seconds), ..record };
+                self.overlay.batch.put(Family::Leases, family::lease_key(lease.id), record.encode());
+                self.state.head.fold(&lease.id.0.to_be_bytes());
+                self.state.head.fold(&remaining_seconds.to_be_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    /// The lease, unless it was renewed in the log or granted anew since.
+    fn current(&self, lease: LeaseTurn) -> Result<Option<LeaseRecord>, DiskError> {
+        Ok(self.lease(lease.id)?.filter(|record| record.generation == lease.generation))
     }
 
     fn raise(&mut self, alarm: Alarm) -> Outcome {
@@ -269,7 +297,8 @@ impl<V: ReadView> Application<'_, '_, V> {
             None => self.free_lease_id()?,
         };
         self.state.head.fold(&id.0.to_be_bytes());
-        Ok(Ok(self.arm(id, LeaseRecord { ttl_seconds, generation: 0 })))
+        let generation = self.state.head.index;
+        Ok(Ok(self.arm(id, LeaseRecord { ttl_seconds, generation, remaining_seconds: None })))
     }
 
     /// The next id that no caller has chosen.
@@ -284,14 +313,9 @@ impl<V: ReadView> Application<'_, '_, V> {
     }
 
     fn keep_alive(&mut self, id: LeaseId) -> Result<Applied, DiskError> {
-        failpoint!("lease_before_keep_alive");
-        let Some(lease) = self.lease(id)? else {
-            if bug!(RenewAfterRevoke) {
-                return Ok(Ok(Outcome::Lease(Lease { id, ttl_seconds: 1 })));
-            }
-            return Ok(Err(KvError::LeaseNotFound(id)));
-        };
-        Ok(Ok(self.arm(id, LeaseRecord { generation: lease.generation + 1, ..lease })))
+        let Some(lease) = self.lease(id)? else { return Ok(Err(KvError::LeaseNotFound(id))) };
+        let generation = lease.generation + 1;
+        Ok(Ok(self.arm(id, LeaseRecord { generation, remaining_seconds: None, ..lease })))
     }
 
     fn arm(&mut self, id: LeaseId, lease: LeaseRecord) -> Outcome {
@@ -315,7 +339,8 @@ impl<V: ReadView> Application<'_, '_, V> {
         self.overlay.batch.delete(Family::Leases, family::lease_key(id));
         self.effects.leases.push(LeaseChange::Ended(id));
         self.state.head.fold(&id.0.to_be_bytes());
-        let origin = Origin { user: "system:store".into(), verb: verb.into(), ..Origin::default() };
+        let agent = format!("lease/{id}");
+        let origin = Origin { user: "system:store".into(), agent, verb: verb.into(), cause: None };
         self.finish_revision(events, wall_ms, origin);
         Ok(Ok(Outcome::Done))
     }
@@ -326,6 +351,14 @@ impl<V: ReadView> Application<'_, '_, V> {
             .map(|record| LeaseRecord::decode(record).map_err(DiskError::damaged(Family::Leases)))
             .transpose()
     }
+}
+
+/// Whether there is such a lease.
+///
+/// # Errors
+/// If the disk can't be read.
+pub fn lease_exists(view: &impl ReadView, id: LeaseId) -> Result<bool, DiskError> {
+    Ok(view.get(Family::Leases, &family::lease_key(id))?.is_some())
 }
 
 /// The keys that are attached to a lease, in order.

@@ -282,15 +282,21 @@ pub fn attachment_key(id: LeaseId, key: &[u8]) -> Vec<u8> {
 pub struct LeaseRecord {
     /// Granted time to live.
     pub ttl_seconds: u64,
-    /// How often it was kept alive.
+    /// The log index of its grant, and one more for each renewal in the log: tells leases of the same id
+    /// apart, and a timer of before a renewal from one of after it.
     pub generation: u64,
+    /// What was left of it when a leader last wrote that down.
+    pub remaining_seconds: Option<u64>,
 }
 
 impl LeaseRecord {
     /// The record.
     pub fn encode(self) -> Vec<u8> {
-        let mut out = Writer::with_capacity(16);
+        let mut out = Writer::with_capacity(24);
         out.u64(self.ttl_seconds).u64(self.generation);
+        if let Some(remaining) = self.remaining_seconds {
+            out.u64(remaining);
+        }
         out.finish()
     }
 
@@ -300,7 +306,9 @@ impl LeaseRecord {
     /// If it is damaged.
     pub fn decode(record: Bytes) -> Result<Self, DecodeError> {
         let mut input = Reader::new(record);
-        Ok(Self { ttl_seconds: input.u64("ttl")?, generation: input.u64("generation")? })
+        let (ttl_seconds, generation) = (input.u64("ttl")?, input.u64("generation")?);
+        let remaining_seconds = (input.remaining() > 0).then(|| input.u64("remaining")).transpose()?;
+        Ok(Self { ttl_seconds, generation, remaining_seconds })
     }
 }
 

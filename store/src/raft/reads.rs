@@ -8,39 +8,38 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::member::ConfirmedRead;
-use super::proposals::Ticket;
 use crate::bug::bug;
 use crate::codec::Writer;
 use crate::kv::{KvError, MemberId};
 
 #[derive(Debug)]
-struct Round {
+struct Round<T> {
     context: Vec<u8>,
     asked_at: Duration,
-    readers: Vec<Reader>,
+    readers: Vec<Reader<T>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Reader {
-    ticket: Ticket,
+struct Reader<T> {
+    who: T,
     deadline: Duration,
 }
 
-/// Waiting readers.
+/// Waiting readers, of which `T` tells who they are.
 #[derive(Debug)]
-pub struct Reads {
+pub struct Reads<T> {
     member: MemberId,
     boot: u64,
     timeout: Duration,
     retry_after: Duration,
     last_round: u64,
-    waiting: Vec<Reader>,
-    round: Option<Round>,
+    waiting: Vec<Reader<T>>,
+    round: Option<Round<T>>,
     /// Confirmed ones, by the index that must be applied first.
-    confirmed: BTreeMap<u64, Vec<Reader>>,
+    confirmed: BTreeMap<u64, Vec<Reader<T>>>,
 }
 
-impl Reads {
+impl<T: Copy> Reads<T> {
     /// None yet. A reader waits `timeout`; an unanswered request is replaced after `retry_after`.
     pub fn new(member: MemberId, boot: u64, timeout: Duration, retry_after: Duration) -> Self {
         Self {
@@ -56,8 +55,8 @@ impl Reads {
     }
 
     /// A reader comes.
-    pub fn add(&mut self, ticket: Ticket, now: Duration) {
-        self.waiting.push(Reader { ticket, deadline: now + self.timeout });
+    pub fn add(&mut self, who: T, now: Duration) {
+        self.waiting.push(Reader { who, deadline: now + self.timeout });
     }
 
     /// The context of a request to make now, if one is needed.
@@ -94,11 +93,11 @@ impl Reads {
     }
 
     /// Readers that may go on, now that everything up to `applied` is.
-    pub fn released(&mut self, applied: u64) -> Vec<Ticket> {
+    pub fn released(&mut self, applied: u64) -> Vec<T> {
         let applied = if bug!(ReadWithoutApplyWait) { u64::MAX - 1 } else { applied };
         let later = self.confirmed.split_off(&(applied + 1));
         let released = std::mem::replace(&mut self.confirmed, later).into_values().flatten();
-        released.map(|reader| reader.ticket).collect()
+        released.map(|reader| reader.who).collect()
     }
 
     /// How many wait for a quorum.
@@ -107,13 +106,13 @@ impl Reads {
     }
 
     /// Readers whose deadline has passed.
-    pub fn expire(&mut self, now: Duration) -> Vec<(Ticket, KvError)> {
+    pub fn expire(&mut self, now: Duration) -> Vec<(T, KvError)> {
         let mut late = Vec::new();
-        let mut keep = |reader: &Reader| {
+        let mut keep = |reader: &Reader<T>| {
             let in_time = now < reader.deadline;
             if !in_time {
                 late.push((
-                    reader.ticket,
+                    reader.who,
                     KvError::Unavailable("the read wasn't confirmed and applied here in time".into()),
                 ));
             }
@@ -133,6 +132,7 @@ impl Reads {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::proposals::Ticket;
 
     fn at(millis: u64) -> Duration {
         Duration::from_millis(millis)

@@ -9,7 +9,8 @@ use std::time::Duration;
 use raft::eraftpb::{ConfState, Message, MessageType, Snapshot};
 
 use super::changes::{self, Heard, Payload, Verdict};
-use super::leases::LeaseTimers;
+use super::lease_desk::{self, DeskLimits, LeaseAnswer, LeaseAsk, LeaseDesk, LeaseLeft, Question};
+use super::leases::{LeaseTimers, LeaseTimes, Renewal};
 use super::member::{Advanced, Leadership, Member, MemberConfig};
 use super::persist::{self, Identity, RecoverError};
 use super::proposals::{ProposalLimits, Proposals, Ticket};
@@ -26,6 +27,8 @@ use crate::mvcc::read::RevisionEvents;
 use crate::mvcc::scrub;
 use crate::mvcc::state::State;
 use crate::mvcc::view::{Batch, DiskError};
+
+mod lease_service;
 
 /// Everything a replica is told at start.
 #[derive(Clone, Debug)]
@@ -47,6 +50,8 @@ pub struct ReplicaConfig {
     pub history: Duration,
     /// How often the leader looks whether history is too old.
     pub compact_every: Duration,
+    /// How often what is left of a long lease is written down.
+    pub lease_checkpoint: Duration,
 }
 
 /// The log that an offered snapshot holds back may grow to this many times what is kept otherwise. Then
@@ -86,6 +91,8 @@ pub enum Input {
     Propose(Ticket, Command),
     /// A caller wants to read what is newest now.
     Read(Ticket),
+    /// A caller asks the leader about a lease.
+    Lease(Ticket, LeaseAsk),
     /// A message to the member couldn't be sent.
     Unreachable(MemberId),
     /// The connection from the member ended.
@@ -109,6 +116,8 @@ pub struct Output {
     pub results: Vec<(Ticket, Applied)>,
     /// Readers that may read now, or must give up.
     pub reads: Vec<(Ticket, Result<(), KvError>)>,
+    /// Answers about leases.
+    pub leases: Vec<(Ticket, LeaseAnswer)>,
     /// Events, in revision order.
     pub events: Vec<RevisionEvents>,
     /// A snapshot replaced the state: events were skipped.
@@ -121,6 +130,15 @@ pub struct Output {
     pub members_changed: bool,
     /// The group has removed this member: it must end and never start again.
     pub removed: bool,
+}
+
+/// Who waits for a confirmed read.
+#[derive(Clone, Copy, Debug)]
+enum Waiter {
+    /// A caller who wants to read.
+    Caller(Ticket),
+    /// A batch of questions about leases.
+    Leases(u64),
 }
 
 /// The member can't go on; its process must exit.
@@ -153,8 +171,9 @@ pub struct Replica<D> {
     member: Member,
     state: State,
     proposals: Proposals,
-    reads: Reads,
+    reads: Reads<Waiter>,
     leases: LeaseTimers,
+    desk: LeaseDesk,
     leadership: Leadership,
     /// When others were last heard of; the leader judges their health by it.
     heard: Heard,
@@ -191,7 +210,8 @@ impl<D: Disk> Replica<D> {
         Ok(Self {
             proposals: Proposals::new(id, boot, config.proposals),
             reads: Reads::new(id, boot, config.proposals.timeout, retry.max(config.tick * 2)),
-            leases: LeaseTimers::default(),
+            leases: LeaseTimers::new(lease_times(&config)),
+            desk: LeaseDesk::new(id, boot, desk_limits(&config.proposals)),
             leadership: Leadership::default(),
             next_compaction: now.mono + config.compact_every,
             output: Output::default(),
@@ -222,7 +242,9 @@ impl<D: Disk> Replica<D> {
         }
         loop {
             self.notice_leadership()?;
+            self.release_reads();
             self.hand_over();
+            self.desk.take_replies().into_iter().for_each(&mut *send);
             let Some(mut ready) = self.member.ready() else { break };
             failpoint!("raft_before_leader_send");
             ready.take_messages().into_iter().for_each(&mut *send);
@@ -233,7 +255,8 @@ impl<D: Disk> Replica<D> {
             failpoint!("raft_after_advance");
             self.follow_up(advanced, send)?;
         }
-        self.output.reads.extend(self.reads.released(self.state.head.index).into_iter().map(|t| (t, Ok(()))));
+        self.send_questions(send);
+        self.output.leases.extend(self.desk.take_settled());
         self.truncate_log()?;
         self.output.snapshot_wanted |= self.member.log().take_snapshot_wanted();
         Ok(std::mem::take(&mut self.output))
@@ -279,10 +302,11 @@ impl<D: Disk> Replica<D> {
             Input::Tick => self.tick()?,
             Input::Message(message) => {
                 self.heard.from(MemberId(message.from), self.now.mono);
-                self.step(message);
+                self.receive(message);
             }
-            Input::Propose(ticket, command) => self.propose(Some(ticket), command),
+            Input::Propose(ticket, command) => drop(self.propose(Some(ticket), command)),
             Input::Read(ticket) => self.read(ticket),
+            Input::Lease(ticket, ask) => self.desk.ask(ticket, ask, self.now.mono),
             Input::Unreachable(id) => self.member.report_unreachable(id),
             Input::Disconnected(id) => self.member.connection_ended(id),
             Input::SnapshotSent(id, delivered) => {
@@ -291,10 +315,18 @@ impl<D: Disk> Replica<D> {
             }
             Input::SnapshotMade(snapshot) => self.member.log().set_snapshot(snapshot),
             Input::TransferLeader(to) => self.member.transfer_leader(to),
-            Input::Compact(revision) => self.propose(None, Command::Compact(revision)),
+            Input::Compact(revision) => drop(self.propose(None, Command::Compact(revision))),
             Input::Removed => self.removed()?,
         }
         Ok(())
+    }
+
+    fn receive(&mut self, message: Message) {
+        if lease_desk::is_envelope(&message) {
+            self.desk.open(message, self.leases.leading().is_some(), self.now.mono);
+        } else {
+            self.step(message);
+        }
     }
 
     fn tick(&mut self) -> Result<(), Fatal> {
@@ -304,10 +336,18 @@ impl<D: Disk> Replica<D> {
         }
         let late = self.proposals.expire(self.now.mono);
         self.output.results.extend(late.into_iter().map(|(ticket, error)| (ticket, Err(error))));
-        let late = self.reads.expire(self.now.mono);
-        self.output.reads.extend(late.into_iter().map(|(ticket, error)| (ticket, Err(error))));
+        for (waiter, error) in self.reads.expire(self.now.mono) {
+            // The questions of a batch have deadlines of their own.
+            if let Waiter::Caller(ticket) = waiter {
+                self.output.reads.push((ticket, Err(error)));
+            }
+        }
+        self.desk.expire(self.now.mono);
         for command in self.leases.due(self.now.mono) {
-            self.propose(None, command);
+            let offered = command.clone();
+            if !self.propose(None, command) {
+                self.leases.put_off(&offered, self.now.mono);
+            }
         }
         if self.member.leads_surely() && self.now.mono >= self.next_compaction {
             self.next_compaction = self.now.mono + self.config.compact_every;
@@ -323,18 +363,21 @@ impl<D: Disk> Replica<D> {
 
     fn read(&mut self, ticket: Ticket) {
         if self.reads.len() < self.config.proposals.max_waiting {
-            self.reads.add(ticket, self.now.mono);
+            self.reads.add(Waiter::Caller(ticket), self.now.mono);
         } else {
             self.output.reads.push((ticket, Err(KvError::Overloaded)));
         }
     }
 
-    fn propose(&mut self, ticket: Option<Ticket>, command: Command) {
+    /// Queues a proposal; false if it was refused.
+    fn propose(&mut self, ticket: Option<Ticket>, command: Command) -> bool {
         failpoint!("raft_before_propose");
         let added = self.proposals.add(ticket, command, self.now.mono, self.now.wall_ms);
+        let accepted = added.is_ok();
         if let (Err(error), Some(ticket)) = (added, ticket) {
             self.output.results.push((ticket, Err(error)));
         }
+        accepted
     }
 
     /// Reacts to another leader or term.
@@ -344,28 +387,25 @@ impl<D: Disk> Replica<D> {
             failpoint!("raft_leader_changed");
             self.leadership = leadership;
             self.reads.give_up_round();
+            self.desk.ask_again();
             if leadership.leader.is_some() {
                 self.proposals.send_all_again();
             }
         }
         let leads = self.member.leads_surely().then_some(leadership.term);
         if leads != self.leases.leading() {
+            self.desk.stop_leading();
             match leads {
                 Some(term) => {
                     // What was asked before the first commit of the term was dropped without a word.
                     self.reads.give_up_round();
-                    let grace = self.config.tick * self.election_ticks();
                     failpoint!("lease_promote");
-                    self.leases.lead(term, apply::leases(&self.disk)?, self.now.mono, grace);
+                    self.leases.lead(term, apply::leases(&self.disk)?, self.now.mono);
                 }
                 None => self.leases.follow(),
             }
         }
         Ok(())
-    }
-
-    fn election_ticks(&self) -> u32 {
-        u32::try_from(self.config.member.election_ticks).unwrap_or(u32::MAX)
     }
 
     /// Gives Raft what waits: proposals as one message, reads as one request.
@@ -383,9 +423,21 @@ impl<D: Disk> Replica<D> {
             failpoint!("raft_after_propose");
             self.proposals.sent(seqs, self.now.mono);
         }
+        self.queue_questions();
         if let Some(context) = self.reads.next_request(self.now.mono) {
             failpoint!("raft_before_read_index");
             self.member.read_index(context);
+        }
+    }
+
+    /// Lets those read, and answers those questions about leases, that were confirmed and whose index is
+    /// applied.
+    fn release_reads(&mut self) {
+        for waiter in self.reads.released(self.state.head.index) {
+            match waiter {
+                Waiter::Caller(ticket) => self.output.reads.push((ticket, Ok(()))),
+                Waiter::Leases(batch) => self.answer_batch(batch),
+            }
         }
     }
 
@@ -426,6 +478,7 @@ impl<D: Disk> Replica<D> {
         }
         for change in effects.leases {
             self.leases.change(change, self.now.mono);
+            self.settle_held(change);
         }
         self.output.events.extend(effects.events);
         self.output.compacted |= self.state.head.compacted > compacted;
@@ -472,7 +525,7 @@ impl<D: Disk> Replica<D> {
         if !self.member.leads_surely() {
             return Verdict::Later;
         }
-        let patience = self.config.tick * self.election_ticks() * HEARD_ELECTIONS;
+        let patience = self.leases.times().grace * HEARD_ELECTIONS;
         let mut healthy = self.heard.since(self.now.mono.saturating_sub(patience));
         healthy.insert(self.id());
         let view = LeaderView {
@@ -569,4 +622,17 @@ fn sorted(mut votes: ConfState) -> ConfState {
     votes.mut_voters_outgoing().sort_unstable();
     votes.mut_learners().sort_unstable();
     votes
+}
+
+fn lease_times(config: &ReplicaConfig) -> LeaseTimes {
+    let election_ticks = u32::try_from(config.member.election_ticks).unwrap_or(u32::MAX);
+    LeaseTimes {
+        grace: config.tick * election_ticks,
+        again_after: config.proposals.timeout,
+        checkpoint_every: config.lease_checkpoint,
+    }
+}
+
+fn desk_limits(limits: &ProposalLimits) -> DeskLimits {
+    DeskLimits { max_waiting: limits.max_waiting, timeout: limits.timeout, resend_after: limits.resend_after }
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::single::{get, put};
-use crate::kv::{Kv, KvError, MemberId, TxnResponse};
+use crate::kv::{Kv, KvError, LeaseId, MemberId, Op, Txn, TxnResponse};
 use crate::{Config, PeerTls, Store};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -117,6 +117,35 @@ async fn write(store: &Store, key: &str, value: &str) -> TxnResponse {
     }
 }
 
+/// Followers ask the leader, and none of it but grant and revocation goes through the log.
+async fn leases_are_the_same_from_everywhere(group: &Group) {
+    let id = LeaseId(4711);
+    let first = group.stores.values().next().unwrap();
+    first.lease_grant(Some(id), 60).await.unwrap();
+    assert!(matches!(first.lease_grant(Some(id), 60).await, Err(KvError::LeaseExists(_))));
+    let op = Op::Put { key: "leased".into(), value: "v".into(), lease: Some(id) };
+    first.txn(Txn { success: vec![op], ..Txn::default() }).await.unwrap();
+    for store in group.stores.values() {
+        let info = store.lease_info(id).await.unwrap();
+        assert_eq!((info.granted_ttl_seconds, info.keys), (60, vec!["leased".into()]));
+        assert!(info.remaining > Duration::from_secs(50), "{:?}", info.remaining);
+        assert_eq!(store.leases().await.unwrap(), [id]);
+    }
+    let before = first.status().applied_index;
+    for store in group.stores.values() {
+        for _ in 0..20 {
+            assert_eq!(store.lease_keep_alive(id).await.unwrap().ttl_seconds, 60);
+        }
+    }
+    assert_eq!(first.status().applied_index, before, "renewals are no log entries");
+    first.lease_revoke(id).await.unwrap();
+    for store in group.stores.values() {
+        assert!(matches!(store.lease_keep_alive(id).await, Err(KvError::LeaseNotFound(_))));
+        assert!(matches!(store.lease_info(id).await, Err(KvError::LeaseNotFound(_))));
+        assert_eq!(get(store, "leased").await, None);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_survives_its_leader_and_a_long_absence() {
     let mut group = Group::start().await;
@@ -124,6 +153,7 @@ async fn a_group_survives_its_leader_and_a_long_absence() {
     for store in group.stores.values() {
         write(store, &format!("from-{}", store.status().member), "v").await;
     }
+    leases_are_the_same_from_everywhere(&group).await;
     for store in group.stores.values() {
         for id in 1..=3 {
             assert_eq!(get(store, &format!("from-{id}")).await.unwrap(), "v", "a linearizable read anywhere");

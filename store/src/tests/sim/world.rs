@@ -520,5 +520,6 @@ fn config(at: usize) -> ReplicaConfig {
         log_keep: LogKeep { entries: LOG_KEEP, bytes: 100_000 },
         history: Duration::from_secs(1_000_000),
         compact_every: Duration::from_secs(1),
+        lease_checkpoint: Duration::from_secs(4),
     }
 }
