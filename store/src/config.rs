@@ -19,8 +19,8 @@ pub struct PeerTls {
     pub server: Arc<rustls::ServerConfig>,
     /// For our own connections.
     pub client: Arc<rustls::ClientConfig>,
-    /// The name that every member's certificate carries.
-    pub server_name: String,
+    /// The name that every member's certificate carries; `None`: the host of its own peer address.
+    pub server_name: Option<String>,
 }
 
 /// Sizes and times beyond which requests are refused or state is given back.
@@ -111,6 +111,9 @@ pub struct Config {
     /// Which cluster; `None` takes the one on the disk, the one that it joins, or derives a new one from the
     /// founders.
     pub cluster: Option<ClusterId>,
+    /// Who this member becomes if it founds a cluster, where neither `id` nor `cluster` says so. Unlike those
+    /// it doesn't matter on later starts: flags that once founded a cluster may have changed since.
+    pub founder: Option<(MemberId, ClusterId)>,
     /// The founders of a new cluster with their peer addresses (`host:port`, empty for a member that no
     /// other can reach), itself included. They count when the directory is new; later the membership on the
     /// disk does.
@@ -158,6 +161,7 @@ impl Config {
             dir: dir.into(),
             id: Some(id),
             cluster: None,
+            founder: None,
             peers: peers.into_iter().map(|(id, address)| (id, address.to_string())).collect(),
             join: None,
             listen: None,

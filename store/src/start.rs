@@ -97,7 +97,7 @@ fn introduce(
 
 fn found(config: &Config) -> Result<Start, OpenError> {
     let refuse = |why: String| Err(OpenError::Config(why));
-    let Some(id) = config.id else {
+    let Some(id) = config.id.or(config.founder.map(|(id, _)| id)) else {
         return refuse("a founder of a new cluster needs a member id".into());
     };
     let Some(address) = config.peers.get(&id) else {
@@ -114,7 +114,8 @@ fn found(config: &Config) -> Result<Start, OpenError> {
     let peer_address = (!address.is_empty()).then(|| address.clone());
     // A founder alone needn't agree on a number with anyone, so it takes one that no other has.
     let unique = if founders.len() == 1 { now_nanos() } else { 0 };
-    let cluster = config.cluster.unwrap_or_else(|| ClusterId(config.founded_cluster().0 ^ unique));
+    let given = config.cluster.or(config.founder.map(|(_, cluster)| cluster));
+    let cluster = given.unwrap_or_else(|| ClusterId(config.founded_cluster().0 ^ unique));
     Ok(Start { id, cluster, founders, introduced: Membership::default(), peer_address })
 }
 

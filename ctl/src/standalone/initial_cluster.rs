@@ -45,6 +45,11 @@ impl InitialCluster {
         self.0.get(name).map(Vec::as_slice)
     }
 
+    /// The URLs of all members.
+    pub fn all_urls(&self) -> impl Iterator<Item = &Url> {
+        self.0.values().flatten()
+    }
+
     /// The id of the cluster that these members found.
     pub fn cluster_id(&self, token: &str) -> ClusterId {
         let mut ids: Vec<u64> = self.0.values().map(|urls| member_id(urls, token).0).collect();

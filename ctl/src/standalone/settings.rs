@@ -273,6 +273,20 @@ pub fn founding(args: &Args, advertised: &Url) -> Result<InitialCluster, String>
     }
 }
 
+/// The other members of a living cluster, whom a new one asks who it is.
+pub fn living(args: &Args, advertised: &Url) -> Result<Vec<String>, String> {
+    let listed = args.initial_cluster.iter().flat_map(InitialCluster::all_urls);
+    let others: Vec<String> = listed.filter(|url| *url != advertised).map(Url::authority).collect();
+    match others.is_empty() {
+        true => {
+            Err("--initial-cluster-state existing needs --initial-cluster with at least one member that \
+                     runs: `member add` prints it"
+                .into())
+        }
+        false => Ok(others),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

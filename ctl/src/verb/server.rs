@@ -211,7 +211,7 @@ fn peer_tls(args: &Args, pki: &Pki) -> Result<PeerTls, apiserver::pki::PkiError>
     Ok(PeerTls {
         server: pki.peer_server_tls(&issued)?,
         client: pki.peer_client_tls(&issued)?,
-        server_name: PEER_SERVER_NAME.to_owned(),
+        server_name: Some(PEER_SERVER_NAME.to_owned()),
     })
 }
 

@@ -4,13 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use store::kv::MemberId;
-use store::{PeerTls, Store};
+use store::kv::{Kv as _, MemberId};
+use store::{Join, PeerTls, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -219,11 +219,11 @@ impl StoreMember {
             None => settings.listen_peer.with_port(peer_address.port()),
         };
         let config = store_config(dir, args, settings, &advertised_peer)?;
-        let id = config.id;
         let store_dir = config.dir.clone();
         let store = Store::open_with(config, Some(peer_listener))
             .await
             .map_err(|source| MemberError::Store { dir: store_dir, source })?;
+        let id = store.status().member;
         let bound: Vec<Url> = listeners.iter().map(|(_, url)| url.clone()).collect();
         let clients =
             if settings.advertise_client.is_empty() { bound } else { settings.advertise_client.clone() };
@@ -303,12 +303,13 @@ fn client_tls(door: &Door) -> Result<Arc<rustls::ServerConfig>, MemberError> {
     Ok(tls::server(own, door.trusted.as_deref(), &[b"h2"])?)
 }
 
-fn peer_tls(door: &Door, host: &str) -> Result<Option<PeerTls>, MemberError> {
+/// Each member is known by the host of its own URL, as in etcd.
+fn peer_tls(door: &Door) -> Result<Option<PeerTls>, MemberError> {
     let (Some(own), Some(trusted)) = (&door.own, &door.trusted) else { return Ok(None) };
     Ok(Some(PeerTls {
         server: tls::server(own, Some(trusted), &[])?,
         client: tls::client(trusted, Some(own))?,
-        server_name: host.to_owned(),
+        server_name: None,
     }))
 }
 
@@ -319,19 +320,15 @@ fn store_config(
     settings: &Settings,
     advertised: &Url,
 ) -> Result<store::Config, Failure> {
-    if args.initial_cluster_state == ClusterState::Existing {
-        let text = "--initial-cluster-state existing: joining a living cluster isn't possible yet";
-        return Err(Failure::Usage(text.into()));
-    }
-    let founding = settings::founding(args, advertised).map_err(Failure::Usage)?;
-    let token = &args.initial_cluster_token;
-    let founders = founding.founders(token);
-    let own = founders[args.name.as_str()].id;
-    let peers: Result<BTreeMap<MemberId, SocketAddr>, Failure> =
-        founders.values().map(|founder| Ok((founder.id, resolve(&founder.peer)?))).collect();
-    let tls = if advertised.secure { peer_tls(&settings.peer_door, &advertised.host)? } else { None };
-    let mut config = store::Config::group(dir.join("store"), own, peers?, tls);
-    config.cluster = Some(founding.cluster_id(token));
+    let tls = if advertised.secure { peer_tls(&settings.peer_door)? } else { None };
+    let dir = dir.join("store");
+    let mut config = match args.initial_cluster_state {
+        ClusterState::New => founder_config(dir, args, advertised, tls).map_err(Failure::Usage)?,
+        ClusterState::Existing => {
+            let members = settings::living(args, advertised).map_err(Failure::Usage)?;
+            store::Config::join(dir, Join { members, peer_address: advertised.authority() }, tls)
+        }
+    };
     config.tick = settings.beat.tick;
     config.election_ticks = settings.beat.election_ticks;
     config.limits = settings.limits;
@@ -339,8 +336,21 @@ fn store_config(
     Ok(config)
 }
 
-fn resolve(url: &Url) -> Result<SocketAddr, Failure> {
-    let failed = |source| Failure::io(format!("find the address of {url}"), source);
-    let found = (url.host.as_str(), url.port).to_socket_addrs().map_err(failed)?.next();
-    found.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))
+/// The flags say who this member becomes if its directory is new; afterwards the directory does.
+fn founder_config(
+    dir: PathBuf,
+    args: &Args,
+    advertised: &Url,
+    tls: Option<PeerTls>,
+) -> Result<store::Config, String> {
+    let founding = settings::founding(args, advertised)?;
+    let token = &args.initial_cluster_token;
+    let founders = founding.founders(token);
+    let own = founders[args.name.as_str()].id;
+    let peers: BTreeMap<MemberId, String> =
+        founders.values().map(|founder| (founder.id, founder.peer.authority())).collect();
+    let mut config = store::Config::group(dir, own, peers, tls);
+    config.founder = Some((own, founding.cluster_id(token)));
+    config.id = None;
+    Ok(config)
 }

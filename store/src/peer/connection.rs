@@ -64,9 +64,16 @@ pub async fn open(address: &str, tls: Option<&PeerTls>) -> io::Result<Connection
     let stream = TcpStream::connect(address).await?;
     tune(&stream)?;
     let Some(tls) = tls else { return Ok(Box::new(stream)) };
-    let name = ServerName::try_from(tls.server_name.clone()).map_err(io::Error::other)?;
+    let name = tls.server_name.clone().unwrap_or_else(|| host(address).to_owned());
+    let name = ServerName::try_from(name).map_err(io::Error::other)?;
     let stream = TlsConnector::from(tls.client.clone()).connect(name, stream).await?;
     Ok(Box::new(stream))
+}
+
+/// The host of `host:port`, without the brackets of IPv6.
+fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// Takes a call: checks that the caller belongs to this cluster and means this member. `None` if it only

@@ -45,7 +45,7 @@ fn tls() -> PeerTls {
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)
         .unwrap();
-    PeerTls { server: Arc::new(server), client: Arc::new(client), server_name: "amoeba-peer".into() }
+    PeerTls { server: Arc::new(server), client: Arc::new(client), server_name: Some("amoeba-peer".into()) }
 }
 
 struct Group {
