@@ -4,7 +4,7 @@
 //! serve all of it, and wakes itself only for ticks. When the disk fails it ends the process: nothing
 //! that is not durable may be acknowledged, and a failed fsync can't be repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,6 +62,7 @@ pub struct Shared {
     sole: std::sync::atomic::AtomicBool,
     leader: watch::Sender<Option<MemberId>>,
     membership: RwLock<Arc<Membership>>,
+    healthy: RwLock<BTreeSet<MemberId>>,
     removed: watch::Sender<bool>,
 }
 
@@ -131,6 +132,11 @@ impl Shared {
         self.membership.read().clone()
     }
 
+    /// Whom this member has heard of lately, itself included. As of the last tick.
+    pub fn healthy(&self) -> BTreeSet<MemberId> {
+        self.healthy.read().clone()
+    }
+
     /// Follows whether the group has removed this member.
     pub fn removal(&self) -> watch::Receiver<bool> {
         self.removed.subscribe()
@@ -171,8 +177,9 @@ pub fn spawn(driver: Driver) -> std::io::Result<(Handle, std::thread::JoinHandle
     let known = driver.replica.membership();
     let membership = if known.is_empty() { &driver.introduced } else { known };
     let membership = RwLock::new(Arc::new(membership.clone()));
+    let healthy = RwLock::new(driver.replica.healthy());
     let status = RwLock::new(status(&driver.replica));
-    let shared = Shared { status, sole: false.into(), leader, membership, removed };
+    let shared = Shared { status, sole: false.into(), leader, membership, healthy, removed };
     let handle = Handle { queue, shared: Arc::new(shared) };
     let thread = Loop {
         driver,
@@ -221,6 +228,7 @@ impl Loop {
                 // After a pause one tick, not all that were missed: they would look like a dead leader.
                 next_tick = now.mono + self.driver.tick;
                 self.check_size(now.mono, &mut inputs);
+                *self.handle.shared.healthy.write() = self.driver.replica.healthy();
             }
             match self.turn(now, inputs) {
                 Ok(ControlFlow::Continue(())) => {}

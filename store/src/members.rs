@@ -1,5 +1,6 @@
 //! The membership requests of a [`Store`]: each is a proposal like any other, judged by the leader.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::command::{Command, Outcome};
@@ -15,6 +16,11 @@ impl Store {
     /// what is newest.
     pub fn members(&self) -> Vec<MemberInfo> {
         self.shared().membership().members().cloned().collect()
+    }
+
+    /// The members heard of lately, this one included: on the leader all that are well.
+    pub fn healthy(&self) -> BTreeSet<MemberId> {
+        self.shared().healthy()
     }
 
     /// Lets a new member in, which is then to be started with [`Config::join`] and that peer address

@@ -3,6 +3,7 @@
 mod apply;
 mod generate;
 mod group;
+mod growth;
 mod measure;
 mod sim;
 mod single;

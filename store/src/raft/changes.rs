@@ -38,6 +38,11 @@ impl Heard {
         self.at.insert(id, now);
     }
 
+    /// The connection to or from `id` is broken: it counts as gone until it is heard of again.
+    pub fn lost(&mut self, id: MemberId) {
+        self.at.remove(&id);
+    }
+
     /// Who was heard of at or after `time`.
     pub fn since(&self, time: Duration) -> BTreeSet<MemberId> {
         self.at.iter().filter(|(_, at)| **at >= time).map(|(id, _)| *id).collect()

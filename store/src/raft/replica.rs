@@ -4,6 +4,7 @@
 //! for all proposals of the batch, one apply batch, all answers. The driver runs it on a thread over
 //! RocksDB; the simulation runs the same code over a disk that crashes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use raft::eraftpb::{ConfState, Message, MessageType, Snapshot};
@@ -272,6 +273,15 @@ impl<D: Disk> Replica<D> {
         &self.state.membership
     }
 
+    /// This member, and those it has heard of lately: on a leader all that are well, as they answer its
+    /// heartbeats.
+    pub fn healthy(&self) -> BTreeSet<MemberId> {
+        let patience = self.leases.times().grace * HEARD_ELECTIONS;
+        let mut healthy = self.heard.since(self.now.mono.saturating_sub(patience));
+        healthy.insert(self.id());
+        healthy
+    }
+
     /// The disk, for reading.
     pub fn disk(&self) -> &D {
         &self.disk
@@ -307,8 +317,14 @@ impl<D: Disk> Replica<D> {
             Input::Propose(ticket, command) => drop(self.propose(Some(ticket), command)),
             Input::Read(ticket) => self.read(ticket),
             Input::Lease(ticket, ask) => self.desk.ask(ticket, ask, self.now.mono),
-            Input::Unreachable(id) => self.member.report_unreachable(id),
-            Input::Disconnected(id) => self.member.connection_ended(id),
+            Input::Unreachable(id) => {
+                self.heard.lost(id);
+                self.member.report_unreachable(id);
+            }
+            Input::Disconnected(id) => {
+                self.heard.lost(id);
+                self.member.connection_ended(id);
+            }
             Input::SnapshotSent(id, delivered) => {
                 self.member.report_snapshot(id, delivered);
                 self.member.log().set_snapshot(None);
@@ -525,12 +541,9 @@ impl<D: Disk> Replica<D> {
         if !self.member.leads_surely() {
             return Verdict::Later;
         }
-        let patience = self.leases.times().grace * HEARD_ELECTIONS;
-        let mut healthy = self.heard.since(self.now.mono.saturating_sub(patience));
-        healthy.insert(self.id());
         let view = LeaderView {
             leader: self.id(),
-            healthy,
+            healthy: self.healthy(),
             matched: self.member.matched(),
             last: self.member.log().last(),
         };

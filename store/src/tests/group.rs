@@ -15,10 +15,10 @@ use super::single::{get, put};
 use crate::kv::{Kv, KvError, LeaseId, MemberId, Op, Txn, TxnResponse};
 use crate::{Config, PeerTls, Store};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A CA and one certificate for all members.
-fn tls() -> PeerTls {
+pub fn tls() -> PeerTls {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -106,7 +106,7 @@ impl Group {
 }
 
 /// Writes, again if nothing is known to have happened. The value makes a repeat harmless.
-async fn write(store: &Store, key: &str, value: &str) -> TxnResponse {
+pub async fn write(store: &Store, key: &str, value: &str) -> TxnResponse {
     let begun = Instant::now();
     loop {
         match store.txn(put(key, value)).await {
