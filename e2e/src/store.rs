@@ -6,12 +6,14 @@
 pub mod client;
 mod disk;
 pub mod disturb;
+pub mod failover;
 pub mod group;
 pub mod history;
 pub mod namespace;
 pub mod oracle;
 pub mod plan;
 pub mod random;
+pub mod recovery;
 pub mod schedule;
 pub mod watcher;
 pub mod workload;

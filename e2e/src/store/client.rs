@@ -76,7 +76,7 @@ async fn ask(mut client: Client, request: &Request) -> Result<Reply, Error> {
         Request::Write { guard: None, changes } => match changes.as_slice() {
             [Change::Put { key, value, lease }] => {
                 let options = PutOptions::new().with_lease(*lease);
-                let answer = client.put(key.as_str(), value.as_str(), Some(options)).await?;
+                let answer = client.put(key.as_str(), padded(value), Some(options)).await?;
                 Ok(Reply::Wrote { revision: revision(answer.header()), deleted: 0 })
             }
             [Change::Delete { key }] => {
@@ -123,7 +123,7 @@ async fn transact(
 fn operation(change: &Change) -> TxnOp {
     match change {
         Change::Put { key, value, lease } => {
-            TxnOp::put(key.as_str(), value.as_str(), Some(PutOptions::new().with_lease(*lease)))
+            TxnOp::put(key.as_str(), padded(value), Some(PutOptions::new().with_lease(*lease)))
         }
         Change::Delete { key } => TxnOp::delete(key.as_str(), None),
     }
@@ -146,7 +146,7 @@ pub fn revision(header: Option<&ResponseHeader>) -> Revision {
 /// A key's content on the wire.
 pub fn state(kv: &KeyValue) -> KeyState {
     KeyState {
-        value: text(kv.value()),
+        value: unpadded(kv.value()),
         created: kv.create_revision(),
         modified: kv.mod_revision(),
         version: kv.version(),
@@ -157,4 +157,32 @@ pub fn state(kv: &KeyValue) -> KeyState {
 /// The tests' keys and values are text.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A value as it is stored: `name~1000` is followed by 1000 dots, so that large values cost the oracles nothing.
+fn padded(value: &str) -> String {
+    format!("{value}{}", ".".repeat(padding(value)))
+}
+
+fn padding(value: &str) -> usize {
+    value.rsplit_once('~').map_or(0, |(_, length)| length.parse().expect("a length follows the tilde"))
+}
+
+/// The value's name, if its padding is whole; otherwise something that nobody wrote.
+fn unpadded(bytes: &[u8]) -> String {
+    let stored = text(bytes);
+    let name = stored.trim_end_matches('.');
+    if padded(name) == stored { name.to_owned() } else { format!("damaged, {} bytes: {name}", stored.len()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_is_added_and_checked() {
+        assert_eq!(unpadded(padded("c1-2").as_bytes()), "c1-2");
+        assert_eq!(unpadded(padded("c1-2~100").as_bytes()), "c1-2~100");
+        assert_eq!(unpadded(&padded("c1-2~100").as_bytes()[..50]), "damaged, 50 bytes: c1-2~100");
+    }
 }

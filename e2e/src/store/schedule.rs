@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::client::{ATTEMPT, Clients};
+use super::client::Clients;
 use super::disturb::disturb;
 use super::group::{Group, Program, Shape};
-use super::history::{Change, Outcome, Request, Revision};
 use super::namespace::Namespace;
 use super::oracle::{Counts, judge};
 use super::plan::{Step, Theme, plan};
+use super::recovery::{RECOVERY, leases_end, recover, same_hash, settle};
 use super::watcher;
-use super::workload::{Run, client, compactor, lease_owner, look};
+use super::workload::{Run, client, compactor, lease_owner};
 
 const MEMBERS: usize = 3;
 /// Of each member, where full disks are among the faults: room for the store with all its preallocated files.
@@ -24,10 +24,6 @@ const LEASE_OWNERS: u64 = 3;
 const BROWSERS: u64 = 2;
 /// Between two calls of a client.
 const PACE: Duration = Duration::from_millis(8);
-/// How long a group may take, once all faults are over, until every member acknowledges a write.
-const RECOVERY: Duration = Duration::from_secs(30);
-/// How long after its time to live a lease may last in a group that is whole again.
-const LATENESS: Duration = Duration::from_secs(10);
 
 /// Runs the schedule of a seed; its plan and what happens are printed.
 ///
@@ -86,7 +82,7 @@ pub fn inside<T: Send>(namespace: &Namespace, work: impl Future<Output = T> + Se
 }
 
 /// Everything that runs beside the faults.
-struct Tasks {
+pub struct Tasks {
     /// They end when the run stops.
     workload: JoinSet<()>,
     /// They end when they have seen the last revision.
@@ -94,7 +90,8 @@ struct Tasks {
 }
 
 impl Tasks {
-    fn spawn(run: &Arc<Run>) -> Self {
+    /// Clients, owners of leases, watchers and a compactor.
+    pub fn spawn(run: &Arc<Run>) -> Self {
         let mut tasks = Self { workload: JoinSet::new(), collectors: JoinSet::new() };
         for member in 0..run.clients.count() {
             let run = run.clone();
@@ -118,7 +115,7 @@ impl Tasks {
     }
 
     /// The faults are over: all members serve again, leases end, watches catch up, and all members agree.
-    async fn finish(mut self, run: &Run) -> Result<(), String> {
+    pub async fn finish(mut self, run: &Run) -> Result<(), String> {
         recover(run).await?;
         run.stop();
         while let Some(ended) = self.workload.join_next().await {
@@ -135,79 +132,6 @@ impl Tasks {
             ));
         }
         same_hash(run, last).await
-    }
-}
-
-/// Waits until every member acknowledges a write.
-async fn recover(run: &Run) -> Result<(), String> {
-    let deadline = Instant::now() + RECOVERY;
-    for member in 0..run.clients.count() {
-        while let Outcome::Unknown(why) | Outcome::Failed(why) = write_once(run, member).await {
-            if Instant::now() > deadline {
-                return Err(format!("m{} serves no write {RECOVERY:?} after all faults: {why}", member + 1));
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-    Ok(())
-}
-
-async fn write_once(run: &Run, member: usize) -> Outcome {
-    let value = format!("alive-{}", run.unique());
-    let change = Change::Put { key: "alive".to_owned(), value, lease: 0 };
-    let call = run.clients.call(3000, member, Request::Write { guard: None, changes: vec![change] }).await;
-    let outcome = call.outcome.clone();
-    run.record(call);
-    outcome
-}
-
-/// No lease outlives its time by much in a group that is whole.
-async fn leases_end(run: &Run) -> Result<(), String> {
-    let leases = run.leases();
-    let longest = leases.iter().map(|lease| lease.ttl).max().unwrap_or_default();
-    let deadline = Instant::now() + longest + LATENESS;
-    for lease in leases {
-        let mut member = 0;
-        while look(run, member, &lease.key).await != Some(None) {
-            if Instant::now() > deadline {
-                return Err(format!("{lease:?} lasts, long after its end"));
-            }
-            member = (member + 1) % run.clients.count();
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-    Ok(())
-}
-
-/// The last revision: attempts that were given up may still be carried out for a moment.
-async fn settle(run: &Run) -> Result<Revision, String> {
-    recover(run).await?;
-    tokio::time::sleep(ATTEMPT / 2).await;
-    recover(run).await?;
-    Ok(run.known())
-}
-
-/// Every member has the same keys, values and revisions.
-async fn same_hash(run: &Run, last: Revision) -> Result<(), String> {
-    let deadline = Instant::now() + RECOVERY;
-    loop {
-        let mut hashes = Vec::new();
-        for member in 0..run.clients.count() {
-            let mut client = run.clients.of(member);
-            let answer = tokio::time::timeout(ATTEMPT, client.hash_kv(last)).await;
-            hashes.push(match answer {
-                Ok(Ok(answer)) => Ok((answer.hash(), answer.compact_version())),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("no answer".to_owned()),
-            });
-        }
-        if hashes.iter().all(|hash| hash.is_ok() && *hash == hashes[0]) {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(format!("the members' hashes at revision {last} differ: {hashes:?}"));
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

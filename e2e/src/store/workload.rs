@@ -13,6 +13,9 @@ use super::random::Random;
 /// Few keys, so that the clients meet.
 const KEYS: u64 = 8;
 
+/// One value in so many is large, so that members that were away need a snapshot.
+const FAT: u64 = 24;
+
 /// Shared by everything that runs during a schedule.
 pub struct Run {
     /// To all members.
@@ -110,7 +113,9 @@ pub async fn client(run: &Run, number: u64, pace: Duration) {
         if !run.goes_on() {
             break;
         }
-        let request = request(&mut random, &format!("c{number}-{count}"), seen.as_ref(), run.known());
+        let fat = if random.below(FAT) == 0 { "~65536" } else { "" };
+        let value = format!("c{number}-{count}{fat}");
+        let request = request(&mut random, &value, seen.as_ref(), run.known());
         let member = random.index(run.clients.count());
         let call = run.clients.call(number, member, request).await;
         if let (Request::Read { keys, at: None, .. }, Some(Reply::Found { keys: found, .. })) =
@@ -153,8 +158,8 @@ fn transfer(random: &mut Random, value: &str, guard: Option<(String, Revision)>)
     let first = random.below(KEYS);
     let key = |step: u64| format!("k{}", (first + step) % KEYS);
     let changes = [
-        put(&key(0), &format!("{value}-a")),
-        put(&key(1), &format!("{value}-b")),
+        put(&key(0), &format!("a{value}")),
+        put(&key(1), &format!("b{value}")),
         Change::Delete { key: key(2) },
     ];
     write(guard.filter(|_| random.below(2) == 0), changes)
