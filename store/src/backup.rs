@@ -356,7 +356,8 @@ type VisitRecord<'a> = dyn FnMut(Family, Bytes, Bytes) -> Result<(), DiskError> 
 fn read(path: &Path, visit: &mut VisitRecord<'_>) -> Result<Manifest, BackupError> {
     let damaged = |why: String| BackupError::Damaged { path: path.to_path_buf(), why };
     let file = File::open(path).map_err(io_error(path, "open the backup"))?;
-    let mut input = Hashing { input: BufReader::with_capacity(256 << 10, file), hash: Sha256::new(), length: 0 };
+    let mut input =
+        Hashing { input: BufReader::with_capacity(256 << 10, file), hash: Sha256::new(), length: 0 };
     let manifest = read_manifest(path, &mut input)?;
     let mut live = 0_u64;
     let mut records = SnapshotFile::new(&mut input);

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
@@ -27,7 +27,10 @@ use crate::raft::proposals::Ticket;
 use crate::raft::replica::{Fatal, Input, Now, Output, Replica};
 use crate::rocks::Rocks;
 use crate::snapshot;
+use crate::space::Space;
 use crate::watch::task::Watches;
+
+mod halt;
 
 /// Requests waiting for the thread. When full, callers are refused as overloaded and messages of other
 /// members are dropped, which Raft tolerates.
@@ -64,6 +67,8 @@ pub struct Shared {
     membership: RwLock<Arc<Membership>>,
     healthy: RwLock<BTreeSet<MemberId>>,
     removed: watch::Sender<bool>,
+    /// Why this member may answer nothing any more.
+    fence: OnceLock<KvError>,
 }
 
 /// The way to the thread.
@@ -122,6 +127,20 @@ impl Shared {
         self.status.read().term
     }
 
+    /// From now on nothing is answered but this.
+    pub fn fence(&self, reason: KvError) {
+        // Who was first has said it all.
+        let _already = self.fence.set(reason);
+    }
+
+    /// Whether this member may answer at all.
+    ///
+    /// # Errors
+    /// [`KvError::Corrupt`] if it is fenced.
+    pub fn check_fence(&self) -> Result<(), KvError> {
+        self.fence.get().map_or(Ok(()), |reason| Err(reason.clone()))
+    }
+
     /// Whether reads here are linearizable without asking anyone.
     pub fn is_sole(&self) -> bool {
         self.sole.load(std::sync::atomic::Ordering::Acquire)
@@ -164,6 +183,8 @@ pub struct Driver {
     pub tick: Duration,
     /// Whom to talk to until the membership is known: for a member that joins.
     pub introduced: Membership,
+    /// The room on its filesystem.
+    pub space: Space,
 }
 
 /// Starts the thread.
@@ -179,7 +200,8 @@ pub fn spawn(driver: Driver) -> std::io::Result<(Handle, std::thread::JoinHandle
     let membership = RwLock::new(Arc::new(membership.clone()));
     let healthy = RwLock::new(driver.replica.healthy());
     let status = RwLock::new(status(&driver.replica));
-    let shared = Shared { status, sole: false.into(), leader, membership, healthy, removed };
+    let shared =
+        Shared { status, sole: false.into(), leader, membership, healthy, removed, fence: OnceLock::new() };
     let handle = Handle { queue, shared: Arc::new(shared) };
     let thread = Loop {
         driver,
@@ -223,6 +245,7 @@ impl Loop {
             let Some(mut inputs) = self.gather(requests, next_tick) else { break };
             let now = now(self.started);
             inputs.extend(self.driver.outbox.take_failures());
+            inputs.extend(self.driver.space.look(now.mono).map(Input::Space));
             if now.mono >= next_tick {
                 inputs.push(Input::Tick);
                 // After a pause one tick, not all that were missed: they would look like a dead leader.
@@ -233,6 +256,15 @@ impl Loop {
             match self.turn(now, inputs) {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => break,
+                Err(Fatal::Fenced(detail)) => {
+                    self.fence(requests, &detail);
+                    break;
+                }
+                Err(fatal) if fatal.is_no_space() => {
+                    if !self.wait_for_space(requests, &fatal) {
+                        break;
+                    }
+                }
                 Err(fatal) => die(&fatal),
             }
         }
@@ -436,12 +468,14 @@ fn status(replica: &Replica<Rocks>) -> Status {
 }
 
 fn die(fatal: &Fatal) -> ! {
-    let mut message = fatal.to_string();
-    let mut source = std::error::Error::source(fatal);
-    while let Some(cause) = source {
-        message = format!("{message}: {cause}");
-        source = cause.source();
-    }
-    tracing::error!("the store can't go on: {message}");
+    tracing::error!("the store can't go on: {}", chain(fatal));
     std::process::exit(EXIT_DISK)
+}
+
+/// An error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
 }

@@ -33,6 +33,7 @@ mod space;
 mod start;
 mod store;
 mod validate;
+mod verify;
 mod watch;
 
 pub use alarm::{Alarm, AlarmKind};

@@ -59,7 +59,7 @@ impl Store {
     /// # Errors
     /// If the disk can't be read.
     pub fn alarms(&self) -> Result<Vec<Alarm>, KvError> {
-        let state = State::load(&self.rocks().view()).map_err(unreadable)?;
+        let state = State::load(&self.rocks()?.view()).map_err(unreadable)?;
         Ok(state.alarms().collect())
     }
 
@@ -79,7 +79,7 @@ impl Store {
     /// # Errors
     /// If the revision is compacted or doesn't exist yet, or the disk can't be read.
     pub async fn hash_kv(&self, revision: Option<Revision>) -> Result<HashKv, KvError> {
-        let rocks = self.rocks().clone();
+        let rocks = self.rocks()?.clone();
         let hashing = move || {
             let view = rocks.view();
             let head = Head::load(&view).map_err(unreadable)?;
@@ -96,8 +96,8 @@ impl Store {
     /// # Errors
     /// If the disk can't be asked.
     pub fn disk_use(&self) -> Result<DiskUse, KvError> {
-        let (total_bytes, in_use_bytes) = self.rocks().size();
-        let free_bytes = self.rocks().free_bytes().map_err(unreadable)?;
+        let (total_bytes, in_use_bytes) = self.rocks()?.size();
+        let free_bytes = self.rocks()?.free_bytes().map_err(unreadable)?;
         Ok(DiskUse { total_bytes, in_use_bytes, free_bytes })
     }
 
@@ -109,7 +109,7 @@ impl Store {
     pub async fn backup(&self) -> Result<Backup, KvError> {
         let (manifest, known) = oneshot::channel();
         let (sender, blocks) = mpsc::channel(BACKUP_BLOCKS);
-        let (rocks, cluster) = (self.rocks().clone(), self.cluster());
+        let (rocks, cluster) = (self.rocks()?.clone(), self.cluster());
         let member = self.member_id();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = write_backup(&rocks, cluster, member, manifest, &sender) {

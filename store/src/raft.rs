@@ -8,6 +8,7 @@
 //! - [`replica`]: all of it together with MVCC over any [`crate::disk::Disk`].
 
 pub mod changes;
+pub mod health;
 pub mod lease_desk;
 pub mod leases;
 pub mod log;

@@ -6,10 +6,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::alarm::AlarmKind;
 use crate::config::{ClusterId, Limits};
 use crate::disk::{Disk, Durability};
 use crate::failpoint::failpoint;
 use crate::kv::{MemberId, Revision};
+use crate::mvcc::corruption::Checks;
 use crate::mvcc::state::State;
 use crate::mvcc::view::{Batch, DiskError};
 use crate::raft::persist::{self, Identity, RecoverError};
@@ -84,7 +86,14 @@ pub fn force_new_cluster(dir: &Path, wanted: &NewCluster) -> Result<Report, Reco
     let found = persist::identity(&rocks).map_err(failed)?;
     let found = check(dir, wanted, found)?;
     let log = persist::recover(&rocks).map_err(failed)?;
-    let State { mut head, membership, .. } = State::load(&rocks).map_err(database)?;
+    let mut state = State::load(&rocks).map_err(database)?;
+    if let Some(detail) = state.alarms.get(&(AlarmKind::Corrupt, wanted.id)) {
+        return Err(failed(RecoverError::Fenced { member: wanted.id, detail: detail.clone() }));
+    }
+    // What was wrong with the lost members concerns nobody any more; our own disk is looked at anew.
+    state.alarms.clear();
+    state.checks = Checks::default();
+    let (mut head, membership) = (state.head, state.membership.clone());
     let old_revision = head.revision;
     head.revision = Revision(head.revision.0 + wanted.bump_revision);
     if wanted.mark_compacted {
@@ -92,6 +101,8 @@ pub fn force_new_cluster(dir: &Path, wanted: &NewCluster) -> Result<Report, Reco
     }
     let mut batch = Batch::default();
     head.store(&mut batch);
+    state.store_alarms(&mut batch);
+    state.store_checks(&mut batch);
     membership.only(wanted.id).store(&mut batch);
     persist::void_conf_changes(&log, head.index, &mut batch);
     let identity = Identity { cluster: wanted.cluster.0, member: wanted.id };

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
-    DBRecoveryMode, LogLevel, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    LogLevel, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 
 use crate::codec::{DecodeError, Reader, Writer};
@@ -25,6 +25,7 @@ use crate::failpoint::failpoint;
 use crate::mvcc::family::Family;
 use crate::mvcc::view::{Batch, DiskError, ReadView, Visit};
 use crate::snapshot::SnapshotFile;
+use crate::space::Filesystem;
 
 const INSTALLING_KEY: &[u8] = b"installing";
 /// Bytes of snapshot records written at once while installing.
@@ -33,20 +34,42 @@ const INSTALL_BATCH_BYTES: usize = 1 << 20;
 /// The member's database. Clones share it.
 #[derive(Clone)]
 pub struct Rocks {
-    inner: Arc<Inner>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    setup: Setup,
+    /// Replaced when the database is opened again.
+    open: RwLock<Arc<Inner>>,
+}
+
+/// What opening takes.
+struct Setup {
+    dir: PathBuf,
+    limits: Limits,
+}
+
+/// How a database is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Write,
+    Read,
 }
 
 struct Inner {
-    db: DB,
-    dir: PathBuf,
+    /// `None` only while it is opened again, when nobody else has this value.
+    db: Option<DB>,
+    snapshots: PathBuf,
     /// Held for writing while a snapshot is installed: nobody sees half of one.
     installing: RwLock<()>,
 }
 
-/// The database at one moment.
-pub struct RocksView<'a> {
-    inner: &'a Inner,
-    snapshot: Snapshot<'a>,
+/// The database at one moment. Keeps it open.
+pub struct RocksView {
+    /// Borrows from the database in `inner`, so it stands before it: fields are dropped in order.
+    snapshot: Snapshot<'static>,
+    inner: Arc<Inner>,
+    fills_cache: bool,
 }
 
 impl Rocks {
@@ -56,38 +79,69 @@ impl Rocks {
     /// # Errors
     /// If RocksDB can't open it, or the interrupted installation can't be finished.
     pub fn open(dir: &Path, snapshots: &Path, limits: &Limits) -> Result<Self, DiskError> {
-        let cache = Cache::new_lru_cache(limits.block_cache_bytes);
-        let families = Family::ALL
-            .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache, limits)));
-        let db = DB::open_cf_descriptors(&db_options(limits), dir, families)
-            .map_err(engine("open the database"))?;
-        let inner = Inner { db, dir: snapshots.to_path_buf(), installing: RwLock::new(()) };
-        let rocks = Self { inner: Arc::new(inner) };
-        rocks.finish_install()?;
-        Ok(rocks)
+        let setup = Setup { dir: dir.to_path_buf(), limits: *limits };
+        let inner = Inner {
+            db: Some(setup.open(Access::Write)?),
+            snapshots: snapshots.into(),
+            installing: RwLock::new(()),
+        };
+        inner.finish_install()?;
+        Ok(Self { shared: Arc::new(Shared { setup, open: RwLock::new(Arc::new(inner)) }) })
+    }
+
+    /// Closes the database and opens it again, as a new process would, after a write has failed for want of
+    /// space. False if it can't be done now: someone reads, or there is still no space; reading goes on then.
+    ///
+    /// # Errors
+    /// If the database can't be opened for any other reason.
+    pub fn reopen(&self) -> Result<bool, DiskError> {
+        let mut open = self.shared.open.write();
+        // Readers hold their own reference until they are done.
+        let Some(inner) = Arc::get_mut(&mut open) else { return Ok(false) };
+        inner.db = None;
+        let opened = self.shared.setup.open(Access::Write).and_then(|db| {
+            inner.db = Some(db);
+            inner.finish_install()
+        });
+        match opened {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_no_space() => {
+                inner.db = None;
+                inner.db = Some(self.shared.setup.open(Access::Read)?);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The database as it is now. Waits while a snapshot is being installed.
-    pub fn view(&self) -> RocksView<'_> {
-        let _whole = self.inner.installing.read();
-        RocksView { inner: &self.inner, snapshot: self.inner.db.snapshot() }
+    pub fn view(&self) -> RocksView {
+        let inner = self.current();
+        let whole = inner.installing.read();
+        let snapshot = inner.db().snapshot();
+        // SAFETY: only the lifetime changes. The snapshot refers to the `DB` inside the `Arc`, which the view
+        // owns beside it and drops after it; `Arc::get_mut`, the only way to replace that `DB`, fails as long
+        // as the view lives.
+        let snapshot = unsafe { std::mem::transmute::<Snapshot<'_>, Snapshot<'static>>(snapshot) };
+        drop(whole);
+        RocksView { snapshot, inner, fills_cache: true }
+    }
+
+    /// Like [`Rocks::view`], for reading a lot once: what is read doesn't push other blocks out of the cache.
+    pub fn view_aside(&self) -> RocksView {
+        RocksView { fills_cache: false, ..self.view() }
     }
 
     /// Bytes of history on disk, estimated.
     pub fn history_bytes(&self) -> u64 {
-        let property = "rocksdb.total-sst-files-size";
-        let bytes = self.inner.db.property_int_value_cf(self.inner.family(Family::History), property);
-        bytes.ok().flatten().unwrap_or(0)
+        self.current().property(Family::History, "rocksdb.total-sst-files-size")
     }
 
     /// What all files of the database take, and what of it is live, estimated; bytes.
     pub fn size(&self) -> (u64, u64) {
+        let inner = self.current();
         let sum = |property: &str| -> u64 {
-            let value = |family: Family| {
-                let family = self.inner.family(family);
-                self.inner.db.property_int_value_cf(family, property).ok().flatten().unwrap_or(0)
-            };
-            Family::ALL.into_iter().map(value).sum()
+            Family::ALL.into_iter().map(|family| inner.property(family, property)).sum()
         };
         let memory = sum("rocksdb.cur-size-all-mem-tables");
         // What is only in memory yet stands in the write-ahead log.
@@ -103,22 +157,76 @@ impl Rocks {
             operation: "ask for free space",
             message: error.to_string(),
         };
-        Ok(crate::space::Filesystem::of(&self.inner.dir).map_err(failed)?.free_bytes)
+        Ok(Filesystem::of(&self.shared.setup.dir).map_err(failed)?.free_bytes)
     }
 
-    fn finish_install(&self) -> Result<(), DiskError> {
-        let marker = self.get(Family::Raft, INSTALLING_KEY)?;
-        let Some(marker) = marker else { return Ok(()) };
-        let (name, batch) = decode_marker(marker).map_err(DiskError::damaged(Family::Raft))?;
-        tracing::info!(file = %name, "finishing the installation of a snapshot");
-        failpoint!("install_finish_at_start");
-        self.inner.load(&name, &batch)
+    fn current(&self) -> Arc<Inner> {
+        self.shared.open.read().clone()
+    }
+}
+
+impl Setup {
+    fn open(&self, access: Access) -> Result<DB, DiskError> {
+        let cache = Cache::new_lru_cache(self.limits.block_cache_bytes);
+        let families = Family::ALL.map(|family| {
+            ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache, &self.limits))
+        });
+        let options = db_options(&self.limits);
+        match access {
+            Access::Write => DB::open_cf_descriptors(&options, &self.dir, families),
+            Access::Read => DB::open_cf_descriptors_read_only(&options, &self.dir, families, false),
+        }
+        .map_err(engine("open the database"))
     }
 }
 
 impl Inner {
+    fn db(&self) -> &DB {
+        self.db.as_ref().expect("only `reopen` closes it, and it has the value for itself")
+    }
+
+    fn finish_install(&self) -> Result<(), DiskError> {
+        let marker = self.read(Family::Raft, INSTALLING_KEY, &ReadOptions::default())?;
+        let Some(marker) = marker else { return Ok(()) };
+        let (name, batch) = decode_marker(marker).map_err(DiskError::damaged(Family::Raft))?;
+        tracing::info!(file = %name, "finishing the installation of a snapshot");
+        failpoint!("install_finish_at_start");
+        self.load(&name, &batch)
+    }
+
+    fn property(&self, family: Family, name: &str) -> u64 {
+        self.db().property_int_value_cf(self.family(family), name).ok().flatten().unwrap_or(0)
+    }
+
+    fn read(&self, family: Family, key: &[u8], options: &ReadOptions) -> Result<Option<Bytes>, DiskError> {
+        let value = self.db().get_cf_opt(self.family(family), key, options).map_err(engine("read"))?;
+        Ok(value.map(Bytes::from))
+    }
+
+    fn walk(
+        &self,
+        family: Family,
+        start: &[u8],
+        end: Option<&[u8]>,
+        mut options: ReadOptions,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), DiskError> {
+        if let Some(end) = end {
+            options.set_iterate_upper_bound(end);
+        }
+        let mut iterator = self.db().raw_iterator_cf_opt(self.family(family), options);
+        iterator.seek(start);
+        while let Some((key, value)) = iterator.item() {
+            if visit(key, value)? == ControlFlow::Break(()) {
+                return Ok(());
+            }
+            iterator.next();
+        }
+        iterator.status().map_err(engine("scan"))
+    }
+
     fn family(&self, family: Family) -> &ColumnFamily {
-        self.db.cf_handle(family.name()).expect("every family is opened with the database")
+        self.db().cf_handle(family.name()).expect("every family is opened with the database")
     }
 
     fn to_write_batch(&self, batch: &Batch) -> WriteBatch {
@@ -135,12 +243,12 @@ impl Inner {
     fn commit(&self, batch: WriteBatch, durability: Durability) -> Result<(), DiskError> {
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Synced);
-        self.db.write_opt(batch, &options).map_err(engine("write"))
+        self.db().write_opt(batch, &options).map_err(engine("write"))
     }
 
     /// Replaces the replicated families by the contents of the snapshot file, then writes `last`.
     fn load(&self, name: &str, last: &Batch) -> Result<(), DiskError> {
-        let mut file = SnapshotFile::open(&self.dir.join(name))?;
+        let mut file = SnapshotFile::open(&self.snapshots.join(name))?;
         let mut clear = WriteBatch::default();
         for family in Family::REPLICATED.into_iter().chain([Family::Log]) {
             // No key is that long or high: user keys are at most MAX_KEY_BYTES of text, the rest fixed.
@@ -163,34 +271,35 @@ impl Inner {
         self.commit(last, Durability::Synced)?;
         failpoint!("install_after_finish");
         // If it stays, the next start removes it.
-        let _left = std::fs::remove_file(self.dir.join(name));
+        let _left = std::fs::remove_file(self.snapshots.join(name));
         Ok(())
     }
 }
 
 impl Disk for Rocks {
     fn write(&self, batch: &Batch, durability: Durability) -> Result<(), DiskError> {
-        self.inner.commit(self.inner.to_write_batch(batch), durability)
+        let inner = self.current();
+        inner.commit(inner.to_write_batch(batch), durability)
     }
 
     fn install(&self, snapshot: &[u8], batch: &Batch) -> Result<(), DiskError> {
         let name = String::from_utf8_lossy(snapshot).into_owned();
+        let inner = self.current();
         // The whole file is read once before anything is touched: a damaged one changes nothing.
-        SnapshotFile::open(&self.inner.dir.join(&name))?.verify()?;
+        SnapshotFile::open(&inner.snapshots.join(&name))?.verify()?;
         let mut marker = Batch::default();
         marker.put(Family::Raft, INSTALLING_KEY, encode_marker(&name, batch));
-        let _alone = self.inner.installing.write();
+        let _alone = inner.installing.write();
         failpoint!("install_before_marker");
         self.write(&marker, Durability::Synced)?;
         failpoint!("install_after_marker");
-        self.inner.load(&name, batch)
+        inner.load(&name, batch)
     }
 }
 
 impl ReadView for Rocks {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
-        let value = self.inner.db.get_cf(self.inner.family(family), key).map_err(engine("read"))?;
-        Ok(value.map(Bytes::from))
+        self.current().read(family, key, &ReadOptions::default())
     }
 
     fn scan(
@@ -200,15 +309,22 @@ impl ReadView for Rocks {
         end: Option<&[u8]>,
         visit: &mut Visit<'_>,
     ) -> Result<(), DiskError> {
-        let options = bounded(end);
-        walk(self.inner.db.raw_iterator_cf_opt(self.inner.family(family), options), start, visit)
+        self.current().walk(family, start, end, ReadOptions::default(), visit)
     }
 }
 
-impl ReadView for RocksView<'_> {
+impl RocksView {
+    fn options(&self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.snapshot);
+        options.fill_cache(self.fills_cache);
+        options
+    }
+}
+
+impl ReadView for RocksView {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
-        let value = self.snapshot.get_cf(self.inner.family(family), key).map_err(engine("read"))?;
-        Ok(value.map(Bytes::from))
+        self.inner.read(family, key, &self.options())
     }
 
     fn scan(
@@ -218,28 +334,8 @@ impl ReadView for RocksView<'_> {
         end: Option<&[u8]>,
         visit: &mut Visit<'_>,
     ) -> Result<(), DiskError> {
-        let options = bounded(end);
-        walk(self.snapshot.raw_iterator_cf_opt(self.inner.family(family), options), start, visit)
+        self.inner.walk(family, start, end, self.options(), visit)
     }
-}
-
-fn bounded(end: Option<&[u8]>) -> ReadOptions {
-    let mut options = ReadOptions::default();
-    if let Some(end) = end {
-        options.set_iterate_upper_bound(end);
-    }
-    options
-}
-
-fn walk(mut iterator: DBRawIterator<'_>, start: &[u8], visit: &mut Visit<'_>) -> Result<(), DiskError> {
-    iterator.seek(start);
-    while let Some((key, value)) = iterator.item() {
-        if visit(key, value)? == ControlFlow::Break(()) {
-            return Ok(());
-        }
-        iterator.next();
-    }
-    iterator.status().map_err(engine("scan"))
 }
 
 fn engine(operation: &'static str) -> impl Fn(rocksdb::Error) -> DiskError {

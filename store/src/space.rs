@@ -80,6 +80,11 @@ impl Space {
         }
     }
 
+    /// The directory that it watches.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Gives the reserve to whoever needs it now.
     pub fn give_reserve(&self) {
         if std::fs::remove_file(self.reserve()).is_ok() {

@@ -33,8 +33,10 @@ use crate::raft::member::MemberConfig;
 use crate::raft::proposals::ProposalLimits;
 use crate::raft::replica::{Input, LogKeep, Replica, ReplicaConfig, StartError};
 use crate::rocks::Rocks;
+use crate::space::Space;
 use crate::start::{self, Start};
 use crate::validate;
+use crate::verify;
 use crate::watch::hub::Hub;
 use crate::watch::task::{self, Watches};
 
@@ -188,9 +190,11 @@ impl Store {
             history: config.history,
             tick: config.tick,
             introduced: start.introduced,
+            space: Space::new(&config.dir, &config.limits),
         };
         let (handle, thread) = driver::spawn(driver).map_err(dir_error(&path, "start the store's thread"))?;
         tasks.spawn(task::serve(watches.clone(), rocks.clone(), stop.clone()));
+        tasks.spawn(verify::run(rocks.clone(), handle.clone(), id, stop.clone()));
         let context = PeerContext::new(cluster, id, config.tls, handle.clone(), snapshots);
         peer::spawn(&mut tasks, &context, links, listener, &stop);
         let running = Mutex::new(Some(Running { thread, tasks, _lock: lock }));
@@ -257,7 +261,7 @@ impl Store {
     /// # Errors
     /// If the disk can't be read.
     pub fn journal(&self, revision: Revision) -> Result<Option<JournalEntry>, KvError> {
-        let record = read::journal(&self.inner.rocks.view(), revision).map_err(unreadable)?;
+        let record = read::journal(&self.rocks()?.view(), revision).map_err(unreadable)?;
         let entry = |r: crate::mvcc::family::JournalRecord| JournalEntry {
             revision,
             wall_ms: r.wall_ms(),
@@ -271,7 +275,7 @@ impl Store {
     /// # Errors
     /// If the disk can't be read.
     pub fn digest(&self) -> Result<(u64, u64), KvError> {
-        let head = Head::load(&self.inner.rocks.view()).map_err(unreadable)?;
+        let head = Head::load(&self.rocks()?.view()).map_err(unreadable)?;
         Ok((head.index, head.digest))
     }
 
@@ -304,8 +308,12 @@ impl Store {
     }
 
     /// The database, for reading.
-    pub(crate) fn rocks(&self) -> &Rocks {
-        &self.inner.rocks
+    ///
+    /// # Errors
+    /// [`KvError::Corrupt`] if this member is fenced.
+    pub(crate) fn rocks(&self) -> Result<&Rocks, KvError> {
+        self.inner.handle.shared.check_fence()?;
+        Ok(&self.inner.rocks)
     }
 
     /// The number of the cluster that this member belongs to.
@@ -356,7 +364,7 @@ impl Kv for Store {
         if request.consistency == Consistency::Linearizable {
             self.confirm_read().await?;
         }
-        let view = self.inner.rocks.view();
+        let view = self.rocks()?.view();
         let head = Head::load(&view).map_err(unreadable)?;
         read::check_revision(&head, request.revision)?;
         read::range(&view, head.revision, &request).map_err(unreadable)
@@ -371,6 +379,7 @@ impl Kv for Store {
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<Watch, KvError> {
+        self.inner.handle.shared.check_fence()?;
         self.inner.watches.watch(request)
     }
 
@@ -396,7 +405,7 @@ impl Kv for Store {
         let left = self.ask_leader(LeaseAsk::Left(id)).await?;
         // The leader knew it a moment ago; its keys are read as of after that.
         self.confirm_read().await?;
-        let view = self.inner.rocks.view();
+        let view = self.rocks()?.view();
         if !apply::lease_exists(&view, id).map_err(unreadable)? {
             return Err(KvError::LeaseNotFound(id));
         }
@@ -407,7 +416,7 @@ impl Kv for Store {
 
     async fn leases(&self) -> Result<Vec<LeaseId>, KvError> {
         self.confirm_read().await?;
-        let leases = apply::leases(&self.inner.rocks.view()).map_err(unreadable)?;
+        let leases = apply::leases(&self.rocks()?.view()).map_err(unreadable)?;
         Ok(leases.into_iter().map(|(id, _)| id).collect())
     }
 

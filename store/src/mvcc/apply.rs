@@ -193,6 +193,10 @@ impl<V: ReadView> Application<'_, '_, V> {
 
     fn raise(&mut self, alarm: Alarm) -> Outcome {
         failpoint!("apply_before_alarm");
+        if self.state.membership.get(alarm.member).is_none() {
+            // Nobody could ever withdraw the alarm of a member that is gone.
+            return Outcome::Done;
+        }
         if alarm.kind == AlarmKind::Corrupt {
             self.state.checks.settle();
             self.state.store_checks(&mut self.overlay.batch);
@@ -220,6 +224,10 @@ impl<V: ReadView> Application<'_, '_, V> {
         if result.is_ok() {
             self.effects.conf_changes.extend(conf_change);
             self.store_members();
+            if let Some(gone) = change.removes() {
+                self.state.alarms.retain(|(_, member), _| *member != gone);
+                self.state.store_alarms(&mut self.overlay.batch);
+            }
         }
         Ok(Outcome::Member(result))
     }

@@ -37,6 +37,13 @@ pub enum DiskError {
 }
 
 impl DiskError {
+    /// Whether the disk is full, rather than broken.
+    pub fn is_no_space(&self) -> bool {
+        // The engine tells it only in words: strerror's.
+        let words = ["No space left on device", "Disk quota exceeded"];
+        matches!(self, Self::Engine { message, .. } if words.iter().any(|words| message.contains(words)))
+    }
+
     /// For `map_err` after decoding a record of `family`.
     pub fn damaged(family: Family) -> impl Fn(DecodeError) -> DiskError {
         move |source| DiskError::Damaged { family: family.name(), source }

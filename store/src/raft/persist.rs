@@ -58,9 +58,24 @@ pub enum RecoverError {
          start it with an empty directory"
     )]
     Removed(MemberId),
+    /// It has been found to differ from the others.
+    #[error("member {member} is fenced: {detail}")]
+    Fenced {
+        /// This member.
+        member: MemberId,
+        /// What was found and what to do.
+        detail: String,
+    },
     /// The log on disk isn't whole.
     #[error("the Raft log is not whole: {0}; remove this member and let it join again as a new one")]
     LogLost(String),
+}
+
+impl RecoverError {
+    /// Whether the disk is full, rather than broken.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Disk(error) if error.is_no_space())
+    }
 }
 
 /// Records entries that replace everything from the first of them on; `old_last` is the last index so far.

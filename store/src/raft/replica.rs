@@ -10,12 +10,14 @@ use std::time::Duration;
 use raft::eraftpb::{ConfState, Message, MessageType, Snapshot};
 
 use super::changes::{self, Heard, Payload, Verdict};
+use super::health::Health;
 use super::lease_desk::{self, DeskLimits, LeaseAnswer, LeaseAsk, LeaseDesk, LeaseLeft, Question};
 use super::leases::{LeaseTimers, LeaseTimes, Renewal};
 use super::member::{Advanced, Leadership, Member, MemberConfig};
 use super::persist::{self, Identity, RecoverError};
 use super::proposals::{ProposalLimits, Proposals, Ticket};
 use super::reads::Reads;
+use crate::alarm::AlarmKind;
 use crate::bug::bug;
 use crate::command::{Applied, Command};
 use crate::disk::{Disk, Durability};
@@ -104,6 +106,10 @@ pub enum Input {
     SnapshotMade(Option<Snapshot>),
     /// Hand leadership to the member.
     TransferLeader(MemberId),
+    /// The disk was looked at: why its space is short, if it is.
+    Space(Option<String>),
+    /// This member's data is not what was applied.
+    Damaged(String),
     /// History is too large: compact to this revision.
     Compact(Revision),
     /// Another member says that the group has removed this one.
@@ -151,6 +157,22 @@ pub enum Fatal {
     /// The log can't be applied.
     #[error("the log can't be applied")]
     Apply(#[from] ApplyError),
+    /// This member's data is wrong.
+    #[error("this member is fenced: {0}")]
+    Fenced(String),
+    /// The member can't start again after its disk was full.
+    #[error("the member can't start again")]
+    Restart(#[source] Box<StartError>),
+}
+
+impl Fatal {
+    /// Whether the disk is full, rather than broken.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Fatal::Disk(error) | Fatal::Apply(ApplyError::Disk(error)) => error.is_no_space(),
+            _ => false,
+        }
+    }
 }
 
 /// Why a replica can't start.
@@ -180,6 +202,7 @@ pub struct Replica<D> {
     heard: Heard,
     now: Now,
     next_compaction: Duration,
+    health: Health,
     output: Output,
 }
 
@@ -201,6 +224,9 @@ impl<D: Disk> Replica<D> {
             return Err(RecoverError::Removed(id).into());
         }
         failpoint!("start_after_recover");
+        if let Some(detail) = state.alarms.get(&(AlarmKind::Corrupt, id)) {
+            return Err(RecoverError::Fenced { member: id, detail: detail.clone() }.into());
+        }
         let mut member =
             Member::new(config.member.clone(), log, state.head.index).map_err(StartError::Config)?;
         if state.membership.voters() == [id] {
@@ -215,6 +241,7 @@ impl<D: Disk> Replica<D> {
             desk: LeaseDesk::new(id, boot, desk_limits(&config.proposals)),
             leadership: Leadership::default(),
             next_compaction: now.mono + config.compact_every,
+            health: Health::new(id),
             output: Output::default(),
             heard: Heard::default(),
             now,
@@ -256,11 +283,19 @@ impl<D: Disk> Replica<D> {
             failpoint!("raft_after_advance");
             self.follow_up(advanced, send)?;
         }
+        if let Some(detail) = self.state.alarms.get(&(AlarmKind::Corrupt, self.config.member.id)) {
+            return Err(Fatal::Fenced(detail.clone()));
+        }
         self.send_questions(send);
         self.output.leases.extend(self.desk.take_settled());
         self.truncate_log()?;
         self.output.snapshot_wanted |= self.member.log().take_snapshot_wanted();
         Ok(std::mem::take(&mut self.output))
+    }
+
+    /// What it was told at start.
+    pub fn config(&self) -> &ReplicaConfig {
+        &self.config
     }
 
     /// This member.
@@ -330,6 +365,8 @@ impl<D: Disk> Replica<D> {
                 self.member.log().set_snapshot(None);
             }
             Input::SnapshotMade(snapshot) => self.member.log().set_snapshot(snapshot),
+            Input::Space(low) => self.health.note_space(low),
+            Input::Damaged(detail) => self.health.note_damage(detail),
             Input::TransferLeader(to) => self.member.transfer_leader(to),
             Input::Compact(revision) => drop(self.propose(None, Command::Compact(revision))),
             Input::Removed => self.removed()?,
@@ -359,6 +396,11 @@ impl<D: Disk> Replica<D> {
             }
         }
         self.desk.expire(self.now.mono);
+        let leads = self.member.leads_surely();
+        let voters = self.state.membership.voters();
+        for command in self.health.due(&self.state, &voters, leads, self.now.mono) {
+            let _refused_now_asked_again = self.propose(None, command);
+        }
         for command in self.leases.due(self.now.mono) {
             let offered = command.clone();
             if !self.propose(None, command) {
@@ -388,12 +430,21 @@ impl<D: Disk> Replica<D> {
     /// Queues a proposal; false if it was refused.
     fn propose(&mut self, ticket: Option<Ticket>, command: Command) -> bool {
         failpoint!("raft_before_propose");
+        if let (Some(error), Some(ticket)) = (self.refusal(&command), ticket) {
+            self.output.results.push((ticket, Err(error)));
+            return false;
+        }
         let added = self.proposals.add(ticket, command, self.now.mono, self.now.wall_ms);
         let accepted = added.is_ok();
         if let (Err(error), Some(ticket)) = (added, ticket) {
             self.output.results.push((ticket, Err(error)));
         }
         accepted
+    }
+
+    /// Whether a full disk somewhere forbids the command; apply asks again.
+    fn refusal(&self, command: &Command) -> Option<KvError> {
+        self.state.no_space().filter(|_| command.grows())
     }
 
     /// Reacts to another leader or term.

@@ -95,7 +95,7 @@ impl Watches {
     }
 
     /// Ends all watches.
-    fn close(&self) {
+    pub fn close(&self) {
         let mut inner = self.inner.lock();
         inner.closed = true;
         inner.senders.clear();
