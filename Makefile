@@ -6,9 +6,10 @@ CARGO_TARGET_DIR ?= $(CACHE)/target
 ROCKSDB_VERSION  := $(shell sed -n '/^name = "librocksdb-sys"/{n;s/version = "\(.*\)"/\1/p}' Cargo.lock)
 ROCKSDB_LIB_DIR  ?= $(CACHE)/rocksdb-$(ROCKSDB_VERSION)
 ROCKSDB_STATIC   ?= 1
-# The newest kubectl, for the end-to-end tests; KUBECTL=/path/to/another overrides it.
+# The newest kubectl and helm, for the end-to-end tests; KUBECTL=/path/to/another overrides one.
 KUBECTL          ?= $(CACHE)/kubectl-1.37
-export CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC KUBECTL
+HELM             ?= $(CACHE)/helm-4
+export CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC KUBECTL HELM
 
 .PHONY: help demo test build bench bench-store check setup clean
 .DEFAULT_GOAL := help
@@ -19,7 +20,7 @@ help: ## List the targets
 demo: build ## Start 3 members and 3 nodes, kill some, and watch the cluster heal
 	@bin/amoeba demo self-heal
 
-test: setup $(ROCKSDB_LIB_DIR)/librocksdb.a $(KUBECTL) ## Unit tests, simulations and end-to-end tests
+test: setup $(ROCKSDB_LIB_DIR)/librocksdb.a $(KUBECTL) $(HELM) ## Unit tests, simulations and end-to-end tests
 	@echo "==> building the binary and the tests"
 	@cargo build --locked --workspace --all-targets
 	@AMOEBA=$(CARGO_TARGET_DIR)/debug/amoeba cargo test --locked --workspace
@@ -55,8 +56,8 @@ setup: ## Install what the build needs (as root; otherwise say what to install)
 $(ROCKSDB_LIB_DIR)/librocksdb.a:
 	@.ci/build-rocksdb "$(CACHE)/rocksdb-build" "$@"
 
-$(CACHE)/kubectl-1.37:
-	@.ci/fetch-kubectl "$@"
+$(CACHE)/kubectl-1.37 $(CACHE)/helm-4 &:
+	@.ci/fetch-clients $(CACHE)/kubectl-1.37 $(CACHE)/helm-4
 
 clean: ## Remove what was built, RocksDB excepted
 	@rm -rf bin $(CARGO_TARGET_DIR)

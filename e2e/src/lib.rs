@@ -67,6 +67,15 @@ pub fn kubectls() -> Vec<PathBuf> {
     found
 }
 
+/// The helm to test with, if there is one: what `HELM` says, or the one on the path.
+pub fn helm() -> Option<PathBuf> {
+    let named = std::env::var_os("HELM").map(PathBuf::from).filter(|path| path.exists());
+    named.or_else(|| {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path).map(|folder| folder.join("helm")).find(|helm| helm.exists())
+    })
+}
+
 /// The checkout that the test runs in. Asked at run time: two checkouts that share a target directory may share
 /// what was compiled, with the path of the other baked in.
 pub fn checkout() -> PathBuf {

@@ -8,6 +8,7 @@ mod compare;
 mod element;
 mod entries;
 mod extract;
+mod last_applied;
 mod merge;
 mod node;
 mod remove;

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::compare::{Changes, compare};
 use super::entries::{Entry, ManagedFields, Manager};
 use super::extract::fields_of;
+use super::last_applied;
 use super::merge::merge;
 use super::remove::remove;
 use super::set::FieldSet;
@@ -72,7 +73,7 @@ pub fn track(
         old = skeleton(new);
     }
     let changes = compare(&old, new, schema)?;
-    release(&mut managed, &changes, None);
+    release(&mut managed, &changes, None, &FieldSet::default());
     let taken = changes.modified.union(&changes.added).without(writer.reset).difference(&server_fields());
     let previous = managed.get(&writer.manager).cloned();
     if !taken.is_empty() {
@@ -112,7 +113,8 @@ pub fn apply(
         None => merged,
     };
     let changes = compare(&bare, &object, schema)?;
-    let conflicts = release(&mut managed, &changes, Some(&writer.manager));
+    let own = last_applied::unchanged(&writer.manager.name, &bare, schema)?;
+    let conflicts = release(&mut managed, &changes, Some(&writer.manager), &own);
     if !force && !conflicts.is_empty() {
         return Err(ApplyError::Conflicts(conflicts));
     }
@@ -123,12 +125,19 @@ pub fn apply(
         entry.time = writer.now.into();
         entry.manager = writer.manager.clone();
     }
+    last_applied::refresh(&writer.manager.name, &mut object, config);
     put_managed(&mut object, managed);
     Ok(Some(object))
 }
 
-/// Takes what was changed from its owners; returns what they, other than `but`, lost to another value.
-fn release(managed: &mut ManagedFields, changes: &Changes, but: Option<&Manager>) -> Vec<Conflict> {
+/// Takes what was changed from its owners; returns what they, other than `but`, lost to another value. What
+/// is in `free` may be taken from anyone.
+fn release(
+    managed: &mut ManagedFields,
+    changes: &Changes,
+    but: Option<&Manager>,
+    free: &FieldSet,
+) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
     let set = changes.modified.union(&changes.added);
     for entry in &mut managed.entries {
@@ -137,7 +146,9 @@ fn release(managed: &mut ManagedFields, changes: &Changes, but: Option<&Manager>
         }
         let lost = entry.fields.intersection(&set);
         let manager = entry.manager.describe();
-        conflicts.extend(lost.paths().into_iter().map(|path| Conflict { manager: manager.clone(), path }));
+        let contested = lost.difference(free);
+        conflicts
+            .extend(contested.paths().into_iter().map(|path| Conflict { manager: manager.clone(), path }));
         entry.fields = entry.fields.difference(&lost).difference(&changes.removed);
     }
     managed.entries.retain(|entry| !entry.fields.is_empty());

@@ -211,3 +211,25 @@ fn reset_fields_are_never_owned() {
     let live = apply(&blank(), &config, deployments(), &writer, false).unwrap().unwrap();
     assert_eq!(fields_owned(&live, "a"), [".spec.replicas"]);
 }
+
+#[test]
+fn kubectl_takes_over_what_it_applied_on_the_clients_side() {
+    let mut object = config(json!({"replicas": 1, "paused": true}));
+    let text = object.to_string();
+    object["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/last-applied-configuration": text});
+    object["metadata"]["uid"] = json!("u");
+    let live = updated(&Value::Null, "kubectl-client-side-apply", object);
+    let wanted = config(json!({"replicas": 3, "paused": true}));
+    let refused = applies(&live, "another", wanted.clone(), false).unwrap_err();
+    assert!(refused.to_string().contains(".spec.replicas"), "{refused}");
+    let taken = applied(&live, "kubectl", wanted.clone());
+    assert_eq!(taken["spec"]["replicas"], 3);
+    let annotation = &taken["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"];
+    assert_eq!(annotation, &json!(format!("{wanted}\n")), "the client's side can go on from here");
+
+    // What somebody else changed meanwhile is theirs.
+    let mut scaled = live.clone();
+    scaled["spec"]["replicas"] = json!(5);
+    let live = updated(&live, "scaler", scaled);
+    assert!(applies(&live, "kubectl", wanted, false).is_err());
+}
