@@ -118,6 +118,9 @@ impl Group {
     }
 
     async fn leader_first(&mut self) -> Result<()> {
+        if self.addresses.len() == 1 {
+            return Ok(());
+        }
         for number in 0..self.addresses.len() {
             let status = status(self.addresses[number]).await?;
             if status.header.is_some_and(|header| header.member_id == status.leader) {
