@@ -74,16 +74,15 @@ pub fn fields<'a>(events: impl Iterator<Item = &'a Event>, view: View) -> Bytes 
     out.freeze()
 }
 
-/// A response whose events are encoded already, with its prefix: in protobuf, concatenated fields are one
-/// message.
-pub fn response(head: &WatchResponse, events: &[Bytes]) -> Bytes {
+/// Appends a response whose events are encoded already, with its prefix: in protobuf, concatenated fields
+/// are one message.
+pub fn response(head: &WatchResponse, events: &[Bytes], out: &mut BytesMut) {
     let length = head.encoded_len() + events.iter().map(Bytes::len).sum::<usize>();
-    let mut out = BytesMut::with_capacity(PREFIX + length);
+    out.reserve(PREFIX + length);
     out.put_u8(0);
     out.put_u32(u32::try_from(length).expect("no batch of events has 4 GiB"));
-    head.encode_raw(&mut out);
+    head.encode_raw(out);
     events.iter().for_each(|events| out.extend_from_slice(events));
-    out.freeze()
 }
 
 #[cfg(test)]
@@ -107,8 +106,9 @@ mod tests {
 
     fn decode(view: View, cache: &EncodedEvents, events: &Arc<[Event]>) -> WatchResponse {
         let head = WatchResponse { watch_id: 7, ..Default::default() };
-        let bytes = response(&head, &[cache.of(events, view)]);
-        WatchResponse::decode(bytes.slice(PREFIX..)).expect("what we encode can be decoded")
+        let mut bytes = BytesMut::new();
+        response(&head, &[cache.of(events, view)], &mut bytes);
+        WatchResponse::decode(bytes.split_off(PREFIX)).expect("what we encode can be decoded")
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream::{AbortHandle, Abortable, BoxStream, SelectAll};
-use futures::{Stream, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, stream};
 use parking_lot::Mutex;
 use store::kv::{Event, Kv, KvError, Revision, Watch, WatchMessage};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -25,6 +25,9 @@ use crate::proto::etcdserverpb::{WatchRequest, WatchResponse};
 const BATCH: usize = 64;
 /// A response is sent when it has this many bytes, though more events may be waiting.
 const RESPONSE_BYTES: usize = 64 << 10;
+/// Responses of all watches are gathered up to this many bytes before they are handed on. HTTP/2 writes each
+/// DATA frame to the socket by itself, so one for each response would cost a system call for each.
+const GATHERED_BYTES: usize = 64 << 10;
 /// Stands for no watch in particular.
 const NO_WATCH: i64 = -1;
 /// Watches on one stream.
@@ -103,12 +106,14 @@ struct Watches<'a> {
     next_id: i64,
     /// Progress requests that wait until all watches have everything up to their revision.
     asked: Vec<Revision>,
+    /// Encoded responses that are not handed on yet; empty whenever the task waits for something to do.
+    gathered: BytesMut,
 }
 
 impl<'a> Watches<'a> {
     fn new(member: &'a Member, sink: Sink) -> Self {
         let (watchers, messages) = (BTreeMap::new(), SelectAll::new());
-        Self { member, sink, watchers, messages, next_id: 0, asked: Vec::new() }
+        Self { member, sink, watchers, messages, next_id: 0, asked: Vec::new(), gathered: BytesMut::new() }
     }
 
     async fn run(&mut self, mut requests: BoxStream<'_, Result<WatchRequest, Status>>) -> Result<(), Status> {
@@ -121,11 +126,25 @@ impl<'a> Watches<'a> {
                     Some(request) => self.handle(request?).await?,
                     None => return Ok(()),
                 },
-                Some((id, batch)) = self.messages.next() => self.deliver(id, batch).await?,
+                Some((id, batch)) = self.messages.next() => {
+                    self.deliver(id, batch).await?;
+                    self.deliver_ready().await?;
+                }
                 _tick = notify.tick() => self.notify_progress(interval),
             }
             self.answer_progress().await?;
+            self.hand_on().await?;
         }
+    }
+
+    /// Takes what other watches have got meanwhile, as long as it is gathered.
+    async fn deliver_ready(&mut self) -> Result<(), Status> {
+        while self.gathered.len() < GATHERED_BYTES
+            && let Some(Some((id, batch))) = self.messages.next().now_or_never()
+        {
+            self.deliver(id, batch).await?;
+        }
+        Ok(())
     }
 
     async fn handle(&mut self, request: WatchRequest) -> Result<(), Status> {
@@ -324,7 +343,12 @@ impl<'a> Watches<'a> {
     }
 
     async fn send(&mut self, head: &WatchResponse, events: &[Bytes]) -> Result<(), Status> {
-        self.sink.send(encode::response(head, events)).await
+        encode::response(head, events, &mut self.gathered);
+        if self.gathered.len() < GATHERED_BYTES { Ok(()) } else { self.hand_on().await }
+    }
+
+    async fn hand_on(&mut self) -> Result<(), Status> {
+        self.sink.send(self.gathered.split().freeze()).await
     }
 }
 

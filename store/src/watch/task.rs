@@ -12,7 +12,6 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
@@ -175,20 +174,17 @@ enum Pumped {
 
 /// Sends a watcher what it has to get, up to a turn.
 fn pump(watches: &Watches, rocks: &Rocks, id: WatchId) -> Pumped {
+    let mut inner = watches.inner.lock();
     for _ in 0..TURN {
-        let mut inner = watches.inner.lock();
-        let Some(sender) = inner.senders.get(&id).cloned() else { return Pumped::Idle };
-        let permit = match sender.try_reserve() {
-            Ok(permit) => permit,
-            Err(TrySendError::Full(())) => return Pumped::Full(sender.clone()),
-            Err(TrySendError::Closed(())) => {
-                inner.forget(id);
-                return Pumped::Idle;
-            }
-        };
-        match inner.hub.next(id) {
-            None => return Pumped::Idle,
-            Some(Step::Wait) => return Pumped::Idle,
+        let Inner { hub, senders, .. } = &mut *inner;
+        let Some(sender) = senders.get(&id) else { return Pumped::Idle };
+        if sender.is_closed() {
+            inner.forget(id);
+            return Pumped::Idle;
+        }
+        let Ok(permit) = sender.try_reserve() else { return Pumped::Full(sender.clone()) };
+        match hub.next(id) {
+            None | Some(Step::Wait) => return Pumped::Idle,
             Some(Step::Send(message)) => {
                 failpoint!("watch_send");
                 permit.send(message);
@@ -199,12 +195,14 @@ fn pump(watches: &Watches, rocks: &Rocks, id: WatchId) -> Pumped {
                 return Pumped::Idle;
             }
             Some(Step::Load(from)) => {
+                drop(permit);
                 drop(inner);
                 if let Err(error) = load(watches, rocks, id, from) {
                     tracing::error!(%error, "a watch ends because its history can't be read");
                     watches.inner.lock().forget(id);
                     return Pumped::Idle;
                 }
+                inner = watches.inner.lock();
             }
         }
     }
