@@ -5,5 +5,6 @@ mod generate;
 mod group;
 mod growth;
 mod measure;
+mod seeded;
 mod sim;
 mod single;

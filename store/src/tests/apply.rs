@@ -20,41 +20,57 @@ use crate::mvcc::state::{Head, State};
 use crate::mvcc::view::{Batch, DiskError, ReadView, Visit};
 use crate::validate;
 
-/// A disk that is a map.
+/// A disk that is a map for each family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MapDisk {
-    records: BTreeMap<(Family, Vec<u8>), Bytes>,
+    families: [BTreeMap<Vec<u8>, Bytes>; Family::ALL.len()],
 }
 
 impl MapDisk {
     pub fn write(&mut self, batch: &Batch) {
         for (family, key, value) in batch.writes() {
             match value {
-                Some(value) => drop(self.records.insert((family, key.to_vec()), value.clone())),
-                None => drop(self.records.remove(&(family, key.to_vec()))),
+                Some(value) => self.put(family, key.to_vec(), value.clone()),
+                None => self.remove(family, key),
             }
         }
     }
 
     pub fn clear(&mut self, families: &[Family]) {
-        self.records.retain(|(family, _), _| !families.contains(family));
+        families.iter().for_each(|family| self.families[*family as usize].clear());
     }
 
     pub fn put(&mut self, family: Family, key: Vec<u8>, value: Bytes) {
-        self.records.insert((family, key), value);
+        self.insert(family, key, value);
+    }
+
+    pub fn remove(&mut self, family: Family, key: &[u8]) {
+        self.take(family, key);
+    }
+
+    /// Puts a record; what was there before.
+    pub fn insert(&mut self, family: Family, key: Vec<u8>, value: Bytes) -> Option<Bytes> {
+        self.families[family as usize].insert(key, value)
+    }
+
+    /// Removes a record; what was there before.
+    pub fn take(&mut self, family: Family, key: &[u8]) -> Option<Bytes> {
+        self.families[family as usize].remove(key)
     }
 
     /// The replicated records, without what each member does at its own pace.
     pub fn replicated(&self) -> Vec<(Family, Vec<u8>, Bytes)> {
-        let wanted = [Family::Latest, Family::Leases];
-        let records = self.records.iter().filter(|((family, _), _)| wanted.contains(family));
-        records.map(|((family, key), value)| (*family, key.clone(), value.clone())).collect()
+        let records = |family: Family| {
+            let records = self.families[family as usize].iter();
+            records.map(move |(key, value)| (family, key.clone(), value.clone()))
+        };
+        [Family::Latest, Family::Leases].into_iter().flat_map(records).collect()
     }
 }
 
 impl ReadView for MapDisk {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
-        Ok(self.records.get(&(family, key.to_vec())).cloned())
+        Ok(self.families[family as usize].get(key).cloned())
     }
 
     fn scan(
@@ -64,11 +80,11 @@ impl ReadView for MapDisk {
         end: Option<&[u8]>,
         visit: &mut Visit<'_>,
     ) -> Result<(), DiskError> {
-        let from = Bound::Included((family, start.to_vec()));
-        for ((at, key), value) in self.records.range((from, Bound::Unbounded)) {
-            if *at != family || end.is_some_and(|end| key.as_slice() >= end) {
-                break;
-            }
+        if end.is_some_and(|end| end <= start) {
+            return Ok(());
+        }
+        let bounds = (Bound::Included(start), end.map_or(Bound::Unbounded, Bound::Excluded));
+        for (key, value) in self.families[family as usize].range::<[u8], _>(bounds) {
             if visit(key, value)? == ControlFlow::Break(()) {
                 break;
             }

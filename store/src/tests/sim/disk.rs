@@ -1,6 +1,10 @@
 //! A disk that loses a random tail of what wasn't synced, and breaks at a chosen write.
+//!
+//! What isn't synced is kept as a way back: a crash undoes it from the end, so that an ordinary write
+//! costs one map and no copy.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -11,14 +15,18 @@ use crate::mvcc::view::{Batch, DiskError, ReadView, Visit};
 use crate::snapshot::SnapshotFile;
 use crate::tests::apply::MapDisk;
 
+/// How to undo a batch: the records as they were before.
+type Undo = Vec<(Family, Vec<u8>, Option<Bytes>)>;
+
 #[derive(Default)]
 struct Inner {
-    durable: MapDisk,
-    /// Durable plus pending.
     current: MapDisk,
-    pending: Vec<Batch>,
+    /// What leads back to what is synced, newest last.
+    pending: Vec<Undo>,
     /// Writes until the disk breaks.
     breaks_in: Option<u64>,
+    /// Every log record ever written, the newest at each index, whatever was truncated or lost since.
+    tape: BTreeMap<u64, Bytes>,
 }
 
 /// Clones share the platters; the simulation keeps one while the member is down.
@@ -31,9 +39,16 @@ impl SimDisk {
     /// The power fails: of the unsynced batches only the first `survivors` are there afterwards.
     pub fn crash(&self, survivors: usize) {
         let mut inner = self.inner.borrow_mut();
-        let pending = std::mem::take(&mut inner.pending);
-        pending.iter().take(survivors).for_each(|batch| inner.durable.write(batch));
-        inner.current = inner.durable.clone();
+        while inner.pending.len() > survivors {
+            let undo = inner.pending.pop().expect("there are more than the survivors");
+            for (family, key, value) in undo.into_iter().rev() {
+                match value {
+                    Some(value) => inner.current.put(family, key, value),
+                    None => inner.current.remove(family, &key),
+                }
+            }
+        }
+        inner.pending.clear();
         inner.breaks_in = None;
     }
 
@@ -46,8 +61,23 @@ impl SimDisk {
         self.inner.borrow_mut().breaks_in = Some(writes);
     }
 
+    /// It won't break any more, unless it has.
+    pub fn repair(&self) {
+        self.inner.borrow_mut().breaks_in = None;
+    }
+
+    /// The log record last written at `index`.
+    pub fn logged(&self, index: u64) -> Option<Bytes> {
+        self.inner.borrow().tape.get(&index).cloned()
+    }
+
     pub fn replicated(&self) -> Vec<(Family, Vec<u8>, Bytes)> {
         self.inner.borrow().current.replicated()
+    }
+
+    /// Everything.
+    pub fn contents(&self) -> MapDisk {
+        self.inner.borrow().current.clone()
     }
 
     fn count_down(inner: &mut Inner) -> Result<(), DiskError> {
@@ -59,6 +89,25 @@ impl SimDisk {
             }
             None => Ok(()),
         }
+    }
+}
+
+impl Inner {
+    fn write(&mut self, batch: &Batch) -> Undo {
+        let mut undo = Vec::new();
+        for (family, key, value) in batch.writes() {
+            if family == Family::Log
+                && let (Some(value), Ok(index)) = (value, key.try_into())
+            {
+                self.tape.insert(u64::from_be_bytes(index), value.clone());
+            }
+            let before = match value {
+                Some(value) => self.current.insert(family, key.to_vec(), value.clone()),
+                None => self.current.take(family, key),
+            };
+            undo.push((family, key.to_vec(), before));
+        }
+        undo
     }
 }
 
@@ -82,12 +131,10 @@ impl Disk for SimDisk {
     fn write(&self, batch: &Batch, durability: Durability) -> Result<(), DiskError> {
         let mut inner = self.inner.borrow_mut();
         Self::count_down(&mut inner)?;
-        inner.current.write(batch);
-        inner.pending.push(batch.clone());
-        if durability == Durability::Synced {
-            for batch in std::mem::take(&mut inner.pending) {
-                inner.durable.write(&batch);
-            }
+        let undo = inner.write(batch);
+        match durability {
+            Durability::Synced => inner.pending.clear(),
+            Durability::Later => inner.pending.push(undo),
         }
         Ok(())
     }
@@ -101,9 +148,8 @@ impl Disk for SimDisk {
         while let Some((family, key, value)) = file.next_record()? {
             inner.current.put(family, key.to_vec(), value);
         }
-        inner.current.write(batch);
+        inner.write(batch);
         inner.pending.clear();
-        inner.durable = inner.current.clone();
         Ok(())
     }
 }

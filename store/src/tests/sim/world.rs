@@ -1,525 +1,534 @@
-//! Three members, their network, their disks and their clients, all driven by one seed.
+//! Members, their disks, clocks and network, driven step by step through a [`Plan`].
+//!
+//! A run has a storm, in which the plan's faults happen, and a calm, in which the group must make progress
+//! and come together. Every member runs the real [`Replica`] and [`Hub`]; a step in which a member has
+//! nothing to do costs nothing.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use raft::eraftpb::{Message, MessageType};
 
-use super::check::{Operation, Oracle, What};
+use super::clients::Clients;
 use super::disk::SimDisk;
-use crate::command::{Applied, Command, Outcome};
-use crate::kv::{Compare, KeyRange, KvError, MemberId, Op, RangeRequest, Revision, Txn, WatchMessage};
+use super::network::{Network, place};
+use super::oracle::Oracle;
+use super::plan::{Plan, STORM_STEPS, Workload};
+use super::random::Random;
+use super::verdict::{Judge, ensure, violated};
+use super::watchers::Watchers;
+use crate::kv::{KeyRange, MemberId, RangeRequest, Revision};
 use crate::membership::MemberInfo;
 use crate::mvcc::read;
-use crate::mvcc::state::Head;
 use crate::mvcc::view::DiskError;
 use crate::raft::member::MemberConfig;
 use crate::raft::persist::RecoverError;
-use crate::raft::proposals::{ProposalLimits, Ticket};
+use crate::raft::proposals::ProposalLimits;
 use crate::raft::replica::{Input, LogKeep, Now, Output, Replica, ReplicaConfig, StartError};
 use crate::snapshot;
-use crate::watch::hub::{Hub, Step, WatchId};
+use crate::watch::hub::Hub;
 
-const MEMBERS: u64 = 3;
-const CLIENTS: u64 = 4;
-const KEYS: u64 = 4;
-const STORM_STEPS: u64 = 1200;
-/// Steps in which a healed group must have made progress everywhere.
-const HEAL_STEPS: u64 = 800;
-/// Entries of the log that are kept without need.
-const LOG_KEEP: usize = 12;
-const STEP: Duration = Duration::from_millis(10);
+/// Milliseconds of a step.
+pub const STEP_MS: u64 = 10;
+const TICK_MS: u64 = 50;
+const ELECTION_TICKS: u64 = 10;
+/// Ten of the longest election timeouts: by then a healed group must have answered.
+const PROGRESS_STEPS: u64 = 10 * 2 * ELECTION_TICKS * TICK_MS / STEP_MS;
+/// By then all members must agree on everything, and leases that nobody keeps alive be gone: two
+/// seconds to live by the slowest clock, an election and its grace, and as much again.
+const SETTLE_STEPS: u64 = 900;
 
-/// SplitMix64: all randomness of a run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn percent(&mut self, chance: u64) -> bool {
-        self.below(100) < chance
-    }
-}
-
-/// What happened in a run.
+/// What happened in a run, or in many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
+    pub schedules: u64,
     pub writes: u64,
     pub reads: u64,
-    pub watched: u64,
+    pub stale_reads: u64,
+    pub unknown: u64,
+    pub refused: u64,
+    pub watches: u64,
+    pub events: u64,
+    pub progress: u64,
+    pub faults: u64,
     pub crashes: u64,
     pub installs: u64,
     pub leaders: u64,
+    pub compactions: u64,
+    pub renewed: u64,
+    pub expired: u64,
+    pub undecided: u64,
+    /// Of one run: tells whether it repeats.
     pub digest: u64,
 }
 
 impl Summary {
-    pub fn add(&mut self, other: Summary) {
-        self.writes += other.writes;
-        self.reads += other.reads;
-        self.watched += other.watched;
-        self.crashes += other.crashes;
-        self.installs += other.installs;
-        self.leaders += other.leaders;
+    pub fn add(&mut self, other: &Summary) {
+        let mut pairs = [
+            (&mut self.schedules, other.schedules),
+            (&mut self.writes, other.writes),
+            (&mut self.reads, other.reads),
+            (&mut self.stale_reads, other.stale_reads),
+            (&mut self.unknown, other.unknown),
+            (&mut self.refused, other.refused),
+            (&mut self.watches, other.watches),
+            (&mut self.events, other.events),
+            (&mut self.progress, other.progress),
+            (&mut self.faults, other.faults),
+            (&mut self.crashes, other.crashes),
+            (&mut self.installs, other.installs),
+            (&mut self.leaders, other.leaders),
+            (&mut self.compactions, other.compactions),
+            (&mut self.renewed, other.renewed),
+            (&mut self.expired, other.expired),
+            (&mut self.undecided, other.undecided),
+        ];
+        pairs.iter_mut().for_each(|(sum, more)| **sum += *more);
     }
 }
 
-struct Node {
-    disk: SimDisk,
-    running: Option<Running>,
-    starts_at: u64,
-    inbox: Vec<Input>,
-    /// The member's wall clock is off by this many milliseconds.
-    skew_ms: u64,
+pub struct Node {
+    pub disk: SimDisk,
+    pub running: Option<Running>,
+    pub starts_at: u64,
+    /// How long it stays down after the next crash.
+    pub down: u64,
+    pub inbox: Vec<Input>,
+    pub paused_until: u64,
+    pub watchers_stall_until: u64,
+    /// Percent of real time, and until when.
+    pub rate: (u64, u64),
+    /// Its wall clock is off by so much.
+    pub wall_offset_ms: i64,
+    /// Its monotonic clock, in microseconds.
+    mono_us: u64,
+    next_tick_us: u64,
 }
 
-struct Running {
-    replica: Replica<SimDisk>,
-    hub: Hub,
-    watch: WatchId,
-    /// What the watcher here needs next.
-    needs: Revision,
-    range: KeyRange,
-}
-
-/// A client with at most one operation on its way.
-#[derive(Clone, Debug)]
-struct Client {
-    busy: Option<(u64, u64, Want)>,
-    /// The last revision it saw of each key, for comparisons.
-    seen: BTreeMap<Bytes, Revision>,
-}
-
-#[derive(Clone, Debug)]
-enum Want {
-    Write { key: Bytes, value: Bytes },
-    Read { key: Bytes },
+pub struct Running {
+    pub replica: Replica<SimDisk>,
+    pub hub: Hub,
+    /// There may be compacted history to clean up.
+    scrubbing: bool,
+    /// The newest revision it ever had.
+    revision: Revision,
 }
 
 pub struct World {
-    random: Random,
-    step: u64,
-    nodes: Vec<Node>,
-    network: Vec<(u64, Message)>,
-    /// Cut links, from and to.
-    cut: Vec<(u64, u64)>,
-    calm: bool,
-    clients: Vec<Client>,
-    writes_begun: u64,
-    oracle: Oracle,
-    summary: Summary,
+    pub plan: Plan,
+    pub now: u64,
+    pub nodes: Vec<Node>,
+    pub network: Network,
+    pub clients: Clients,
+    pub watchers: Watchers,
+    pub oracle: Oracle,
+    pub summary: Summary,
+    pub calm: bool,
+    /// Which members have acknowledged a write that began in the calm.
+    acknowledged: Vec<bool>,
+    calm_since: u64,
+    quiet: bool,
+    disks: Random,
+    next_fault: usize,
     /// Print every message and crash.
     traced: bool,
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
-        let mut random = Random(seed);
+    pub fn new(plan: Plan) -> Self {
+        let mut random = Random::new(plan.seed, 5);
         let node = |_| Node {
             disk: SimDisk::default(),
             running: None,
             starts_at: 0,
+            down: 0,
             inbox: Vec::new(),
-            skew_ms: random.below(100_000),
+            paused_until: 0,
+            watchers_stall_until: 0,
+            rate: (100, 0),
+            wall_offset_ms: i64::try_from(random.below(100_000)).expect("a minute fits"),
+            mono_us: 0,
+            next_tick_us: random.below(TICK_MS * 1000),
         };
-        let nodes = (0..MEMBERS).map(node).collect();
-        let clients = vec![Client { busy: None, seen: BTreeMap::new() }; CLIENTS as usize];
         Self {
-            random,
-            step: 0,
-            nodes,
-            network: Vec::new(),
-            cut: Vec::new(),
+            now: 0,
+            nodes: (0..plan.members).map(node).collect(),
+            network: Network::new(plan.seed),
+            clients: Clients::new(plan.seed),
+            watchers: Watchers::new(plan.seed),
+            oracle: Oracle::new(&founders(plan.members)),
+            summary: Summary { schedules: 1, ..Summary::default() },
             calm: false,
-            clients,
-            writes_begun: 0,
-            oracle: Oracle::default(),
-            summary: Summary::default(),
+            acknowledged: vec![false; plan.members],
+            calm_since: 0,
+            quiet: false,
+            disks: random,
+            next_fault: 0,
             traced: std::env::var_os("SIM_TRACE").is_some(),
+            plan,
         }
     }
 
-    /// Faults of all kinds.
-    pub fn storm(&mut self) {
-        for _ in 0..STORM_STEPS {
+    /// The whole run.
+    pub fn run(mut self) -> Summary {
+        while self.now < STORM_STEPS {
             self.cause_faults();
             self.one_step();
         }
-    }
-
-    /// No more faults: everything must come together and go on.
-    pub fn heal(&mut self) {
-        self.calm = true;
-        self.cut.clear();
-        self.nodes.iter_mut().for_each(|node| node.starts_at = 0);
-        let begun = self.oracle.operations.len();
-        for _ in 0..HEAL_STEPS {
-            self.one_step();
-        }
-        let after = self.oracle.operations.len();
-        assert!(after > begun + 20, "the healed group makes no progress: {begun} then {after} operations");
-        self.invariant_members_converge();
-        self.oracle.invariant_no_acknowledged_write_lost();
-        self.oracle.invariant_linearizable();
-    }
-
-    pub fn summary(&self) -> Summary {
-        let digest = self.nodes[0].running.as_ref().map_or(0, |r| r.replica.state().head.digest);
-        Summary { leaders: self.oracle.leaders() as u64, digest, ..self.summary }
+        self.make_progress();
+        self.settle_down();
+        self.judge_the_end();
+        self.summary
     }
 
     fn cause_faults(&mut self) {
-        if self.random.below(150) == 0 {
-            let (a, b) = (self.random.below(MEMBERS), self.random.below(MEMBERS));
-            // One way only, half of the time.
-            self.cut.push((a, b));
-            if self.random.percent(50) {
-                self.cut.push((b, a));
-            }
+        while let Some(planned) =
+            self.plan.faults.get(self.next_fault).filter(|planned| planned.at <= self.now)
+        {
+            let planned = *planned;
+            self.next_fault += 1;
+            self.summary.faults += 1;
+            self.cause(planned);
         }
-        if self.random.below(100) == 0 {
-            self.cut.clear();
+    }
+
+    /// All faults end, but perhaps for one link; whoever can must make progress.
+    fn make_progress(&mut self) {
+        self.heal(self.plan.scar);
+        // Whatever the plan's clients do, they write now.
+        let Workload { eagerness, weights, .. } = &mut self.plan.workload;
+        (*eagerness, weights.put) = ((*eagerness).max(10), weights.put.max(40));
+        let deadline = self.now + PROGRESS_STEPS;
+        while !self.has_progressed() {
+            ensure!(
+                self.now < deadline,
+                Judge::Progress,
+                "no write is acknowledged: {:?}",
+                self.acknowledged
+            );
+            self.one_step();
         }
-        if self.random.below(200) == 0 {
-            // A connection breaks, and neither end has died.
-            let (at, peer) = (self.random.below(MEMBERS) as usize, self.random.below(MEMBERS) + 1);
-            self.nodes[at].inbox.push(Input::Disconnected(MemberId(peer)));
+    }
+
+    /// With a scar some member may hear no leader; without one each must serve.
+    fn has_progressed(&self) -> bool {
+        match self.plan.scar {
+            Some(_) => self.acknowledged.iter().any(|acknowledged| *acknowledged),
+            None => self.acknowledged.iter().all(|acknowledged| *acknowledged),
         }
-        if self.random.below(120) == 0 {
-            let node = self.random.below(MEMBERS) as usize;
-            let writes = self.random.below(8);
-            self.nodes[node].disk.break_in(writes);
+    }
+
+    /// A member answered a call.
+    pub fn progressed(&mut self, node: usize, began: u64, written: bool) {
+        self.acknowledged[node] |= written && self.calm && began >= self.calm_since;
+    }
+
+    /// Nothing new begins: everyone must come to the same state, and everything that waits must end.
+    fn settle_down(&mut self) {
+        self.heal(None);
+        self.quiet = true;
+        let deadline = self.now + SETTLE_STEPS;
+        while !self.has_settled() {
+            ensure!(self.now < deadline, Judge::Progress, "members don't come together: {}", self.describe());
+            self.one_step();
+        }
+    }
+
+    fn has_settled(&self) -> bool {
+        let last = self.oracle.replay.last();
+        let there = |node: &Node| node.running.as_ref().is_some_and(|r| r.replica.state().head.index == last);
+        self.nodes.iter().all(there)
+            && self.clients.idle()
+            && self.oracle.replay.leases().next().is_none()
+            && self.watchers_are_done()
+    }
+
+    fn describe(&self) -> String {
+        let state = |node: &Node| {
+            let running = node
+                .running
+                .as_ref()
+                .map(|r| (r.replica.state().head.index, r.replica.member().leadership()));
+            format!("{running:?}")
+        };
+        let members: Vec<String> = self.nodes.iter().map(state).collect();
+        let leases = self.oracle.replay.leases().count();
+        let (idle, done) = (self.clients.idle(), self.watchers_are_done());
+        format!("{members:?}, {leases} leases, clients idle {idle}, watchers done {done}")
+    }
+
+    fn judge_the_end(&mut self) {
+        self.oracle.invariant_history_is_explained();
+        self.invariant_watches_kept_their_guarantees();
+        for node in &self.nodes {
+            let running = node.running.as_ref().expect("all run when settled");
+            let head = running.replica.state().head;
+            let request = RangeRequest::new(KeyRange::prefix(""));
+            let contents = read::range(&node.disk, head.revision, &request).expect("memory can be read");
+            let from = Revision(head.compacted.0 + 1);
+            let events = read::events(&node.disk, from, usize::MAX).expect("memory can be read");
+            self.oracle.invariant_contents_follow_from_log(&contents, &events);
+            let same = node.disk.replicated() == self.nodes[0].disk.replicated();
+            ensure!(same, Judge::SameState, "members 1 and {} hold different records", running.replica.id());
+        }
+        let running = self.nodes[0].running.as_ref().expect("all run when settled");
+        self.summary.digest = running.replica.state().head.digest;
+        self.summary.leaders = self.oracle.leaders();
+        (self.summary.expired, self.summary.undecided) = (self.oracle.expired, self.oracle.undecided);
+        (self.summary.events, self.summary.progress) = self.watchers.delivered;
+    }
+
+    fn heal(&mut self, scar: Option<(usize, usize)>) {
+        if !self.calm {
+            (self.calm, self.calm_since) = (true, self.now);
+        }
+        self.network.calm(scar);
+        for node in &mut self.nodes {
+            (node.starts_at, node.paused_until, node.watchers_stall_until) = (0, 0, 0);
+            node.rate = (100, 0);
+            node.disk.repair();
         }
     }
 
     fn one_step(&mut self) {
-        self.step += 1;
+        self.now += 1;
         self.deliver();
+        if !self.quiet {
+            self.clients_act();
+        }
         for at in 0..self.nodes.len() {
+            self.pass_time(at);
             self.start_if_due(at);
-            self.ask_as_clients(at);
             self.turn(at);
         }
-        for at in 0..self.nodes.len() {
-            self.serve_watcher(at);
-        }
+        self.watchers_act();
     }
 
-    fn trace(&self, text: impl FnOnce() -> String) {
+    pub fn trace(&self, text: impl FnOnce() -> String) {
         if self.traced {
-            eprintln!("{}: {}", self.step, text());
+            eprintln!("{}: {}", self.now, text());
         }
     }
 
-    fn now(&self, at: usize) -> Now {
-        let mono = STEP * u32::try_from(self.step).unwrap();
-        Now { mono, wall_ms: 1_000_000 + self.nodes[at].skew_ms + self.step * 10 }
+    fn pass_time(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let (rate, until) = node.rate;
+        node.mono_us += STEP_MS * 10 * if self.now < until { rate } else { 100 };
+    }
+
+    fn now_at(&self, at: usize) -> Now {
+        let node = &self.nodes[at];
+        let wall = i64::try_from(10_000_000 + self.now * STEP_MS).expect("far below the end of time");
+        let wall_ms = u64::try_from(wall + node.wall_offset_ms).expect("jumps are below the start");
+        Now { mono: Duration::from_micros(node.mono_us), wall_ms }
+    }
+
+    /// How far the member has applied.
+    pub fn applied(&self, at: usize) -> u64 {
+        self.nodes[at].running.as_ref().map_or(0, |running| running.replica.state().head.index)
     }
 
     fn start_if_due(&mut self, at: usize) {
-        if self.nodes[at].running.is_some() || self.step < self.nodes[at].starts_at {
+        if self.nodes[at].running.is_some() || self.now < self.nodes[at].starts_at {
             return;
         }
-        let now = self.now(at);
         let disk = self.nodes[at].disk.clone();
-        let replica = match Replica::start(config(at), disk, now) {
+        let replica = match Replica::start(self.config(at), disk, self.now_at(at)) {
             Ok(replica) => replica,
             Err(StartError::Recover(RecoverError::Disk(DiskError::Engine { .. }))) => return self.crash(at),
-            Err(error) => panic!("a crashed disk isn't whole: {error:?}"),
+            Err(error) => violated(Judge::Start, format!("member {}: {error:?}", at + 1)),
         };
         let head = replica.state().head;
-        let mut hub = Hub::new(head.revision, head.compacted, 2000);
-        // Anywhere from the compaction to a little beyond the newest revision.
-        let above = self.random.below(head.revision.0 - head.compacted.0 + 3);
-        let range = KeyRange::key(key(self.random.below(KEYS)));
-        let needs = Revision(head.compacted.0 + 1 + above);
-        let (watch, _) = hub.register(range.clone(), Some(needs)).expect("above the compaction");
+        self.oracle.learn(self.now, &self.nodes[at].disk, head.index, &head, true);
+        let hub = Hub::new(head.revision, head.compacted, self.plan.workload.ring_bytes);
         self.nodes[at].inbox.clear();
-        self.nodes[at].running = Some(Running { replica, hub, watch, needs, range });
+        self.nodes[at].running = Some(Running { replica, hub, scrubbing: true, revision: head.revision });
     }
 
-    fn crash(&mut self, at: usize) {
+    /// The power fails.
+    pub fn crash(&mut self, at: usize) {
         self.summary.crashes += 1;
         self.trace(|| format!("crash {}", at + 1));
         let node = &mut self.nodes[at];
-        let survivors = self.random.below(node.disk.pending() as u64 + 1);
-        node.disk.crash(usize::try_from(survivors).unwrap());
+        let survivors = self.disks.index(node.disk.pending() + 1);
+        node.disk.crash(survivors);
         node.running = None;
-        node.starts_at = if self.calm { 0 } else { self.step + self.random.below(150) };
+        node.starts_at = if self.calm { 0 } else { self.now + node.down };
+        node.inbox.clear();
         // The others notice their broken connections, perhaps.
         for other in 0..self.nodes.len() {
-            if self.random.percent(70) {
+            if other != at && self.disks.percent(70) {
                 self.nodes[other].inbox.push(Input::Disconnected(MemberId(at as u64 + 1)));
             }
         }
-        let node = &mut self.nodes[at];
-        node.inbox.clear();
-        // Who waited there will never know.
-        for client in &mut self.clients {
-            client.busy.take_if(|(node, _, _)| *node == at as u64);
-        }
+        self.abandon_calls(at);
+        self.watches_break(at);
     }
 
+    /// Lets a member work if there is anything to do.
     fn turn(&mut self, at: usize) {
-        let now = self.now(at);
+        let now = self.now_at(at);
+        let paused = self.now < self.nodes[at].paused_until;
         let node = &mut self.nodes[at];
+        let tick = node.mono_us >= node.next_tick_us;
+        if paused || !tick && node.inbox.is_empty() {
+            return;
+        }
         let Some(running) = &mut node.running else { return };
         let mut inputs = std::mem::take(&mut node.inbox);
-        inputs.push(Input::Tick);
+        if tick {
+            inputs.push(Input::Tick);
+            node.next_tick_us = node.mono_us + TICK_MS * 1000;
+        }
+        let before = running.replica.state().head.index;
         let mut sent = Vec::new();
         let handled = running.replica.handle(now, inputs, &mut |message| sent.push(message));
         sent.into_iter().for_each(|message| self.send(message));
         match handled {
-            Ok(output) => self.settle(at, output),
+            Ok(output) => self.settle(at, before, output, tick),
             Err(_) => self.crash(at),
         }
     }
 
-    fn settle(&mut self, at: usize, output: Output) {
-        let running = self.nodes[at].running.as_mut().expect("it has just run");
+    fn settle(&mut self, at: usize, before: u64, output: Output, tick: bool) {
+        self.look_at(at, before, &output);
+        let Node { running, disk, inbox, .. } = &mut self.nodes[at];
+        let running = running.as_mut().expect("it has just run");
         let head = running.replica.state().head;
-        let member = running.replica.member();
-        if member.is_leader() {
-            self.oracle.invariant_one_leader_per_term(member.leadership().term, running.replica.id());
-        }
-        self.oracle.invariant_same_digest_at_same_index(head.index, head.digest);
-        invariant_log_is_bounded(member.log().truncated().0, head.index);
-        for (revision, events) in &output.events {
-            self.oracle.invariant_one_history(*revision, events);
-        }
+        running.scrubbing |= output.compacted;
+        self.summary.compactions += u64::from(output.compacted);
         if output.installed {
             self.summary.installs += 1;
             running.hub.reset(head.revision, head.compacted);
         }
         running.hub.publish(output.events, head.revision, head.compacted);
         if output.snapshot_wanted {
-            let mut made = running.replica.snapshot_header();
-            let mut data = Vec::new();
-            let mut collect = |block: &[u8]| {
-                data.extend_from_slice(block);
-                Ok(())
-            };
-            snapshot::encode(running.replica.disk(), &mut collect).expect("memory can be read");
-            made.data = data.into();
-            self.nodes[at].inbox.push(Input::SnapshotMade(Some(made)));
-        } else if self.step.is_multiple_of(7) && running.replica.scrub(3).is_err() {
-            return self.crash(at);
+            inbox.push(make_snapshot(&running.replica, disk));
         }
         for (ticket, result) in output.results {
-            self.answer_write(ticket, result);
+            self.answer_write(at, ticket, &result);
         }
         for (ticket, result) in output.reads {
-            self.answer_read(at, ticket, result);
+            self.answer_read(at, ticket, &result);
+        }
+        for (ticket, result) in output.leases {
+            self.answer_lease(ticket, &result);
+        }
+        if tick {
+            self.clean_up(at);
+        }
+        if tick && self.now.is_multiple_of(16) {
+            self.tell_progress(at);
         }
     }
 
-    fn ask_as_clients(&mut self, at: usize) {
-        if self.nodes[at].running.is_none() {
+    /// What must hold of a member after each of its turns.
+    fn look_at(&mut self, at: usize, before: u64, output: &Output) {
+        let Node { running, disk, .. } = &mut self.nodes[at];
+        let running = running.as_mut().expect("it has just run");
+        let (head, member) = (running.replica.state().head, running.replica.member());
+        if member.is_leader() {
+            self.oracle.invariant_one_leader_per_term(member.leadership().term, running.replica.id());
+        }
+        self.oracle.learn(self.now, disk, before, &head, output.installed);
+        self.oracle.invariant_events_follow_from_log(&output.events);
+        ensure!(
+            head.index <= member.commit(),
+            Judge::Monotone,
+            "applied {} > {}",
+            head.index,
+            member.commit()
+        );
+        ensure!(
+            head.revision >= running.revision,
+            Judge::Monotone,
+            "{} < {}",
+            head.revision,
+            running.revision
+        );
+        running.revision = head.revision;
+        // Whoever lags, leaves or never fetches its snapshot: what is kept for it has an end.
+        let (kept, keep) = (head.index - member.log().truncated().0, self.plan.workload.log_keep as u64);
+        ensure!(kept <= 5 * keep + 40, Judge::Bounded, "{kept} applied entries are kept in the log");
+    }
+
+    fn clean_up(&mut self, at: usize) {
+        let events = self.plan.workload.scrub_events;
+        let Some(running) = self.nodes[at].running.as_mut().filter(|running| running.scrubbing) else {
             return;
-        }
-        for client in 0..CLIENTS {
-            if self.clients[client as usize].busy.is_some() || !self.random.percent(8) {
-                continue;
-            }
-            // A ticket names the client and the step, so that a late answer finds nobody.
-            let ticket = Ticket(self.step * CLIENTS + client);
-            let key = key(self.random.below(KEYS));
-            let (want, input) = if self.random.percent(50) {
-                (Want::Read { key }, Input::Read(ticket))
-            } else {
-                self.writes_begun += 1;
-                let value = Bytes::from(format!("value-{}", self.writes_begun));
-                let txn = self.write_of(client, &key, &value);
-                (Want::Write { key, value }, Input::Propose(ticket, Command::Txn(txn)))
-            };
-            self.clients[client as usize].busy = Some((at as u64, self.step, want));
-            self.nodes[at].inbox.push(input);
-        }
-        if self.random.below(400) == 0 {
-            let newest = self.oracle.newest().0;
-            let revision = Revision(newest.saturating_sub(self.random.below(20)));
-            self.nodes[at].inbox.push(Input::Compact(revision));
-        }
-    }
-
-    /// A write, one in three with a comparison.
-    fn write_of(&mut self, client: u64, key: &Bytes, value: &Bytes) -> Txn {
-        let op = Op::Put { key: key.clone(), value: value.clone(), lease: None };
-        let seen = self.clients[client as usize].seen.get(key).copied().unwrap_or_default();
-        let compare =
-            if self.random.percent(33) { vec![Compare::mod_revision(key.clone(), seen)] } else { vec![] };
-        Txn { compare, success: vec![op], ..Txn::default() }
-    }
-
-    fn take_client(&mut self, ticket: Ticket) -> Option<(usize, u64, Want)> {
-        let (step, client) = (ticket.0 / CLIENTS, usize::try_from(ticket.0 % CLIENTS).unwrap());
-        let (_, began, want) = self.clients[client].busy.take_if(|(_, began, _)| *began == step)?;
-        Some((client, began, want))
-    }
-
-    fn answer_write(&mut self, ticket: Ticket, result: Applied) {
-        let Some((client, began, Want::Write { key, value })) = self.take_client(ticket) else { return };
-        let Ok(Outcome::Txn(response)) = result else { return };
-        if response.succeeded {
-            self.summary.writes += 1;
-            self.clients[client].seen.insert(key.clone(), response.revision);
-            let what = What::Write { key, value };
-            let (ended, revision) = (self.step, response.revision);
-            self.oracle.operations.push(Operation { began, ended, revision, what });
-        }
-    }
-
-    fn answer_read(&mut self, at: usize, ticket: Ticket, result: Result<(), KvError>) {
-        let Some((client, began, Want::Read { key })) = self.take_client(ticket) else { return };
-        if result.is_err() {
-            return;
-        }
-        let running = self.nodes[at].running.as_ref().expect("it has just answered");
-        let disk = running.replica.disk();
-        let head = Head::load(disk).expect("memory can be read");
-        let request = RangeRequest::new(KeyRange::key(key.clone()));
-        let mut response = read::range(disk, head.revision, &request).expect("memory can be read");
-        let kv = response.kvs.pop();
-        self.summary.reads += 1;
-        let seen = kv.as_ref().map_or(Revision(0), |kv| kv.mod_revision);
-        self.clients[client].seen.insert(key.clone(), seen);
-        let what = What::Read { key, value: kv.map(|kv| kv.value) };
-        let (ended, revision) = (self.step, response.revision);
-        self.oracle.operations.push(Operation { began, ended, revision, what });
-    }
-
-    fn serve_watcher(&mut self, at: usize) {
-        let speed = self.random.below(4);
-        let Some(running) = &mut self.nodes[at].running else { return };
-        let (oracle, range, needs) = (&self.oracle, &running.range, &mut running.needs);
-        running.hub.progress(|_, message| {
-            *needs = oracle.invariant_watch(range, *needs, &message);
-            true
-        });
-        for _ in 0..speed {
-            match running.hub.next(running.watch) {
-                None | Some(Step::Wait) => break,
-                Some(Step::Send(message)) => {
-                    self.summary.watched += 1;
-                    running.needs = self.oracle.invariant_watch(&running.range, running.needs, &message);
-                }
-                Some(Step::Load(from)) => {
-                    let disk = running.replica.disk();
-                    let newest = Head::load(disk).expect("memory can be read").revision;
-                    let events = read::events(disk, from, 300).expect("memory can be read");
-                    running.hub.loaded(running.watch, events, newest);
-                }
-                Some(Step::End(message)) => {
-                    assert!(matches!(message, WatchMessage::Compacted(_)));
-                    let needs = self.oracle.invariant_watch(&running.range, running.needs, &message);
-                    let again = running.hub.register(running.range.clone(), Some(needs));
-                    (running.watch, _) = again.expect("above the compaction");
-                    running.needs = needs;
-                }
-            }
+        };
+        match running.replica.scrub(events) {
+            Ok(more) => running.scrubbing = more,
+            Err(_) => self.crash(at),
         }
     }
 
     fn send(&mut self, message: Message) {
         self.trace(|| format!("send {message:?}"));
-        let link = (message.from - 1, message.to - 1);
-        let lost = self.cut.contains(&link) || (!self.calm && self.random.percent(5));
-        if lost {
-            return self.report_snapshot(&message, false);
-        }
-        let slowest = if self.calm { 2 } else { 12 };
-        self.network.push((self.step + 1 + self.random.below(slowest), message.clone()));
-        if !self.calm && self.random.percent(3) {
-            self.network.push((self.step + 1 + self.random.below(60), message));
+        if !self.network.send(self.now, &message) {
+            self.report_snapshot(&message, false);
         }
     }
 
+    /// The sender of a snapshot hears what became of it.
     fn report_snapshot(&mut self, message: &Message, delivered: bool) {
         if message.get_msg_type() == MessageType::MsgSnapshot {
-            let sender = usize::try_from(message.from - 1).unwrap();
-            self.nodes[sender].inbox.push(Input::SnapshotSent(MemberId(message.to), delivered));
+            self.nodes[place(message.from)].inbox.push(Input::SnapshotSent(MemberId(message.to), delivered));
         }
     }
 
     fn deliver(&mut self) {
-        let step = self.step;
-        let due: Vec<Message> = self.network.extract_if(.., |(at, _)| *at <= step).map(|(_, m)| m).collect();
-        for message in due {
+        for message in self.network.arriving(self.now) {
             self.trace(|| format!("recv {message:?}"));
-            let to = usize::try_from(message.to - 1).unwrap();
-            let alive = self.nodes[to].running.is_some();
+            let alive = self.nodes[place(message.to)].running.is_some();
             self.report_snapshot(&message, alive);
             if alive {
-                self.nodes[to].inbox.push(Input::Message(message));
+                self.nodes[place(message.to)].inbox.push(Input::Message(message));
             }
         }
     }
 
-    fn invariant_members_converge(&self) {
-        let state = |node: &Node| {
-            let head = node.running.as_ref().expect("all run after healing").replica.state().head;
-            (head.index, head.revision, head.compacted, head.digest)
-        };
-        // Clients still write, so members may be an entry apart: those at one index are compared.
-        let newest = self.nodes.iter().map(|node| state(node).0).max().unwrap();
-        for node in &self.nodes {
-            assert!(newest - state(node).0 < 50, "a member lags behind {newest}: {:?}", state(node));
-        }
-        for (a, b) in [(0, 1), (1, 2), (0, 2)] {
-            let (a, b) = (&self.nodes[a], &self.nodes[b]);
-            if state(a).0 == state(b).0 {
-                assert_eq!(state(a), state(b));
-                assert_eq!(a.disk.replicated(), b.disk.replicated());
-            }
+    fn config(&self, at: usize) -> ReplicaConfig {
+        ReplicaConfig {
+            member: MemberConfig {
+                id: MemberId(at as u64 + 1),
+                election_ticks: usize::try_from(ELECTION_TICKS).expect("a few"),
+                heartbeat_ticks: 2,
+                max_message_bytes: 2000,
+                max_inflight: 8,
+                max_uncommitted_bytes: 100_000,
+                max_apply_bytes: 1000,
+                seed: self.plan.seed,
+            },
+            tick: Duration::from_millis(TICK_MS),
+            cluster: 1,
+            founders: founders(self.plan.members),
+            proposals: ProposalLimits {
+                max_waiting: 100,
+                max_bytes: 10_000,
+                timeout: Duration::from_millis(1500),
+                resend_after: Duration::from_millis(400),
+            },
+            log_keep: LogKeep { entries: self.plan.workload.log_keep, bytes: 100_000 },
+            history: Duration::from_secs(1_000_000),
+            compact_every: Duration::from_secs(1),
+            lease_checkpoint: Duration::from_secs(1),
         }
     }
 }
 
-/// Whoever lags, leaves or never fetches its snapshot: what is kept for it has an end.
-fn invariant_log_is_bounded(truncated: u64, applied: u64) {
-    let kept = applied - truncated;
-    assert!(kept <= 5 * LOG_KEEP as u64 + 40, "{kept} applied entries are kept in the log");
+/// The members of a new group.
+pub fn founders(members: usize) -> Vec<MemberInfo> {
+    (1..=members as u64).map(|id| MemberInfo::new(MemberId(id), format!("member:{id}"))).collect()
 }
 
-fn key(number: u64) -> Bytes {
-    Bytes::from(format!("key-{number}"))
-}
-
-fn config(at: usize) -> ReplicaConfig {
-    ReplicaConfig {
-        member: MemberConfig {
-            id: MemberId(at as u64 + 1),
-            election_ticks: 30,
-            heartbeat_ticks: 5,
-            max_message_bytes: 2000,
-            max_inflight: 8,
-            max_uncommitted_bytes: 100_000,
-            max_apply_bytes: 1000,
-            seed: 1,
-        },
-        tick: STEP,
-        cluster: 1,
-        founders: (1..=MEMBERS).map(|id| MemberInfo::new(MemberId(id), format!("member:{id}"))).collect(),
-        proposals: ProposalLimits {
-            max_waiting: 100,
-            max_bytes: 10_000,
-            timeout: Duration::from_secs(3),
-            resend_after: Duration::from_millis(400),
-        },
-        log_keep: LogKeep { entries: LOG_KEEP, bytes: 100_000 },
-        history: Duration::from_secs(1_000_000),
-        compact_every: Duration::from_secs(1),
-        lease_checkpoint: Duration::from_secs(4),
-    }
+fn make_snapshot(replica: &Replica<SimDisk>, disk: &SimDisk) -> Input {
+    let mut made = replica.snapshot_header();
+    let mut data = Vec::new();
+    let mut collect = |block: &[u8]| {
+        data.extend_from_slice(block);
+        Ok(())
+    };
+    snapshot::encode(disk, &mut collect).expect("memory can be read");
+    made.data = data.into();
+    Input::SnapshotMade(Some(made))
 }
