@@ -8,6 +8,7 @@
 //! `watch::{requests, encode}`); the rest waits for sockets and the store.
 
 mod auth;
+mod authority;
 mod caller;
 pub mod client;
 mod cluster;

@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::authority::Lenient;
 use crate::caller::common_name;
 use crate::config::Config;
 use crate::connection;
@@ -97,7 +98,7 @@ async fn serve_socket(member: Arc<Member>, tls: Option<TlsAcceptor>, socket: Tcp
         return;
     }
     let ended = match tls {
-        None => connection::serve(member, socket, String::new()).await,
+        None => connection::serve(member, Lenient::new(socket), String::new()).await,
         Some(tls) => serve_tls(member, &tls, socket).await,
     };
     if let Err(error) = ended {
@@ -110,5 +111,5 @@ async fn serve_tls(member: Arc<Member>, tls: &TlsAcceptor, socket: TcpStream) ->
     let stream = handshake.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let user = certificate.map(|certificate| common_name(certificate)).unwrap_or_default();
-    connection::serve(member, stream, user).await
+    connection::serve(member, Lenient::new(stream), user).await
 }
