@@ -21,8 +21,8 @@ use crate::store::{OpenError, lock_dir};
 /// What the survivor becomes.
 #[derive(Clone, Debug)]
 pub struct NewCluster {
-    /// The survivor, as its directory knows it.
-    pub id: MemberId,
+    /// The survivor; `None`: whoever its directory says.
+    pub id: Option<MemberId>,
     /// The new cluster; must differ from the old one.
     pub cluster: ClusterId,
     /// Added to the newest revision; see [`crate::backup::BUMP_REVISION`].
@@ -87,13 +87,18 @@ pub fn force_new_cluster(dir: &Path, wanted: &NewCluster) -> Result<Report, Reco
     let found = check(dir, wanted, found)?;
     let log = persist::recover(&rocks).map_err(failed)?;
     let mut state = State::load(&rocks).map_err(database)?;
-    if let Some(detail) = state.alarms.get(&(AlarmKind::Corrupt, wanted.id)) {
-        return Err(failed(RecoverError::Fenced { member: wanted.id, detail: detail.clone() }));
+    if let Some(detail) = state.alarms.get(&(AlarmKind::Corrupt, found.member)) {
+        return Err(failed(RecoverError::Fenced { member: found.member, detail: detail.clone() }));
     }
     // What was wrong with the lost members concerns nobody any more; our own disk is looked at anew.
     state.alarms.clear();
     state.checks = Checks::default();
     let (mut head, membership) = (state.head, state.membership.clone());
+    let voters = membership.voters();
+    if voters == [found.member] {
+        let why = "its member is alone already; start it without that".into();
+        return Err(RecoveryError::Options { path: dir.to_path_buf(), why });
+    }
     let old_revision = head.revision;
     head.revision = Revision(head.revision.0 + wanted.bump_revision);
     if wanted.mark_compacted {
@@ -103,16 +108,16 @@ pub fn force_new_cluster(dir: &Path, wanted: &NewCluster) -> Result<Report, Reco
     head.store(&mut batch);
     state.store_alarms(&mut batch);
     state.store_checks(&mut batch);
-    membership.only(wanted.id).store(&mut batch);
+    membership.only(found.member).store(&mut batch);
     persist::void_conf_changes(&log, head.index, &mut batch);
-    let identity = Identity { cluster: wanted.cluster.0, member: wanted.id };
+    let identity = Identity { cluster: wanted.cluster.0, member: found.member };
     persist::identify(&mut batch, &identity);
     failpoint!("recover_before_write");
     rocks.write(&batch, Durability::Synced).map_err(database)?;
     failpoint!("recover_after_write");
     Ok(Report {
         old_cluster: ClusterId(found.cluster),
-        old_voters: membership.voters(),
+        old_voters: voters,
         committed: log.hard_state.commit,
         last: log.last(),
         old_revision,
@@ -123,8 +128,8 @@ pub fn force_new_cluster(dir: &Path, wanted: &NewCluster) -> Result<Report, Reco
 fn check(dir: &Path, wanted: &NewCluster, found: Option<Identity>) -> Result<Identity, RecoveryError> {
     let refuse = |why: String| RecoveryError::Options { path: dir.to_path_buf(), why };
     let found = found.ok_or_else(|| refuse("there is no member in it".into()))?;
-    if found.member != wanted.id {
-        return Err(refuse(format!("it is the directory of member {}, not {}", found.member, wanted.id)));
+    if let Some(id) = wanted.id.filter(|id| *id != found.member) {
+        return Err(refuse(format!("it is the directory of member {}, not {id}", found.member)));
     }
     if found.cluster == wanted.cluster.0 {
         return Err(refuse("the new cluster must have another id than the old one".into()));
