@@ -103,6 +103,10 @@ pub enum Command {
     Server(verb::server::Args),
     /// Run one member of the store alone, behind etcd's API
     Store(verb::store::Args),
+    /// Show or change the members of a store's cluster
+    Member(verb::member::Args),
+    /// Save, judge or restore the whole state of a store
+    Snapshot(verb::snapshot::Args),
     /// Run the node agent
     Node(verb::node::Args),
 }

@@ -2,8 +2,12 @@
 
 use std::io;
 
+use store::backup::BackupError;
+use store::recovery::RecoveryError;
+
 use crate::cluster::connect::ConnectError;
 use crate::cluster::request::RequestError;
+use crate::etcdctl::cluster::CallError;
 use crate::manifest::ManifestError;
 use crate::member::MemberError;
 use crate::up::UpError;
@@ -33,6 +37,15 @@ pub enum Failure {
     /// `amoeba server` or `amoeba node` could not start or keep running.
     #[error(transparent)]
     Member(#[from] MemberError),
+    /// The store's cluster could not be reached, or refused.
+    #[error(transparent)]
+    Store(#[from] CallError),
+    /// A snapshot can't be used.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// A survivor can't go on alone.
+    #[error("--force-new-cluster")]
+    Recovery(#[from] RecoveryError),
     /// Something on this machine failed.
     #[error("cannot {attempt}")]
     Io {

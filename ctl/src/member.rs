@@ -57,6 +57,27 @@ pub enum MemberError {
         #[source]
         source: store::OpenError,
     },
+    /// Nobody could be told where the store is reached.
+    #[error("cannot leave word in {dir} where etcd's API is served", dir = .dir.display())]
+    Endpoints {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The cluster doesn't want to know this member.
+    #[error("cannot tell the cluster this member's name and client URLs")]
+    Publish(#[source] store::MemberError),
+    /// The stock etcd cluster can't be used.
+    #[error("cannot use the etcd cluster at {servers} (--etcd-servers)")]
+    Etcd {
+        /// Its URLs.
+        servers: String,
+        /// Why.
+        #[source]
+        source: etcd::client::ConnectError,
+    },
     /// The API server can't start.
     #[error("cannot start the API server")]
     ApiServer(#[source] apiserver::handle::StartError),

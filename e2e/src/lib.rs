@@ -4,6 +4,7 @@
 //! no process of it is left, whatever the test did. Waiting is always for a condition with a deadline.
 
 pub mod api;
+pub mod standalone;
 pub mod store;
 
 use std::ffi::OsStr;
@@ -116,17 +117,24 @@ pub struct Cluster {
     supervisor: Option<Child>,
     port: u16,
     shape: [String; 2],
+    flags: Vec<String>,
     kubectl: PathBuf,
 }
 
 impl Cluster {
     /// Starts a cluster and waits until all its nodes are Ready.
     pub fn up(members: usize, nodes: usize) -> Self {
+        Self::up_with(members, nodes, &[])
+    }
+
+    /// The same with further flags of `amoeba up`.
+    pub fn up_with(members: usize, nodes: usize, flags: &[&str]) -> Self {
         let mut cluster = Self {
             dir: tempfile::Builder::new().prefix("amoeba-e2e-").tempdir().expect("a temporary directory"),
             supervisor: None,
             port: free_port(),
             shape: [members.to_string(), nodes.to_string()],
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             kubectl: kubectls().remove(0),
         };
         cluster.start();
@@ -138,6 +146,7 @@ impl Cluster {
         let [members, nodes] = &self.shape;
         let mut child = Command::new(amoeba_binary())
             .args(["up", "--members", members, "--nodes", nodes, "--port", &self.port.to_string()])
+            .args(&self.flags)
             .arg("--data-dir")
             .arg(self.path())
             .stdin(Stdio::null())
@@ -348,6 +357,13 @@ impl Cluster {
 
 /// A background process that ends with the test.
 pub struct Background(Child);
+
+impl Background {
+    /// Takes the process over.
+    pub fn new(child: Child) -> Self {
+        Self(child)
+    }
+}
 
 impl Drop for Background {
     fn drop(&mut self) {

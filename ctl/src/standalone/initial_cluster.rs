@@ -67,7 +67,7 @@ fn member_id(peers: &[Url], token: &str) -> MemberId {
 }
 
 /// The first eight bytes of a SHA-1, as etcd takes them. It names, it doesn't protect.
-fn hash(bytes: &[u8]) -> u64 {
+pub fn hash(bytes: &[u8]) -> u64 {
     let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, bytes);
     let first = digest.as_ref().first_chunk().expect("a SHA-1 has twenty bytes");
     u64::from_be_bytes(*first)

@@ -59,6 +59,8 @@ pub struct Settings {
     pub max_request_bytes: usize,
     /// Most operations of one branch of a transaction.
     pub max_txn_ops: usize,
+    /// How often a quiet watch tells how far it is.
+    pub progress_interval: Duration,
     /// Sizes inside the store.
     pub limits: Limits,
     /// Retention.
@@ -85,6 +87,7 @@ impl Settings {
             beat: beat(args)?,
             max_request_bytes: args.max_request_bytes,
             max_txn_ops: args.max_txn_ops,
+            progress_interval: args.experimental_watch_progress_notify_interval,
             limits: limits(args),
             history: history(args)?,
         };
@@ -311,6 +314,21 @@ mod tests {
         assert_eq!(settings.listen_peer.to_string(), "http://127.0.0.1:2380");
         assert_eq!(settings.history.keep, Duration::from_secs(3600));
         assert_eq!(settings.beat, Beat { tick: Duration::from_millis(50), election_ticks: 6 });
+    }
+
+    #[test]
+    fn a_unit_file_of_etcd_is_understood() {
+        let flags = "--name=m1 --listen-client-urls=https://127.0.0.1:2379,https://10.0.0.1:2379 \
+            --advertise-client-urls=https://10.0.0.1:2379 --listen-peer-urls=https://10.0.0.1:2380 \
+            --initial-advertise-peer-urls=https://10.0.0.1:2380 --initial-cluster=m1=https://10.0.0.1:2380 \
+            --cert-file=s.crt --key-file=s.key --trusted-ca-file=ca.crt --client-cert-auth=true \
+            --peer-cert-file=p.crt --peer-key-file=p.key --peer-trusted-ca-file=ca.crt \
+            --peer-client-cert-auth=true --snapshot-count=10000 --strict-reconfig-check=true \
+            --experimental-initial-corrupt-check=true --experimental-watch-progress-notify-interval=5s \
+            --logger=zap --log-outputs=stderr --quota-backend-bytes=8589934592";
+        let settings = decide(&flags.split_whitespace().collect::<Vec<_>>()).expect("understood");
+        assert_eq!(settings.listen_client.len(), 2);
+        assert_eq!(settings.progress_interval, Duration::from_secs(5));
     }
 
     #[test]

@@ -21,6 +21,7 @@ const ADMIN: &str = "kubernetes-admin";
 /// Makes what is missing and writes every kubeconfig for the port of `shape`.
 pub fn prepare(layout: &Layout, shape: &Shape) -> Result<Pki, UpError> {
     let pki = Pki::load_or_create(&layout.pki())?;
+    pki.write_etcd_client(&layout.pki())?;
     let url = format!("https://127.0.0.1:{}", shape.port);
     let admin = pki.issue_client(ADMIN, &[MASTERS_GROUP])?;
     write_private(&layout.admin_kubeconfig(), &kubeconfig(&url, pki.ca_pem(), ADMIN, &admin))?;

@@ -5,6 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use super::UpError;
 
+/// Below what Linux hands out by itself (32768 and up), above what services are known by.
+const LASTING: std::ops::Range<u16> = 20_000..32_000;
+/// So many ports are tried before we give up.
+const LASTING_ATTEMPTS: usize = 1000;
+
 /// An address of this machine that only this machine reaches.
 pub fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
@@ -36,6 +41,21 @@ pub fn free(count: usize) -> Result<Vec<u16>, UpError> {
     held.iter().map(|listener| Ok(listener.local_addr().map_err(failed)?.port())).collect()
 }
 
+/// Distinct ports that are free now and stay so while the cluster is down, as far as we can choose: none that
+/// the kernel hands out to whoever asks for any.
+pub fn lasting(count: usize) -> Result<Vec<u16>, UpError> {
+    let mut held: Vec<(u16, TcpListener)> = Vec::new();
+    for _ in 0..LASTING_ATTEMPTS {
+        let port = rand::random_range(LASTING);
+        let new = held.iter().all(|(other, _)| *other != port);
+        held.extend(TcpListener::bind(local(port)).ok().filter(|_| new).map(|listener| (port, listener)));
+        if held.len() == count {
+            return Ok(held.into_iter().map(|(port, _)| port).collect());
+        }
+    }
+    Err(UpError::System { attempt: "find a free port", source: io::ErrorKind::AddrInUse.into() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +65,8 @@ mod tests {
     fn free_ports_are_distinct() {
         let ports: BTreeSet<u16> = free(8).expect("ports").into_iter().collect();
         assert_eq!(ports.len(), 8);
+        let ports: BTreeSet<u16> = lasting(8).expect("ports").into_iter().collect();
+        assert!(ports.len() == 8 && ports.iter().all(|port| LASTING.contains(port)), "{ports:?}");
     }
 
     #[test]

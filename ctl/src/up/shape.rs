@@ -1,7 +1,8 @@
 //! What the local cluster is made of, as remembered in `cluster.json`.
 //!
 //! Members and nodes of an existing cluster can't be changed by flags: a different number is an error, never
-//! a silent change. The port may change from one start to the next, as it may be taken.
+//! a silent change. The API's port may change from one start to the next, as it may be taken; the ports that
+//! members talk through stay, as the store knows its members by them.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,10 +27,16 @@ pub struct Shape {
     pub nodes: u32,
     /// Where the API is.
     pub port: u16,
+    /// Where each member talks to the others. The store remembers its members by these, so they stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peer_ports: Vec<u16>,
+    /// The flags by which members reach a stock etcd cluster; empty if they have stores of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub etcd: Vec<String>,
 }
 
 /// What the flags ask for; what is not asked for is `None`.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Requested {
     /// `--members`
     pub members: Option<u32>,
@@ -37,6 +44,8 @@ pub struct Requested {
     pub nodes: Option<u32>,
     /// `--port`
     pub port: Option<u16>,
+    /// `--etcd-servers` and what belongs to it
+    pub etcd: Vec<String>,
 }
 
 /// The flags and the directory don't go together.
@@ -55,6 +64,15 @@ pub enum ShapeError {
         /// How many were asked for.
         asked: u32,
     },
+    /// The objects are elsewhere.
+    #[error(
+        "the cluster in this directory keeps its objects {existing}, but --etcd-servers says otherwise: leave the \
+         flag out to start it as it is, or start another cluster with --data-dir DIR"
+    )]
+    Etcd {
+        /// Where they are.
+        existing: String,
+    },
     /// The file was written by a newer binary, or by nobody.
     #[error("cluster.json can't be used ({0}): it was written by another version, or damaged")]
     Unreadable(String),
@@ -69,10 +87,17 @@ impl Shape {
                 members: asked.members.unwrap_or(DEFAULT_MEMBERS),
                 nodes: asked.nodes.unwrap_or(DEFAULT_NODES),
                 port: asked.port.unwrap_or(DEFAULT_PORT),
+                peer_ports: Vec::new(),
+                etcd: asked.etcd,
             });
         };
         agree("members", existing.members, asked.members)?;
         agree("nodes", existing.nodes, asked.nodes)?;
+        if !asked.etcd.is_empty() && asked.etcd != existing.etcd {
+            let own = "in its own store".to_owned();
+            let existing = existing.etcd.get(1).map_or(own, |servers| format!("in the etcd at {servers}"));
+            return Err(ShapeError::Etcd { existing });
+        }
         Ok(Shape { port: asked.port.unwrap_or(existing.port), ..existing })
     }
 
@@ -104,7 +129,7 @@ mod tests {
     use super::*;
 
     fn asked(members: Option<u32>, nodes: Option<u32>, port: Option<u16>) -> Requested {
-        Requested { members, nodes, port }
+        Requested { members, nodes, port, etcd: Vec::new() }
     }
 
     #[test]
@@ -123,6 +148,18 @@ mod tests {
         assert_eq!(decide(asked(Some(1), None, None)), Err(expected));
         assert!(decide(asked(Some(3), Some(5), None)).is_err());
         assert_eq!(decide(asked(Some(3), Some(2), None)), Ok(existing.clone()));
+    }
+
+    #[test]
+    fn a_cluster_stays_with_its_objects() {
+        let etcd = vec!["--etcd-servers".to_owned(), "http://127.0.0.1:2379".to_owned()];
+        let on_etcd = Requested { etcd: etcd.clone(), ..Requested::default() };
+        let existing = Shape::decide(None, on_etcd.clone()).expect("new");
+        assert_eq!(Shape::decide(Some(existing.clone()), Requested::default()).expect("as it is").etcd, etcd);
+        assert!(Shape::decide(Some(existing), on_etcd.clone()).is_ok());
+        let own = Shape::decide(None, Requested::default()).expect("new");
+        let error = Shape::decide(Some(own), on_etcd).expect_err("elsewhere").to_string();
+        assert!(error.contains("in its own store"), "{error}");
     }
 
     #[test]

@@ -10,12 +10,14 @@ pub mod describe;
 pub mod events;
 pub mod get;
 pub mod logs;
+pub mod member;
 pub mod node;
 pub mod rollout;
 pub mod scale;
 pub mod selection;
 pub mod server;
 pub mod shim;
+pub mod snapshot;
 pub mod store;
 pub mod up;
 pub mod version;
@@ -43,6 +45,8 @@ pub async fn run(app: &App, command: Command) -> Result<(), Failure> {
         Command::Completion(args) => completion::run(args),
         Command::Server(args) => server::run(app, args).await,
         Command::Store(args) => store::run(app, args).await,
+        Command::Member(args) => member::run(app, args).await,
+        Command::Snapshot(args) => snapshot::run(app, args).await,
         Command::Node(args) => node::run(app, args).await,
     }
 }

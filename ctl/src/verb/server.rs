@@ -4,13 +4,13 @@
 //! over its in-process service. Config, build, run, drain: the parts stop in the reverse order of their start.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver::auth::TokenTable;
-use apiserver::pki::{PEER_SERVER_NAME, Pki};
+use apiserver::pki::{Pki, PkiError};
 use apiserver::{ApiServer, Identity};
 use client::election::ElectionConfig;
 use client::shutdown::{self, Shutdown};
@@ -19,15 +19,21 @@ use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
 use scheduler::SchedulerConfig;
 use store::kv::MemberId;
-use store::{PeerTls, Store};
+use store::{ClusterId, Join, PeerTls};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::app::App;
+use crate::control_plane::backing::{self, Backing, OwnStore, StockEtcd};
+use crate::control_plane::certificates;
+use crate::etcdctl::endpoints;
 use crate::failure::Failure;
 use crate::member::{self, MemberError};
+use crate::recovery;
 use crate::signals::Termination;
+use crate::standalone::settings;
+use crate::standalone::url::Url;
 use crate::text::parse_duration;
 use crate::up::spawn::Report;
 
@@ -43,6 +49,21 @@ pub struct Args {
     /// A member of the group and where it talks to the others, this one included; without any there is one
     #[arg(long = "peer", value_name = "NUMBER=ADDRESS", value_parser = parse_peer)]
     peers: Vec<(u64, SocketAddr)>,
+    /// Where this member talks to the others [default: as --peer says; without either it stays alone]
+    #[arg(long, value_name = "ADDRESS")]
+    peer_address: Option<SocketAddr>,
+    /// Peer addresses of a living cluster that has added this member (`amoeba member add`)
+    #[arg(
+        long,
+        value_name = "ADDRESS,…",
+        value_delimiter = ',',
+        requires = "peer_address",
+        conflicts_with = "peers"
+    )]
+    join: Vec<SocketAddr>,
+    /// After most members are lost for ever: make this one a new cluster of its own, and say what may be lost
+    #[arg(long)]
+    force_new_cluster: bool,
     /// Where the API is served
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6443")]
     listen: SocketAddr,
@@ -59,6 +80,26 @@ pub struct Args {
     /// [default: tokens.csv beside the certificate authorities, if it is there]
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
+    /// Serve the store to etcd's clients as well, with certificates of pki/etcd-ca.crt only
+    #[arg(long, value_name = "URL,…", value_delimiter = ',', help_heading = "etcd")]
+    listen_client_urls: Vec<Url>,
+    /// Where etcd's clients are told to come [default: where they are served]
+    #[arg(long, value_name = "URL,…", value_delimiter = ',', help_heading = "etcd")]
+    advertise_client_urls: Vec<Url>,
+    /// Keep the objects in this etcd cluster instead of the own store
+    #[arg(long, value_name = "URL,…", value_delimiter = ',', help_heading = "etcd",
+        conflicts_with_all = ["peers", "peer_address", "listen_client_urls", "advertise_client_urls",
+            "force_new_cluster"])]
+    etcd_servers: Vec<Url>,
+    /// Who signed the certificates of those etcd servers
+    #[arg(long, value_name = "FILE", help_heading = "etcd", requires = "etcd_servers")]
+    etcd_cafile: Option<PathBuf>,
+    /// Certificate shown to those etcd servers
+    #[arg(long, value_name = "FILE", help_heading = "etcd", requires = "etcd_servers")]
+    etcd_certfile: Option<PathBuf>,
+    /// Key of that certificate
+    #[arg(long, value_name = "FILE", help_heading = "etcd", requires = "etcd_servers")]
+    etcd_keyfile: Option<PathBuf>,
     /// Raft's clock; elections take 6 to 12 ticks
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
     tick: Duration,
@@ -100,7 +141,8 @@ pub struct Args {
 /// How long controllers and scheduler may take to give up their leases.
 const LOOPS_DEADLINE: Duration = Duration::from_secs(1);
 
-fn parse_peer(text: &str) -> Result<(u64, SocketAddr), String> {
+/// `NUMBER=ADDRESS`
+pub fn parse_peer(text: &str) -> Result<(u64, SocketAddr), String> {
     let wrong = || format!("\"{text}\" is not of the form 1=127.0.0.1:7001");
     let (number, address) = text.split_once('=').ok_or_else(wrong)?;
     Ok((number.parse().map_err(|_| wrong())?, address.parse().map_err(|_| wrong())?))
@@ -114,10 +156,14 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     member::log_to_stderr(&args.log);
     let mut stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
     let dir = app.data_dir()?;
+    let place = args.place().map_err(Failure::Usage)?;
+    if args.force_new_cluster {
+        recovery::force(&dir.join("store"))?;
+    }
     // A member without a quorum may wait long for its store: it can be asked to stop meanwhile. Everything
     // that it has opened so far survives a kill, and so this.
     let member = tokio::select! {
-        built = Member::build(&dir, &args) => built?,
+        built = Member::build(&dir, &args, &place) => built?,
         () = stop.next() => return Ok(()),
     };
     member::report(Report::Ready);
@@ -127,19 +173,57 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     Ok(ended?)
 }
 
+/// Where the objects are to be kept.
+enum Place {
+    /// In the own store.
+    Own,
+    /// In an etcd cluster that others run.
+    Stock(StockEtcd),
+}
+
+impl Args {
+    /// The members that start together; one that is alone and says no peer address can't be reached.
+    fn founders(&self) -> BTreeMap<MemberId, String> {
+        let own = (self.member_id, self.peer_address.map_or_else(String::new, |own| own.to_string()));
+        let listed = self.peers.iter().map(|(number, address)| (*number, address.to_string()));
+        // What --peer says of this member comes later, and wins.
+        std::iter::once(own).chain(listed).map(|(number, address)| (MemberId(number), address)).collect()
+    }
+
+    fn place(&self) -> Result<Place, String> {
+        if let Some(url) = self.listen_client_urls.iter().find(|url| !url.secure) {
+            return Err(format!(
+                "--listen-client-urls {url} must be https: whoever gets in may read every Secret"
+            ));
+        }
+        if self.etcd_servers.is_empty() {
+            return Ok(Place::Own);
+        }
+        let own =
+            settings::pair(&self.etcd_certfile, &self.etcd_keyfile, ["--etcd-certfile", "--etcd-keyfile"])?;
+        if let Some(url) = self.etcd_servers.iter().find(|url| url.secure && self.etcd_cafile.is_none()) {
+            return Err(format!("--etcd-servers {url} needs --etcd-cafile: who signed its certificate"));
+        }
+        Ok(Place::Stock(StockEtcd {
+            servers: self.etcd_servers.clone(),
+            authority: self.etcd_cafile.clone(),
+            own,
+        }))
+    }
+}
+
 /// All parts of a member, running.
 struct Member {
-    store: Store,
+    backing: Backing,
     api: JoinHandle<Result<(), apiserver::ServeError>>,
     api_stop: watch::Sender<bool>,
     /// Controllers and scheduler: one future on the main thread, as they mostly wait for the API server.
     loops: LocalBoxFuture<'static, ()>,
     loops_stop: shutdown::Trigger,
-    leadership: JoinHandle<()>,
 }
 
 impl Member {
-    async fn build(dir: &Path, args: &Args) -> Result<Self, MemberError> {
+    async fn build(dir: &Path, args: &Args, place: &Place) -> Result<Self, MemberError> {
         client::config::install_crypto();
         // The port first: a clear refusal before anything is opened.
         let listen = |source| MemberError::Listen { address: args.listen, source };
@@ -147,28 +231,30 @@ impl Member {
         let pki_dir = args.pki_dir.clone().unwrap_or_else(|| dir.join("pki"));
         let pki_failed = |source| MemberError::Pki { dir: pki_dir.clone(), source };
         let pki = Arc::new(Pki::load_or_create(&pki_dir).map_err(pki_failed)?);
-        let store_dir = dir.join("store");
-        let config = store_config(&store_dir, args, &pki).map_err(pki_failed)?;
-        let store =
-            Store::open(config).await.map_err(|source| MemberError::Store { dir: store_dir, source })?;
-        let leadership = tokio::spawn(report_leadership(store.leadership(), MemberId(args.member_id)));
+        let backing = match place {
+            Place::Own => Backing::Own(own_store(dir, args, &pki, &pki_dir).await?),
+            Place::Stock(etcd) => backing::stock(etcd).await?,
+        };
         let tokens = args.token_auth_file.clone().unwrap_or_else(|| pki_dir.join("tokens.csv"));
         let tokens = TokenTable::load(&tokens).map_err(MemberError::Tokens)?;
-        let api = ApiServer::start(Arc::new(store.clone()), api_config(args, pki.clone(), tokens)).await;
+        let api = ApiServer::start(backing.kv(), api_config(args, pki.clone(), tokens)).await;
         let api = api.map_err(MemberError::ApiServer)?;
-        let serving = serving_certificate(args, &pki).map_err(pki_failed)?;
+        let reached: Vec<IpAddr> =
+            [Some(args.listen), args.advertise].into_iter().flatten().map(|a| a.ip()).collect();
+        let serving = certificates::serving(&pki, &reached, &args.tls_san).map_err(pki_failed)?;
         let tls = pki.server_tls_config(&serving).map_err(pki_failed)?;
         let (loops_stop, asked) = shutdown::channel();
         let loops = start_loops(&api, args, &pki, &asked)?;
         let (api_stop, api_asked) = watch::channel(false);
         let api = tokio::spawn(async move { api.serve(listener, tls, api_asked).await });
-        Ok(Self { store, api, api_stop, loops, loops_stop, leadership })
+        Ok(Self { backing, api, api_stop, loops, loops_stop })
     }
 
     /// Runs until `stop`, or until the API server can't go on.
     async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<(), MemberError> {
         let early = tokio::select! {
             () = stop => None,
+            () = self.backing.ended() => None,
             served = &mut self.api => Some(served),
             () = &mut self.loops => unreachable!("controllers and scheduler end only when asked to"),
         };
@@ -183,8 +269,7 @@ impl Member {
             Some(served) => served,
             None => self.api.await,
         };
-        self.leadership.abort();
-        self.store.close().await;
+        self.backing.close().await;
         match served {
             Ok(served) => served.map_err(MemberError::Serve),
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
@@ -192,27 +277,60 @@ impl Member {
     }
 }
 
-fn store_config(dir: &Path, args: &Args, pki: &Pki) -> Result<store::Config, apiserver::pki::PkiError> {
-    let id = MemberId(args.member_id);
-    let mut config = match args.peers.len() {
-        0 | 1 => store::Config::single(dir, id),
-        _ => {
-            let peers: BTreeMap<MemberId, SocketAddr> =
-                args.peers.iter().map(|(number, address)| (MemberId(*number), *address)).collect();
-            store::Config::group(dir, id, peers, Some(peer_tls(args, pki)?))
+/// Opens the own store, and its door for etcd's clients if there is to be one.
+async fn own_store(dir: &Path, args: &Args, pki: &Pki, pki_dir: &Path) -> Result<OwnStore, MemberError> {
+    let pki_failed = |source| MemberError::Pki { dir: pki_dir.to_owned(), source };
+    let door = backing::listen(&args.listen_client_urls, &args.advertise_client_urls).await?;
+    let store_dir = dir.join("store");
+    let config = store_config(&store_dir, args, pki).map_err(pki_failed)?;
+    let mut own = OwnStore::open(&store_dir, config).await?;
+    if !door.listeners.is_empty() {
+        // A supervisor has written it for all of its members at once.
+        if !args.child_of_supervisor {
+            pki.write_etcd_client(pki_dir).map_err(pki_failed)?;
+        }
+        own.serve_etcd(&args.name, door, pki).map_err(pki_failed)?;
+        let pki_dir = std::path::absolute(pki_dir).unwrap_or_else(|_| pki_dir.to_owned());
+        endpoints::leave_behind(dir, own.client_urls(), &pki_dir)
+            .map_err(|source| MemberError::Endpoints { dir: dir.to_owned(), source })?;
+    }
+    Ok(own)
+}
+
+fn store_config(dir: &Path, args: &Args, pki: &Pki) -> Result<store::Config, PkiError> {
+    let tls = || certificates::peer(pki, &args.name).map(Some);
+    let mut config = match (args.join.as_slice(), args.founders()) {
+        ([], founders) if founders.values().all(String::is_empty) => {
+            founder_config(dir, args, founders, None)
+        }
+        ([], founders) => founder_config(dir, args, founders, tls()?),
+        (living, _) => {
+            let own = args.peer_address.expect("--join requires --peer-address");
+            let members = living.iter().map(SocketAddr::to_string).collect();
+            store::Config::join(dir, Join { members, peer_address: own.to_string() }, tls()?)
         }
     };
     config.tick = args.tick;
     Ok(config)
 }
 
-fn peer_tls(args: &Args, pki: &Pki) -> Result<PeerTls, apiserver::pki::PkiError> {
-    let issued = pki.issue_peer(&args.name)?;
-    Ok(PeerTls {
-        server: pki.peer_server_tls(&issued)?,
-        client: pki.peer_client_tls(&issued)?,
-        server_name: Some(PEER_SERVER_NAME.to_owned()),
-    })
+/// The flags say who this member becomes if its directory is new; afterwards the directory does.
+fn founder_config(
+    dir: &Path,
+    args: &Args,
+    founders: BTreeMap<MemberId, String>,
+    tls: Option<PeerTls>,
+) -> store::Config {
+    let id = MemberId(args.member_id);
+    let mut config = store::Config::group(dir, id, founders, tls);
+    // A founder alone needn't agree on a number with anyone, so it takes one that no other has.
+    let cluster = match config.peers.len() {
+        1 => ClusterId(rand::random()),
+        _ => config.founded_cluster(),
+    };
+    config.founder = Some((id, cluster));
+    config.id = None;
+    config
 }
 
 fn api_config(args: &Args, pki: Arc<Pki>, tokens: TokenTable) -> apiserver::Config {
@@ -222,29 +340,6 @@ fn api_config(args: &Args, pki: Arc<Pki>, tokens: TokenTable) -> apiserver::Conf
     config.event_ttl = args.event_ttl;
     config.advertise = Some(args.advertise.unwrap_or(args.listen));
     config
-}
-
-/// Names and addresses under which this member is reached.
-fn serving_certificate(args: &Args, pki: &Pki) -> Result<apiserver::pki::Issued, apiserver::pki::PkiError> {
-    const NAMES: [&str; 5] = [
-        "localhost",
-        "kubernetes",
-        "kubernetes.default",
-        "kubernetes.default.svc",
-        "kubernetes.default.svc.cluster.local",
-    ];
-    let mut names: Vec<String> = NAMES.map(str::to_owned).to_vec();
-    let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
-    addresses.extend([Some(args.listen), args.advertise].into_iter().flatten().map(|address| address.ip()));
-    for san in &args.tls_san {
-        match san.parse() {
-            Ok(address) => addresses.push(address),
-            Err(_) => names.push(san.clone()),
-        }
-    }
-    addresses.sort();
-    addresses.dedup();
-    pki.issue_server(&names, &addresses)
 }
 
 fn start_loops(
@@ -285,21 +380,6 @@ fn election(args: &Args, base: ElectionConfig) -> ElectionConfig {
         renew: args.leader_elect_renew_deadline,
         retry: args.leader_elect_retry_period,
         ..base
-    }
-}
-
-/// Tells the supervisor whenever this member begins or ceases to lead.
-async fn report_leadership(mut leader: watch::Receiver<Option<MemberId>>, own: MemberId) {
-    let mut leads = false;
-    loop {
-        let now = *leader.borrow_and_update() == Some(own);
-        if now != leads {
-            member::report(if now { Report::Leading } else { Report::Following });
-            leads = now;
-        }
-        if leader.changed().await.is_err() {
-            return;
-        }
     }
 }
 

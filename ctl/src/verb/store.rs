@@ -3,10 +3,12 @@
 //! The flags are etcd's, so that a unit file written for etcd starts it. Config, build, run, drain.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use store::kv::{Kv as _, MemberId};
@@ -18,11 +20,13 @@ use tokio::task::JoinSet;
 use crate::app::App;
 use crate::failure::Failure;
 use crate::member::{self, MemberError};
+use crate::recovery;
 use crate::signals::Termination;
 use crate::standalone::initial_cluster::InitialCluster;
 use crate::standalone::settings::{self, Door, Settings};
 use crate::standalone::tls;
 use crate::standalone::url::Url;
+use crate::text::parse_duration;
 
 /// Run the store alone
 #[derive(Debug, clap::Args)]
@@ -56,6 +60,9 @@ pub struct Args {
     /// Goes into the ids of members and cluster, so that different clusters never mix
     #[arg(long, value_name = "TOKEN", default_value = "etcd-cluster")]
     pub initial_cluster_token: String,
+    /// After most members are lost for ever: make this one a new cluster of its own, and say what may be lost
+    #[arg(long)]
+    pub force_new_cluster: bool,
     /// Certificate shown to clients
     #[arg(long, value_name = "FILE", help_heading = "TLS")]
     pub cert_file: Option<PathBuf>,
@@ -116,9 +123,37 @@ pub struct Args {
     #[arg(long, value_name = "MS", default_value_t = 300, help_heading = "Limits",
         value_parser = clap::value_parser!(u64).range(6..=100_000))]
     pub election_timeout: u64,
+    /// How often a watcher that asked for it hears how far a quiet watch is
+    #[arg(long, value_name = "TIME", default_value = "10m", help_heading = "Limits",
+        value_parser = parse_duration, alias = "watch-progress-notify-interval")]
+    pub experimental_watch_progress_notify_interval: Duration,
     /// What is logged
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,
+    /// Flags without a meaning here.
+    #[command(flatten)]
+    pub taken: Taken,
+}
+
+/// Flags that unit files of etcd have and that change nothing here: what they switch on is always on, or how
+/// things are logged. Taken so that those files work.
+#[derive(Debug, clap::Args)]
+pub struct Taken {
+    /// Always: a change of members that could cost the quorum is refused
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    strict_reconfig_check: Option<Option<bool>>,
+    /// Always
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    pre_vote: Option<Option<bool>>,
+    /// Always: members compare their data all the time
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    experimental_initial_corrupt_check: Option<Option<bool>>,
+    /// There is one log, on standard error
+    #[arg(long, hide = true)]
+    logger: Option<String>,
+    /// There is one log, on standard error
+    #[arg(long, hide = true)]
+    log_outputs: Option<String>,
 }
 
 /// `--initial-cluster-state`
@@ -174,6 +209,9 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     }
     let mut stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
     let dir = directory(app, &args)?;
+    if args.force_new_cluster {
+        recovery::force(&dir.join("store"))?;
+    }
     // A member without its group may wait long: it can be asked to stop meanwhile.
     let member = tokio::select! {
         built = StoreMember::build(&dir, &args, &settings) => built?,
@@ -197,7 +235,6 @@ fn directory(app: &App, args: &Args) -> Result<PathBuf, Failure> {
 struct StoreMember {
     store: Store,
     name: String,
-    id: MemberId,
     /// Where clients reach it.
     clients: Vec<Url>,
     /// One task a listener; they end when asked to, or when a listener breaks.
@@ -223,20 +260,23 @@ impl StoreMember {
         let store = Store::open_with(config, Some(peer_listener))
             .await
             .map_err(|source| MemberError::Store { dir: store_dir, source })?;
-        let id = store.status().member;
         let bound: Vec<Url> = listeners.iter().map(|(_, url)| url.clone()).collect();
         let clients =
             if settings.advertise_client.is_empty() { bound } else { settings.advertise_client.clone() };
         let (stop, servers) = serve(&store, settings, listeners)?;
-        Ok(Self { store, name: settings.name.clone(), id, clients, servers, stop })
+        Ok(Self { store, name: settings.name.clone(), clients, servers, stop })
     }
 
     async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
-        let ready = self.ready();
+        let announcement = announce(&self.store, self.name.clone(), self.clients.clone());
         let broken = tokio::select! {
             () = stop => None,
             ended = self.servers.join_next() => ended,
-            () = announce(&self.store, ready) => unreachable!("the announcement never ends"),
+            () = self.store.removed() => {
+                tracing::warn!(name = self.name, "this member was removed from its cluster, and ends");
+                None
+            }
+            never = announcement => match never? {},
         };
         // Open requests are answered while the store still works; then it hands over leadership.
         self.stop.send_replace(true);
@@ -249,21 +289,15 @@ impl StoreMember {
             _ => Ok(()),
         }
     }
-
-    fn ready(&self) -> String {
-        format!(
-            "ready: {} ({:016x}) serves clients on {}",
-            self.name,
-            self.id.0,
-            settings::join(&self.clients)
-        )
-    }
 }
 
-/// Says once that this member is ready, which it is when its cluster has a leader. Then it has nothing to say.
-async fn announce(store: &Store, line: String) {
+/// Makes this member known to its cluster and says that it is ready. Then it has nothing more to say.
+async fn announce(store: &Store, name: String, clients: Vec<Url>) -> Result<Infallible, Failure> {
     if store.leadership().wait_for(Option::is_some).await.is_ok() {
-        super::say(line);
+        let urls: Vec<String> = clients.iter().map(Url::to_string).collect();
+        store.publish(&name, &urls).await.map_err(MemberError::Publish)?;
+        let id = store.status().member.0;
+        super::say(format!("ready: {name} ({id:016x}) serves clients on {}", settings::join(&clients)));
     }
     std::future::pending().await
 }
@@ -288,8 +322,10 @@ fn serve(
     let mut servers = JoinSet::new();
     for (listener, url) in listeners {
         let mut config = etcd::Config::plain();
+        config.peer_tls = settings.listen_peer.secure;
         config.limits.max_request_bytes = settings.max_request_bytes;
         config.limits.max_txn_ops = settings.max_txn_ops;
+        config.limits.progress_interval = settings.progress_interval;
         if url.secure {
             config.tls = Some(client_tls(&settings.client_door)?);
         }

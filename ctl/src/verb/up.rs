@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,10 +19,13 @@ use tokio::sync::watch;
 use super::version::VERSION;
 use crate::app::App;
 use crate::cluster::connect;
+use crate::etcdctl::endpoints;
 use crate::failure::Failure;
 use crate::member;
 use crate::print::{self, styled};
 use crate::signals::Termination;
+use crate::standalone::settings;
+use crate::standalone::url::Url;
 use crate::text::count;
 use crate::up::balancer::{self, Probe};
 use crate::up::layout::{ChildId, Layout};
@@ -55,6 +58,18 @@ pub struct Args {
     /// Port of the API on 127.0.0.1 [default: 6443]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
+    /// Keep the objects in this etcd cluster instead of the members' own store
+    #[arg(long, value_name = "URL,…", value_delimiter = ',', help_heading = "etcd")]
+    etcd_servers: Vec<Url>,
+    /// Who signed the certificates of those etcd servers
+    #[arg(long, value_name = "FILE", help_heading = "etcd", requires = "etcd_servers")]
+    etcd_cafile: Option<PathBuf>,
+    /// Certificate shown to those etcd servers
+    #[arg(long, value_name = "FILE", help_heading = "etcd", requires = "etcd_servers")]
+    etcd_certfile: Option<PathBuf>,
+    /// Key of that certificate
+    #[arg(long, value_name = "FILE", help_heading = "etcd", requires = "etcd_servers")]
+    etcd_keyfile: Option<PathBuf>,
     /// Started by `amoeba demo`: ends with it
     #[arg(long, hide = true)]
     child_of_supervisor: bool,
@@ -75,8 +90,12 @@ async fn up(app: &App, args: Args, reporter: &Reporter) -> Result<(), Failure> {
     let stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
     let layout = directory(app.data_dir()?)?;
     let _lock = Lock::take(&layout.lock()).map_err(UpError::from)?;
-    let asked = Requested { members: args.members, nodes: args.nodes, port: args.port };
-    let shape = remembered(&layout, asked)?;
+    let etcd = args.etcd_flags().map_err(UpError::file("find", "a file of --etcd-cafile and its like"))?;
+    let asked = Requested { members: args.members, nodes: args.nodes, port: args.port, etcd };
+    let mut shape = remembered(&layout, asked)?;
+    if shape.peer_ports.len() != shape.members as usize {
+        shape.peer_ports = ports::lasting(shape.members as usize)?;
+    }
     ports::ensure_free(shape.port)?;
     make_directories(&layout, &shape)?;
     credentials::prepare(&layout, &shape)?;
@@ -84,6 +103,9 @@ async fn up(app: &App, args: Args, reporter: &Reporter) -> Result<(), Failure> {
     let socket =
         chaos_socket::listen(&layout.socket()).map_err(UpError::file("listen on", layout.socket()))?;
     let members = MemberPorts::choose(&shape)?;
+    if shape.etcd.is_empty() {
+        leave_endpoints(&layout, &members)?;
+    }
     let balancer = balance(app, &layout, &shape, &members).await?;
     reporter.doing(format!("starting {}", count(shape.members as usize, "member")));
     let supervisor = Supervisor::new(layout.clone(), specs(&layout, &shape, &members), reporter);
@@ -97,6 +119,26 @@ async fn up(app: &App, args: Args, reporter: &Reporter) -> Result<(), Failure> {
     ended?;
     reporter.line(format!("stopped; `amoeba up` brings the cluster in {} back", layout.root().display()));
     Ok(())
+}
+
+impl Args {
+    /// What members are told of a stock etcd cluster. Paths become absolute: they are remembered.
+    fn etcd_flags(&self) -> std::io::Result<Vec<String>> {
+        if self.etcd_servers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut flags = vec!["--etcd-servers".to_owned(), settings::join(&self.etcd_servers)];
+        let files = [
+            ("--etcd-cafile", &self.etcd_cafile),
+            ("--etcd-certfile", &self.etcd_certfile),
+            ("--etcd-keyfile", &self.etcd_keyfile),
+        ];
+        for (flag, file) in files.into_iter().filter_map(|(flag, file)| Some((flag, file.as_ref()?))) {
+            let file = fs::canonicalize(file)?.to_string_lossy().into_owned();
+            flags.extend([flag.to_owned(), file]);
+        }
+        Ok(flags)
+    }
 }
 
 /// The directory, absolute: children are given paths, and shims are found by them.
@@ -128,32 +170,40 @@ fn make_directories(layout: &Layout, shape: &Shape) -> Result<(), UpError> {
     })
 }
 
-/// Where each member serves clients and where it talks to the other members.
+/// Where each member serves clients of the API and of etcd, and where it talks to the other members.
 struct MemberPorts {
     client: BTreeMap<u32, u16>,
+    etcd: BTreeMap<u32, u16>,
     peer: BTreeMap<u32, u16>,
 }
 
 impl MemberPorts {
     /// A single member serves on the cluster's port itself: no hop between client and server.
     fn choose(shape: &Shape) -> Result<Self, UpError> {
-        if shape.members == 1 {
-            let peer = BTreeMap::from([(1, ports::free(1)?[0])]);
-            return Ok(Self { client: BTreeMap::from([(1, shape.port)]), peer });
-        }
-        let free = ports::free(2 * shape.members as usize)?;
-        let (client, peer) = free.split_at(shape.members as usize);
-        Ok(Self {
-            client: (1..).zip(client.iter().copied()).collect(),
-            peer: (1..).zip(peer.iter().copied()).collect(),
-        })
+        let members = shape.members as usize;
+        let free = ports::free(2 * members)?;
+        let (etcd, client) = free.split_at(members);
+        let client = if members == 1 { &[shape.port] } else { client };
+        let numbered = |ports: &[u16]| (1..).zip(ports.iter().copied()).collect();
+        Ok(Self { client: numbered(client), etcd: numbered(etcd), peer: numbered(&shape.peer_ports) })
     }
+}
+
+/// Leaves word for `amoeba member` and `amoeba snapshot` where the store's etcd API is.
+fn leave_endpoints(layout: &Layout, ports: &MemberPorts) -> Result<(), UpError> {
+    let urls: Vec<Url> = ports.etcd.values().map(|port| etcd_url(*port)).collect();
+    let failed = UpError::file("leave word of the store's endpoints in", layout.root());
+    endpoints::leave_behind(layout.root(), &urls, &layout.pki()).map_err(failed)
+}
+
+fn etcd_url(port: u16) -> Url {
+    Url { secure: true, host: Ipv4Addr::LOCALHOST.to_string(), port }
 }
 
 fn specs(layout: &Layout, shape: &Shape, ports: &MemberPorts) -> Vec<ChildSpec> {
     let spec = |id: ChildId| {
         let arguments = match id {
-            ChildId::Member(number) => member_arguments(layout, number, ports),
+            ChildId::Member(number) => member_arguments(layout, shape, number, ports),
             ChildId::Node(_) => node_arguments(layout, id),
         };
         ChildSpec { id, arguments, log: layout.log(id) }
@@ -167,16 +217,14 @@ fn plain<const N: usize>(flags: [&str; N]) -> Vec<OsString> {
 }
 
 /// The fast profile of a member: elections, leases and evictions in about a second.
-fn member_arguments(layout: &Layout, number: u32, ports: &MemberPorts) -> Vec<OsString> {
+fn member_arguments(layout: &Layout, shape: &Shape, number: u32, ports: &MemberPorts) -> Vec<OsString> {
     let id = ChildId::Member(number);
     let mut arguments = plain(["server", "--child-of-supervisor", "--name", &id.to_string()]);
     arguments.extend(["--data-dir".into(), layout.child(id).into_os_string()]);
     arguments.extend(["--pki-dir".into(), layout.pki().into_os_string()]);
     arguments.extend(plain(["--listen", &local(ports.client[&number]).to_string()]));
     arguments.extend(plain(["--member-id", &number.to_string()]));
-    for (member, port) in &ports.peer {
-        arguments.extend(plain(["--peer", &format!("{member}={}", local(*port))]));
-    }
+    arguments.extend(store_arguments(shape, number, ports));
     arguments.extend(plain(["--tick", "50ms"]));
     arguments.extend(plain(["--leader-elect-lease-duration", "1500ms"]));
     arguments.extend(plain(["--leader-elect-renew-deadline", "1s"]));
@@ -185,6 +233,18 @@ fn member_arguments(layout: &Layout, number: u32, ports: &MemberPorts) -> Vec<Os
     arguments.extend(plain(["--node-startup-grace-period", "10s"]));
     arguments.extend(plain(["--node-eviction-rate", "100", "--missing-node-quarantine", "2s"]));
     arguments.extend(plain(["--default-toleration-seconds", "0"]));
+    arguments
+}
+
+/// Where a member's objects are: in its own store, which has peers, or in an etcd that others run.
+fn store_arguments(shape: &Shape, number: u32, ports: &MemberPorts) -> Vec<OsString> {
+    if !shape.etcd.is_empty() {
+        return shape.etcd.iter().map(OsString::from).collect();
+    }
+    let mut arguments = plain(["--listen-client-urls", &etcd_url(ports.etcd[&number]).to_string()]);
+    for (member, port) in &ports.peer {
+        arguments.extend(plain(["--peer", &format!("{member}={}", local(*port))]));
+    }
     arguments
 }
 

@@ -1,0 +1,67 @@
+//! Certificates that a member makes for itself at each start, signed by the cluster's authorities.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use apiserver::pki::{Issued, PEER_SERVER_NAME, Pki, PkiError};
+use store::PeerTls;
+
+/// Names under which every API server is reached.
+const API_NAMES: [&str; 5] = [
+    "localhost",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
+
+/// For the API server, which is reached at `addresses` and, as the user says, at `more` names and addresses.
+pub fn serving(pki: &Pki, addresses: &[IpAddr], more: &[String]) -> Result<Issued, PkiError> {
+    let (names, addresses) = subjects(&API_NAMES, addresses, more);
+    pki.issue_server(&names, &addresses)
+}
+
+/// For the store's etcd API, which is reached at `hosts`.
+pub fn etcd(pki: &Pki, hosts: &[String]) -> Result<Issued, PkiError> {
+    let (names, addresses) = subjects(&["localhost"], &[], hosts);
+    pki.issue_etcd_server(&names, &addresses)
+}
+
+/// For both ends of Raft connections.
+pub fn peer(pki: &Pki, member: &str) -> Result<PeerTls, PkiError> {
+    let issued = pki.issue_peer(member)?;
+    Ok(PeerTls {
+        server: pki.peer_server_tls(&issued)?,
+        client: pki.peer_client_tls(&issued)?,
+        server_name: Some(PEER_SERVER_NAME.to_owned()),
+    })
+}
+
+/// Names and addresses, each once; loopback is always among them.
+fn subjects(names: &[&str], addresses: &[IpAddr], more: &[String]) -> (Vec<String>, Vec<IpAddr>) {
+    let mut names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut addresses = [&[IpAddr::V4(Ipv4Addr::LOCALHOST)], addresses].concat();
+    for subject in more {
+        match subject.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => names.push(subject.clone()),
+        }
+    }
+    names.sort();
+    names.dedup();
+    addresses.sort();
+    addresses.dedup();
+    (names, addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_addresses_are_told_apart() {
+        let more = ["10.0.0.1".to_owned(), "db.example.com".to_owned(), "127.0.0.1".to_owned()];
+        let (names, addresses) = subjects(&["localhost"], &[], &more);
+        assert_eq!(names, ["db.example.com", "localhost"]);
+        assert_eq!(addresses, [IpAddr::from([10, 0, 0, 1]), IpAddr::from([127, 0, 0, 1])]);
+    }
+}
