@@ -49,7 +49,8 @@ fn second_start_loads_the_same_authority() {
 #[test]
 fn keys_are_readable_by_their_owner_only() {
     let (dir, _pki) = pki();
-    for (file, mode) in [("ca.key", 0o600), ("peer-ca.key", 0o600), ("etcd-ca.key", 0o600), ("ca.crt", 0o644)] {
+    for (file, mode) in [("ca.key", 0o600), ("peer-ca.key", 0o600), ("etcd-ca.key", 0o600), ("ca.crt", 0o644)]
+    {
         let path = dir.path().join("pki").join(file);
         let found = fs::metadata(path).expect("file exists").permissions().mode() & 0o777;
         assert_eq!(found, mode, "{file}");
