@@ -25,7 +25,7 @@ pub async fn answer(member: &Member, method: &str, call: Call) {
     match method {
         "Alarm" => call.unary(|request| alarm(member, request)).await,
         "Status" => call.unary(|request| status(member, request)).await,
-        "Defragment" => call.unary(|request| defragment(member, request)).await,
+        "Defragment" => call.unary(defragment).await,
         "Hash" => call.unary(|request| hash(member, request)).await,
         "HashKV" => call.unary(|request| hash_kv(member, request)).await,
         "Snapshot" => snapshot_stream(member, call).await,
@@ -101,13 +101,10 @@ fn alarm_type(kind: AlarmKind) -> pb::AlarmType {
     }
 }
 
-/// There is nothing to do: space is given back as history is compacted.
-async fn defragment(
-    member: &Member,
-    _request: pb::DefragmentRequest,
-) -> Result<pb::DefragmentResponse, Status> {
+/// There is nothing to do: space is given back as history is compacted. No header: etcd sends none.
+async fn defragment(_request: pb::DefragmentRequest) -> Result<pb::DefragmentResponse, Status> {
     tracing::info!("asked to defragment: nothing to do, compaction gives space back by itself");
-    Ok(pb::DefragmentResponse { header: Some(member.header_now()) })
+    Ok(pb::DefragmentResponse { header: None })
 }
 
 /// etcd hashes its whole file here, which is of no use between members; ours is that of the history.
@@ -137,23 +134,28 @@ async fn snapshot_stream(member: &Member, call: Call) {
 }
 
 /// Sends a backup as fast as the client takes it. Its size isn't known before its end, so the remaining
-/// bytes are an estimate.
+/// bytes are an estimate: at least 1, and 0 with the last piece, by which clients know it.
 async fn snapshot(member: &Member, sink: &mut Sink) -> Result<(), Status> {
     let mut remaining = member.store.disk_use().map_err(error::status)?.in_use_bytes;
     let mut backup = member.store.backup().await.map_err(error::status)?;
     let header = member.header(backup.manifest.revision);
+    let piece = |blob: Bytes, remaining_bytes| {
+        let version = VERSION.to_owned();
+        encode(&pb::SnapshotResponse { header: Some(header), remaining_bytes, blob, version })
+    };
+    let mut held = Bytes::new();
     while let Some(block) = backup.blocks.recv().await {
         let mut block: Bytes = block.map_err(error::status)?;
         while !block.is_empty() {
-            let blob = block.split_to(SNAPSHOT_CHUNK.min(block.len()));
-            remaining = remaining.saturating_sub(blob.len() as u64);
-            let version = VERSION.to_owned();
-            let piece =
-                pb::SnapshotResponse { header: Some(header), remaining_bytes: remaining, blob, version };
-            sink.send(encode(&piece)).await?;
+            let next = block.split_to(SNAPSHOT_CHUNK.min(block.len()));
+            let blob = std::mem::replace(&mut held, next);
+            if !blob.is_empty() {
+                remaining = remaining.saturating_sub(blob.len() as u64).max(1);
+                sink.send(piece(blob, remaining)).await?;
+            }
         }
     }
-    Ok(())
+    sink.send(piece(held, 0)).await
 }
 
 async fn move_leader(
@@ -168,7 +170,8 @@ async fn move_leader(
         return Err(error::bad_transferee());
     }
     member.store.transfer_leader(target, TRANSFER_TIMEOUT).await.map_err(error::status)?;
-    Ok(pb::MoveLeaderResponse { header: Some(member.header_now()) })
+    // No header: etcd sends none.
+    Ok(pb::MoveLeaderResponse { header: None })
 }
 
 fn bytes(bytes: u64) -> i64 {
