@@ -14,6 +14,9 @@ use crate::{amoeba_binary, pause};
 /// How long a process may take to end after what must end it.
 const END: Duration = Duration::from_secs(20);
 
+/// Log entries that are kept, so few that a member which was away for a moment needs a snapshot.
+const SNAPSHOT_COUNT: &str = "200";
+
 /// Which program the members run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
@@ -155,6 +158,7 @@ impl Group {
             .args(["--listen-peer-urls", &peer_url(number)])
             .args(["--initial-advertise-peer-urls", &peer_url(number)])
             .args(["--initial-cluster", &self.initial, "--initial-cluster-state", state])
+            .args(["--snapshot-count", SNAPSHOT_COUNT])
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor"))

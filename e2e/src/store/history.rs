@@ -207,6 +207,8 @@ pub struct Watched {
     pub keys: Keys,
     /// What came, in order, and when.
     pub seen: Vec<(Instant, Seen)>,
+    /// Why it ended, if not because the reader had enough.
+    pub end: Option<String>,
 }
 
 impl Watched {

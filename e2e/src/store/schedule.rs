@@ -1,5 +1,6 @@
 //! One schedule: a group, a workload, the faults of a seed, and the verdict.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use tokio::task::JoinSet;
 use super::client::Clients;
 use super::disturb::disturb;
 use super::group::{Group, Program, Shape};
+use super::history::{History, Outcome};
 use super::namespace::Namespace;
 use super::oracle::{Counts, judge};
 use super::plan::{Step, Theme, plan};
@@ -52,16 +54,35 @@ async fn judged(group: &mut Group, seed: u64, steps: &[Step]) -> Result<Counts, 
     let gave_up = disturb(&run, group, steps, &note).await;
     let ended = tasks.finish(&run).await;
     let history = run.history();
-    // Without an end that everybody has seen there is no history to judge by.
-    let (counts, mut violations) =
-        if history.last > 0 { judge(&history) } else { (Counts::default(), Vec::new()) };
-    violations.extend(ended.err());
+    note(format!("unanswered and why: {:?}", reasons(&history)));
+    let mut violations: Vec<_> = ended.err().into_iter().collect();
     // etcd ends on a full disk; ours has to serve what needs no space, and to go on by itself.
     if group.program() == Program::Amoeba {
         violations.extend(gave_up);
     }
+    // Without an end that everybody has seen there is no history to judge by.
+    let mut counts = Counts::default();
+    if history.last > 0 {
+        let (counted, broken) = judge(&history);
+        counts = counted;
+        violations.extend(broken);
+    }
     note(format!("{counts:?}, {} violations", violations.len()));
     if violations.is_empty() { Ok(counts) } else { Err(violations) }
+}
+
+/// Why calls and watches had no answer, and how often.
+fn reasons(history: &History) -> BTreeMap<String, usize> {
+    let mut reasons = BTreeMap::new();
+    for call in &history.calls {
+        if let Outcome::Unknown(why) | Outcome::Failed(why) = &call.outcome {
+            *reasons.entry(why.chars().take(120).collect()).or_default() += 1;
+        }
+    }
+    for why in history.watches.iter().filter_map(|watch| watch.end.as_ref()) {
+        *reasons.entry(format!("watch: {}", why.chars().take(120).collect::<String>())).or_default() += 1;
+    }
+    reasons
 }
 
 /// Does asynchronous work on threads that live in this namespace.

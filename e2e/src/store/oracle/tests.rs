@@ -16,7 +16,7 @@ struct Story {
 impl Story {
     fn new() -> Self {
         let keys = Keys::all();
-        let watch = Watched { member: 0, start: 1, keys, seen: Vec::new() };
+        let watch = Watched { member: 0, start: 1, keys, seen: Vec::new(), end: None };
         let history = History { watches: vec![watch], last: 1, ..History::default() };
         Self { history, keyspace: Keyspace::new(), clock: Instant::now(), revision: 1 }
     }
