@@ -88,7 +88,10 @@ impl Run {
 
     /// Writes a watch down.
     pub fn watched(&self, watched: Watched) {
-        self.known.fetch_max(watched.covered(), Ordering::SeqCst);
+        // A watch from the future that saw nothing knows nothing.
+        if !watched.seen.is_empty() {
+            self.known.fetch_max(watched.covered(), Ordering::SeqCst);
+        }
         self.story().watches.push(watched);
     }
 
