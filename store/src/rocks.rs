@@ -28,6 +28,8 @@ use crate::snapshot::SnapshotFile;
 use crate::space::Filesystem;
 
 const INSTALLING_KEY: &[u8] = b"installing";
+/// What a write batch takes for a record besides its key and value: kind, family and two lengths.
+const RECORD_OVERHEAD: usize = 8;
 /// Bytes of snapshot records written at once while installing.
 const INSTALL_BATCH_BYTES: usize = 1 << 20;
 
@@ -230,11 +232,21 @@ impl Inner {
     }
 
     fn to_write_batch(&self, batch: &Batch) -> WriteBatch {
-        let mut out = WriteBatch::default();
+        let size =
+            |key: &[u8], value: Option<&Bytes>| RECORD_OVERHEAD + key.len() + value.map_or(0, Bytes::len);
+        let bytes = batch.writes().map(|(_, key, value)| size(key, value)).sum();
+        let mut out = WriteBatch::with_capacity_bytes(bytes);
+        // Looked up once for each family, not for each record; they come in order of family.
+        let mut last = None;
         for (family, key, value) in batch.writes() {
+            let handle = match last {
+                Some((known, handle)) if known == family => handle,
+                _ => self.family(family),
+            };
+            last = Some((family, handle));
             match value {
-                Some(value) => out.put_cf(self.family(family), key, value),
-                None => out.delete_cf(self.family(family), key),
+                Some(value) => out.put_cf(handle, key, value),
+                None => out.delete_cf(handle, key),
             }
         }
         out

@@ -17,6 +17,8 @@ use crate::mvcc::family::{Family, SCHEMA_VERSION};
 use crate::mvcc::state::{FOUNDED_INDEX, FOUNDED_TERM, State};
 use crate::mvcc::view::{Batch, DiskError, ReadView};
 
+/// What stands before a sealed record.
+const CHECKSUM_BYTES: usize = 4;
 const HARD_KEY: &[u8] = b"hard";
 const TRUNCATED_KEY: &[u8] = b"truncated";
 const IDENTITY_KEY: &[u8] = b"identity";
@@ -247,11 +249,15 @@ fn load_entries(view: &impl ReadView, first: u64) -> Result<Vec<Entry>, DiskErro
 }
 
 fn encode_entry(entry: &Entry) -> Vec<u8> {
-    let mut out = Writer::with_capacity(entry.data.len() + 64);
-    out.u64(entry.index).u64(entry.term);
+    // As `seal` does, but the payload is copied once.
+    let mut out = Writer::with_capacity(CHECKSUM_BYTES + 20 + entry.data.len());
+    out.u32(0).u64(entry.index).u64(entry.term);
     out.u32(entry.get_entry_type() as u32);
     out.raw(&entry.data);
-    seal(&out.finish())
+    let mut record = out.finish();
+    let (checksum, sealed) = record.split_at_mut(CHECKSUM_BYTES);
+    checksum.copy_from_slice(&crc32fast::hash(sealed).to_be_bytes());
+    record
 }
 
 /// Reads an entry back.
@@ -286,7 +292,7 @@ fn decode_identity(mut input: Reader) -> Result<Identity, DecodeError> {
 
 /// Puts a checksum before the bytes.
 fn seal(bytes: &[u8]) -> Vec<u8> {
-    let mut out = Writer::with_capacity(bytes.len() + 4);
+    let mut out = Writer::with_capacity(CHECKSUM_BYTES + bytes.len());
     out.u32(crc32fast::hash(bytes)).raw(bytes);
     out.finish()
 }
