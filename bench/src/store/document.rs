@@ -64,7 +64,7 @@ fn heading(conditions: &Conditions) -> String {
          Servers are pinned to core {server_cores} (all members of a group together), the load generator to core \
          {client_cores}. Each run starts its servers in a fresh directory, warms up for a second and counts for \
          {seconds} s; {pairs} pairs of runs a line, the order alternating. Clients work in a closed loop, ten to a \
-         connection, spread over all members; keys of 42 B, random among 100,000. Lines give median (lowest–highest); \
+         connection, spread over all members; keys of 41 B, random among 20,000 that exist. Lines give median (lowest–highest); \
          a ratio is ours divided by etcd's within a pair. CPU is that of all members, from `/proc/PID/stat`.\n\n",
         process::processor(),
     )

@@ -17,6 +17,7 @@ mod workload;
 use crate::process;
 use anyhow::{Context, Result, bail};
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid as UnixPid;
 use results::Outcome;
 use server::{Setting, Side};
@@ -67,6 +68,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let server_cores = arguments.server_cores.clone().unwrap_or_else(|| lower_half(cores));
     let mut mine = CpuSet::new();
     mine.set(client_core).context("--client-core")?;
+    // A thousand connections, of which the servers have the other ends: they inherit this.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("the limit of open files")?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raise the limit of open files")?;
     sched_setaffinity(UnixPid::from_raw(0), &mine).with_context(|| format!("pin to core {client_core}"))?;
     let setting = Setting {
         etcd: arguments.etcd.clone(),
@@ -148,7 +152,8 @@ fn full() -> Vec<Workload> {
     all.extend(
         [(1, 1), (1, 64), (1, 256), (3, 64)].map(|(members, clients)| Workload::Read { members, clients }),
     );
-    all.extend([Workload::Range, Workload::Watch { watchers: 1000 }, Workload::Memory { keys: 1_000_000 }]);
+    all.extend([10, 1000].map(|streams| Workload::Watch { watchers: 1000, streams }));
+    all.extend([Workload::Range, Workload::Memory { keys: 1_000_000 }]);
     all
 }
 
@@ -156,7 +161,8 @@ fn quick() -> Vec<Workload> {
     let put = |members, clients| Workload::Put { members, clients, value: 256 };
     let mut all = vec![put(1, 1), put(1, 64), put(1, 256), put(1, 1000), put(3, 64)];
     all.extend([Workload::Read { members: 1, clients: 64 }, Workload::Range]);
-    all.extend([Workload::Watch { watchers: 1000 }, Workload::Memory { keys: 100_000 }]);
+    all.extend([10, 1000].map(|streams| Workload::Watch { watchers: 1000, streams }));
+    all.push(Workload::Memory { keys: 100_000 });
     all
 }
 

@@ -63,7 +63,9 @@ fn panels(outcomes: &[Outcome]) -> Vec<Panel> {
             _ => None,
         }),
         panel("events/s to watchers", Metric::Rate, outcomes, |outcome| match outcome.workload {
-            Workload::Watch { watchers } => Some(format!("{watchers} watchers")),
+            Workload::Watch { watchers, streams } => {
+                Some(format!("{watchers} watchers, {streams} connections"))
+            }
             _ => None,
         }),
         panel("RSS, MiB", Metric::Rss, outcomes, |outcome| match outcome.workload {

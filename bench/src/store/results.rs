@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn ratios_are_taken_pair_by_pair() {
-        let mut outcome = Outcome::new(Workload::Watch { watchers: 1 });
+        let mut outcome = Outcome::new(Workload::Watch { watchers: 1, streams: 1 });
         for (theirs, ours) in [(1.0, 4.0), (10.0, 20.0), (100.0, 300.0)] {
             outcome.add(&vec![(Metric::Rate, theirs)], &vec![(Metric::Rate, ours)]);
         }

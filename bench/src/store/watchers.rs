@@ -14,8 +14,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-/// Streams, each on a connection of its own; the watchers are spread over them.
-const STREAMS: usize = 10;
 /// Clients that write.
 const WRITERS: usize = 8;
 /// Bytes of each value.
@@ -34,13 +32,13 @@ pub struct Delivered {
     pub took: Duration,
 }
 
-/// Lets `watchers` watch while events are written for `duration`.
-pub async fn run(group: &Group, watchers: usize, duration: Duration) -> Result<Delivered> {
+/// Lets `watchers`, spread over `streams` connections, watch while events are written for `duration`.
+pub async fn run(group: &Group, watchers: usize, streams: usize, duration: Duration) -> Result<Delivered> {
     let (expected, expect) = watch::channel(None);
     let (created, mut creations) = mpsc::channel(watchers);
     let mut tasks = JoinSet::new();
-    for stream in 0..STREAMS {
-        let share = watchers / STREAMS + usize::from(stream < watchers % STREAMS);
+    for stream in 0..streams {
+        let share = watchers / streams + usize::from(stream < watchers % streams);
         let address = group.addresses[stream % group.addresses.len()];
         tasks.spawn(Stream::open(address, share).await?.run(created.clone(), expect.clone()));
     }

@@ -6,10 +6,9 @@ use super::watchers;
 use anyhow::Result;
 use std::time::{Duration, Instant};
 
-/// Keys that are written over and over.
-const KEY_SPACE: u64 = 100_000;
-/// Keys that exist before reads are measured.
-const READ_KEYS: u64 = 20_000;
+/// Keys that exist before puts and reads are measured, and are put and read: updates are what a cluster's
+/// store does most.
+const KEY_SPACE: u64 = 20_000;
 /// Keys of a whole range.
 const RANGE_KEYS: u64 = 10_000;
 /// Clients that fill a store.
@@ -44,6 +43,8 @@ pub enum Workload {
     Watch {
         /// Watchers.
         watchers: usize,
+        /// Streams that they share, each on a connection of its own.
+        streams: usize,
     },
     /// Memory with so many keys.
     Memory {
@@ -78,6 +79,7 @@ impl Workload {
         match self {
             Workload::Put { members, clients, value } => {
                 let group = Group::start(side, members, setting).await?;
+                fill(&group, KEY_SPACE).await?;
                 let work = |number| Puts::new(Keys::Random(Random(number as u64), KEY_SPACE), value);
                 let mut figures = rate(&group, clients, duration, work).await?;
                 figures.push((Metric::Rss, group.memory()?.rss));
@@ -85,8 +87,8 @@ impl Workload {
             }
             Workload::Read { members, clients } => {
                 let group = Group::start(side, members, setting).await?;
-                fill(&group, READ_KEYS).await?;
-                let work = |number| Reads::points(Keys::Random(Random(number as u64), READ_KEYS));
+                fill(&group, KEY_SPACE).await?;
+                let work = |number| Reads::points(Keys::Random(Random(number as u64), KEY_SPACE));
                 rate(&group, clients, duration, work).await
             }
             Workload::Range => {
@@ -94,7 +96,9 @@ impl Workload {
                 fill(&group, RANGE_KEYS).await?;
                 rate(&group, 1, duration, |_| Reads::everything(RANGE_KEYS as usize)).await
             }
-            Workload::Watch { watchers } => watch(side, watchers, setting, duration).await,
+            Workload::Watch { watchers, streams } => {
+                watch(side, (watchers, streams), setting, duration).await
+            }
             Workload::Memory { keys } => memory(side, keys, setting).await,
         }
     }
@@ -113,7 +117,9 @@ impl Workload {
                 format!("linearizable read, {clients} clients, {}", members(m))
             }
             Workload::Range => "range of 10,000 keys, 1 client, 1 member".into(),
-            Workload::Watch { watchers } => format!("events to {watchers} watchers, 8 writers, 1 member"),
+            Workload::Watch { watchers, streams } => {
+                format!("events to {watchers} watchers on {streams} connections, 8 writers, 1 member")
+            }
             Workload::Memory { keys } => {
                 format!("{} keys of 256 B, 1 member", crate::statistics::number(keys as f64))
             }
@@ -160,10 +166,15 @@ async fn fill(group: &Group, keys: u64) -> Result<()> {
     load::run(&group.addresses, FILLERS, Window::unlimited(), work).await.map(drop)
 }
 
-async fn watch(side: Side, watchers: usize, setting: &Setting, duration: Duration) -> Result<Figures> {
+async fn watch(
+    side: Side,
+    (watchers, streams): (usize, usize),
+    setting: &Setting,
+    duration: Duration,
+) -> Result<Figures> {
     let group = Group::start(side, 1, setting).await?;
     let before = group.cpu();
-    let delivered = watchers::run(&group, watchers, duration).await?;
+    let delivered = watchers::run(&group, watchers, streams, duration).await?;
     let cpu = group.cpu().saturating_sub(before);
     let events = delivered.events as f64;
     Ok(vec![
