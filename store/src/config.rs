@@ -40,6 +40,11 @@ pub struct Limits {
     pub log_keep_entries: usize,
     /// Bytes of log kept for lagging followers.
     pub log_keep_bytes: usize,
+    /// Bytes of log kept, in memory too, for a member that is on its way to a snapshot; beyond it the member
+    /// needs a newer one.
+    pub log_keep_for_snapshot_bytes: usize,
+    /// Bytes a second that sending a snapshot to one member takes at most.
+    pub snapshot_bytes_per_second: u64,
     /// Bytes of recent events kept in memory for watchers; older ones come from the disk.
     pub recent_events_bytes: usize,
     /// Messages buffered for a watcher before it counts as slow.
@@ -64,6 +69,8 @@ impl Default for Limits {
             max_message_bytes: 1 << 20,
             log_keep_entries: 5000,
             log_keep_bytes: 4 << 20,
+            log_keep_for_snapshot_bytes: 64 << 20,
+            snapshot_bytes_per_second: 64 << 20,
             recent_events_bytes: 2 << 20,
             watch_buffer: 64,
             write_buffer_bytes: 12 << 20,

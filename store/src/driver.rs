@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
-use raft::eraftpb::Message;
+use raft::eraftpb::{Message, MessageType};
 use tokio::sync::{oneshot, watch};
 
 use crate::command::{Applied, Command};
@@ -26,7 +26,8 @@ use crate::raft::lease_desk::{LeaseAnswer, LeaseAsk};
 use crate::raft::proposals::Ticket;
 use crate::raft::replica::{Fatal, Input, Now, Output, Replica};
 use crate::rocks::Rocks;
-use crate::snapshot;
+use crate::snapshot::incoming;
+use crate::snapshot::offer::Offers;
 use crate::space::Space;
 use crate::watch::task::Watches;
 
@@ -69,6 +70,8 @@ pub struct Shared {
     removed: watch::Sender<bool>,
     /// Why this member may answer nothing any more.
     fence: OnceLock<KvError>,
+    /// The moments of the database that are kept for others.
+    pub offers: Offers,
 }
 
 /// The way to the thread.
@@ -175,7 +178,7 @@ pub struct Driver {
     pub outbox: Outbox,
     /// Where events go.
     pub watches: Arc<Watches>,
-    /// Where snapshot files are made.
+    /// Where received snapshots are.
     pub snapshots: PathBuf,
     /// Retention by size.
     pub history: History,
@@ -200,8 +203,16 @@ pub fn spawn(driver: Driver) -> std::io::Result<(Handle, std::thread::JoinHandle
     let membership = RwLock::new(Arc::new(membership.clone()));
     let healthy = RwLock::new(driver.replica.healthy());
     let status = RwLock::new(status(&driver.replica));
-    let shared =
-        Shared { status, sole: false.into(), leader, membership, healthy, removed, fence: OnceLock::new() };
+    let shared = Shared {
+        status,
+        sole: false.into(),
+        leader,
+        membership,
+        healthy,
+        removed,
+        offers: Offers::default(),
+        fence: OnceLock::new(),
+    };
     let handle = Handle { queue, shared: Arc::new(shared) };
     let thread = Loop {
         driver,
@@ -213,6 +224,8 @@ pub fn spawn(driver: Driver) -> std::io::Result<(Handle, std::thread::JoinHandle
         started: Instant::now(),
         scrubbing: true,
         next_size_check: Duration::ZERO,
+        made: None,
+        arrived: Vec::new(),
     };
     let join = std::thread::Builder::new().name("store".into()).spawn(move || thread.run(&requests))?;
     Ok((handle, join))
@@ -235,6 +248,10 @@ struct Loop {
     /// There may be compacted history to clean up.
     scrubbing: bool,
     next_size_check: Duration,
+    /// A snapshot that is ready for Raft.
+    made: Option<Input>,
+    /// Received snapshots that the next batch hands to Raft.
+    arrived: Vec<String>,
 }
 
 impl Loop {
@@ -246,6 +263,7 @@ impl Loop {
             let now = now(self.started);
             inputs.extend(self.driver.outbox.take_failures());
             inputs.extend(self.driver.space.look(now.mono).map(Input::Space));
+            inputs.extend(self.made.take());
             if now.mono >= next_tick {
                 inputs.push(Input::Tick);
                 // After a pause one tick, not all that were missed: they would look like a dead leader.
@@ -273,8 +291,8 @@ impl Loop {
 
     /// Waits for the first request or the next tick, then takes what else is there. `None` to end.
     fn gather(&mut self, requests: &Receiver<Request>, next_tick: Duration) -> Option<Vec<Input>> {
-        let patience =
-            if self.scrubbing { Duration::ZERO } else { next_tick.saturating_sub(self.started.elapsed()) };
+        let busy = self.scrubbing || self.made.is_some();
+        let patience = if busy { Duration::ZERO } else { next_tick.saturating_sub(self.started.elapsed()) };
         let mut inputs = Vec::new();
         match requests.recv_timeout(patience) {
             Ok(request) => self.accept(request, &mut inputs)?,
@@ -306,7 +324,10 @@ impl Loop {
                 self.asking.insert(ticket, reply);
                 Input::Lease(ticket, ask)
             }
-            Request::Input(input) => input,
+            Request::Input(input) => {
+                self.arrived.extend(snapshot_name(&input));
+                input
+            }
             Request::Answer(caller, address) => {
                 self.driver.outbox.answer(caller, &address);
                 return Some(());
@@ -323,6 +344,7 @@ impl Loop {
         let mut sink = |message: Message| outbox.send(message);
         let output = replica.handle(now, inputs, &mut sink)?;
         self.scrubbing |= output.compacted;
+        self.remove_ignored_snapshots();
         let removed = output.removed;
         self.publish(output);
         if removed {
@@ -400,31 +422,35 @@ impl Loop {
         shared.leader.send_if_modified(|known| std::mem::replace(known, leader) != leader);
     }
 
-    /// Writes the state as it is now to a file, on a thread of its own; only taking the database's
-    /// snapshot happens before the next batch.
+    /// Keeps the state as it is now, for whoever needs a snapshot: done before the next batch, and cheap.
     fn make_snapshot(&mut self, head: &Head) {
         let mut message = self.driver.replica.snapshot_header();
-        let name = format!("out-{}-{}.snap", head.index, self.started.elapsed().as_nanos());
-        message.data = name.clone().into_bytes().into();
-        let (rocks, handle) = (self.driver.replica.disk().clone(), self.handle.clone());
-        let dir = self.driver.snapshots.clone();
-        let (taken, wait) = sync_channel(1);
-        let work = move || {
-            failpoint!("snapshot_before_open");
-            let view = rocks.view();
-            let _loop_is_gone = taken.send(());
-            failpoint!("snapshot_after_open");
-            remove_files(&dir, "out-");
-            let made = snapshot::write_file(&view, &dir.join(&name));
-            if let Err(error) = &made {
-                tracing::warn!(%error, "a snapshot for a lagging member couldn't be made");
+        let name = format!("{}-{}", head.index, self.started.elapsed().as_nanos());
+        let kept = self.handle.shared.offers.keep(name.clone(), self.driver.replica.disk().clone());
+        let made = match kept {
+            Ok(()) => {
+                message.data = name.into_bytes().into();
+                Some(message)
             }
-            let made = made.is_ok().then_some(message);
-            let _closing = handle.queue.send(Request::Input(Input::SnapshotMade(made)));
+            Err(error) => {
+                tracing::warn!(%error, "no thread for a snapshot; Raft asks again");
+                None
+            }
         };
-        match std::thread::Builder::new().name("store-snapshot".into()).spawn(work) {
-            Ok(_detached_until_it_reports) => drop(wait.recv()),
-            Err(error) => tracing::warn!(%error, "no thread to make a snapshot on; Raft asks again"),
+        self.made = Some(Input::SnapshotMade(made));
+    }
+
+    /// What Raft didn't take of the snapshots that have come is of no use. Removing it may take long.
+    fn remove_ignored_snapshots(&mut self) {
+        let arrived = std::mem::take(&mut self.arrived).into_iter();
+        let ignored: Vec<PathBuf> =
+            arrived.map(|name| self.driver.snapshots.join(name)).filter(|path| path.exists()).collect();
+        if ignored.is_empty() {
+            return;
+        }
+        let remove = move || ignored.iter().for_each(|path| incoming::remove(path));
+        if let Err(error) = std::thread::Builder::new().name("store-remove".into()).spawn(remove) {
+            tracing::warn!(%error, "no thread to remove a snapshot on; the next start does it");
         }
     }
 
@@ -442,14 +468,13 @@ impl Loop {
     }
 }
 
-/// Removes files of earlier snapshots from `dir`.
-pub fn remove_files(dir: &std::path::Path, prefix: &str) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(prefix) {
-            // An undeleted file only takes space; the next pass tries again.
-            let _left = std::fs::remove_file(entry.path());
+/// The directory of the received snapshot that a message brings.
+fn snapshot_name(input: &Input) -> Option<String> {
+    match input {
+        Input::Message(message) if message.get_msg_type() == MessageType::MsgSnapshot => {
+            Some(String::from_utf8_lossy(&message.get_snapshot().data).into_owned())
         }
+        _ => None,
     }
 }
 

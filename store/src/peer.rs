@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::config::PeerTls;
+use crate::config::{Config, PeerTls};
 use crate::driver::Handle;
 use crate::kv::MemberId;
 
@@ -43,12 +43,15 @@ struct Shared {
     tls: Option<PeerTls>,
     handle: Handle,
     snapshots: PathBuf,
+    /// Bytes a second that a snapshot takes at most.
+    snapshot_rate: u64,
 }
 
 impl PeerContext {
     /// For member `id` of `cluster`.
-    pub fn new(cluster: u64, id: MemberId, tls: Option<PeerTls>, handle: Handle, snapshots: PathBuf) -> Self {
-        Self { shared: Arc::new(Shared { cluster, id, tls, handle, snapshots }) }
+    pub fn new(cluster: u64, id: MemberId, config: &Config, handle: Handle, snapshots: PathBuf) -> Self {
+        let (tls, snapshot_rate) = (config.tls.clone(), config.limits.snapshot_bytes_per_second);
+        Self { shared: Arc::new(Shared { cluster, id, tls, handle, snapshots, snapshot_rate }) }
     }
 }
 

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    LogLevel, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    IngestExternalFileOptions, LogLevel, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 
 use crate::codec::{DecodeError, Reader, Writer};
@@ -24,14 +24,12 @@ use crate::disk::{Disk, Durability};
 use crate::failpoint::failpoint;
 use crate::mvcc::family::Family;
 use crate::mvcc::view::{Batch, DiskError, ReadView, Visit};
-use crate::snapshot::SnapshotFile;
+use crate::snapshot::incoming;
 use crate::space::Filesystem;
 
 const INSTALLING_KEY: &[u8] = b"installing";
 /// What a write batch takes for a record besides its key and value: kind, family and two lengths.
 const RECORD_OVERHEAD: usize = 8;
-/// Bytes of snapshot records written at once while installing.
-const INSTALL_BATCH_BYTES: usize = 1 << 20;
 
 /// The member's database. Clones share it.
 #[derive(Clone)]
@@ -258,9 +256,10 @@ impl Inner {
         self.db().write_opt(batch, &options).map_err(engine("write"))
     }
 
-    /// Replaces the replicated families by the contents of the snapshot file, then writes `last`.
+    /// Replaces the replicated families by the snapshot's tables, then writes `last`. Can be done again after
+    /// a crash at any point: the tables stay until the end.
     fn load(&self, name: &str, last: &Batch) -> Result<(), DiskError> {
-        let mut file = SnapshotFile::open(&self.snapshots.join(name))?;
+        let dir = self.snapshots.join(name);
         let mut clear = WriteBatch::default();
         for family in Family::REPLICATED.into_iter().chain([Family::Log]) {
             // No key is that long or high: user keys are at most MAX_KEY_BYTES of text, the rest fixed.
@@ -268,23 +267,38 @@ impl Inner {
         }
         self.commit(clear, Durability::Later)?;
         failpoint!("install_after_clear");
-        let mut chunk = WriteBatch::default();
-        while let Some((family, key, value)) = file.next_record()? {
-            chunk.put_cf(self.family(family), key, value);
-            if chunk.size_in_bytes() > INSTALL_BATCH_BYTES {
-                failpoint!("install_mid_load");
-                self.commit(std::mem::take(&mut chunk), Durability::Later)?;
-            }
+        for family in Family::REPLICATED {
+            self.ingest(family, incoming::tables(&dir, family)?)?;
+            failpoint!("install_mid_load");
         }
-        self.commit(chunk, Durability::Later)?;
         let mut last = self.to_write_batch(last);
         last.delete_cf(self.family(Family::Raft), INSTALLING_KEY);
         failpoint!("install_before_finish");
         self.commit(last, Durability::Synced)?;
         failpoint!("install_after_finish");
         // If it stays, the next start removes it.
-        let _left = std::fs::remove_file(self.snapshots.join(name));
+        incoming::remove(&dir);
         Ok(())
+    }
+
+    /// Takes tables into the database by a second name each: no byte is copied, and the first names stay for
+    /// a repetition. Where the filesystem has no links, they are copied.
+    fn ingest(&self, family: Family, tables: Vec<PathBuf>) -> Result<(), DiskError> {
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let links: Vec<PathBuf> = tables.iter().map(|table| table.with_extension("link")).collect();
+        let link = |(table, link): (&PathBuf, &PathBuf)| {
+            // Of an earlier attempt.
+            let _none = std::fs::remove_file(link);
+            std::fs::hard_link(table, link).is_ok()
+        };
+        let linked = tables.iter().zip(&links).all(link);
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(linked);
+        let paths = if linked { links } else { tables };
+        let ingested = self.db().ingest_external_file_cf_opts(self.family(family), &options, paths);
+        ingested.map_err(engine("take in a snapshot's tables"))
     }
 }
 
@@ -297,8 +311,10 @@ impl Disk for Rocks {
     fn install(&self, snapshot: &[u8], batch: &Batch) -> Result<(), DiskError> {
         let name = String::from_utf8_lossy(snapshot).into_owned();
         let inner = self.current();
-        // The whole file is read once before anything is touched: a damaged one changes nothing.
-        SnapshotFile::open(&inner.snapshots.join(&name))?.verify()?;
+        // Every block was checked when it came; without its tables nothing may be touched.
+        if incoming::tables(&inner.snapshots.join(&name), Family::Meta)?.is_empty() {
+            return Err(DiskError::Missing("the table of a snapshot"));
+        }
         let mut marker = Batch::default();
         marker.put(Family::Raft, INSTALLING_KEY, encode_marker(&name, batch));
         let _alone = inner.installing.write();
@@ -350,7 +366,8 @@ impl ReadView for RocksView {
     }
 }
 
-fn engine(operation: &'static str) -> impl Fn(rocksdb::Error) -> DiskError {
+/// An error of the engine, as ours.
+pub fn engine(operation: &'static str) -> impl Fn(rocksdb::Error) -> DiskError {
     move |error| DiskError::Engine { operation, message: error.into_string() }
 }
 
@@ -406,6 +423,24 @@ fn db_options(limits: &Limits) -> Options {
     options
 }
 
+fn compression(family: Family) -> DBCompressionType {
+    match family {
+        Family::Log | Family::Raft | Family::Meta | Family::Leases => DBCompressionType::None,
+        _ => DBCompressionType::Lz4,
+    }
+}
+
+/// How tables are written that `family` takes in.
+pub fn table_options(family: Family) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_bloom_filter(10.0, false);
+    table.set_format_version(5);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_compression_type(compression(family));
+    options
+}
+
 fn family_options(family: Family, cache: &Cache, limits: &Limits) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
@@ -414,10 +449,7 @@ fn family_options(family: Family, cache: &Cache, limits: &Limits) -> Options {
     table.set_format_version(5);
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
-    options.set_compression_type(match family {
-        Family::Log | Family::Raft | Family::Meta | Family::Leases => DBCompressionType::None,
-        _ => DBCompressionType::Lz4,
-    });
+    options.set_compression_type(compression(family));
     options.set_write_buffer_size(limits.write_buffer_bytes / 3);
     options.set_max_write_buffer_number(2);
     options.set_level_compaction_dynamic_level_bytes(true);
@@ -429,6 +461,52 @@ fn family_options(family: Family, cache: &Cache, limits: &Limits) -> Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Wherever the first attempt stopped: the next open finishes it.
+    #[test]
+    fn an_interrupted_installation_is_finished_at_the_next_open() {
+        for stage in 0..3 {
+            let dir = tempfile::tempdir().unwrap();
+            let snapshots = dir.path().join("snapshots");
+            std::fs::create_dir(&snapshots).unwrap();
+            let open = || Rocks::open(&dir.path().join("db"), &snapshots, &Limits::default()).unwrap();
+            let rocks = open();
+            let mut batch = Batch::default();
+            batch.put(Family::Meta, *b"new", Bytes::from_static(b"1"));
+            batch.put(Family::Latest, *b"key", Bytes::from_static(b"2"));
+            rocks.write(&batch, Durability::Later).unwrap();
+            let mut bytes = Vec::new();
+            let mut collect = |block: &[u8]| {
+                bytes.extend_from_slice(block);
+                Ok(())
+            };
+            crate::snapshot::encode(&rocks.view(), &mut collect).unwrap();
+            incoming::store(&snapshots.join("in"), &bytes[..]).unwrap();
+            let mut old = Batch::default();
+            old.put(Family::Latest, *b"old", Bytes::new());
+            old.delete(Family::Meta, *b"new");
+            let mut last = Batch::default();
+            last.put(Family::Raft, *b"last", Bytes::from_static(b"3"));
+            old.put(Family::Raft, INSTALLING_KEY, encode_marker("in", &last));
+            rocks.write(&old, Durability::Synced).unwrap();
+            if stage > 0 {
+                let tables = incoming::tables(&snapshots.join("in"), Family::Meta).unwrap();
+                rocks.current().ingest(Family::Meta, tables).unwrap();
+            }
+            if stage > 1 {
+                let tables = incoming::tables(&snapshots.join("in"), Family::Latest).unwrap();
+                rocks.current().ingest(Family::Latest, tables).unwrap();
+            }
+            drop(rocks);
+            let rocks = open();
+            assert_eq!(rocks.get(Family::Meta, b"new").unwrap().unwrap(), "1");
+            assert_eq!(rocks.get(Family::Latest, b"key").unwrap().unwrap(), "2");
+            assert_eq!(rocks.get(Family::Latest, b"old").unwrap(), None);
+            assert_eq!(rocks.get(Family::Raft, b"last").unwrap().unwrap(), "3");
+            assert_eq!(rocks.get(Family::Raft, INSTALLING_KEY).unwrap(), None);
+            assert!(!snapshots.join("in").exists());
+        }
+    }
 
     #[test]
     fn a_marker_carries_its_batch() {

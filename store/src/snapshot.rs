@@ -1,20 +1,23 @@
-//! The file in which a member's replicated state travels to a follower that fell behind the log.
+//! How a member's replicated state travels to a follower that fell behind the log, and to a backup.
 //!
 //! A sequence of blocks, each with length and checksum, ended by an empty block; a block holds whole
-//! records. The file is streamed as it is. A reader that meets anything else than the end mark at the
-//! end refuses the file.
+//! records, which come in the order of family and key. A reader that meets anything else than the end mark
+//! at the end refuses all of it.
+//!
+//! - [`offer`]: the leader keeps a moment of its database and streams it.
+//! - [`incoming`]: the follower turns what arrives into tables that the database takes in whole.
 
-use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::Read;
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use bytes::Bytes;
 
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::failpoint::failpoint;
 use crate::mvcc::family::Family;
 use crate::mvcc::view::{DiskError, ReadView};
+
+pub mod incoming;
+pub mod offer;
 
 /// A block is closed when it is this large, in bytes.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -23,18 +26,6 @@ const MAX_BLOCK_BYTES: usize = 64 << 20;
 
 /// A record: its family, key and value.
 pub type Record = (Family, Bytes, Bytes);
-
-/// Writes all replicated records of `view` to a new file, and syncs it.
-///
-/// # Errors
-/// If the view can't be read or the file can't be written.
-pub fn write_file(view: &impl ReadView, path: &Path) -> Result<(), DiskError> {
-    let mut out = BufWriter::new(File::create(path).map_err(io("create the snapshot file"))?);
-    encode(view, &mut |block| out.write_all(block).map_err(io("write the snapshot file")))?;
-    let file = out.into_inner().map_err(|error| io("write the snapshot file")(error.into_error()))?;
-    failpoint!("snapshot_before_sync");
-    file.sync_all().map_err(io("sync the snapshot file"))
-}
 
 /// The whole snapshot as framed blocks.
 ///
@@ -72,35 +63,16 @@ pub fn frame(block: &[u8]) -> Vec<u8> {
 }
 
 /// Reads a snapshot's records in order, from a file or from memory.
-pub struct SnapshotFile<R = BufReader<File>> {
+pub struct SnapshotFile<R> {
     input: R,
     block: Reader,
     ended: bool,
-}
-
-impl SnapshotFile {
-    /// Opens a file.
-    ///
-    /// # Errors
-    /// If it can't be opened.
-    pub fn open(path: &Path) -> Result<Self, DiskError> {
-        Ok(Self::new(BufReader::new(File::open(path).map_err(io("open the snapshot file"))?)))
-    }
 }
 
 impl<R: Read> SnapshotFile<R> {
     /// Reads from `input`.
     pub fn new(input: R) -> Self {
         Self { input, block: Reader::new(Bytes::new()), ended: false }
-    }
-
-    /// Reads everything once.
-    ///
-    /// # Errors
-    /// If a block is damaged or the end mark is missing.
-    pub fn verify(mut self) -> Result<(), DiskError> {
-        while self.next_record()?.is_some() {}
-        Ok(())
     }
 
     /// The next record; `None` after the end mark.

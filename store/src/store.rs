@@ -33,6 +33,7 @@ use crate::raft::member::MemberConfig;
 use crate::raft::proposals::ProposalLimits;
 use crate::raft::replica::{Input, LogKeep, Replica, ReplicaConfig, StartError};
 use crate::rocks::Rocks;
+use crate::snapshot::incoming;
 use crate::space::Space;
 use crate::start::{self, Start};
 use crate::validate;
@@ -165,7 +166,7 @@ impl Store {
         let rocks = Rocks::open(&path.join("db"), &snapshots, &config.limits)
             .map_err(|source| OpenError::Database { path: path.clone(), source })?;
         // Files of snapshots that were on their way are worth nothing now.
-        driver::remove_files(&snapshots, "");
+        incoming::remove_all(&snapshots);
         let start = start::resolve(&config, &rocks).await?;
         let listener = match listener {
             None => start::listen(&config, &start).await?,
@@ -195,7 +196,7 @@ impl Store {
         let (handle, thread) = driver::spawn(driver).map_err(dir_error(&path, "start the store's thread"))?;
         tasks.spawn(task::serve(watches.clone(), rocks.clone(), stop.clone()));
         tasks.spawn(verify::run(rocks.clone(), handle.clone(), id, stop.clone()));
-        let context = PeerContext::new(cluster, id, config.tls, handle.clone(), snapshots);
+        let context = PeerContext::new(cluster, id, &config, handle.clone(), snapshots);
         peer::spawn(&mut tasks, &context, links, listener, &stop);
         let running = Mutex::new(Some(Running { thread, tasks, _lock: lock }));
         let inner = Inner { cluster, rocks, handle, watches, shutdown, running };
@@ -226,6 +227,9 @@ impl Store {
             running.thread.join()
         });
         while running.tasks.join_next().await.is_some() {}
+        // Nobody takes their blocks any more, so the threads that stream end, too.
+        let handle = self.inner.handle.clone();
+        let _ended = tokio::task::spawn_blocking(move || handle.shared.offers.close()).await;
         if !matches!(joined.await, Ok(Ok(()))) {
             tracing::error!("the store's thread ended by a panic");
         }
@@ -468,7 +472,11 @@ fn replica_config(config: &Config, start: &Start) -> ReplicaConfig {
             timeout: limits.request_timeout,
             resend_after: election * 2,
         },
-        log_keep: LogKeep { entries: limits.log_keep_entries, bytes: limits.log_keep_bytes },
+        log_keep: LogKeep {
+            entries: limits.log_keep_entries,
+            bytes: limits.log_keep_bytes,
+            for_snapshot_bytes: limits.log_keep_for_snapshot_bytes,
+        },
         history: config.history.keep,
         compact_every: config.history.check_every,
         lease_checkpoint: LEASE_CHECKPOINT,

@@ -8,3 +8,4 @@ mod measure;
 mod seeded;
 mod sim;
 mod single;
+mod snapshots;

@@ -44,6 +44,8 @@ impl Loop {
     /// Opens the database and recovers from it; false if there is still no room for that, or someone reads.
     fn start_again(&mut self) -> Result<bool, Fatal> {
         let rocks = self.driver.replica.disk().clone();
+        // A kept moment holds the database open; whoever needs it is offered a new one.
+        self.handle.shared.offers.give_up();
         if !rocks.reopen()? {
             return Ok(false);
         }

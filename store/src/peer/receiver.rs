@@ -1,14 +1,15 @@
 //! The listener for other members, and one task a connection.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
 use raft::eraftpb::Message;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::connection::{self, Connection};
@@ -17,7 +18,12 @@ use super::{PeerContext, stopped};
 use crate::failpoint::failpoint;
 use crate::kv::MemberId;
 use crate::raft::replica::Input;
+use crate::snapshot::incoming::{self, Arriving};
 
+/// Blocks of a snapshot waiting to be written. When full, the sender waits.
+const WAITING_BLOCKS: usize = 4;
+/// A snapshot of which nothing comes for so long has ended.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections at once; more wait to be accepted, so strangers can't exhaust memory.
 const CONNECTIONS: usize = 64;
 
@@ -112,14 +118,12 @@ async fn receive_frames(
 }
 
 fn hand_over(context: &PeerContext, message: Message) -> io::Result<()> {
-    if message.to != context.shared.id.0 {
-        return Err(io::Error::other(format!("a message for member {}", message.to)));
-    }
+    check_addressee(context, &message)?;
     context.shared.handle.notify(Input::Message(message));
     Ok(())
 }
 
-/// Stores a snapshot in a file and hands its message over, naming that file.
+/// Stores a snapshot beside the database and hands its message over, naming the directory.
 async fn receive_snapshot(
     context: &PeerContext,
     peer: MemberId,
@@ -127,33 +131,51 @@ async fn receive_snapshot(
     mut message: Message,
 ) -> io::Result<()> {
     static LAST: AtomicU64 = AtomicU64::new(0);
+    check_addressee(context, &message)?;
     let number = LAST.fetch_add(1, Ordering::Relaxed);
-    let name = format!("in-{peer}-{}-{number}.snap", message.get_snapshot().get_metadata().index);
-    let path = context.shared.snapshots.join(&name);
+    let name = format!("in-{peer}-{}-{number}", message.get_snapshot().get_metadata().index);
+    let dir = context.shared.snapshots.join(&name);
     failpoint!("snapshot_before_receive");
-    if let Err(error) = store_chunks(connection, &path).await {
-        // A torn file is worthless; if it can't be removed now, the next start does it.
-        let _left = tokio::fs::remove_file(&path).await;
+    let (blocks, arriving) = mpsc::channel(WAITING_BLOCKS);
+    let target = dir.clone();
+    let storing = tokio::task::spawn_blocking(move || incoming::store(&target, Arriving::new(arriving)));
+    let received = receive_blocks(connection, blocks).await;
+    let stored = storing.await.map_err(io::Error::other)?.map_err(io::Error::other);
+    if let Err(error) = received.and(stored) {
+        // Half of a snapshot is worthless.
+        let _removed = tokio::task::spawn_blocking(move || incoming::remove(&dir)).await;
         return Err(error);
     }
     failpoint!("snapshot_after_receive");
     message.mut_snapshot().data = name.into_bytes().into();
-    hand_over(context, message)
+    context.shared.handle.deliver(Input::Message(message)).await;
+    Ok(())
 }
 
-async fn store_chunks(connection: &mut BufReader<Connection>, path: &Path) -> io::Result<()> {
-    let mut file = tokio::fs::File::create(path).await?;
+/// Passes blocks on as they come; the writer checks them, and its end ends this.
+async fn receive_blocks(
+    connection: &mut BufReader<Connection>,
+    blocks: mpsc::Sender<Bytes>,
+) -> io::Result<()> {
     loop {
         failpoint!("snapshot_mid_receive");
-        match frame::read(connection).await? {
-            Frame::SnapshotChunk(chunk) => file.write_all(&chunk).await?,
-            Frame::SnapshotEnd => break,
+        let frame = tokio::time::timeout(STALL_TIMEOUT, frame::read(connection)).await??;
+        match frame {
+            Frame::SnapshotChunk(block) => {
+                // The writer is gone: its own error says why.
+                if blocks.send(block).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Frame::SnapshotEnd => return Ok(()),
             frame => return Err(io::Error::other(format!("{frame:?} inside a snapshot"))),
         }
     }
-    file.flush().await?;
-    file.sync_all().await?;
-    // The installation's marker names the file: after a power cut the name must be there too.
-    let folder = path.parent().unwrap_or(Path::new("."));
-    tokio::fs::File::open(folder).await?.sync_all().await
+}
+
+fn check_addressee(context: &PeerContext, message: &Message) -> io::Result<()> {
+    if message.to == context.shared.id.0 {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("a message for member {}", message.to)))
 }

@@ -4,11 +4,11 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::Bytes;
 use raft::eraftpb::{Message, MessageType};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufWriter};
+use tokio::io::{AsyncRead, AsyncWriteExt, BufWriter};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::connection::{self, Connection};
 use super::frame::{self, Frame};
@@ -21,16 +21,19 @@ use crate::raft::replica::Input;
 const FLUSH_MESSAGES: usize = 128;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// Bytes of a snapshot in one frame.
-const CHUNK_BYTES: usize = 256 << 10;
-/// A snapshot that isn't delivered in this time failed.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(300);
+/// A step of delivering a snapshot (a block, or the receiver's last sync) must take no longer.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Sends what comes into `queue` until the store shuts down.
 pub async fn run(context: PeerContext, link: Link, mut stop: watch::Receiver<bool>) {
     let mut sender = Sender { context, link, snapshots: JoinSet::new() };
     tokio::select! {
         () = sender.keep_sending() => {}
+        () = stopped(&mut stop) => {}
+    }
+    // The link has ended: what is on its way is still reported, or Raft would wait for it for ever.
+    tokio::select! {
+        () = async { while sender.snapshots.join_next().await.is_some() {} } => {}
         () = stopped(&mut stop) => {}
     }
     sender.snapshots.shutdown().await;
@@ -128,11 +131,9 @@ async fn listen(mut input: impl AsyncRead + Unpin) -> io::Result<Frame> {
 
 /// Delivers a snapshot and reports the outcome, whatever it is.
 async fn deliver(context: PeerContext, peer: MemberId, address: String, message: Message) {
-    let sending = send_snapshot(&context, peer, &address, message);
-    let delivery = tokio::time::timeout(SNAPSHOT_TIMEOUT, sending).await;
-    let result = delivery.unwrap_or_else(|timeout| Err(timeout.into()));
+    let result = send_snapshot(&context, peer, &address, message).await;
     if let Err(error) = &result {
-        tracing::warn!(%peer, %error, "a snapshot couldn't be delivered");
+        tracing::warn!(%peer, %error, "a snapshot couldn't be delivered; it is tried again");
     }
     context.shared.handle.deliver(Input::SnapshotSent(peer, result.is_ok())).await;
 }
@@ -144,24 +145,48 @@ async fn send_snapshot(
     message: Message,
 ) -> io::Result<()> {
     let name = String::from_utf8_lossy(&message.get_snapshot().data).into_owned();
-    let mut file = tokio::fs::File::open(context.shared.snapshots.join(&name)).await?;
+    let offered = context.shared.handle.shared.offers.open(&name);
+    let mut blocks = offered.ok_or_else(|| io::Error::other("a newer one has replaced it"))?;
     let mut connection = connection::call(context, peer, address).await?;
     failpoint!("snapshot_before_send");
-    frame::write(&mut connection, &Frame::SnapshotBegin(message)).await?;
-    loop {
-        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-        (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).await?;
-        if chunk.is_empty() {
-            break;
-        }
+    let mut pace = Pace::new(context.shared.snapshot_rate);
+    in_time(frame::write(&mut connection, &Frame::SnapshotBegin(message))).await?;
+    while let Some(block) = blocks.recv().await {
+        let block = block.map_err(io::Error::other)?;
         failpoint!("snapshot_mid_send");
-        frame::write(&mut connection, &Frame::SnapshotChunk(Bytes::from(chunk))).await?;
+        pace.keep(block.len()).await;
+        in_time(frame::write(&mut connection, &Frame::SnapshotChunk(block))).await?;
     }
-    frame::write(&mut connection, &Frame::SnapshotEnd).await?;
-    connection.flush().await?;
+    in_time(connection::say(&mut connection, &Frame::SnapshotEnd)).await?;
     failpoint!("snapshot_after_send");
-    match frame::read(&mut connection).await? {
+    match in_time(frame::read(&mut connection)).await? {
         Frame::SnapshotStored => Ok(()),
-        _ => Err(io::Error::other("the member didn't confirm the snapshot")),
+        _ => Err(io::Error::other("the member didn't confirm it")),
+    }
+}
+
+/// A step of a delivery that takes too long has failed: the follower hears nothing else before the outcome.
+async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(STALL_TIMEOUT, step).await?
+}
+
+/// Holds a delivery to a rate, so that it leaves room for everything else on the disk and the wire.
+struct Pace {
+    begun: Instant,
+    bytes: u64,
+    rate: u64,
+}
+
+impl Pace {
+    /// At most `rate` bytes a second, from now on.
+    fn new(rate: u64) -> Self {
+        Self { begun: Instant::now(), bytes: 0, rate: rate.max(1) }
+    }
+
+    /// Waits until `bytes` more are in the rate.
+    async fn keep(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        let due = Duration::from_micros(self.bytes.saturating_mul(1_000_000) / self.rate);
+        tokio::time::sleep_until(self.begun + due).await;
     }
 }

@@ -4,7 +4,7 @@
 //! for all proposals of the batch, one apply batch, all answers. The driver runs it on a thread over
 //! RocksDB; the simulation runs the same code over a disk that crashes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use raft::eraftpb::{ConfState, Message, MessageType, Snapshot};
@@ -57,9 +57,8 @@ pub struct ReplicaConfig {
     pub lease_checkpoint: Duration,
 }
 
-/// The log that an offered snapshot holds back may grow to this many times what is kept otherwise. Then
-/// the offer is withdrawn; a receiver that still comes is offered a newer one.
-const OFFER_LOGS: usize = 4;
+/// What an entry takes in memory beside its payload, about; bytes.
+const ENTRY_OVERHEAD: usize = 128;
 
 /// A member that was heard of within so many election timeouts is healthy: it answers several heartbeats in
 /// one.
@@ -72,6 +71,8 @@ pub struct LogKeep {
     pub entries: usize,
     /// At most so many bytes.
     pub bytes: usize,
+    /// While members are on their way to a snapshot, at most so many bytes in memory.
+    pub for_snapshot_bytes: usize,
 }
 
 /// The time of a batch of inputs.
@@ -200,6 +201,8 @@ pub struct Replica<D> {
     leadership: Leadership,
     /// When others were last heard of; the leader judges their health by it.
     heard: Heard,
+    /// Who was sent a snapshot, of which index.
+    receivers: BTreeMap<MemberId, u64>,
     now: Now,
     next_compaction: Duration,
     health: Health,
@@ -244,6 +247,7 @@ impl<D: Disk> Replica<D> {
             health: Health::new(id),
             output: Output::default(),
             heard: Heard::default(),
+            receivers: BTreeMap::new(),
             now,
             config,
             boot,
@@ -275,7 +279,7 @@ impl<D: Disk> Replica<D> {
             self.desk.take_replies().into_iter().for_each(&mut *send);
             let Some(mut ready) = self.member.ready() else { break };
             failpoint!("raft_before_leader_send");
-            ready.take_messages().into_iter().for_each(&mut *send);
+            self.send(ready.take_messages(), send);
             failpoint!("raft_after_leader_send");
             let persisted = ready.persist(&self.disk)?;
             failpoint!("raft_before_advance");
@@ -361,6 +365,9 @@ impl<D: Disk> Replica<D> {
                 self.member.connection_ended(id);
             }
             Input::SnapshotSent(id, delivered) => {
+                if !delivered {
+                    self.receivers.remove(&id);
+                }
                 self.member.report_snapshot(id, delivered);
                 self.member.log().set_snapshot(None);
             }
@@ -511,7 +518,7 @@ impl<D: Disk> Replica<D> {
     /// After persisting: send, install, apply, confirm reads.
     fn follow_up(&mut self, advanced: Advanced, send: &mut dyn FnMut(Message)) -> Result<(), Fatal> {
         failpoint!("raft_before_follower_send");
-        advanced.messages.into_iter().for_each(send);
+        self.send(advanced.messages, send);
         failpoint!("raft_after_follower_send");
         if advanced.installed {
             self.reload()?;
@@ -635,10 +642,10 @@ impl<D: Disk> Replica<D> {
         Ok(())
     }
 
-    /// Keeps the log within its limits, but for what the receiver of a snapshot will need.
+    /// Keeps the log within its limits, but for what the receivers of snapshots will need.
     fn truncate_log(&mut self) -> Result<(), Fatal> {
         let log = self.member.log();
-        let LogKeep { entries, bytes } = self.config.log_keep;
+        let LogKeep { entries, bytes, for_snapshot_bytes } = self.config.log_keep;
         if log.len() <= entries + entries / 4 && log.bytes() <= bytes + bytes / 4 {
             return Ok(());
         }
@@ -646,18 +653,44 @@ impl<D: Disk> Replica<D> {
         if log.bytes() > bytes {
             target = target.max(log.truncated().0 + log.len() as u64 / 2);
         }
-        if log.len() > OFFER_LOGS * entries || log.bytes() > OFFER_LOGS * bytes {
-            // Nobody fetched it in all that time: its receiver is gone, or this member leads no more.
+        if log.bytes() + log.len() * ENTRY_OVERHEAD > for_snapshot_bytes {
+            // Too much has happened since: whoever is still on its way needs a newer one.
             log.set_snapshot(None);
+            self.receivers.clear();
         }
-        target = target.min(self.state.head.index).min(log.snapshot_index().unwrap_or(u64::MAX));
+        let needed = self.needed_by_receivers();
+        let log = self.member.log();
+        target = target.min(self.state.head.index).min(log.snapshot_index().unwrap_or(u64::MAX)).min(needed);
         if target > log.truncated().0 {
-            failpoint!("raft_before_wal_release");
             let batch = self.member.truncate(target);
+            failpoint!("raft_before_wal_release");
             self.disk.write(&batch, Durability::Later)?;
             failpoint!("raft_after_wal_release");
         }
         Ok(())
+    }
+
+    /// The first index after which the log is needed by members that were sent a snapshot and haven't
+    /// answered from it yet: receiving and installing takes its time.
+    fn needed_by_receivers(&mut self) -> u64 {
+        if !self.receivers.is_empty() {
+            let matched = self.member.matched();
+            let leads = self.member.is_leader();
+            let waits = |id: &MemberId, index: u64| leads && matched.get(id).is_some_and(|at| *at < index);
+            self.receivers.retain(|id, index| waits(id, *index));
+        }
+        self.receivers.values().copied().min().unwrap_or(u64::MAX)
+    }
+
+    /// Sends, and remembers who is sent a snapshot.
+    fn send(&mut self, messages: Vec<Message>, send: &mut dyn FnMut(Message)) {
+        for message in messages {
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                let index = message.get_snapshot().get_metadata().index;
+                self.receivers.insert(MemberId(message.to), index);
+            }
+            send(message);
+        }
     }
 
     /// Cleans up a piece of compacted history; true if more is left.

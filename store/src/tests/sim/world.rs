@@ -508,7 +508,11 @@ impl World {
                 timeout: Duration::from_millis(1500),
                 resend_after: Duration::from_millis(400),
             },
-            log_keep: LogKeep { entries: self.plan.workload.log_keep, bytes: 100_000 },
+            log_keep: LogKeep {
+                entries: self.plan.workload.log_keep,
+                bytes: 100_000,
+                for_snapshot_bytes: 600 * self.plan.workload.log_keep,
+            },
             history: Duration::from_secs(1_000_000),
             compact_every: Duration::from_secs(1),
             lease_checkpoint: Duration::from_secs(1),
