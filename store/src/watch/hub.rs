@@ -1,9 +1,11 @@
 //! What each watcher has to get next, as a value.
 //!
-//! A watcher is a range and the next revision it needs; everything else follows from that. It is
-//! *synced* when it needs a revision that doesn't exist yet, and then costs one comparison a revision.
-//! Otherwise it is fed from the ring of recent revisions, or from the disk if it needs older ones, or
-//! told that they are compacted. Progress is computed from the same number, so it can't overtake events.
+//! A watcher is a range and the next revision it needs; everything else follows from that. It is *live* when
+//! everything older has been handed to it: new events are then put into its short queue as they are
+//! published, found by an index, so that a revision costs what its own watchers cost. One that falls behind
+//! loses the queue and nothing else: it is fed from the ring of recent revisions, from pieces of history
+//! that were loaded from the disk and are shared by all who lag, or told that its history is compacted.
+//! Progress is computed from the same state, so it can't overtake events.
 //!
 //! The hub knows no channel, task or disk: the driver asks [`Hub::next`] when a watcher can take a
 //! message, and answers [`Step::Load`] with [`Hub::loaded`].
@@ -11,9 +13,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use super::interest::Interest;
 use crate::bug::bug;
 use crate::kv::{Event, KeyRange, KvError, Revision, WatchMessage};
 use crate::mvcc::read::RevisionEvents;
+
+/// Events that wait for a live watcher; one that needs more has fallen behind.
+const LIVE_QUEUE: usize = 64;
+/// Pieces of loaded history that are kept for lagging watchers.
+const PIECES: usize = 8;
 
 /// Names a watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,7 +43,7 @@ pub enum Step {
 #[derive(Debug)]
 struct Watcher {
     range: KeyRange,
-    /// The next revision it needs.
+    /// The next revision it needs; while it is live and its queue is empty it may be lower than that.
     next: Revision,
     /// The last revision that it knows about, by events or progress.
     told: Revision,
@@ -43,8 +51,16 @@ struct Watcher {
     floor: Revision,
     /// It asked how far it is.
     asked: bool,
-    /// Loaded for it and not sent yet; all at or above `next`.
-    backlog: VecDeque<RevisionEvents>,
+    /// While live: all that it still has to get up to the newest revision. Otherwise it lags.
+    queue: Option<VecDeque<RevisionEvents>>,
+}
+
+/// A piece of history without a gap.
+#[derive(Debug)]
+struct Piece {
+    from: Revision,
+    upto: Revision,
+    events: Vec<RevisionEvents>,
 }
 
 /// All watchers of a member.
@@ -56,15 +72,26 @@ pub struct Hub {
     ring: VecDeque<RevisionEvents>,
     ring_bytes: usize,
     max_ring_bytes: usize,
+    pieces: VecDeque<Piece>,
     watchers: BTreeMap<WatchId, Watcher>,
+    interest: Interest,
     last_id: u64,
 }
 
 impl Hub {
     /// No watchers, at the newest revision `current`.
     pub fn new(current: Revision, compacted: Revision, max_ring_bytes: usize) -> Self {
-        let (ring, watchers) = (VecDeque::new(), BTreeMap::new());
-        Self { current, compacted, ring, ring_bytes: 0, max_ring_bytes, watchers, last_id: 0 }
+        Self {
+            current,
+            compacted,
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            max_ring_bytes,
+            pieces: VecDeque::new(),
+            watchers: BTreeMap::new(),
+            interest: Interest::default(),
+            last_id: 0,
+        }
     }
 
     /// A watcher comes. `start` is the first revision it wants, by default the next one.
@@ -85,8 +112,9 @@ impl Hub {
         let id = WatchId(self.last_id);
         let told = self.current.min(before(next));
         let floor = start.unwrap_or(self.current);
-        let watcher = Watcher { range, next, told, floor, asked: false, backlog: VecDeque::new() };
-        self.watchers.insert(id, watcher);
+        let queue = (next > self.current).then(VecDeque::new);
+        self.interest.add(id, &range);
+        self.watchers.insert(id, Watcher { range, next, told, floor, asked: false, queue });
         Ok((id, self.current))
     }
 
@@ -99,7 +127,16 @@ impl Hub {
 
     /// A watcher is gone.
     pub fn remove(&mut self, id: WatchId) {
-        self.watchers.remove(&id);
+        if let Some(watcher) = self.watchers.remove(&id) {
+            self.interest.remove(id, &watcher.range);
+        }
+    }
+
+    /// The watcher can't take more for now: nothing is kept for it.
+    pub fn set_aside(&mut self, id: WatchId) {
+        if let Some(watcher) = self.watchers.get_mut(&id) {
+            watcher.fall_behind(self.current);
+        }
     }
 
     /// New revisions were applied; who has something to get now.
@@ -109,29 +146,41 @@ impl Hub {
         current: Revision,
         compacted: Revision,
     ) -> Vec<WatchId> {
-        (self.current, self.compacted) = (current, compacted);
-        let interested = self.watchers.iter_mut().filter_map(|(id, watcher)| {
-            events.iter().any(|(revision, events)| watcher.notice(*revision, events)).then_some(*id)
-        });
-        let interested = interested.collect();
-        self.ring_bytes += events.iter().map(bytes).sum::<usize>();
+        (self.current, self.compacted) = (current, compacted.max(self.compacted));
+        let mut concerned = Vec::new();
         for (revision, events) in events {
-            let gap = self.ring.back().is_some_and(|(last, _)| after(*last) != revision);
-            assert!(!gap, "revisions are published without a gap");
-            self.ring.push_back((revision, events));
+            for (id, events) in self.interest.matches(&events) {
+                let watcher = self.watchers.get_mut(&id).expect("the index holds only watchers");
+                watcher.notice(revision, events);
+                concerned.push(id);
+            }
+            self.remember((revision, events));
         }
-        while self.ring_bytes > self.max_ring_bytes {
-            let Some(oldest) = self.ring.pop_front() else { break };
-            self.ring_bytes -= bytes(&oldest);
-        }
-        interested
+        concerned.sort_unstable();
+        concerned.dedup();
+        concerned
     }
 
-    /// A snapshot replaced the state: revisions up to `current` exist without having been published.
+    fn remember(&mut self, events: RevisionEvents) {
+        let gap = self.ring.back().is_some_and(|(last, _)| after(*last) != events.0);
+        assert!(!gap, "revisions are published without a gap");
+        self.ring_bytes += bytes(&events.1);
+        self.ring.push_back(events);
+        while self.ring_bytes > self.max_ring_bytes {
+            let Some(oldest) = self.ring.pop_front() else { break };
+            self.ring_bytes -= bytes(&oldest.1);
+        }
+    }
+
+    /// A snapshot replaced the state: revisions up to `current` exist without having been published. All
+    /// watchers go on where they are, from the disk.
     pub fn reset(&mut self, current: Revision, compacted: Revision) -> Vec<WatchId> {
-        (self.current, self.compacted) = (current, compacted);
+        let known = std::mem::replace(&mut self.current, current);
+        self.compacted = compacted;
         self.ring.clear();
         self.ring_bytes = 0;
+        self.pieces.clear();
+        self.watchers.values_mut().for_each(|watcher| watcher.fall_behind(known));
         if bug!(ReplayAfterSnapshot) {
             self.watchers.values_mut().for_each(|watcher| watcher.next = after(compacted));
         }
@@ -146,45 +195,59 @@ impl Hub {
     /// What to do for a watcher that can take a message; `None` if it is gone.
     pub fn next(&mut self, id: WatchId) -> Option<Step> {
         let watcher = self.watchers.get_mut(&id)?;
-        if let Some(message) = watcher.take_backlog() {
+        if let Some(message) = watcher.take_queued() {
             return Some(Step::Send(message));
         }
-        if watcher.next > self.current {
-            return Some(watcher.answer(self.current).map_or(Step::Wait, Step::Send));
-        }
-        if watcher.next <= self.compacted {
-            let message = WatchMessage::Compacted(self.compacted);
-            self.watchers.remove(&id);
-            return Some(Step::End(message));
-        }
-        let Some(oldest) = self.ring.front().map(|(revision, _)| *revision) else {
-            return Some(Step::Load(watcher.next));
-        };
-        if watcher.next < oldest && bug!(DropVictimBatch) {
-            watcher.next = oldest;
-        }
-        if watcher.next < oldest {
-            return Some(Step::Load(watcher.next));
-        }
-        let skip = usize::try_from(watcher.next.0 - oldest.0).expect("the ring fits in memory");
-        for (revision, events) in self.ring.range(skip..) {
-            if let Some(message) = watcher.message(*revision, events) {
+        while watcher.queue.is_none() && watcher.next <= self.current {
+            if watcher.next <= self.compacted {
+                let message = WatchMessage::Compacted(self.compacted);
+                self.remove(id);
+                return Some(Step::End(message));
+            }
+            let oldest = self.ring.front().map(|(revision, _)| *revision);
+            if let Some(oldest) = oldest.filter(|oldest| watcher.next < *oldest && bug!(DropVictimBatch)) {
+                watcher.next = oldest;
+            }
+            if let Some(oldest) = oldest.filter(|oldest| watcher.next >= *oldest) {
+                let skip = usize::try_from(watcher.next.0 - oldest.0).expect("the ring fits in memory");
+                if let Some(message) = watcher.first_of(self.ring.range(skip..)) {
+                    return Some(Step::Send(message));
+                }
+                watcher.next = after(self.current);
+                break;
+            }
+            let covers = |piece: &&Piece| piece.from <= watcher.next && watcher.next <= piece.upto;
+            let Some(piece) = self.pieces.iter().find(covers) else { return Some(Step::Load(watcher.next)) };
+            let skip = piece.events.partition_point(|(revision, _)| *revision < watcher.next);
+            if let Some(message) = watcher.first_of(piece.events[skip..].iter()) {
+                if bug!(DuplicateOnResync) && watcher.next > piece.upto {
+                    watcher.next = piece.upto;
+                }
                 return Some(Step::Send(message));
             }
+            watcher.next = after(piece.upto);
         }
-        watcher.next = after(self.current);
+        watcher.queue.get_or_insert_default();
         Some(watcher.answer(self.current).map_or(Step::Wait, Step::Send))
     }
 
-    /// Events from the disk, from the revision asked for on; `newest` is the newest revision on the disk
-    /// when it was read.
-    pub fn loaded(&mut self, id: WatchId, events: Vec<RevisionEvents>, newest: Revision) {
-        let Some(watcher) = self.watchers.get_mut(&id) else { return };
-        if events.is_empty() {
-            watcher.next = watcher.next.max(after(newest));
+    /// All events from `from` on up to the last of them, as the disk has them; `newest` is its newest
+    /// revision. They are kept for a while, for every watcher that needs them.
+    pub fn loaded(&mut self, from: Revision, events: Vec<RevisionEvents>, newest: Revision) {
+        let upto = events.last().map_or(newest, |(revision, _)| *revision);
+        if self.pieces.len() == PIECES {
+            self.pieces.pop_front();
         }
-        let next = watcher.next;
-        watcher.backlog.extend(events.into_iter().filter(|(revision, _)| *revision >= next));
+        self.pieces.push_back(Piece { from, upto, events });
+    }
+
+    /// Whether the watcher would have to wait for the disk.
+    pub fn must_load(&self, id: WatchId) -> bool {
+        let Some(watcher) = self.watchers.get(&id) else { return false };
+        let in_ring = self.ring.front().is_some_and(|(oldest, _)| *oldest <= watcher.next);
+        let covers = |piece: &Piece| piece.from <= watcher.next && watcher.next <= piece.upto;
+        let wanted = self.compacted < watcher.next && watcher.next <= self.current;
+        watcher.queue.is_none() && wanted && !in_ring && !self.pieces.iter().any(covers)
     }
 
     /// Offers progress to each watcher that has everything but hasn't heard so; `offer` says whether the
@@ -192,9 +255,8 @@ impl Hub {
     pub fn progress(&mut self, mut offer: impl FnMut(WatchId, WatchMessage) -> bool) {
         let current = self.current;
         for (id, watcher) in &mut self.watchers {
-            let synced =
-                watcher.next == after(current) && watcher.backlog.is_empty() || bug!(ProgressOutOfBand);
-            if synced
+            let has_all = watcher.queue.as_ref().is_some_and(VecDeque::is_empty) || bug!(ProgressOutOfBand);
+            if has_all
                 && watcher.told < current
                 && watcher.floor <= current
                 && offer(*id, WatchMessage::Progress(current))
@@ -206,16 +268,32 @@ impl Hub {
 }
 
 impl Watcher {
-    /// A revision was applied. A synced watcher that it doesn't concern moves on at once.
-    fn notice(&mut self, revision: Revision, events: &[Event]) -> bool {
-        if self.next != revision || !self.backlog.is_empty() {
-            return self.next <= revision;
+    /// A revision that concerns it was applied.
+    fn notice(&mut self, revision: Revision, events: Arc<[Event]>) {
+        let next = self.next;
+        let Some(queue) = self.queue.as_mut().filter(|_| revision >= next) else { return };
+        queue.push_back((revision, events));
+        if queue.len() > LIVE_QUEUE {
+            self.fall_behind(before(revision));
         }
-        let concerned = events.iter().any(|event| self.range.contains(&event.kv.key));
-        if !concerned {
-            self.next = after(revision);
-        }
-        concerned
+    }
+
+    /// Gives up the queue, which held everything up to `known`.
+    fn fall_behind(&mut self, known: Revision) {
+        let Some(queue) = self.queue.take() else { return };
+        let first_missing = queue.front().map_or(after(known), |(revision, _)| *revision);
+        self.next = self.next.max(first_missing);
+    }
+
+    fn take_queued(&mut self) -> Option<WatchMessage> {
+        let (revision, events) = self.queue.as_mut()?.pop_front()?;
+        (self.next, self.told) = (after(revision), revision);
+        Some(WatchMessage::Events { revision, events })
+    }
+
+    /// The first message among revisions from `next` on, and moves past it.
+    fn first_of<'a>(&mut self, revisions: impl Iterator<Item = &'a RevisionEvents>) -> Option<WatchMessage> {
+        revisions.into_iter().find_map(|(revision, events)| self.message(*revision, events))
     }
 
     /// The message for a revision, and moves past it.
@@ -243,18 +321,6 @@ impl Watcher {
         self.told = current;
         Some(WatchMessage::Progress(current))
     }
-
-    fn take_backlog(&mut self) -> Option<WatchMessage> {
-        while let Some((revision, events)) = self.backlog.pop_front() {
-            if let Some(message) = self.message(revision, &events) {
-                if bug!(DuplicateOnResync) && self.backlog.is_empty() {
-                    self.next = revision;
-                }
-                return Some(message);
-            }
-        }
-        None
-    }
 }
 
 fn after(revision: Revision) -> Revision {
@@ -265,7 +331,8 @@ fn before(revision: Revision) -> Revision {
     Revision(revision.0.saturating_sub(1))
 }
 
-fn bytes((_, events): &RevisionEvents) -> usize {
+/// What events take in memory, about.
+pub fn bytes(events: &[Event]) -> usize {
     let size = |event: &Event| {
         let prev = event.prev.as_ref().map_or(0, |prev| prev.value.len());
         event.kv.key.len() * 2 + event.kv.value.len() + prev + 200
@@ -318,12 +385,12 @@ mod tests {
     #[test]
     fn a_late_watcher_is_fed_from_disk_then_ring_without_gap_or_repeat() {
         let mut hub = Hub::new(Revision(0), Revision(0), 500);
-        let (a, _) = hub.register(KeyRange::prefix("a"), Some(Revision(1))).unwrap();
         for revision in 1..=5 {
             hub.publish(vec![events(revision, &["a"])], Revision(revision), Revision(0));
         }
+        let (a, _) = hub.register(KeyRange::prefix("a"), Some(Revision(1))).unwrap();
         assert!(matches!(hub.next(a), Some(Step::Load(Revision(1)))));
-        hub.loaded(a, (1..=4).map(|r| events(r, &["a"])).collect(), Revision(5));
+        hub.loaded(Revision(1), (1..=4).map(|r| events(r, &["a"])).collect(), Revision(5));
         for expected in 1..=5 {
             assert_eq!(sent(hub.next(a)), expected);
         }

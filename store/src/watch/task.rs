@@ -1,22 +1,22 @@
-//! Gives watchers what the [`Hub`] says: one task for all of them, woken once per applied batch that
-//! concerns anyone.
+//! Gives watchers what the [`Hub`] says: one task for all of them.
 //!
-//! A watcher whose channel is full is left alone until it has room; it is then fed from where it
-//! stopped, so a slow reader costs one channel of memory and never delays the others.
+//! The store's thread only puts new events into an inbox. A watcher whose channel holds enough, in messages
+//! or in bytes, is left alone until its reader has taken half of it, and is then fed from where it stopped:
+//! a slow reader costs a bounded channel and never delays the others. History is read from the disk on a
+//! thread that may block, one piece at a time for all who lag.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use tokio::sync::mpsc::{self, OwnedPermit};
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::{Notify, watch};
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::MissedTickBehavior;
 
-use super::hub::{Hub, Step, WatchId};
+use super::hub::{self, Hub, Step, WatchId};
 use crate::failpoint::failpoint;
 use crate::kv::{KvError, Revision, Watch, WatchControl, WatchMessage, WatchRequest};
 use crate::mvcc::read::{self, RevisionEvents};
@@ -26,31 +26,71 @@ use crate::rocks::Rocks;
 
 /// How often an idle watcher hears how far the store is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-/// Bytes of history read from disk for a watcher at once.
+/// Bytes of history read from disk at once.
 const LOAD_BYTES: usize = 256 << 10;
 /// Messages for one watcher before the others have their turn.
 const TURN: usize = 256;
+/// Batches that wait for the task; when there are more, the store's thread distributes them itself.
+const INBOX: usize = 1024;
+/// Bytes of messages in the channels of all watchers together, as long as each may have its least.
+const CHANNEL_BYTES: usize = 64 << 20;
+/// A watcher's channel may always hold this much, and one message.
+const LEAST_CHANNEL_BYTES: usize = 16 << 10;
+/// A watcher's channel never holds more than this and one message.
+const MOST_CHANNEL_BYTES: usize = 1 << 20;
 
-/// The hub as shared between the apply thread, callers and the task.
+/// All watchers as shared between the store's thread, callers and the task.
 pub struct Watches {
     inner: Mutex<Inner>,
+    /// What the store's thread has applied. Taken only under the lock of `inner`, so in order.
+    inbox: Mutex<Vec<Update>>,
+    /// Watchers whose readers have made room; each is in it once at most.
+    roomy: Mutex<Vec<WatchId>>,
+    /// How many watchers there are.
+    watching: AtomicUsize,
     wake: Notify,
     buffer: usize,
 }
 
+enum Update {
+    Applied { events: Vec<RevisionEvents>, current: Revision, compacted: Revision },
+    Installed { current: Revision, compacted: Revision },
+}
+
 struct Inner {
     hub: Hub,
-    senders: BTreeMap<WatchId, mpsc::Sender<WatchMessage>>,
+    outlets: BTreeMap<WatchId, Outlet>,
     /// Who may have something to get.
     active: BTreeSet<WatchId>,
     closed: bool,
 }
 
+/// The sending end of a watch.
+struct Outlet {
+    sender: mpsc::Sender<WatchMessage>,
+    gauge: Arc<Gauge>,
+}
+
+/// What is in a watch's channel, as far as both ends must know.
+#[derive(Default)]
+struct Gauge {
+    bytes: AtomicUsize,
+    /// The task leaves this watcher alone until its reader says that there is room.
+    blocked: AtomicBool,
+}
+
 impl Watches {
     /// No watchers; `buffer` messages wait for each.
     pub fn new(hub: Hub, buffer: usize) -> Arc<Self> {
-        let inner = Inner { hub, senders: BTreeMap::new(), active: BTreeSet::new(), closed: false };
-        Arc::new(Self { inner: Mutex::new(inner), wake: Notify::new(), buffer })
+        let inner = Inner { hub, outlets: BTreeMap::new(), active: BTreeSet::new(), closed: false };
+        Arc::new(Self {
+            inner: Mutex::new(inner),
+            inbox: Mutex::default(),
+            roomy: Mutex::default(),
+            watching: AtomicUsize::new(0),
+            wake: Notify::new(),
+            buffer,
+        })
     }
 
     /// A watcher comes.
@@ -63,41 +103,86 @@ impl Watches {
             return Err(KvError::Closed);
         }
         failpoint!("watch_open");
+        self.drain(&mut inner);
         let (id, revision) = inner.hub.register(request.range, request.start)?;
         let (sender, messages) = mpsc::channel(self.buffer);
-        inner.senders.insert(id, sender);
+        let gauge = Arc::new(Gauge::default());
+        inner.outlets.insert(id, Outlet { sender, gauge: gauge.clone() });
         inner.active.insert(id);
+        self.watching.store(inner.outlets.len(), Ordering::SeqCst);
         self.wake.notify_one();
-        let control = Arc::new(Control { watches: self.clone(), id });
+        let control = Arc::new(Control { watches: self.clone(), id, gauge });
         Ok(Watch::new(messages, control, revision))
     }
 
     /// New revisions were applied.
     pub fn publish(&self, events: Vec<RevisionEvents>, head: &Head) {
-        let mut inner = self.inner.lock();
-        let interested = inner.hub.publish(events, head.revision, head.compacted);
-        self.activate(&mut inner, interested);
+        self.put(Update::Applied { events, current: head.revision, compacted: head.compacted });
     }
 
     /// A snapshot replaced the state.
     pub fn reset(&self, head: &Head) {
-        let mut inner = self.inner.lock();
-        let all = inner.hub.reset(head.revision, head.compacted);
-        self.activate(&mut inner, all);
+        self.put(Update::Installed { current: head.revision, compacted: head.compacted });
     }
 
-    fn activate(&self, inner: &mut Inner, ids: Vec<WatchId>) {
-        if !ids.is_empty() {
-            inner.active.extend(ids);
+    fn put(&self, update: Update) {
+        let full = {
+            let mut inbox = self.inbox.lock();
+            inbox.push(update);
+            inbox.len() >= INBOX
+        };
+        if full || self.watching.load(Ordering::SeqCst) == 0 {
+            self.drain(&mut self.inner.lock());
+        }
+        if self.watching.load(Ordering::SeqCst) > 0 {
             self.wake.notify_one();
         }
+    }
+
+    /// Distributes what has been applied.
+    fn drain(&self, inner: &mut Inner) {
+        let updates = std::mem::take(&mut *self.inbox.lock());
+        for update in updates {
+            let concerned = match update {
+                Update::Applied { events, current, compacted } => {
+                    inner.hub.publish(events, current, compacted)
+                }
+                Update::Installed { current, compacted } => inner.hub.reset(current, compacted),
+            };
+            inner.active.extend(concerned);
+        }
+    }
+
+    fn forget(&self, inner: &mut Inner, id: WatchId) {
+        failpoint!("watch_cancel");
+        inner.hub.remove(id);
+        inner.outlets.remove(&id);
+        inner.active.remove(&id);
+        self.watching.store(inner.outlets.len(), Ordering::SeqCst);
     }
 
     /// Ends all watches.
     pub fn close(&self) {
         let mut inner = self.inner.lock();
         inner.closed = true;
-        inner.senders.clear();
+        inner.outlets.clear();
+        self.watching.store(0, Ordering::SeqCst);
+    }
+
+    /// Everyone who may have something to get.
+    fn take_active(&self) -> BTreeSet<WatchId> {
+        let mut inner = self.inner.lock();
+        self.drain(&mut inner);
+        inner.active.extend(self.roomy.lock().drain(..));
+        std::mem::take(&mut inner.active)
+    }
+
+    fn tell_progress(&self) {
+        failpoint!("watch_progress");
+        let mut inner = self.inner.lock();
+        self.drain(&mut inner);
+        let Inner { hub, outlets, .. } = &mut *inner;
+        hub.progress(|id, message| outlets.get(&id).is_some_and(|outlet| outlet.try_send(message)));
     }
 }
 
@@ -105,10 +190,22 @@ impl Watches {
 struct Control {
     watches: Arc<Watches>,
     id: WatchId,
+    gauge: Arc<Gauge>,
 }
 
 impl WatchControl for Control {
-    fn received(&self, _message: &WatchMessage, _left: usize) {}
+    fn received(&self, message: &WatchMessage, left: usize) {
+        self.gauge.bytes.fetch_sub(bytes(message), Ordering::SeqCst);
+        // Pairs with the fence in `Outlet::block`: the task sees the empty channel, or we see that it waits.
+        fence(Ordering::SeqCst);
+        if self.gauge.blocked.load(Ordering::SeqCst)
+            && left <= self.watches.buffer / 2
+            && self.gauge.blocked.swap(false, Ordering::SeqCst)
+        {
+            self.watches.roomy.lock().push(self.id);
+            self.watches.wake.notify_one();
+        }
+    }
 
     fn request_progress(&self) {
         let mut inner = self.watches.inner.lock();
@@ -118,129 +215,195 @@ impl WatchControl for Control {
     }
 
     fn ended(&self) {
-        self.watches.inner.lock().forget(self.id);
+        self.watches.forget(&mut self.watches.inner.lock(), self.id);
     }
 }
 
-/// A watcher has room again.
-type Room = BoxFuture<'static, (WatchId, Option<OwnedPermit<WatchMessage>>)>;
+impl Outlet {
+    fn is_empty(&self) -> bool {
+        self.sender.capacity() == self.sender.max_capacity()
+    }
+
+    /// Whether another message may be put in: always one, then up to `most` bytes.
+    fn has_room(&self, most: usize) -> bool {
+        self.is_empty() || self.sender.capacity() > 0 && self.gauge.bytes.load(Ordering::SeqCst) < most
+    }
+
+    /// Has the reader say when there is room; false if it has taken everything meanwhile.
+    fn block(&self) -> bool {
+        failpoint!("watch_victim");
+        self.gauge.blocked.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let blocked = !self.is_empty();
+        if !blocked {
+            self.gauge.blocked.store(false, Ordering::SeqCst);
+        }
+        blocked
+    }
+
+    fn try_send(&self, message: WatchMessage) -> bool {
+        let size = bytes(&message);
+        // Counted before the reader can take it.
+        self.gauge.bytes.fetch_add(size, Ordering::SeqCst);
+        let sent = self.sender.try_send(message).is_ok();
+        if !sent {
+            self.gauge.bytes.fetch_sub(size, Ordering::SeqCst);
+        }
+        sent
+    }
+}
+
+fn bytes(message: &WatchMessage) -> usize {
+    match message {
+        WatchMessage::Events { events, .. } => hub::bytes(events),
+        WatchMessage::Progress(_) | WatchMessage::Compacted(_) => 64,
+    }
+}
 
 /// Serves all watchers until `shutdown` says so.
 pub async fn serve(watches: Arc<Watches>, rocks: Rocks, mut shutdown: watch::Receiver<bool>) {
     let mut progress = tokio::time::interval(PROGRESS_EVERY);
     progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut waiting: FuturesUnordered<Room> = FuturesUnordered::new();
-    // Full watchers, so that none waits for room twice.
-    let mut full = BTreeSet::new();
+    let mut loader = Loader { rocks, waiting: VecDeque::new(), running: None };
     loop {
         tokio::select! {
             () = async { drop(shutdown.wait_for(|stop| *stop).await) } => break,
             () = watches.wake.notified() => {}
-            _ = progress.tick() => tell_progress(&watches, &full),
-            Some((id, permit)) = waiting.next() => {
-                full.remove(&id);
-                // The permit goes back at once: pumping takes its own.
-                drop(permit);
-                watches.inner.lock().active.insert(id);
-            }
+            _ = progress.tick() => watches.tell_progress(),
+            loaded = loader.done() => loader.settle(&watches, loaded),
         }
-        let active = std::mem::take(&mut watches.inner.lock().active);
-        for id in active {
-            if full.contains(&id) {
-                continue;
-            }
-            match pump(&watches, &rocks, id) {
+        for id in watches.take_active() {
+            match pump(&watches, id) {
                 Pumped::Idle => {}
                 Pumped::More => {
                     watches.inner.lock().active.insert(id);
                     watches.wake.notify_one();
                 }
-                Pumped::Full(sender) => {
-                    failpoint!("watch_victim");
-                    full.insert(id);
-                    waiting.push(Box::pin(async move { (id, sender.reserve_owned().await.ok()) }));
-                }
+                Pumped::Load(from) => loader.ask(id, from),
             }
         }
+        loader.start();
     }
+    loader.stop().await;
     watches.close();
 }
 
 enum Pumped {
+    /// It has everything, or its channel is full and its reader will say when it isn't.
     Idle,
     More,
-    Full(mpsc::Sender<WatchMessage>),
+    Load(Revision),
 }
 
 /// Sends a watcher what it has to get, up to a turn.
-fn pump(watches: &Watches, rocks: &Rocks, id: WatchId) -> Pumped {
+fn pump(watches: &Watches, id: WatchId) -> Pumped {
     let mut inner = watches.inner.lock();
+    let Inner { hub, outlets, .. } = &mut *inner;
+    let most = (CHANNEL_BYTES / outlets.len().max(1)).clamp(LEAST_CHANNEL_BYTES, MOST_CHANNEL_BYTES);
+    let Some(outlet) = outlets.get(&id) else { return Pumped::Idle };
     for _ in 0..TURN {
-        let Inner { hub, senders, .. } = &mut *inner;
-        let Some(sender) = senders.get(&id) else { return Pumped::Idle };
-        if sender.is_closed() {
-            inner.forget(id);
+        if !outlet.has_room(most) && outlet.block() {
+            hub.set_aside(id);
             return Pumped::Idle;
         }
-        let Ok(permit) = sender.try_reserve() else { return Pumped::Full(sender.clone()) };
-        match hub.next(id) {
+        let permit = match outlet.sender.try_reserve() {
+            Ok(permit) => permit,
+            // The reader is between taking the last message and saying so.
+            Err(TrySendError::Full(())) => continue,
+            // It is about to be forgotten.
+            Err(TrySendError::Closed(())) => return Pumped::Idle,
+        };
+        let (message, ends) = match hub.next(id) {
             None | Some(Step::Wait) => return Pumped::Idle,
-            Some(Step::Send(message)) => {
-                failpoint!("watch_send");
-                permit.send(message);
-            }
-            Some(Step::End(message)) => {
-                permit.send(message);
-                inner.forget(id);
-                return Pumped::Idle;
-            }
-            Some(Step::Load(from)) => {
-                drop(permit);
-                drop(inner);
-                if let Err(error) = load(watches, rocks, id, from) {
-                    tracing::error!(%error, "a watch ends because its history can't be read");
-                    watches.inner.lock().forget(id);
-                    return Pumped::Idle;
-                }
-                inner = watches.inner.lock();
-            }
+            Some(Step::Load(from)) => return Pumped::Load(from),
+            Some(Step::Send(message)) => (message, false),
+            Some(Step::End(message)) => (message, true),
+        };
+        failpoint!("watch_send");
+        outlet.gauge.bytes.fetch_add(bytes(&message), Ordering::SeqCst);
+        permit.send(message);
+        if ends {
+            watches.forget(&mut inner, id);
+            return Pumped::Idle;
         }
     }
     Pumped::More
 }
 
-/// Reads history for a watcher from the disk.
-fn load(watches: &Watches, rocks: &Rocks, id: WatchId, from: Revision) -> Result<(), DiskError> {
+/// History as read from the disk.
+struct Loaded {
+    from: Revision,
+    events: Vec<RevisionEvents>,
+    newest: Revision,
+    compacted: Revision,
+}
+
+/// Reads history for watchers that lag, one piece at a time on a thread that may block.
+struct Loader {
+    rocks: Rocks,
+    /// Who waits, in order, and from which revision on; each is in it once at most.
+    waiting: VecDeque<(WatchId, Revision)>,
+    running: Option<JoinHandle<Result<Loaded, DiskError>>>,
+}
+
+impl Loader {
+    fn ask(&mut self, id: WatchId, from: Revision) {
+        if self.waiting.iter().all(|(waiting, _)| *waiting != id) {
+            self.waiting.push_back((id, from));
+        }
+    }
+
+    /// Begins to read for the one who waits longest.
+    fn start(&mut self) {
+        if let (None, Some((_, from))) = (&self.running, self.waiting.front()) {
+            let (rocks, from) = (self.rocks.clone(), *from);
+            self.running = Some(tokio::task::spawn_blocking(move || read_piece(&rocks, from)));
+        }
+    }
+
+    /// What was read; never without a read under way.
+    async fn done(&mut self) -> Result<Result<Loaded, DiskError>, JoinError> {
+        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let loaded = running.await;
+        self.running = None;
+        loaded
+    }
+
+    /// Lets everyone go on for whom the piece is of use.
+    fn settle(&mut self, watches: &Watches, loaded: Result<Result<Loaded, DiskError>, JoinError>) {
+        let Some((first, _)) = self.waiting.pop_front() else { return };
+        let mut inner = watches.inner.lock();
+        match loaded {
+            Ok(Ok(loaded)) if loaded.from <= loaded.compacted => inner.hub.note_compacted(loaded.compacted),
+            Ok(Ok(loaded)) => inner.hub.loaded(loaded.from, loaded.events, loaded.newest),
+            failed => {
+                let error = failed.map(|read| read.map(drop).map_err(|error| error.to_string()));
+                tracing::error!(?error, "a watch ends because its history can't be read");
+                return watches.forget(&mut inner, first);
+            }
+        }
+        inner.active.insert(first);
+        let Inner { hub, active, .. } = &mut *inner;
+        self.waiting.retain(|(id, _)| {
+            let stays = hub.must_load(*id);
+            active.extend((!stays).then_some(*id));
+            stays
+        });
+        watches.wake.notify_one();
+    }
+
+    async fn stop(self) {
+        if let Some(running) = self.running {
+            // Its result is of no use, but the directory isn't free before.
+            let _unused = running.await;
+        }
+    }
+}
+
+fn read_piece(rocks: &Rocks, from: Revision) -> Result<Loaded, DiskError> {
     failpoint!("watch_sync");
     let view = rocks.view();
-    let head = Head::load(&view)?;
-    if from <= head.compacted {
-        // The disk is a moment ahead of the hub, which will now say that the history is gone.
-        watches.inner.lock().hub.note_compacted(head.compacted);
-        return Ok(());
-    }
-    let events = read::events(&view, from, LOAD_BYTES)?;
-    watches.inner.lock().hub.loaded(id, events, head.revision);
-    Ok(())
-}
-
-fn tell_progress(watches: &Watches, full: &BTreeSet<WatchId>) {
-    failpoint!("watch_progress");
-    let mut inner = watches.inner.lock();
-    let Inner { hub, senders, .. } = &mut *inner;
-    hub.progress(|id, message| {
-        let sender = senders.get(&id).filter(|_| !full.contains(&id));
-        sender.is_some_and(|sender| sender.try_send(message).is_ok())
-    });
-    let gone: Vec<WatchId> =
-        inner.senders.iter().filter(|(_, sender)| sender.is_closed()).map(|(id, _)| *id).collect();
-    gone.into_iter().for_each(|id| inner.forget(id));
-}
-
-impl Inner {
-    fn forget(&mut self, id: WatchId) {
-        failpoint!("watch_cancel");
-        self.hub.remove(id);
-        self.senders.remove(&id);
-    }
+    let Head { revision: newest, compacted, .. } = Head::load(&view)?;
+    let events = if from > compacted { read::events(&view, from, LOAD_BYTES)? } else { Vec::new() };
+    Ok(Loaded { from, events, newest, compacted })
 }

@@ -151,9 +151,12 @@ impl World {
                     open.queue.push_back(message);
                 }
                 Some(Step::Load(from)) => {
-                    load(&mut running.hub, open.id, from, running.replica.disk());
+                    load(&mut running.hub, from, running.replica.disk());
                 }
             }
+        }
+        if open.queue.len() == QUEUE {
+            running.hub.set_aside(open.id);
         }
         if !stalled && (self.calm || self.watchers.random.percent(60)) {
             self.read_messages(watcher);
@@ -243,11 +246,11 @@ impl World {
 }
 
 /// Reads the past for a watcher, as the store's own task does.
-fn load(hub: &mut Hub, id: WatchId, from: Revision, disk: &super::disk::SimDisk) {
+fn load(hub: &mut Hub, from: Revision, disk: &super::disk::SimDisk) {
     let head = Head::load(disk).expect("memory can be read");
     if from <= head.compacted {
         return hub.note_compacted(head.compacted);
     }
     let events = read::events(disk, from, 300).expect("memory can be read");
-    hub.loaded(id, events, head.revision);
+    hub.loaded(from, events, head.revision);
 }
