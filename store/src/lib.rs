@@ -41,7 +41,7 @@ pub use config::{ClusterId, Config, History, Join, Limits, PeerTls};
 pub use maintenance::{Backup, DiskUse, HashKv};
 pub use membership::{MemberError, MemberInfo, Refusal};
 pub use peer::join::JoinError;
-pub use store::{JournalEntry, OpenError, Store};
+pub use store::{JournalChange, JournalEntry, OpenError, Store};
 
 #[cfg(test)]
 mod tests;

@@ -13,15 +13,15 @@ use async_trait::async_trait;
 use nix::fcntl::{Flock, FlockArg};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::command::{Command, Outcome};
 use crate::config::Config;
 use crate::driver::{self, Driver, Handle, Request};
 use crate::kv::{
-    Consistency, Kv, KvError, Lease, LeaseId, LeaseInfo, MemberId, Origin, RangeRequest, RangeResponse,
-    Revision, Status, Txn, TxnResponse, Watch, WatchRequest,
+    Consistency, Kv, KvError, Lease, LeaseId, LeaseInfo, MemberId, RangeRequest, RangeResponse, Revision,
+    Status, Txn, TxnResponse, Watch, WatchRequest,
 };
 use crate::mvcc::state::Head;
 use crate::mvcc::view::DiskError;
@@ -41,11 +41,21 @@ use crate::verify;
 use crate::watch::hub::Hub;
 use crate::watch::task::{self, Watches};
 
+mod journal;
+
+pub use journal::{JournalChange, JournalEntry};
+
 /// How long [`Store::open`] of a group of one waits until it leads itself.
 const SOLE_START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often what is left of a lease is written down, if it lasts longer than this.
 const LEASE_CHECKPOINT: Duration = Duration::from_secs(300);
+
+/// A read that looks at no more records than this is made on the caller's task: waking another thread takes
+/// longer. One that turns out to be longer begins again on a thread that may block.
+const INLINE_RECORDS: usize = 256;
+/// Long reads at once; more wait.
+const LONG_READS: usize = 4;
 
 /// How long a closing leader waits for another to take over.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -110,17 +120,6 @@ pub enum OpenError {
     NotReady,
 }
 
-/// Who wrote a revision, when and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JournalEntry {
-    /// The revision.
-    pub revision: Revision,
-    /// When, in milliseconds since 1970 (a hybrid logical clock: never decreases with the revision).
-    pub wall_ms: u64,
-    /// Who and why.
-    pub origin: Origin,
-}
-
 /// A member of the replicated store. Clones share it; [`Store::close`] ends it.
 #[derive(Clone)]
 pub struct Store {
@@ -134,6 +133,8 @@ struct Inner {
     watches: Arc<Watches>,
     shutdown: watch::Sender<bool>,
     running: Mutex<Option<Running>>,
+    /// Places for reads that take long.
+    long_reads: Semaphore,
 }
 
 /// What has to be joined at the end.
@@ -199,7 +200,8 @@ impl Store {
         let context = PeerContext::new(cluster, id, &config, handle.clone(), snapshots);
         peer::spawn(&mut tasks, &context, links, listener, &stop);
         let running = Mutex::new(Some(Running { thread, tasks, _lock: lock }));
-        let inner = Inner { cluster, rocks, handle, watches, shutdown, running };
+        let long_reads = Semaphore::new(LONG_READS);
+        let inner = Inner { cluster, rocks, handle, watches, shutdown, running, long_reads };
         let store = Store { inner: Arc::new(inner) };
         if sole {
             store.wait_until_sole().await?;
@@ -258,20 +260,6 @@ impl Store {
             Ok(Err(_)) => Err(KvError::Closed),
             Err(_) => Err(KvError::Unavailable(format!("leadership didn't move to member {to}"))),
         }
-    }
-
-    /// Who wrote `revision`, when and why; `None` if it is compacted or doesn't exist yet.
-    ///
-    /// # Errors
-    /// If the disk can't be read.
-    pub fn journal(&self, revision: Revision) -> Result<Option<JournalEntry>, KvError> {
-        let record = read::journal(&self.rocks()?.view(), revision).map_err(unreadable)?;
-        let entry = |r: crate::mvcc::family::JournalRecord| JournalEntry {
-            revision,
-            wall_ms: r.wall_ms(),
-            origin: r.origin,
-        };
-        Ok(record.map(entry))
     }
 
     /// The digest of everything applied up to the returned Raft index; equal on all members at equal index.
@@ -351,6 +339,18 @@ impl Store {
         result.await.unwrap_or(Err(KvError::Closed))
     }
 
+    /// Runs a read that may take long where it holds up no other task; few at a time.
+    async fn read_aside<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Rocks) -> Result<T, KvError> + Send + 'static,
+    ) -> Result<T, KvError> {
+        // Waits while as many others read; the semaphore is never closed.
+        let _place = self.inner.long_reads.acquire().await;
+        let rocks = self.rocks()?.clone();
+        let done = tokio::task::spawn_blocking(move || read(&rocks)).await;
+        done.unwrap_or_else(|_| Err(KvError::Unavailable("the read was broken off".into())))
+    }
+
     /// Returns when everything acknowledged before the call is applied here.
     async fn confirm_read(&self) -> Result<(), KvError> {
         if self.inner.handle.shared.is_sole() {
@@ -368,10 +368,11 @@ impl Kv for Store {
         if request.consistency == Consistency::Linearizable {
             self.confirm_read().await?;
         }
-        let view = self.rocks()?.view();
-        let head = Head::load(&view).map_err(unreadable)?;
-        read::check_revision(&head, request.revision)?;
-        read::range(&view, head.revision, &request).map_err(unreadable)
+        if let Some(response) = read_range(self.rocks()?, &request, INLINE_RECORDS)? {
+            return Ok(response);
+        }
+        let read = move |rocks: &Rocks| read_range(rocks, &request, usize::MAX);
+        Ok(self.read_aside(read).await?.expect("no range has so many records"))
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, KvError> {
@@ -427,6 +428,14 @@ impl Kv for Store {
     fn status(&self) -> Status {
         self.inner.handle.shared.status()
     }
+}
+
+/// Answers a range request from the newest state here, unless it takes a look at more than `most` records.
+fn read_range(rocks: &Rocks, request: &RangeRequest, most: usize) -> Result<Option<RangeResponse>, KvError> {
+    let view = rocks.view();
+    let head = Head::load(&view).map_err(unreadable)?;
+    read::check_revision(&head, request.revision)?;
+    read::range_within(&view, head.revision, request, most).map_err(unreadable)
 }
 
 /// A read failed: told to the log here, and to the caller.

@@ -40,7 +40,21 @@ pub fn range(
     newest: Revision,
     request: &RangeRequest,
 ) -> Result<RangeResponse, DiskError> {
-    let mut out = Collector::new(request, newest);
+    let response = range_within(view, newest, request, usize::MAX)?;
+    Ok(response.expect("no range has so many records"))
+}
+
+/// As [`range`], but gives up, with `None`, when it would look at more than `most` records.
+///
+/// # Errors
+/// If the disk can't be read.
+pub fn range_within(
+    view: &impl ReadView,
+    newest: Revision,
+    request: &RangeRequest,
+    most: usize,
+) -> Result<Option<RangeResponse>, DiskError> {
+    let mut out = Collector::new(request, newest, most);
     match request.revision {
         Some(revision) if revision < newest => range_past(view, revision, &mut out)?,
         _ => scan_pairs(view, &request.range, &mut |key, value| out.add_latest(key, value))?,
@@ -53,11 +67,20 @@ struct Collector<'a> {
     request: &'a RangeRequest,
     response: RangeResponse,
     seen: u64,
+    /// Records that may still be looked at; `None` if there were more.
+    left: Option<usize>,
 }
 
 impl<'a> Collector<'a> {
-    fn new(request: &'a RangeRequest, revision: Revision) -> Self {
-        Self { request, response: RangeResponse { revision, ..Default::default() }, seen: 0 }
+    fn new(request: &'a RangeRequest, revision: Revision, most: usize) -> Self {
+        let response = RangeResponse { revision, ..Default::default() };
+        Self { request, response, seen: 0, left: Some(most) }
+    }
+
+    /// Looks at a record; false if that is one too many.
+    fn spend(&mut self) -> bool {
+        self.left = self.left.and_then(|left| left.checked_sub(1));
+        self.left.is_some()
     }
 
     /// Sees a key; true if its pair is wanted too.
@@ -77,9 +100,10 @@ impl<'a> Collector<'a> {
         if self.is_done() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    fn finish(mut self) -> RangeResponse {
+    fn finish(mut self) -> Option<RangeResponse> {
+        self.left?;
         self.response.count = (!self.is_done()).then_some(self.seen);
-        self.response
+        Some(self.response)
     }
 
     fn push(&mut self, mut kv: KeyValue) {
@@ -90,6 +114,9 @@ impl<'a> Collector<'a> {
     }
 
     fn add_latest(&mut self, key: &[u8], record: &[u8]) -> Result<ControlFlow<()>, DiskError> {
+        if !self.spend() {
+            return Ok(ControlFlow::Break(()));
+        }
         if self.wants_next() {
             let pair = decode_pair(Bytes::copy_from_slice(record))?;
             self.push(pair.to_kv(Bytes::copy_from_slice(key)));
@@ -138,6 +165,9 @@ fn range_past(view: &impl ReadView, revision: Revision, out: &mut Collector<'_>)
     let end = range.end.as_deref().map(family::index_prefix);
     let mut decided: Vec<u8> = Vec::new();
     view.scan(Family::Index, &start, end.as_deref(), &mut |key, value| {
+        if !out.spend() {
+            return Ok(ControlFlow::Break(()));
+        }
         let (prefix, place) = family::split_index_key(key).map_err(DiskError::damaged(Family::Index))?;
         // Newest first: the first version at or below the revision decides for this key.
         if place.main > revision || decided == prefix {

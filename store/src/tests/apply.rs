@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::generate::{self, Step};
 use crate::command::{Applied, Command, Outcome, Proposal, ProposalId};
-use crate::kv::{Kv, KvError, LeaseId, MemberId, Revision, WatchMessage, WatchRequest};
+use crate::kv::{Kv, KvError, LeaseId, MemberId, Op, Revision, Txn, WatchMessage, WatchRequest};
 use crate::model::Model;
 use crate::mvcc::apply::{self, LogEntry};
 use crate::mvcc::family::Family;
@@ -191,6 +191,28 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(agree(&steps, batch));
+    }
+
+    #[test]
+    fn time_in_the_journal_grows_whatever_the_proposers_clocks_say(
+        clocks in prop::collection::vec((1..4u64, 0..5_000_000_000_000u64), 1..40),
+    ) {
+        let (mut disk, mut state) = (MapDisk::default(), State::default());
+        let mut last = 0;
+        for (index, (member, wall_ms)) in (1..).zip(clocks) {
+            // Each entry in a term of its own, as if leaders changed all the time.
+            let op = Op::Put { key: "k".into(), value: "v".into(), lease: None };
+            let command = Command::Txn(Txn { success: vec![op], ..Txn::default() });
+            let id = ProposalId { member: MemberId(member), boot: 1, seq: index };
+            let data = Proposal { id, floor: 1, wall_ms, command }.encode().into();
+            let entry = LogEntry { index, term: index, data, conf_change: false };
+            let effects = apply::apply(&mut state, &disk, &[entry]).unwrap();
+            disk.write(&effects.batch);
+            let record = read::journal(&disk, state.head.revision).unwrap().unwrap();
+            prop_assert!(record.time > last, "{} after {last}", record.time);
+            prop_assert!(record.wall_ms() >= wall_ms, "never before the write was asked for");
+            last = record.time;
+        }
     }
 
     #[test]

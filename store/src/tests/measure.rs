@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::single::put;
-use crate::kv::{Kv, MemberId};
+use crate::kv::{KeyRange, Kv, MemberId, WatchMessage, WatchRequest};
 use crate::{Config, Store};
 
 const WRITERS: usize = 64;
@@ -39,5 +39,49 @@ async fn durable_writes_per_second_and_memory() {
         let rate = (writers * WRITES) as f64 / begun.elapsed().as_secs_f64();
         println!("{writers} writers: {rate:.0} durable writes/s, {} KiB more", resident_kib() - before);
     }
+    store.close().await;
+}
+
+/// Events delivered per second to watchers of one prefix, in this process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures, asserts nothing about time"]
+async fn watch_deliveries_per_second() {
+    const WATCHERS: u64 = 1000;
+    const EVENTS: u64 = 2000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::single(dir.path(), MemberId(1))).await.unwrap();
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..WATCHERS {
+        let request = WatchRequest { range: KeyRange::prefix("w/"), start: None };
+        let mut watch = store.watch(request).await.unwrap();
+        readers.spawn(async move {
+            let mut seen = 0;
+            while seen < EVENTS {
+                match watch.recv().await.unwrap() {
+                    WatchMessage::Events { events, .. } => seen += events.len() as u64,
+                    WatchMessage::Progress(_) => {}
+                    WatchMessage::Compacted(at) => panic!("compacted at {at}"),
+                }
+            }
+        });
+    }
+    let (before, begun) = (resident_kib(), Instant::now());
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..16 {
+        let store = store.clone();
+        writers.spawn(async move {
+            for n in 0..EVENTS / 16 {
+                store.txn(put(&format!("w/{writer}/{n}"), "v")).await.unwrap();
+            }
+        });
+    }
+    writers.join_all().await;
+    println!("written in {:?}", begun.elapsed());
+    readers.join_all().await;
+    let rate = (WATCHERS * EVENTS) as f64 / begun.elapsed().as_secs_f64();
+    println!(
+        "{WATCHERS} watchers: {rate:.0} deliveries/s, {} KiB more",
+        resident_kib().saturating_sub(before)
+    );
     store.close().await;
 }

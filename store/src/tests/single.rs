@@ -5,10 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::kv::{
-    Compare, KeyRange, Kv, KvError, MemberId, Op, Origin, RangeRequest, Revision, Txn, Watch, WatchMessage,
-    WatchRequest,
+    Compare, EventKind, KeyRange, Kv, KvError, MemberId, Op, Origin, RangeRequest, Revision, Txn, Watch,
+    WatchMessage, WatchRequest,
 };
-use crate::{Config, OpenError, Store};
+use crate::{Config, JournalChange, JournalEntry, OpenError, Store};
 
 pub fn put(key: &str, value: &str) -> Txn {
     let op =
@@ -159,7 +159,27 @@ async fn the_journal_remembers_who_and_why() {
     let entry = store.journal(Revision(1)).unwrap().unwrap();
     assert_eq!(entry.origin, origin);
     assert!(entry.wall_ms > 1_600_000_000_000);
+    assert_eq!(entry.changes, [JournalChange { kind: EventKind::Put, key: "k".into(), value_bytes: 1 }]);
     assert_eq!(store.journal(Revision(2)).unwrap(), None);
+
+    for n in 2..=6 {
+        store.txn(put(if n % 2 == 0 { "other" } else { "k" }, "v")).await.unwrap();
+    }
+    let revisions = |entries: Vec<JournalEntry>| entries.iter().map(|e| e.revision.0).collect::<Vec<_>>();
+    assert_eq!(revisions(store.journal_of("k".into(), 2).await.unwrap()), [5, 3]);
+    let all = store.journal_between(Revision(0), Revision(u64::MAX), 100).await.unwrap();
+    assert!(all.windows(2).all(|pair| pair[0].time < pair[1].time));
+    assert_eq!(revisions(all), [1, 2, 3, 4, 5, 6]);
+    store.compact(Revision(3)).await.unwrap();
+    assert_eq!(revisions(store.journal_of("k".into(), 9).await.unwrap()), [5], "kept as long as history");
+    assert_eq!(revisions(store.journal_between(Revision(1), Revision(5), 9).await.unwrap()), [4, 5]);
+
+    let lease = store.lease_grant(None, 60).await.unwrap();
+    let op = Op::Put { key: "l".into(), value: "v".into(), lease: Some(lease.id) };
+    store.txn(Txn { success: vec![op], ..Txn::default() }).await.unwrap();
+    store.lease_revoke(lease.id).await.unwrap();
+    let end = store.journal_of("l".into(), 1).await.unwrap().remove(0);
+    assert_eq!((end.origin.user.as_str(), end.origin.verb.as_str()), ("system:store", "lease-revoke"));
     store.close().await;
 }
 
@@ -181,5 +201,84 @@ async fn a_request_that_is_too_large_is_refused() {
     let result = store.txn(put("k", &"x".repeat(5 << 20))).await;
     assert!(matches!(result, Err(KvError::TooLarge { .. })));
     assert_eq!(get(&store, "k").await, None);
+    store.close().await;
+}
+
+/// One reader sleeps while another follows: the sleeper costs a bounded channel, and misses nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_watcher_is_caught_up_from_disk_and_delays_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::single(dir.path(), MemberId(1));
+    config.limits.recent_events_bytes = 100_000;
+    let store = Store::open(config).await.unwrap();
+    let request = |start| WatchRequest { range: KeyRange::prefix("k/"), start: Some(Revision(start)) };
+    let mut slow = store.watch(request(1)).await.unwrap();
+    let mut quick = store.watch(request(1)).await.unwrap();
+    let value = "x".repeat(10_000);
+    for n in 1..=300 {
+        store.txn(put(&format!("k/{n}"), &value)).await.unwrap();
+        assert_eq!(revision_of(&mut quick).await, n);
+    }
+    let mut late = store.watch(request(100)).await.unwrap();
+    for n in 100..=300 {
+        assert_eq!(revision_of(&mut late).await, n);
+    }
+    for n in 1..=300 {
+        assert_eq!(revision_of(&mut slow).await, n);
+    }
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_comes_on_request_after_all_events() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let request = |start| WatchRequest { range: KeyRange::prefix("k/"), start };
+    let mut watch = store.watch(request(None)).await.unwrap();
+    let future = store.watch(request(Some(Revision(1000)))).await.unwrap();
+    for n in 1..=200 {
+        store.txn(put(&format!("k/{n}"), "v")).await.unwrap();
+    }
+    watch.request_progress();
+    future.request_progress();
+    let mut seen = 0;
+    loop {
+        match tokio::time::timeout(Duration::from_secs(10), watch.recv()).await.unwrap().unwrap() {
+            WatchMessage::Events { revision, .. } => {
+                assert_eq!(revision.0, seen + 1);
+                seen = revision.0;
+            }
+            WatchMessage::Progress(Revision(200)) => break,
+            WatchMessage::Progress(early) => assert_eq!(early.0, seen, "progress without its events"),
+            WatchMessage::Compacted(at) => panic!("compacted at {at}"),
+        }
+    }
+    assert_eq!(seen, 200);
+    store.close().await;
+    let mut future = future;
+    assert!(future.recv().await.is_none(), "no progress below its start");
+}
+
+/// More than is read on the caller's task, in pages and whole, now and in the past.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_range_is_one_moment_and_counted_only_on_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for batch in 0..10 {
+        let op = |n| Op::Put { key: format!("k/{batch}/{n:03}").into(), value: "v".into(), lease: None };
+        store.txn(Txn { success: (0..100).map(op).collect(), ..Txn::default() }).await.unwrap();
+    }
+    let all = RangeRequest::new(KeyRange::prefix("k/"));
+    let read = |request: RangeRequest| async { store.range(request).await.unwrap() };
+    let whole = read(all.clone()).await;
+    assert_eq!((whole.kvs.len(), whole.count, whole.more), (1000, Some(1000), false));
+    let page = read(RangeRequest { limit: 600, ..all.clone() }).await;
+    assert_eq!((page.kvs.len(), page.count, page.more), (600, None, true));
+    let counted = read(RangeRequest { limit: 10, count: true, ..all.clone() }).await;
+    assert_eq!((counted.kvs.len(), counted.count, counted.more), (10, Some(1000), true));
+    let past = read(RangeRequest { revision: Some(Revision(5)), limit: 400, ..all.clone() }).await;
+    assert_eq!((past.kvs.len(), past.count, past.more), (400, None, true));
+    let past = read(RangeRequest { revision: Some(Revision(5)), count_only: true, ..all }).await;
+    assert_eq!((past.kvs.len(), past.count, past.more), (0, Some(500), false));
     store.close().await;
 }
