@@ -385,7 +385,8 @@ pub fn wait_for_line(lines: &mpsc::Receiver<String>, text: &str) -> String {
     }
 }
 
-fn lines_of(output: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> {
+/// What a process prints, line by line.
+pub fn lines_of(output: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> {
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {

@@ -1,8 +1,12 @@
 //! `amoeba store` is an etcd to etcd's own tool: every command of `etcdctl` gets the same answer from it as
 //! from a stock etcd 3.4.
 
+use std::fs;
+use std::path::Path;
+
 use e2e::standalone::{Program, StoreProcess, etcdctl, found, leader};
-use e2e::{Ran, eventually, wait_for_line};
+use e2e::{Cluster, Ran, eventually, wait_for_line};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 fn folder() -> TempDir {
@@ -231,8 +235,9 @@ fn an_operators_commands_work() {
     assert!(members.contains(", started, ours, ") && members.contains(&ours.endpoint()), "{members}");
     pair.same("move-leader 1234");
     pair.same("role list");
-    pair.same("user add root:pw");
-    pair.same("auth enable");
+    // Users are what certificates say: that can't be changed by a call, and the answer says so.
+    let refused = ours.etcdctl("user add root:pw");
+    assert!(!refused.ok && refused.err.contains("client certificates"), "{refused:?}");
 }
 
 #[test]
@@ -302,4 +307,83 @@ fn a_member_stopped_or_killed_comes_back_with_everything() {
     second.dir = member.dir.clone();
     let refused = second.run_to_end();
     assert!(!refused.ok && refused.err.contains("in use"), "{refused:?}");
+}
+
+/// Writes an authority `NAME-ca.crt` and a certificate for this machine that it signed, `NAME.crt` and `.key`.
+fn write_certificates(dir: &Path, name: &str) {
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_key = KeyPair::generate().expect("a key");
+    let signed = authority.self_signed(&authority_key).expect("an authority");
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().expect("a key");
+    let subjects = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let own = CertificateParams::new(subjects).expect("names").signed_by(&key, &issuer).expect("signed");
+    for (file, text) in [("-ca.crt", signed.pem()), (".crt", own.pem()), (".key", key.serialize_pem())] {
+        fs::write(dir.join(format!("{name}{file}")), text).expect("written");
+    }
+}
+
+/// etcdctl's flags for the certificate of `shown`, trusting `trusted`.
+fn tls_flags(dir: &Path, trusted: &str, shown: Option<&str>) -> String {
+    let dir = dir.display();
+    let own =
+        shown.map(|name| format!(" --cert {dir}/{name}.crt --key {dir}/{name}.key")).unwrap_or_default();
+    format!("--cacert {dir}/{trusted}-ca.crt{own}")
+}
+
+#[test]
+fn certificates_decide_who_gets_in() {
+    let dir = folder();
+    let at = dir.path().display();
+    for name in ["client", "peer", "stranger"] {
+        write_certificates(dir.path(), name);
+    }
+    let flags = format!(
+        "--cert-file {at}/client.crt --key-file {at}/client.key --trusted-ca-file {at}/client-ca.crt \
+         --client-cert-auth --peer-cert-file {at}/peer.crt --peer-key-file {at}/peer.key \
+         --peer-trusted-ca-file {at}/peer-ca.crt --peer-client-cert-auth=true"
+    );
+    let mut members = ["a", "b", "c"].map(|name| {
+        let mut member = StoreProcess::new(Program::Amoeba, dir.path(), name).with(&flags);
+        member.scheme = "https";
+        member
+    });
+    found(&mut members);
+    let trusted = tls_flags(dir.path(), "client", Some("client"));
+    members[0].e(&format!("put k v {trusted}"));
+    assert_eq!(members[1].e(&format!("get k {trusted}")), "k\nv\n");
+    assert!(members[2].e(&format!("endpoint status {trusted}")).contains("https://"));
+    let urls = members[0].e(&format!("member list {trusted}"));
+    assert!(urls.contains(&members[1].peer_url()), "peers are https: {urls}");
+    for shown in [None, Some("stranger"), Some("peer")] {
+        let flags = tls_flags(dir.path(), "client", shown);
+        let refused = members[0].etcdctl(&format!("get k --command-timeout=1s {flags}"));
+        assert!(!refused.ok, "{shown:?}: {refused:?}");
+    }
+    // A member with the certificate of another authority is none.
+    let mut stranger = StoreProcess::new(Program::Amoeba, dir.path(), "d")
+        .with(&flags.replace("/peer.", "/stranger.").replace("/peer-ca.", "/stranger-ca."));
+    stranger.scheme = "https";
+    let cluster = format!("{},{}", members[0].as_founder(), stranger.as_founder());
+    let stranger = stranger.with(&format!("--initial-cluster-state existing --initial-cluster {cluster}"));
+    let ran = stranger.run_to_end();
+    assert!(!ran.ok && ran.err.contains("no member of the cluster to join answered"), "{ran:?}");
+}
+
+#[test]
+fn the_store_of_a_control_plane_opens_to_one_certificate_only() {
+    let cluster = Cluster::up(1, 1);
+    let left = fs::read_to_string(cluster.path().join("etcd-endpoints.json")).expect("left behind");
+    let left: serde_json::Value = serde_json::from_str(&left).expect("JSON");
+    let endpoint = left["endpoints"][0].as_str().expect("an endpoint");
+    let file = |name: &str| left[name].as_str().expect("a path").to_owned();
+    let keys = "get /registry/ --prefix --keys-only --command-timeout=2s";
+    let trusted = format!("{keys} --cacert {}", file("cacert"));
+    let opened = etcdctl(endpoint, &format!("{trusted} --cert {} --key {}", file("cert"), file("key")), "");
+    assert!(opened.ok && opened.out.contains("/registry/"), "{opened:?}");
+    let node = cluster.path().join("nodes/n1/kubelet").display().to_string();
+    let as_node = etcdctl(endpoint, &format!("{trusted} --cert {node}.crt --key {node}.key"), "");
+    let as_nobody = etcdctl(endpoint, &trusted, "");
+    assert!(!as_node.ok && !as_nobody.ok, "a node, or nobody, reads every Secret: {as_node:?} {as_nobody:?}");
 }

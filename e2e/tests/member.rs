@@ -1,12 +1,13 @@
 //! A living cluster grows from one member to three and loses its first leader, while clients write.
 
 use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use e2e::standalone::{Program, StoreProcess, a, amoeba, leader};
-use e2e::{eventually, wait_for_line};
+use e2e::{Background, Cluster, amoeba_binary, eventually, free_port, lines_of, wait_for_line};
 use etcd_client::{Client, ConnectOptions, GetOptions};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -196,4 +197,36 @@ fn a_member_that_was_not_added_is_told_so() {
     let stranger = stranger.with(&format!("--initial-cluster-state existing --initial-cluster {cluster}"));
     let ran = stranger.run_to_end();
     assert!(!ran.ok && ran.err.contains("add one with that address first"), "{ran:?}");
+}
+
+#[test]
+fn a_control_plane_grows_while_it_serves() {
+    let cluster = Cluster::up(1, 0);
+    assert!(cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: kept}, data: {a: '1'}}").ok);
+    let peer = free_port();
+    let printed = cluster.a(&format!("member add m2 --peer-urls https://127.0.0.1:{peer}"));
+    let dir = cluster.path().join("members/m2");
+    let printed = printed.trim();
+    let line = printed.strip_prefix("amoeba ").unwrap_or_else(|| panic!("no command: {printed}"));
+    let line = line.replace("--data-dir m2", &format!("--data-dir {}", dir.display()));
+    let line = line.replace("COPY-OF-THE-CLUSTERS-PKI", &cluster.path().join("pki").display().to_string());
+    let api = free_port();
+    let mut child = Command::new(amoeba_binary())
+        .args(line.split_whitespace())
+        .args(["--listen", &format!("127.0.0.1:{api}"), "--tick", "50ms"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let lines = lines_of(child.stdout.take().expect("stdout is piped"));
+    let _ends_with_the_test = Background::new(child);
+    wait_for_line(&lines, "ready");
+    eventually("the new member has said its name", || cluster.a("member list").contains("m2").then_some(()));
+    cluster.a("member promote m2");
+    let through_the_new = format!("get configmap kept -s https://127.0.0.1:{api} -o jsonpath={{.data.a}}");
+    assert_eq!(cluster.k(&through_the_new), "1");
+    let list: Value = serde_json::from_str(&cluster.a("member list -o json")).expect("JSON");
+    let voters = list["members"].as_array().expect("members").iter().filter(|m| m["role"] != "learner");
+    assert_eq!(voters.count(), 2);
 }

@@ -33,9 +33,7 @@ pub struct OwnStore {
     servers: JoinSet<std::io::Result<()>>,
     stop: watch::Sender<bool>,
     /// Makes this member's name and client URLs known; ends when that is done.
-    published: Option<JoinHandle<()>>,
-    /// Where etcd's clients are told to come.
-    clients: Vec<Url>,
+    published: JoinHandle<()>,
 }
 
 /// How a stock etcd cluster is reached.
@@ -89,47 +87,44 @@ impl Backing {
 }
 
 impl OwnStore {
-    /// Opens the store in `dir`.
+    /// Opens the store in `dir` and makes the member known to its cluster by its name and by where etcd's
+    /// clients are told to come.
     ///
     /// # Errors
     /// [`MemberError::Store`] says what was attempted.
-    pub async fn open(dir: &Path, config: store::Config) -> Result<Self, MemberError> {
+    pub async fn open(
+        dir: &Path,
+        config: store::Config,
+        name: &str,
+        clients: &[Url],
+    ) -> Result<Self, MemberError> {
         let store =
             Store::open(config).await.map_err(|source| MemberError::Store { dir: dir.to_owned(), source })?;
         let leadership = tokio::spawn(report_leadership(store.leadership(), store.status().member));
         let (servers, stop) = (JoinSet::new(), watch::Sender::new(false));
-        Ok(Self { store, leadership, servers, stop, published: None, clients: Vec::new() })
+        let published = tokio::spawn(publish(store.clone(), name.to_owned(), clients.to_vec()));
+        Ok(Self { store, leadership, servers, stop, published })
     }
 
     /// Lets those in who have a certificate of the etcd authority.
     ///
     /// # Errors
     /// If no certificate can be made.
-    pub fn serve_etcd(&mut self, name: &str, door: EtcdDoor, pki: &Pki) -> Result<(), PkiError> {
+    pub fn serve_etcd(&mut self, door: EtcdDoor, pki: &Pki) -> Result<(), PkiError> {
         let serving = certificates::etcd(pki, &door.hosts)?;
         let tls = pki.etcd_server_tls(&serving)?;
         for listener in door.listeners {
             let config = etcd::Config { tls: Some(tls.clone()), peer_tls: true, ..etcd::Config::default() };
             self.servers.spawn(etcd::serve(self.store.clone(), config, listener, self.stop.subscribe()));
         }
-        self.clients = door.advertised;
-        self.published =
-            Some(tokio::spawn(publish(self.store.clone(), name.to_owned(), self.clients.clone())));
         Ok(())
-    }
-
-    /// Where etcd's clients are told to come.
-    pub fn client_urls(&self) -> &[Url] {
-        &self.clients
     }
 
     async fn close(mut self) {
         self.stop.send_replace(true);
         while self.servers.join_next().await.is_some() {}
         self.leadership.abort();
-        if let Some(published) = self.published {
-            published.abort();
-        }
+        self.published.abort();
         self.store.close().await;
     }
 }

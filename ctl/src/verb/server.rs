@@ -283,16 +283,16 @@ async fn own_store(dir: &Path, args: &Args, pki: &Pki, pki_dir: &Path) -> Result
     let door = backing::listen(&args.listen_client_urls, &args.advertise_client_urls).await?;
     let store_dir = dir.join("store");
     let config = store_config(&store_dir, args, pki).map_err(pki_failed)?;
-    let mut own = OwnStore::open(&store_dir, config).await?;
+    let mut own = OwnStore::open(&store_dir, config, &args.name, &door.advertised).await?;
     if !door.listeners.is_empty() {
         // A supervisor has written it for all of its members at once.
         if !args.child_of_supervisor {
             pki.write_etcd_client(pki_dir).map_err(pki_failed)?;
         }
-        own.serve_etcd(&args.name, door, pki).map_err(pki_failed)?;
         let pki_dir = std::path::absolute(pki_dir).unwrap_or_else(|_| pki_dir.to_owned());
-        endpoints::leave_behind(dir, own.client_urls(), &pki_dir)
+        endpoints::leave_behind(dir, &door.advertised, &pki_dir)
             .map_err(|source| MemberError::Endpoints { dir: dir.to_owned(), source })?;
+        own.serve_etcd(door, pki).map_err(pki_failed)?;
     }
     Ok(own)
 }

@@ -52,8 +52,7 @@ pub fn next_piece(view: &impl ReadView, max_events: usize) -> Result<Option<Piec
         Ok(ControlFlow::Continue(()))
     })?;
     let upto = if more { last } else { compacted };
-    // The record of a lease's end and the like have no journal; deleting what isn't there is harmless.
-    (done.0 + 1..=upto.0).for_each(|r| batch.delete(Family::Journal, family::journal_key(Revision(r))));
+    forget_journal(view, done, upto, &mut batch)?;
     batch.put(Family::Meta, SCRUBBED_KEY, Bytes::copy_from_slice(&upto.0.to_be_bytes()));
     Ok(Some(Piece { batch, more }))
 }
@@ -69,6 +68,20 @@ pub fn scrubbed(view: &impl ReadView) -> Result<Revision, DiskError> {
         }
         None => Ok(Revision(0)),
     }
+}
+
+/// Only what is there: after a restore there are a billion revisions that nobody ever wrote.
+fn forget_journal(
+    view: &impl ReadView,
+    done: Revision,
+    upto: Revision,
+    batch: &mut Batch,
+) -> Result<(), DiskError> {
+    let (start, end) = (family::journal_key(Revision(done.0 + 1)), family::journal_key(Revision(upto.0 + 1)));
+    view.scan(Family::Journal, &start, Some(&end), &mut |key, _| {
+        batch.delete(Family::Journal, key);
+        Ok(ControlFlow::Continue(()))
+    })
 }
 
 fn forget(place: Place, record: &[u8], batch: &mut Batch) -> Result<(), DiskError> {
