@@ -69,7 +69,7 @@ fn what_is_not_whole_is_refused_and_nothing_is_overwritten() {
     assert!(!again.ok && again.err.contains("exists"), "{again:?}");
     let whole = fs::read(&file).expect("the snapshot");
     let bad = dir.path().join("bad");
-    let mut refuse = |what: &str, bytes: &[u8]| {
+    let refuse = |what: &str, bytes: &[u8]| {
         fs::write(&bad, bytes).expect("written");
         let ran = amoeba(&format!("snapshot verify {}", bad.display()));
         assert!(!ran.ok && ran.err.contains(&bad.display().to_string()), "{what}: {ran:?}");
