@@ -37,6 +37,8 @@ fn main() -> ExitCode {
     if let Some(code) = verb::shim::intercept(std::env::args_os()) {
         return code;
     }
+    // Builds for tests can be told where to fail; `$FAILPOINTS` says it.
+    let _failpoints = fail::has_failpoints().then(fail::FailScenario::setup);
     let cli = Cli::parse();
     cli.color.write_global();
     let app = App::new(cli.target, Environment::of_process());

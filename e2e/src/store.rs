@@ -7,6 +7,7 @@ pub mod client;
 mod disk;
 pub mod disturb;
 pub mod failover;
+pub mod failpoints;
 pub mod group;
 pub mod history;
 pub mod namespace;

@@ -7,12 +7,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use e2e::store::client::Clients;
 use e2e::store::group::{Program, may_make_namespaces};
-use e2e::store::history::{Change, Request};
-use e2e::store::recovery::recover;
-use e2e::store::schedule::{self, inside};
-use e2e::store::workload::{Run, look};
+use e2e::store::schedule;
 
 /// One of each theme.
 const SEEDS: u64 = 4;

@@ -81,6 +81,25 @@ async fn progress_comes_after_the_events_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_progress_is_below_the_start_of_a_watch() {
+    let server = Server::start().await;
+    let mut client = client(&server).await;
+    let now = client.put("a", "", None).await.expect("a put").header().expect("a header").revision();
+    let start = now + 3;
+    let mut watches =
+        client.watch("a", Some(WatchOptions::new().with_start_revision(start))).await.expect("a watch");
+    assert!(message(&mut watches).await.created());
+    watches.request_progress().await.expect("it is sent");
+    for _ in 0..5 {
+        client.put("b", "", None).await.expect("a put");
+    }
+    let progress = message(&mut watches).await;
+    assert_eq!(progress.watch_id(), -1);
+    assert!(progress.header().expect("a header").revision() >= start - 1, "{progress:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_of_compacted_history_is_canceled() {
     let server = Server::start().await;
     let mut client = client(&server).await;

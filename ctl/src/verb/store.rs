@@ -200,8 +200,6 @@ impl LogLevel {
 
 /// Builds the member, serves until a signal, and drains.
 pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
-    // Builds for tests can be told where to fail; `$FAILPOINTS` says it.
-    let _failpoints = fail::has_failpoints().then(fail::FailScenario::setup);
     member::log_to_stderr(args.log_level.filter());
     let settings = Settings::decide(&args).map_err(Failure::Usage)?;
     if args.quota_backend_bytes.is_some_and(|quota| quota > 0) {

@@ -16,7 +16,10 @@ pub const ATTEMPT: Duration = Duration::from_secs(2);
 
 /// A connection to each member.
 #[derive(Clone)]
-pub struct Clients(Vec<Client>);
+pub struct Clients {
+    endpoints: Vec<String>,
+    clients: Vec<Client>,
+}
 
 impl Clients {
     /// To these endpoints. Nothing is sent yet: a member may be down.
@@ -26,20 +29,24 @@ impl Clients {
     pub async fn connect(endpoints: &[String]) -> Self {
         let mut clients = Vec::new();
         for endpoint in endpoints {
-            let options = ConnectOptions::new().with_timeout(ATTEMPT).with_connect_timeout(ATTEMPT / 2);
-            clients.push(Client::connect([endpoint], Some(options)).await.expect("a valid endpoint"));
+            clients.push(connect(endpoint).await);
         }
-        Self(clients)
+        Self { endpoints: endpoints.to_vec(), clients }
+    }
+
+    /// A connection of its own, for a reader that is slow: what it doesn't read holds up only itself.
+    pub async fn apart(&self, member: usize) -> Client {
+        connect(&self.endpoints[member]).await
     }
 
     /// How many members there are.
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.clients.len()
     }
 
     /// The client of a member.
     pub fn of(&self, member: usize) -> Client {
-        self.0[member].clone()
+        self.clients[member].clone()
     }
 
     /// Asks one member once.
@@ -53,6 +60,11 @@ impl Clients {
         };
         Call { client, member, invoked, returned: Instant::now(), request, outcome }
     }
+}
+
+async fn connect(endpoint: &str) -> Client {
+    let options = ConnectOptions::new().with_timeout(ATTEMPT).with_connect_timeout(ATTEMPT / 2);
+    Client::connect([endpoint], Some(options)).await.expect("a valid endpoint")
 }
 
 /// What etcd means when it says that something was not done.

@@ -169,7 +169,7 @@ impl Disturbance<'_> {
     async fn replace(&mut self, who: usize) {
         let other = (who + 1) % self.group.numbers().len();
         let mut client = self.run.clients.of(other);
-        let Some(id) = self.id_of(who).await else {
+        let Some(id) = id_of(self.run, who).await else {
             (self.note)(format!("m{} doesn't say its id: not replaced", who + 1));
             return;
         };
@@ -195,12 +195,13 @@ impl Disturbance<'_> {
         }
         self.group.admit();
     }
+}
 
-    async fn id_of(&self, who: usize) -> Option<u64> {
-        let mut client = self.run.clients.of(who);
-        let status = tokio::time::timeout(ATTEMPT, client.status()).await.ok()?.ok()?;
-        Some(status.header()?.member_id())
-    }
+/// The id of a member that serves.
+pub async fn id_of(run: &Run, who: usize) -> Option<u64> {
+    let mut client = run.clients.of(who);
+    let status = tokio::time::timeout(ATTEMPT, client.status()).await.ok()?.ok()?;
+    Some(status.header()?.member_id())
 }
 
 async fn member_ids(mut client: Client) -> Option<Vec<u64>> {

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::disk::Disk;
@@ -15,7 +17,7 @@ use crate::{amoeba_binary, pause};
 const END: Duration = Duration::from_secs(20);
 
 /// Log entries that are kept, so few that a member which was away for a moment needs a snapshot.
-const SNAPSHOT_COUNT: &str = "200";
+pub const SNAPSHOT_COUNT: u32 = 200;
 
 /// Which program the members run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +160,7 @@ impl Group {
             .args(["--listen-peer-urls", &peer_url(number)])
             .args(["--initial-advertise-peer-urls", &peer_url(number)])
             .args(["--initial-cluster", &self.initial, "--initial-cluster-state", state])
-            .args(["--snapshot-count", SNAPSHOT_COUNT])
+            .args(["--snapshot-count", &SNAPSHOT_COUNT.to_string()])
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor"))
@@ -170,6 +172,14 @@ impl Group {
     /// Its process id, if it runs.
     pub fn pid(&self, number: usize) -> Option<u32> {
         self.members[number].child.as_ref().map(Child::id)
+    }
+
+    /// Whether it was started and hasn't ended. Its end is still there to be waited for.
+    pub fn runs(&self, number: usize) -> bool {
+        let Some(pid) = self.pid(number) else { return false };
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let pid = Pid::from_raw(i32::try_from(pid).expect("pids fit"));
+        matches!(waitid(Id::Pid(pid), flags), Ok(WaitStatus::StillAlive))
     }
 
     /// SIGKILL, and waits for the end.

@@ -20,7 +20,7 @@ use super::history::{
     Call, Change, Event, History, KeyState, Lease, Outcome, Reply, Request, Revision, Seen,
 };
 
-/// The first revision of a fresh store's first write.
+/// At the latest the second write of a fresh store gets this revision; etcd begins with it.
 const FIRST: Revision = 2;
 /// More than this many violations of one kind say nothing new.
 const ENOUGH: usize = 5;
@@ -145,7 +145,8 @@ impl<'a> Court<'a> {
         }
         let mut authors = Authors::new(&history.calls);
         let mut keyspace = Keyspace::new();
-        for revision in FIRST - 1..=history.last {
+        // A member that has just joined may know nothing yet, which is the keyspace at revision 0.
+        for revision in 0..=history.last {
             let before = keyspace.clone();
             if let Some(events) = self.commits.get(&revision).cloned() {
                 self.check_events(revision, &events, &before);

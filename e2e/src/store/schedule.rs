@@ -16,7 +16,7 @@ use super::oracle::{Counts, judge};
 use super::plan::{Step, Theme, plan};
 use super::recovery::{RECOVERY, leases_end, recover, same_hash, settle};
 use super::watcher;
-use super::workload::{Run, client, compactor, lease_owner};
+use super::workload::{Run, client, compactor, lease_owner, maintainer};
 
 const MEMBERS: usize = 3;
 /// Of each member, where full disks are among the faults: room for the store with all its preallocated files.
@@ -133,6 +133,12 @@ impl Tasks {
         let run = run.clone();
         tasks.workload.spawn(async move { compactor(&run).await });
         tasks
+    }
+
+    /// Also takes backups and raises alarms.
+    pub fn maintain(&mut self, run: &Arc<Run>) {
+        let run = run.clone();
+        self.workload.spawn(async move { maintainer(&run).await });
     }
 
     /// The faults are over: all members serve again, leases end, watches catch up, and all members agree.

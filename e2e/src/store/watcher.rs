@@ -70,7 +70,8 @@ const CURIOSITY: Duration = Duration::from_millis(40);
 async fn follow(run: &Run, member: usize, start: Revision, keys: Keys, habit: Option<Habit>) -> Watched {
     let options = WatchOptions::new().with_range(keys.to.as_str()).with_start_revision(start).with_prev_key();
     let mut watched = Watched { member, start, keys: keys.clone(), seen: Vec::new(), end: None };
-    let mut client = run.clients.of(member);
+    let slow = habit.as_ref().is_some_and(|habit| habit.nap.is_some());
+    let mut client = if slow { run.clients.apart(member).await } else { run.clients.of(member) };
     let stream = match tokio::time::timeout(ATTEMPT, client.watch(keys.from, Some(options))).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Watched { end: Some(error.to_string()), ..watched },

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use etcd_client::LeaseGrantOptions;
+use etcd_client::{AlarmAction, AlarmType, Client, Error, LeaseGrantOptions};
 
 use super::client::{ATTEMPT, Clients};
 use super::history::{Call, Change, History, KeyState, Keys, Lease, Reply, Request, Revision, Watched};
@@ -237,6 +237,42 @@ pub async fn compactor(run: &Run) {
             let mut client = run.clients.of(random.index(run.clients.count()));
             tokio::time::timeout(ATTEMPT, client.compact(at, None)).await.ok();
         }
+    }
+}
+
+/// Takes backups, and raises and ends an alarm now and then.
+pub async fn maintainer(run: &Run) {
+    let mut random = Random::stream(run.seed, 2500);
+    while run.goes_on() {
+        tokio::time::sleep(random.milliseconds(100, 400)).await;
+        let member = random.index(run.clients.count());
+        tokio::time::timeout(ATTEMPT, backup(run.clients.of(member))).await.ok();
+        if random.below(3) == 0 {
+            alarm(run, member).await;
+        }
+    }
+}
+
+/// Reads a backup to its end, and throws it away.
+async fn backup(mut client: Client) -> Result<(), Error> {
+    let mut stream = client.snapshot().await?;
+    while stream.message().await?.is_some() {}
+    Ok(())
+}
+
+/// Puts are refused for a moment. What was raised must be ended, whoever dies in the meantime.
+async fn alarm(run: &Run, member: usize) {
+    let set = async |action: AlarmAction, member: usize| {
+        let mut client = run.clients.of(member);
+        tokio::time::timeout(ATTEMPT, client.alarm(action, AlarmType::Nospace, None))
+            .await
+            .is_ok_and(|set| set.is_ok())
+    };
+    set(AlarmAction::Activate, member).await;
+    let mut member = member;
+    while !set(AlarmAction::Deactivate, member).await {
+        member = (member + 1) % run.clients.count();
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

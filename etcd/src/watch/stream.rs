@@ -204,7 +204,8 @@ impl<'a> Watches<'a> {
             view: create.view,
             fragment: create.fragment,
             progress_notify: create.progress_notify,
-            synced: Revision(start.0 - 1).min(revision),
+            // Before its start it has nothing to say at all: not even that nothing happened.
+            synced: if start.0 <= revision.0 + 1 { Revision(start.0 - 1) } else { Revision(0) },
             last_sent: Instant::now(),
             notify: false,
             watch: watch.clone(),
@@ -322,8 +323,8 @@ impl<'a> Watches<'a> {
         self.watchers.values().for_each(|watcher| watcher.watch.lock().request_progress());
     }
 
-    /// Answers progress requests that every watch has reached. A watch that starts in the future has
-    /// nothing to say before, so it holds the answer up.
+    /// Answers progress requests that every watch has reached, by how far all are. A watch that starts in the
+    /// future has nothing to say before, so it holds the answer up: none is below the start of any watch.
     async fn answer_progress(&mut self) -> Result<(), Status> {
         if self.asked.is_empty() {
             return Ok(());
@@ -333,6 +334,7 @@ impl<'a> Watches<'a> {
         let answered: Vec<_> = self.asked.iter().copied().filter(reached).collect();
         self.asked.retain(|asked| !answered.contains(asked));
         for revision in answered {
+            let revision = slowest.unwrap_or(revision);
             self.send(&self.head(NO_WATCH, revision), &[]).await?;
         }
         Ok(())
