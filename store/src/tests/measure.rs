@@ -1,9 +1,9 @@
 //! Measurements, run by hand: `cargo test -p store --release measure -- --ignored --nocapture`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::single::put;
-use crate::kv::{KeyRange, Kv, MemberId, WatchMessage, WatchRequest};
+use crate::kv::{KeyRange, Kv, LeaseId, MemberId, Op, Revision, Txn, WatchMessage, WatchRequest};
 use crate::{Config, Store};
 
 const WRITERS: usize = 64;
@@ -83,5 +83,56 @@ async fn watch_deliveries_per_second() {
         "{WATCHERS} watchers: {rate:.0} deliveries/s, {} KiB more",
         resident_kib().saturating_sub(before)
     );
+    store.close().await;
+}
+
+/// How late the last of 100,000 leases ends that all run out at once, each with a key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures; takes a minute"]
+async fn a_hundred_thousand_leases_end() {
+    const LEASES: u64 = 100_000;
+    const TTL: Duration = Duration::from_secs(30);
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Config::single(dir.path(), MemberId(1))).await.unwrap();
+    let (before, begun) = (resident_kib(), Instant::now());
+    let mut grants = tokio::task::JoinSet::new();
+    for part in 0..256 {
+        let store = store.clone();
+        grants.spawn(async move {
+            for n in (part..LEASES).step_by(256) {
+                let id = LeaseId(n + 1);
+                store.lease_grant(Some(id), TTL.as_secs()).await.unwrap();
+                let op = Op::Put { key: format!("l/{n}").into(), value: "v".into(), lease: Some(id) };
+                store.txn(Txn { success: vec![op], ..Txn::default() }).await.unwrap();
+            }
+        });
+    }
+    grants.join_all().await;
+    println!("granted in {:?}, {} KiB more", begun.elapsed(), resident_kib().saturating_sub(before));
+    // All start again within a moment, so all end within a moment.
+    let renewing = Instant::now();
+    let mut renewals = tokio::task::JoinSet::new();
+    for part in 0..256 {
+        let store = store.clone();
+        renewals.spawn(async move {
+            for n in (part..LEASES).step_by(256) {
+                store.lease_keep_alive(LeaseId(n + 1)).await.unwrap();
+            }
+        });
+    }
+    renewals.join_all().await;
+    let (renewed, took) = (Instant::now(), renewing.elapsed());
+    println!("renewed in {took:?}: {:.0} renewals/s", LEASES as f64 / took.as_secs_f64());
+    let start = Some(Revision(store.status().revision.0 + 1));
+    let mut watch = store.watch(WatchRequest { range: KeyRange::prefix("l/"), start }).await.unwrap();
+    let mut ended = 0;
+    while ended < LEASES {
+        if let WatchMessage::Events { events, .. } = watch.recv().await.unwrap() {
+            assert!(renewing.elapsed() >= TTL, "a lease ended early");
+            ended += events.len() as u64;
+        }
+    }
+    println!("the last ended {:?} after its time", renewed.elapsed().saturating_sub(TTL));
+    assert!(store.leases().await.unwrap().is_empty());
     store.close().await;
 }
