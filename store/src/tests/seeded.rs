@@ -6,7 +6,7 @@ use super::sim::{self, Found};
 use crate::bug::Bug;
 
 /// Schedules after which a bug counts as missed.
-const MOST: u64 = 4000;
+const MOST: u64 = 10_000;
 
 /// Hunts all bugs on all cores.
 fn hunt_all() -> Vec<(Bug, Option<Found>)> {

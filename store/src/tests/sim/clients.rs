@@ -83,6 +83,11 @@ impl Clients {
         self.all.iter().all(|client| client.busy.is_none())
     }
 
+    /// A ticket that no client waits with.
+    pub fn nobody(&mut self) -> Ticket {
+        self.ticket(0)
+    }
+
     fn ticket(&mut self, client: usize) -> Ticket {
         self.tickets += 1;
         Ticket(self.tickets * CLIENTS + client as u64)

@@ -25,6 +25,8 @@ struct Inner {
     pending: Vec<Undo>,
     /// Writes until the disk breaks.
     breaks_in: Option<u64>,
+    /// Writes until it is full.
+    full_in: Option<u64>,
     /// Every log record ever written, the newest at each index, whatever was truncated or lost since.
     tape: BTreeMap<u64, Bytes>,
 }
@@ -61,9 +63,24 @@ impl SimDisk {
         self.inner.borrow_mut().breaks_in = Some(writes);
     }
 
-    /// It won't break any more, unless it has.
+    /// It won't break any more, unless it has, and has space.
     pub fn repair(&self) {
-        self.inner.borrow_mut().breaks_in = None;
+        let mut inner = self.inner.borrow_mut();
+        (inner.breaks_in, inner.full_in) = (None, None);
+    }
+
+    /// After so many writes there is no space for more.
+    pub fn fill_in(&self, writes: u64) {
+        self.inner.borrow_mut().full_in = Some(writes);
+    }
+
+    /// There is space again.
+    pub fn give_space(&self) {
+        self.inner.borrow_mut().full_in = None;
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.inner.borrow().full_in == Some(0)
     }
 
     /// The log record last written at `index`.
@@ -81,6 +98,14 @@ impl SimDisk {
     }
 
     fn count_down(inner: &mut Inner) -> Result<(), DiskError> {
+        match &mut inner.full_in {
+            Some(0) => {
+                let message = "No space left on device".into();
+                return Err(DiskError::Engine { operation: "write", message });
+            }
+            Some(writes) => *writes -= 1,
+            None => {}
+        }
         match &mut inner.breaks_in {
             Some(0) => Err(DiskError::Engine { operation: "write", message: "the power failed".into() }),
             Some(writes) => {

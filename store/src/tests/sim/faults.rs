@@ -1,9 +1,14 @@
 //! Making the faults of a plan happen.
 
-use super::plan::{Fault, Planned, Target};
+use super::plan::{Change, Fault, Planned, Target};
 use super::world::World;
+use crate::command::Command;
 use crate::kv::MemberId;
+use crate::membership::MemberChange;
 use crate::raft::replica::Input;
+
+/// Members that a run may ever have.
+const MAX_NODES: usize = 8;
 
 impl World {
     pub fn cause(&mut self, Planned { target, fault, .. }: Planned) {
@@ -44,6 +49,44 @@ impl World {
                 self.nodes[at].inbox.push(Input::TransferLeader(to));
             }
             Fault::SlowWatchers { steps } => self.nodes[at].watchers_stall_until = self.now + steps,
+            Fault::NoSpace { writes, steps } => {
+                self.nodes[at].full_until = Some(self.now + steps);
+                self.nodes[at].disk.fill_in(writes);
+            }
+            Fault::Members(change) => self.change_members(at, change),
+        }
+    }
+
+    /// Nobody waits for the answer: the log tells what came of it.
+    fn change_members(&mut self, at: usize, change: Change) {
+        let members = self.oracle.replay.membership();
+        let all: Vec<MemberId> = members.members().map(|member| member.id).collect();
+        let learner = members.learners().first().copied();
+        let some = |place: usize| all[place % all.len()];
+        let new = self.nodes.len() as u64 + 1;
+        let change = match change {
+            Change::Add { .. } if self.nodes.len() >= MAX_NODES => return,
+            Change::Add { learner } => {
+                MemberChange::Add { id: MemberId(new), peer_address: format!("member:{new}"), learner }
+            }
+            Change::Promote => MemberChange::Promote(learner.unwrap_or(some(0))),
+            Change::Remove(place) => MemberChange::Remove(some(place)),
+            Change::RemoveLeader => MemberChange::Remove(MemberId(self.find(Target::Leader) as u64 + 1)),
+            Change::Replace(place) => {
+                MemberChange::Replace { old: some(place), new: learner.unwrap_or(some(place)) }
+            }
+        };
+        let ticket = self.clients.nobody();
+        self.nodes[at].inbox.push(Input::Propose(ticket, Command::Member(change)));
+    }
+
+    /// Starts members that the group has let in, and notes who it has removed.
+    pub fn follow_membership(&mut self) {
+        let members = self.oracle.replay.membership();
+        let new = MemberId(self.nodes.len() as u64 + 1);
+        if members.get(new).is_some() {
+            self.trace(|| format!("member {new} is let in"));
+            self.add_node();
         }
     }
 

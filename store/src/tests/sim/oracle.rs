@@ -140,7 +140,12 @@ impl Oracle {
     pub fn replied(&mut self, now: u64, call: &Call, applied: u64, result: &Applied) {
         match result {
             Err(KvError::Unknown | KvError::Closed) => return self.unanswered(call),
-            Err(KvError::Unavailable(_) | KvError::Overloaded | KvError::TooLarge { .. }) => {
+            Err(
+                KvError::Unavailable(_)
+                | KvError::Overloaded
+                | KvError::TooLarge { .. }
+                | KvError::NoSpace { .. },
+            ) => {
                 if let Command::Txn(txn) = &call.command {
                     self.refused.insert(txn.origin.agent.clone());
                 }

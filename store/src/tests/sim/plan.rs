@@ -66,6 +66,25 @@ pub enum Fault {
     Transfer { to: usize },
     /// Watchers there stop reading.
     SlowWatchers { steps: u64 },
+    /// Its disk is nearly full, and after so many writes quite full.
+    NoSpace { writes: u64, steps: u64 },
+    /// An operator asks it to change who belongs to the group.
+    Members(Change),
+}
+
+/// A change of the group; members are named by where they stand in the list of those that there are then.
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    /// A new member that learns first, or votes at once.
+    Add { learner: bool },
+    /// A learner votes.
+    Promote,
+    /// A member goes.
+    Remove(usize),
+    /// The leader goes.
+    RemoveLeader,
+    /// A learner takes the place of a voter.
+    Replace(usize),
 }
 
 /// What the clients do, different in each run (swarm testing: a run that never compacts meets other
@@ -113,7 +132,8 @@ impl Plan {
             faults.push(Planned::new(kind, members, &mut random));
         }
         faults.sort_by_key(|planned| planned.at);
-        let scar = members > 1 && random.percent(30);
+        // Where members come and go, nobody knows beforehand which link a majority can do without.
+        let scar = members > 1 && !kinds.contains(&MEMBERSHIP) && random.percent(30);
         let scar = scar.then(|| (members - 1, random.index(members - 1)));
         let scar = scar.map(|(a, b)| if random.percent(50) { (a, b) } else { (b, a) });
         Self { seed, members, workload, faults, scar }
@@ -126,7 +146,8 @@ impl Plan {
     }
 }
 
-const KINDS: u64 = 12;
+const KINDS: u64 = 14;
+const MEMBERSHIP: u64 = 13;
 
 impl Planned {
     fn new(kind: u64, members: usize, random: &mut Random) -> Self {
@@ -135,9 +156,11 @@ impl Planned {
         let other = if members > 1 { 1 + random.index(members - 1) } else { 0 };
         let steps = random.weighted(&[(3, 20), (3, 80), (2, 250)]);
         let steps = random.between(1, steps);
+        // Back so soon that the others are still where they were, or long away.
+        let down = if random.percent(50) { random.between(1, 6) } else { steps };
         let fault = match kind {
-            0 => Fault::Crash { writes: random.below(8), down: steps },
-            1 => Fault::PowerCut { others: random.index(members), down: random.between(1, 60) },
+            0 => Fault::Crash { writes: random.below(8), down },
+            1 => Fault::PowerCut { others: random.index(members), down },
             2 => Fault::Pause { steps },
             3 => Fault::CutOneWay { to: other, steps },
             4 => Fault::Isolate { steps },
@@ -154,9 +177,23 @@ impl Planned {
                 ms: i64::try_from(random.below(7_200_000)).expect("two hours fit") - 3_600_000,
             },
             10 => Fault::Transfer { to: other },
-            _ => Fault::SlowWatchers { steps: 2 * steps },
+            11 => Fault::SlowWatchers { steps: 2 * steps },
+            12 => Fault::NoSpace { writes: random.between(1, 200), steps: 2 * steps },
+            _ => Fault::Members(Change::new(random)),
         };
         Self { at, target, fault }
+    }
+}
+
+impl Change {
+    fn new(random: &mut Random) -> Self {
+        match random.below(8) {
+            0..3 => Change::Add { learner: random.percent(70) },
+            3..5 => Change::Promote,
+            5 => Change::Remove(random.index(5)),
+            6 => Change::RemoveLeader,
+            _ => Change::Replace(random.index(5)),
+        }
     }
 }
 

@@ -70,6 +70,8 @@ pub struct Replay {
     /// Members without space.
     full: BTreeMap<MemberId, String>,
     membership: Membership,
+    /// Changes of the membership that were made.
+    pub changes: u64,
 }
 
 impl Replay {
@@ -86,6 +88,7 @@ impl Replay {
             named: BTreeMap::new(),
             full: BTreeMap::new(),
             membership: Membership::found(founders.iter().cloned()),
+            changes: 0,
         }
     }
 
@@ -114,6 +117,11 @@ impl Replay {
     /// Where the transaction of that name was applied.
     pub fn index_of(&self, name: &str) -> Option<u64> {
         self.named.get(name).copied()
+    }
+
+    /// Whether a member has no space.
+    pub fn is_full(&self) -> bool {
+        !self.full.is_empty()
     }
 
     /// Who belongs to the group.
@@ -222,7 +230,9 @@ impl Replay {
             Command::Compact(revision) => (done(self.model.compact(*revision)), vec![]),
             Command::LeaseGrant { id, ttl_seconds } => (self.grant(index, *id, *ttl_seconds), vec![]),
             Command::LeaseKeepAlive(id) => (self.keep_alive(*id), vec![]),
-            Command::AlarmRaise(Alarm { kind: AlarmKind::NoSpace, member, detail }) => {
+            Command::AlarmRaise(Alarm { kind: AlarmKind::NoSpace, member, detail })
+                if self.membership.get(*member).is_some() =>
+            {
                 self.full.entry(*member).or_insert_with(|| detail.clone());
                 (Ok(Outcome::Done), vec![])
             }
@@ -233,7 +243,14 @@ impl Replay {
             Command::AlarmRaise(_) | Command::AlarmDisarm { .. } | Command::Check(_) => {
                 (Ok(Outcome::Done), vec![])
             }
-            Command::Member(change) => (Ok(Outcome::Member(self.membership.apply(change))), vec![]),
+            Command::Member(change) => {
+                let result = self.membership.apply(change);
+                self.changes += u64::from(result.is_ok());
+                if let Some(gone) = change.removes().filter(|_| result.is_ok()) {
+                    self.full.remove(&gone);
+                }
+                (Ok(Outcome::Member(result)), vec![])
+            }
             Command::LeaseRevoke(id) => {
                 (done(self.model.revoke(*id)), self.end(*id, false).into_iter().collect())
             }

@@ -23,7 +23,7 @@ use crate::mvcc::view::DiskError;
 use crate::raft::member::MemberConfig;
 use crate::raft::persist::RecoverError;
 use crate::raft::proposals::ProposalLimits;
-use crate::raft::replica::{Input, LogKeep, Now, Output, Replica, ReplicaConfig, StartError};
+use crate::raft::replica::{Fatal, Input, LogKeep, Now, Output, Replica, ReplicaConfig, StartError};
 use crate::snapshot;
 use crate::watch::hub::Hub;
 
@@ -56,6 +56,8 @@ pub struct Summary {
     pub compactions: u64,
     pub renewed: u64,
     pub expired: u64,
+    /// Of the membership.
+    pub changes: u64,
     pub undecided: u64,
     /// Of one run: tells whether it repeats.
     pub digest: u64,
@@ -80,6 +82,7 @@ impl Summary {
             (&mut self.compactions, other.compactions),
             (&mut self.renewed, other.renewed),
             (&mut self.expired, other.expired),
+            (&mut self.changes, other.changes),
             (&mut self.undecided, other.undecided),
         ];
         pairs.iter_mut().for_each(|(sum, more)| **sum += *more);
@@ -95,6 +98,10 @@ pub struct Node {
     pub inbox: Vec<Input>,
     pub paused_until: u64,
     pub watchers_stall_until: u64,
+    /// It has no space until then; `Some` as long as it may still say so.
+    pub full_until: Option<u64>,
+    /// The group has removed it.
+    pub gone: bool,
     /// Percent of real time, and until when.
     pub rate: (u64, u64),
     /// Its wall clock is off by so much.
@@ -111,6 +118,18 @@ pub struct Running {
     scrubbing: bool,
     /// The newest revision it ever had.
     revision: Revision,
+}
+
+impl Node {
+    /// What its driver says of the space on its disk.
+    fn look_at_space(&mut self, now: u64) -> Option<Input> {
+        let until = self.full_until?;
+        if now < until {
+            return Some(Input::Space(Some("nearly full".into())));
+        }
+        self.disk.give_space();
+        Some(Input::Space(None))
+    }
 }
 
 pub struct World {
@@ -133,10 +152,9 @@ pub struct World {
     traced: bool,
 }
 
-impl World {
-    pub fn new(plan: Plan) -> Self {
-        let mut random = Random::new(plan.seed, 5);
-        let node = |_| Node {
+impl Node {
+    fn new(random: &mut Random) -> Self {
+        Self {
             disk: SimDisk::default(),
             running: None,
             starts_at: 0,
@@ -144,14 +162,23 @@ impl World {
             inbox: Vec::new(),
             paused_until: 0,
             watchers_stall_until: 0,
+            full_until: None,
+            gone: false,
             rate: (100, 0),
             wall_offset_ms: i64::try_from(random.below(100_000)).expect("a minute fits"),
             mono_us: 0,
             next_tick_us: random.below(TICK_MS * 1000),
-        };
+        }
+    }
+}
+
+impl World {
+    pub fn new(plan: Plan) -> Self {
+        let mut random = Random::new(plan.seed, 5);
+        let nodes = (0..plan.members).map(|_| Node::new(&mut random)).collect();
         Self {
             now: 0,
-            nodes: (0..plan.members).map(node).collect(),
+            nodes,
             network: Network::new(plan.seed),
             clients: Clients::new(plan.seed),
             watchers: Watchers::new(plan.seed),
@@ -209,12 +236,24 @@ impl World {
         }
     }
 
-    /// With a scar some member may hear no leader; without one each must serve.
+    /// With a scar some member may hear no leader; without one each voter must serve.
     fn has_progressed(&self) -> bool {
         match self.plan.scar {
             Some(_) => self.acknowledged.iter().any(|acknowledged| *acknowledged),
-            None => self.acknowledged.iter().all(|acknowledged| *acknowledged),
+            None => self.oracle.replay.membership().voters().iter().all(|id| self.acknowledged[place(id.0)]),
         }
+    }
+
+    /// Who belongs to the group in the end.
+    fn members(&self) -> impl Iterator<Item = &Node> {
+        self.oracle.replay.membership().members().map(|member| &self.nodes[place(member.id.0)])
+    }
+
+    /// The group has let another in: it starts with an empty disk.
+    pub fn add_node(&mut self) {
+        let node = Node::new(&mut self.disks);
+        self.nodes.push(node);
+        self.acknowledged.push(false);
     }
 
     /// A member answered a call.
@@ -236,7 +275,9 @@ impl World {
     fn has_settled(&self) -> bool {
         let last = self.oracle.replay.last();
         let there = |node: &Node| node.running.as_ref().is_some_and(|r| r.replica.state().head.index == last);
-        self.nodes.iter().all(there)
+        self.members().all(there)
+            && !self.oracle.replay.is_full()
+            && !self.oracle.replay.membership().is_joint()
             && self.clients.idle()
             && self.oracle.replay.leases().next().is_none()
             && self.watchers_are_done()
@@ -259,7 +300,9 @@ impl World {
     fn judge_the_end(&mut self) {
         self.oracle.invariant_history_is_explained();
         self.invariant_watches_kept_their_guarantees();
-        for node in &self.nodes {
+        let mut digest = 0;
+        let first = self.members().next().expect("a group has members").disk.replicated();
+        for node in self.members() {
             let running = node.running.as_ref().expect("all run when settled");
             let head = running.replica.state().head;
             let request = RangeRequest::new(KeyRange::prefix(""));
@@ -267,11 +310,17 @@ impl World {
             let from = Revision(head.compacted.0 + 1);
             let events = read::events(&node.disk, from, usize::MAX).expect("memory can be read");
             self.oracle.invariant_contents_follow_from_log(&contents, &events);
-            let same = node.disk.replicated() == self.nodes[0].disk.replicated();
-            ensure!(same, Judge::SameState, "members 1 and {} hold different records", running.replica.id());
+            digest = head.digest;
+            let same = node.disk.replicated() == first;
+            ensure!(
+                same,
+                Judge::SameState,
+                "the first member and {} hold different records",
+                running.replica.id()
+            );
         }
-        let running = self.nodes[0].running.as_ref().expect("all run when settled");
-        self.summary.digest = running.replica.state().head.digest;
+        self.summary.digest = digest;
+        self.summary.changes = self.oracle.replay.changes;
         self.summary.leaders = self.oracle.leaders();
         (self.summary.expired, self.summary.undecided) = (self.oracle.expired, self.oracle.undecided);
         (self.summary.events, self.summary.progress) = self.watchers.delivered;
@@ -285,6 +334,7 @@ impl World {
         for node in &mut self.nodes {
             (node.starts_at, node.paused_until, node.watchers_stall_until) = (0, 0, 0);
             node.rate = (100, 0);
+            node.full_until = node.full_until.map(|_| 0);
             node.disk.repair();
         }
     }
@@ -300,6 +350,7 @@ impl World {
             self.start_if_due(at);
             self.turn(at);
         }
+        self.follow_membership();
         self.watchers_act();
     }
 
@@ -328,13 +379,18 @@ impl World {
     }
 
     fn start_if_due(&mut self, at: usize) {
-        if self.nodes[at].running.is_some() || self.now < self.nodes[at].starts_at {
+        let node = &self.nodes[at];
+        if node.running.is_some() || node.gone || self.now < node.starts_at {
             return;
         }
         let disk = self.nodes[at].disk.clone();
         let replica = match Replica::start(self.config(at), disk, self.now_at(at)) {
             Ok(replica) => replica,
             Err(StartError::Recover(RecoverError::Disk(DiskError::Engine { .. }))) => return self.crash(at),
+            Err(StartError::Recover(RecoverError::Removed(_))) => {
+                self.nodes[at].gone = true;
+                return;
+            }
             Err(error) => violated(Judge::Start, format!("member {}: {error:?}", at + 1)),
         };
         let head = replica.state().head;
@@ -349,10 +405,13 @@ impl World {
         self.summary.crashes += 1;
         self.trace(|| format!("crash {}", at + 1));
         let node = &mut self.nodes[at];
-        let survivors = self.disks.index(node.disk.pending() + 1);
+        // Without space it only halts: what is written stays.
+        let full = node.disk.is_full();
+        let survivors = if full { node.disk.pending() } else { self.disks.index(node.disk.pending() + 1) };
         node.disk.crash(survivors);
         node.running = None;
-        node.starts_at = if self.calm { 0 } else { self.now + node.down };
+        let down = if full { node.full_until.unwrap_or(0) } else { self.now + node.down };
+        node.starts_at = if self.calm { 0 } else { down };
         node.inbox.clear();
         // The others notice their broken connections, perhaps.
         for other in 0..self.nodes.len() {
@@ -373,9 +432,11 @@ impl World {
         if paused || !tick && node.inbox.is_empty() {
             return;
         }
+        let space = if tick { node.look_at_space(self.now) } else { None };
         let Some(running) = &mut node.running else { return };
         let mut inputs = std::mem::take(&mut node.inbox);
         if tick {
+            inputs.extend(space);
             inputs.push(Input::Tick);
             node.next_tick_us = node.mono_us + TICK_MS * 1000;
         }
@@ -385,6 +446,9 @@ impl World {
         sent.into_iter().for_each(|message| self.send(message));
         match handled {
             Ok(output) => self.settle(at, before, output, tick),
+            Err(Fatal::Fenced(why)) => {
+                violated(Judge::SameState, format!("member {} is fenced: {why}", at + 1))
+            }
             Err(_) => self.crash(at),
         }
     }
@@ -412,6 +476,9 @@ impl World {
         }
         for (ticket, result) in output.leases {
             self.answer_lease(ticket, &result);
+        }
+        if output.removed {
+            return self.end(at);
         }
         if tick {
             self.clean_up(at);
@@ -451,6 +518,12 @@ impl World {
         ensure!(kept <= 5 * keep + 40, Judge::Bounded, "{kept} applied entries are kept in the log");
     }
 
+    /// The group has removed the member: its process ends.
+    fn end(&mut self, at: usize) {
+        self.crash(at);
+        self.nodes[at].gone = true;
+    }
+
     fn clean_up(&mut self, at: usize) {
         let events = self.plan.workload.scrub_events;
         let Some(running) = self.nodes[at].running.as_mut().filter(|running| running.scrubbing) else {
@@ -479,7 +552,14 @@ impl World {
     fn deliver(&mut self) {
         for message in self.network.arriving(self.now) {
             self.trace(|| format!("recv {message:?}"));
-            let alive = self.nodes[place(message.to)].running.is_some();
+            let to = &self.nodes[place(message.to)];
+            let knows = |r: &Running| r.replica.membership().was_removed(MemberId(message.from));
+            if to.running.as_ref().is_some_and(knows) {
+                // Nobody talks with who is removed, but to say so.
+                self.nodes[place(message.from)].inbox.push(Input::Removed);
+                continue;
+            }
+            let alive = to.running.is_some();
             self.report_snapshot(&message, alive);
             if alive {
                 self.nodes[place(message.to)].inbox.push(Input::Message(message));
@@ -501,7 +581,7 @@ impl World {
             },
             tick: Duration::from_millis(TICK_MS),
             cluster: 1,
-            founders: founders(self.plan.members),
+            founders: if at < self.plan.members { founders(self.plan.members) } else { Vec::new() },
             proposals: ProposalLimits {
                 max_waiting: 100,
                 max_bytes: 10_000,
