@@ -312,11 +312,9 @@ async fn open<Q: Message>(
     let opened = requests.send_request(request, false);
     let (response, stream) = opened.map_err(|error| CallError::NotSent(error.to_string()))?;
     let mut sink = Sink::new(stream);
-    let sent = async {
-        sink.send(encode(first)).await?;
-        if last { sink.close() } else { Ok(()) }
-    };
-    sent.await.map_err(|status: Status| CallError::Lost(status.to_string()))?;
+    let message = encode(first);
+    let sent = if last { sink.send_last(message).await } else { sink.send(message).await };
+    sent.map_err(|status: Status| CallError::Lost(status.to_string()))?;
     Ok((sink, response))
 }
 
@@ -362,6 +360,39 @@ pub async fn ended(messages: &mut Messages) -> CallError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::etcdserverpb as pb;
+
+    /// A server that answers each call as soon as its message is there, and then drops the stream, as Go's
+    /// does.
+    async fn hasty_server(socket: TcpStream) {
+        let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            tokio::spawn(async move {
+                let mut body = request.into_body();
+                body.data().await.expect("a message").expect("a frame");
+                assert!(body.is_end_stream(), "the message and the end of the call are one frame");
+                let mut answer = respond.send_response(Response::new(()), false).expect("an open stream");
+                answer.send_data(encode(&pb::StatusResponse::default()), false).expect("an open stream");
+                answer.send_trailers(http::HeaderMap::new()).expect("an open stream");
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_counts_even_if_the_stream_is_gone_at_once() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let endpoint = listener.local_addr().expect("an address").to_string();
+        let server =
+            tokio::spawn(async move { hasty_server(listener.accept().await.expect("a call").0).await });
+        let channel = Channel::new(&[endpoint], None).expect("an endpoint");
+        for _ in 0..200 {
+            let path = "etcdserverpb.Maintenance/Status";
+            let answer: Result<pb::StatusResponse, _> =
+                channel.unary(path, &pb::StatusRequest {}, Duration::from_secs(5)).await;
+            assert_eq!(answer.expect("answered"), pb::StatusResponse::default());
+        }
+        server.abort();
+    }
 
     #[test]
     fn endpoints_are_urls_or_addresses() {

@@ -22,7 +22,20 @@ impl Sink {
     ///
     /// # Errors
     /// If the receiver is gone.
-    pub async fn send(&mut self, mut bytes: Bytes) -> Result<(), Status> {
+    pub async fn send(&mut self, bytes: Bytes) -> Result<(), Status> {
+        self.send_all(bytes, false).await
+    }
+
+    /// Sends bytes and closes our direction with the last of them, as a client does whose call has one
+    /// message. A frame of its own for the end could come when the answer is there and the stream is gone.
+    ///
+    /// # Errors
+    /// If the receiver is gone.
+    pub async fn send_last(&mut self, bytes: Bytes) -> Result<(), Status> {
+        self.send_all(bytes, true).await
+    }
+
+    async fn send_all(&mut self, mut bytes: Bytes, close: bool) -> Result<(), Status> {
         while !bytes.is_empty() {
             self.stream.reserve_capacity(bytes.len());
             let room = match poll_fn(|cx| self.stream.poll_capacity(cx)).await {
@@ -30,7 +43,8 @@ impl Sink {
                 None => return Err(Status::cancelled(&Reason::CANCEL.into())),
             };
             let part = bytes.split_to(room.min(bytes.len()));
-            self.send_now(part)?;
+            let last = close && bytes.is_empty();
+            self.stream.send_data(part, last).map_err(|error| Status::cancelled(&error))?;
         }
         Ok(())
     }
@@ -51,14 +65,6 @@ impl Sink {
         };
         // The receiver may be gone; then nobody waits for the outcome.
         let _gone = self.stream.send_trailers(trailers);
-    }
-
-    /// Closes our direction without trailers, as a client does.
-    ///
-    /// # Errors
-    /// If the receiver is gone.
-    pub fn close(&mut self) -> Result<(), Status> {
-        self.stream.send_data(Bytes::new(), true).map_err(|error| Status::cancelled(&error))
     }
 
     /// Returns when the receiver gives up the stream.
