@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use store::ClusterId;
-use store::backup::{self, Manifest, RestoreOptions, Restored};
+use store::backup::{self, BackupError, Manifest, RestoreOptions, Restored};
 use store::kv::MemberId;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
@@ -117,7 +117,7 @@ async fn save(app: &App, flags: &EndpointFlags, path: &Path) -> Result<(), Failu
     let part = path.with_added_extension("part");
     let written = receive(cluster.snapshot().await?, &part).await;
     let finished = written.and_then(|bytes| {
-        let manifest = backup::verify(&part)?;
+        let manifest = backup::verify(&part).map_err(|error| unusable(&cluster.url, &error))?;
         fs::rename(&part, path).map_err(|source| Failure::io(format!("write {}", path.display()), source))?;
         Ok((bytes, manifest))
     });
@@ -128,6 +128,15 @@ async fn save(app: &App, flags: &EndpointFlags, path: &Path) -> Result<(), Failu
     let (revision, url) = (manifest.revision, &cluster.url);
     say(format!("{} holds revision {revision} of {url} ({} bytes, verified)", path.display(), bytes));
     Ok(())
+}
+
+/// What came over the network isn't a whole snapshot of ours.
+fn unusable(url: &Url, error: &BackupError) -> Failure {
+    Failure::NotHeld(format!(
+        "what {url} sent can't be used, and isn't kept: {}. (If that is a stock etcd: its snapshots are saved and \
+         restored by etcdctl)",
+        crate::print::error::chain(error)
+    ))
 }
 
 async fn receive(mut stream: SnapshotStream, part: &Path) -> Result<u64, Failure> {
