@@ -1,6 +1,7 @@
 //! Tests of the parts together, cheapest first.
 
 mod apply;
+mod elections;
 mod generate;
 mod group;
 mod growth;
