@@ -178,7 +178,7 @@ async fn a_removed_leader_hands_over_ends_and_never_comes_back() {
     assert_ne!(cluster.leader().await, leader);
     write(cluster.any(), "k", "2").await;
 
-    let error = cluster.restart(leader).await.err().expect("its id is never used again");
+    let error = cluster.restart(leader).await.expect_err("its id is never used again");
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("was removed from the cluster"), "{cause}");
     assert!(cluster.any().members().iter().all(|member| member.id != leader));
