@@ -55,7 +55,7 @@ pub struct Limits {
     pub block_cache_bytes: usize,
     /// Puts are refused when less than this is free on the filesystem, or than an eighth of it, in bytes.
     pub free_floor_bytes: u64,
-    /// Kept aside for a disk that gets full all the same, in bytes; at most a sixteenth of the filesystem.
+    /// Kept aside for a disk that gets full all the same, in bytes; at most an eighth of the filesystem.
     pub reserve_bytes: u64,
 }
 
@@ -76,7 +76,7 @@ impl Default for Limits {
             write_buffer_bytes: 12 << 20,
             block_cache_bytes: 8 << 20,
             free_floor_bytes: 64 << 20,
-            reserve_bytes: 32 << 20,
+            reserve_bytes: 64 << 20,
         }
     }
 }

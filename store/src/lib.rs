@@ -19,6 +19,7 @@ pub mod failpoint;
 pub mod kv;
 mod logging;
 mod maintenance;
+mod mark;
 mod members;
 pub mod membership;
 pub mod model;

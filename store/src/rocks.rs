@@ -10,6 +10,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -30,6 +31,10 @@ use crate::space::Filesystem;
 const INSTALLING_KEY: &[u8] = b"installing";
 /// What a write batch takes for a record besides its key and value: kind, family and two lengths.
 const RECORD_OVERHEAD: usize = 8;
+/// How long opening again waits for those who read; a long reader (a backup) puts it off.
+const READERS_LEAVE: Duration = Duration::from_millis(200);
+/// Keys in a row of which half must be deletions for a file to be compacted at once.
+const DELETION_WINDOW: usize = 4096;
 
 /// The member's database. Clones share it.
 #[derive(Clone)]
@@ -96,7 +101,12 @@ impl Rocks {
     /// If the database can't be opened for any other reason.
     pub fn reopen(&self) -> Result<bool, DiskError> {
         let mut open = self.shared.open.write();
-        // Readers hold their own reference until they are done.
+        // Readers hold their own reference until they are done; new ones wait for the lock meanwhile. Nothing
+        // tells when the last one is done, so it is looked for, for a short time.
+        let deadline = Instant::now() + READERS_LEAVE;
+        while Arc::get_mut(&mut open).is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let Some(inner) = Arc::get_mut(&mut open) else { return Ok(false) };
         inner.db = None;
         let opened = self.shared.setup.open(Access::Write).and_then(|db| {
@@ -415,6 +425,8 @@ fn db_options(limits: &Limits) -> Options {
     // A log written over an old one keeps its size, so a sync writes no inode: 0.10 ms instead of 0.14 where we
     // measured. Records carry their log's number, so the old one's are never taken for its own.
     options.set_recycle_log_file_num(2);
+    // Opening again on a full disk takes what these reserve; both grow with use.
+    options.set_manifest_preallocation_size(64 << 10);
     options.set_max_background_jobs(2);
     options.set_max_open_files(256);
     options.set_keep_log_file_num(2);
@@ -455,6 +467,11 @@ fn family_options(family: Family, cache: &Cache, limits: &Limits) -> Options {
     options.set_compression_type(compression(family));
     options.set_write_buffer_size(limits.write_buffer_bytes / 3);
     options.set_max_write_buffer_number(2);
+    if matches!(family, Family::History | Family::Index | Family::Journal | Family::Log) {
+        // These forget most of what they get. A file full of deletions is compacted soon, or what they
+        // delete would take its space until the level above it is full.
+        options.add_compact_on_deletion_collector_factory(DELETION_WINDOW, DELETION_WINDOW / 2, 0.5);
+    }
     options.set_level_compaction_dynamic_level_bytes(true);
     // Memtables take memory in whole arena blocks; the default is an eighth of the write buffer.
     options.set_arena_block_size(64 << 10);

@@ -16,7 +16,7 @@ use crate::config::Limits;
 
 /// How often the filesystem is asked. A question costs about a microsecond.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// The floor is at most one part in so many of the filesystem, and the reserve half of that.
+/// Floor and reserve are each at most one part in so many of the filesystem.
 const FLOOR_PARTS: u64 = 8;
 
 /// A filesystem at one moment.
@@ -94,7 +94,7 @@ impl Space {
 
     /// Whether the database can be opened again: that takes some room itself.
     pub fn suffices_to_open(&self) -> bool {
-        Filesystem::of(&self.dir).is_ok_and(|found| found.free_bytes >= self.floor(found) / 8)
+        Filesystem::of(&self.dir).is_ok_and(|found| found.free_bytes >= self.floor(found) / 2)
     }
 
     fn judge(&mut self, found: Filesystem) -> Option<String> {
@@ -127,7 +127,7 @@ impl Space {
 
     /// Makes the reserve if there is plenty of room; whether it is there.
     fn restock(&self, found: Filesystem) -> bool {
-        let wanted = self.reserve_wanted.min(found.total_bytes / FLOOR_PARTS / 2);
+        let wanted = self.reserve_wanted.min(found.total_bytes / FLOOR_PARTS);
         let path = self.reserve();
         if std::fs::metadata(&path).is_ok_and(|file| file.blocks() * 512 >= wanted) {
             return true;

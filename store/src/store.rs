@@ -23,6 +23,7 @@ use crate::kv::{
     Consistency, Kv, KvError, Lease, LeaseId, LeaseInfo, MemberId, RangeRequest, RangeResponse, Revision,
     Status, Txn, TxnResponse, Watch, WatchRequest,
 };
+use crate::mark::{self, Mark};
 use crate::mvcc::state::Head;
 use crate::mvcc::view::DiskError;
 use crate::mvcc::{apply, read};
@@ -30,6 +31,7 @@ use crate::peer::join::JoinError;
 use crate::peer::{self, PeerContext};
 use crate::raft::lease_desk::{LeaseAsk, LeaseLeft};
 use crate::raft::member::MemberConfig;
+use crate::raft::persist::RecoverError;
 use crate::raft::proposals::ProposalLimits;
 use crate::raft::replica::{Input, LogKeep, Replica, ReplicaConfig, StartError};
 use crate::rocks::Rocks;
@@ -129,6 +131,7 @@ pub struct Store {
 struct Inner {
     cluster: u64,
     rocks: Rocks,
+    mark: Mark,
     handle: Handle,
     watches: Arc<Watches>,
     shutdown: watch::Sender<bool>,
@@ -177,6 +180,8 @@ impl Store {
         let replica_config = replica_config(&config, &start);
         let replica = Replica::start(replica_config, rocks.clone(), driver::now(Instant::now()))
             .map_err(|source| OpenError::Start { path: path.clone(), source })?;
+        let mark = Mark::new(&config.dir);
+        check_mark(&mark, &replica)?;
         let head = replica.state().head;
         let hub = Hub::new(head.revision, head.compacted, config.limits.recent_events_bytes);
         let watches = Watches::new(hub, config.limits.watch_buffer);
@@ -196,12 +201,13 @@ impl Store {
         };
         let (handle, thread) = driver::spawn(driver).map_err(dir_error(&path, "start the store's thread"))?;
         tasks.spawn(task::serve(watches.clone(), rocks.clone(), stop.clone()));
+        tasks.spawn(mark::keep(mark.clone(), handle.clone(), stop.clone()));
         tasks.spawn(verify::run(rocks.clone(), handle.clone(), id, stop.clone()));
         let context = PeerContext::new(cluster, id, &config, handle.clone(), snapshots);
         peer::spawn(&mut tasks, &context, links, listener, &stop);
         let running = Mutex::new(Some(Running { thread, tasks, _lock: lock }));
         let long_reads = Semaphore::new(LONG_READS);
-        let inner = Inner { cluster, rocks, handle, watches, shutdown, running, long_reads };
+        let inner = Inner { cluster, rocks, mark, handle, watches, shutdown, running, long_reads };
         let store = Store { inner: Arc::new(inner) };
         if sole {
             store.wait_until_sole().await?;
@@ -234,6 +240,10 @@ impl Store {
         let _ended = tokio::task::spawn_blocking(move || handle.shared.offers.close()).await;
         if !matches!(joined.await, Ok(Ok(()))) {
             tracing::error!("the store's thread ended by a panic");
+            return;
+        }
+        if let Err(error) = self.inner.mark.write(self.status().applied_index) {
+            tracing::debug!(%error, "the high-water mark can't be written");
         }
     }
 
@@ -490,6 +500,16 @@ fn replica_config(config: &Config, start: &Start) -> ReplicaConfig {
         compact_every: config.history.check_every,
         lease_checkpoint: LEASE_CHECKPOINT,
     }
+}
+
+/// Refuses a log that ends before what this member certainly had.
+fn check_mark(mark: &Mark, replica: &Replica<Rocks>) -> Result<(), OpenError> {
+    let (last, marked) = (replica.member().log().last(), mark.read());
+    if last >= marked {
+        return Ok(());
+    }
+    let lost = RecoverError::LogLost(format!("it ends at entry {last}, but {marked} was applied here"));
+    Err(OpenError::Start { path: mark.path().to_path_buf(), source: lost.into() })
 }
 
 /// Takes the directory for this process.

@@ -1,6 +1,8 @@
 //! Tests of the parts together, cheapest first.
 
 mod apply;
+mod backup;
+mod disk;
 mod elections;
 mod generate;
 mod group;

@@ -291,14 +291,17 @@ fn decode_identity(mut input: Reader) -> Result<Identity, DecodeError> {
 }
 
 /// Puts a checksum before the bytes.
-fn seal(bytes: &[u8]) -> Vec<u8> {
+pub fn seal(bytes: &[u8]) -> Vec<u8> {
     let mut out = Writer::with_capacity(CHECKSUM_BYTES + bytes.len());
     out.u32(crc32fast::hash(bytes)).raw(bytes);
     out.finish()
 }
 
 /// Checks and takes off the checksum.
-fn open(record: Bytes) -> Result<Bytes, DecodeError> {
+///
+/// # Errors
+/// If it doesn't fit.
+pub fn open(record: Bytes) -> Result<Bytes, DecodeError> {
     let mut input = Reader::new(record);
     let expected = input.u32("checksum")?;
     let bytes = input.rest();
