@@ -2,6 +2,7 @@
 
 mod apply;
 mod backup;
+mod differential;
 mod disk;
 mod elections;
 mod generate;

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::plan::Plan;
+use super::summary::Summary;
 use super::verdict::{Violation, judge};
-use super::world::{Summary, World};
+use super::world::World;
 use crate::bug::{self, Bug};
 
 /// Runs of a plan while it is shrunk.
