@@ -99,6 +99,7 @@ impl Rocks {
     ///
     /// # Errors
     /// If the database can't be opened for any other reason.
+    #[expect(clippy::disallowed_methods, reason = "nothing tells when the last reader is done")]
     pub fn reopen(&self) -> Result<bool, DiskError> {
         let mut open = self.shared.open.write();
         // Readers hold their own reference until they are done; new ones wait for the lock meanwhile. Nothing
