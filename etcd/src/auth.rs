@@ -20,26 +20,28 @@ pub async fn answer(member: &Member, method: &str, call: Call) {
         "AuthDisable" => call.unary(|_: pb::AuthDisableRequest| async { Ok(disable(member)) }).await,
         "UserList" => call.unary(|_: pb::AuthUserListRequest| async { Ok(users(member)) }).await,
         "RoleList" => call.unary(|_: pb::AuthRoleListRequest| async { Ok(roles(member)) }).await,
-        _ => call_refused(method, call),
+        _ => match refusal(method) {
+            Some(status) => call.refuse(&status).await,
+            None => service::unknown(call).await,
+        },
     }
 }
 
-fn call_refused(method: &str, call: Call) {
-    match method {
-        "AuthEnable" => call.refuse(&error::no_root_user()),
-        "Authenticate" => call.refuse(&error::auth_not_enabled()),
+/// What a call that would need users is told; `None` for methods that don't exist.
+fn refusal(method: &str) -> Option<Status> {
+    Some(match method {
+        "AuthEnable" => error::no_root_user(),
+        "Authenticate" => error::auth_not_enabled(),
         "UserGet" | "UserDelete" | "UserChangePassword" | "UserGrantRole" | "UserRevokeRole" => {
-            call.refuse(&error::user_not_found());
+            error::user_not_found()
         }
-        "RoleGet" | "RoleDelete" | "RoleGrantPermission" | "RoleRevokePermission" => {
-            call.refuse(&error::role_not_found());
-        }
-        "UserAdd" | "RoleAdd" => call.refuse(&Status::new(
+        "RoleGet" | "RoleDelete" | "RoleGrantPermission" | "RoleRevokePermission" => error::role_not_found(),
+        "UserAdd" | "RoleAdd" => Status::new(
             Code::Unimplemented,
             "users and roles can't be added: users are the common names of client certificates",
-        )),
-        _ => service::unknown(call),
-    }
+        ),
+        _ => return None,
+    })
 }
 
 fn status(member: &Member) -> pb::AuthStatusResponse {

@@ -19,7 +19,7 @@ pub async fn answer(member: &Member, method: &str, call: Call) {
         "MemberUpdate" => call.unary(|request| update(member, request)).await,
         "MemberList" => call.unary(|request| list(member, request)).await,
         "MemberPromote" => call.unary(|request| promote(member, request)).await,
-        _ => service::unknown(call),
+        _ => service::unknown(call).await,
     }
 }
 

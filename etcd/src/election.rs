@@ -19,7 +19,7 @@ pub async fn answer(member: &Member, method: &str, call: Call) {
         "Leader" => call.unary(|request| leader(member, request)).await,
         "Observe" => observe_stream(member, call).await,
         "Resign" => call.unary(|request| resign(member, &metadata, request)).await,
-        _ => service::unknown(call),
+        _ => service::unknown(call).await,
     }
 }
 

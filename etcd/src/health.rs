@@ -21,7 +21,7 @@ pub async fn answer(member: &Member, method: &str, call: Call) {
             };
             sink.finish(result);
         }
-        _ => service::unknown(call),
+        _ => service::unknown(call).await,
     }
 }
 

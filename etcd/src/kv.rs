@@ -50,7 +50,7 @@ impl Method {
 pub async fn answer(member: &Member, method: Method, call: Call) {
     let metadata = call.metadata.clone();
     if let Err(status) = member.check_leader(&metadata) {
-        return call.refuse(&status);
+        return call.refuse(&status).await;
     }
     match method {
         Method::Range => call.unary(|request| range_call(member, request)).await,
@@ -64,7 +64,7 @@ pub async fn answer(member: &Member, method: Method, call: Call) {
 pub async fn answer_long(member: &Member, method: &str, call: Call) {
     match method {
         "Compact" => call.unary(|request| compact(member, request)).await,
-        _ => service::unknown(call),
+        _ => service::unknown(call).await,
     }
 }
 

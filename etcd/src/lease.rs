@@ -19,7 +19,7 @@ pub async fn answer(member: &Member, method: &str, call: Call) {
         "LeaseTimeToLive" => call.unary(|request| time_to_live(member, request)).await,
         "LeaseLeases" => call.unary(|request| leases(member, request)).await,
         "LeaseKeepAlive" => keep_alive_stream(member, call).await,
-        _ => service::unknown(call),
+        _ => service::unknown(call).await,
     }
 }
 

@@ -15,7 +15,7 @@ pub async fn answer(member: &Member, method: &str, call: Call) {
     match method {
         "Lock" => call.patient_unary(|request, gone| lock(member, &metadata, request, gone)).await,
         "Unlock" => call.unary(|request| unlock(member, &metadata, request)).await,
-        _ => service::unknown(call),
+        _ => service::unknown(call).await,
     }
 }
 

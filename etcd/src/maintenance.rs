@@ -30,8 +30,8 @@ pub async fn answer(member: &Member, method: &str, call: Call) {
         "HashKV" => call.unary(|request| hash_kv(member, request)).await,
         "Snapshot" => snapshot_stream(member, call).await,
         "MoveLeader" => call.unary(|request| move_leader(member, request)).await,
-        "Downgrade" => call.refuse(&error::downgrade_unsupported()),
-        _ => service::unknown(call),
+        "Downgrade" => call.refuse(&error::downgrade_unsupported()).await,
+        _ => service::unknown(call).await,
     }
 }
 

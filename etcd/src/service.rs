@@ -30,10 +30,10 @@ pub async fn short(member: Arc<Member>, method: kv::Method, call: Call) {
 /// Answers any other call.
 pub async fn long(member: Arc<Member>, call: Call) {
     if !call.is_grpc() {
-        return call.not_grpc();
+        return call.not_grpc().await;
     }
     if let Err(status) = member.check_leader(&call.metadata) {
-        return call.refuse(&status);
+        return call.refuse(&status).await;
     }
     let path = call.path().to_owned();
     match path.trim_start_matches('/').split_once('/') {
@@ -46,12 +46,12 @@ pub async fn long(member: Arc<Member>, call: Call) {
         Some(("v3lockpb.Lock", method)) => lock::answer(&member, method, call).await,
         Some(("v3electionpb.Election", method)) => election::answer(&member, method, call).await,
         Some(("grpc.health.v1.Health", method)) => health::answer(&member, method, call).await,
-        _ => unknown(call),
+        _ => unknown(call).await,
     }
 }
 
 /// Refuses a method that we don't know.
-pub fn unknown(call: Call) {
+pub async fn unknown(call: Call) {
     let text = format!("unknown method {}", call.path());
-    call.refuse(&Status::new(Code::Unimplemented, text));
+    call.refuse(&Status::new(Code::Unimplemented, text)).await;
 }

@@ -17,6 +17,6 @@ pub use encode::EncodedEvents;
 pub async fn answer(member: &Member, method: &str, call: Call) {
     match method {
         "Watch" => stream::answer(member, call).await,
-        _ => service::unknown(call),
+        _ => service::unknown(call).await,
     }
 }

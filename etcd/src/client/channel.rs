@@ -203,8 +203,11 @@ impl Channel {
         headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
         let agent = HeaderValue::from_static(concat!("amoeba/", env!("CARGO_PKG_VERSION")));
         headers.insert(http::header::USER_AGENT, agent);
-        // A member that has lost its leader should say so rather than keep us waiting.
-        headers.insert("hasleader", HeaderValue::from_static("true"));
+        // A member that has lost its leader should say so rather than keep us waiting; only its own status it
+        // tells without one.
+        if !path.starts_with("etcdserverpb.Maintenance/") {
+            headers.insert("hasleader", HeaderValue::from_static("true"));
+        }
         request
     }
 

@@ -73,6 +73,7 @@ impl Call {
             Ok(request) => answer(request).await,
             Err(status) => Err(status),
         };
+        messages.wait_for_end().await;
         match result {
             Ok(message) => succeed(self.respond, encode(&message)).await,
             Err(status) => fail(self.respond, &status),
@@ -117,12 +118,14 @@ impl Call {
     }
 
     /// Refuses the call.
-    pub fn refuse(self, status: &Status) {
+    pub async fn refuse(self, status: &Status) {
+        Messages::new(self.body, self.max_bytes).wait_for_end().await;
         fail(self.respond, status);
     }
 
     /// Answers something that isn't gRPC.
-    pub fn not_grpc(mut self) {
+    pub async fn not_grpc(mut self) {
+        Messages::new(self.body, self.max_bytes).wait_for_end().await;
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         let _gone = self.respond.send_response(response, true);

@@ -1,5 +1,7 @@
 //! The receiving side of a call: messages out of DATA frames.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::RecvStream;
 use http::HeaderMap;
@@ -9,6 +11,9 @@ use super::{Code, Status};
 
 /// Length of what precedes a message: one byte "compressed", four bytes length.
 pub const PREFIX: usize = 5;
+
+/// How long a client may take to end a call's messages.
+const END_PATIENCE: Duration = Duration::from_millis(200);
 
 /// The messages that the other side sends. Not safe to drop in the middle of a `next`: keep its future.
 pub struct Messages {
@@ -41,6 +46,17 @@ impl Messages {
     /// As [`Messages::next`], and if there is none.
     pub async fn only<M: Message + Default>(&mut self) -> Result<M, Status> {
         self.next().await?.ok_or_else(|| Status::malformed("it has no message"))
+    }
+
+    /// Waits a moment until the other side has nothing more to say. Whoever answers earlier resets the
+    /// stream, and not every client takes that for the end of a good answer.
+    pub async fn wait_for_end(&mut self) {
+        if self.body.is_end_stream() {
+            return;
+        }
+        let end = async { while matches!(self.body.data().await, Some(Ok(_))) {} };
+        // Who doesn't say the end in time gets the answer all the same.
+        let _in_time = tokio::time::timeout(END_PATIENCE, end).await;
     }
 
     /// What the other side said at the end.
