@@ -72,6 +72,10 @@ fn builder(limits: &Limits) -> server::Builder {
 }
 
 /// What happens on a connection.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made for each call and taken apart at once: a box would cost more"
+)]
 enum Event {
     Accepted(Option<Result<Accepted, h2::Error>>),
     KeepAlive,
