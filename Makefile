@@ -11,7 +11,7 @@ KUBECTL          ?= $(CACHE)/kubectl-1.37
 HELM             ?= $(CACHE)/helm-4
 export CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC KUBECTL HELM
 
-.PHONY: help demo test build bench bench-store check setup clean
+.PHONY: help demo test soak build bench bench-store check setup clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -24,6 +24,22 @@ test: setup $(ROCKSDB_LIB_DIR)/librocksdb.a $(KUBECTL) $(HELM) ## Unit tests, si
 	@echo "==> building the binary and the tests"
 	@cargo build --locked --workspace --all-targets
 	@AMOEBA=$(CARGO_TARGET_DIR)/debug/amoeba cargo test --locked --workspace
+
+# How much of everything `make soak` does, one after the other; each part prints its counts and ends by itself.
+SEEDS        ?= 30
+LEADER_KILLS ?= 100
+SIM_SEEDS    ?= 200000
+soak: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Long proofs of the store: make soak SEEDS=30 LEADER_KILLS=100 SIM_SEEDS=200000
+	@echo "==> building the binary and the tests"
+	@cargo build --locked --workspace --all-targets
+	@echo "==> every failpoint × kill"
+	@AMOEBA=$(CARGO_TARGET_DIR)/debug/amoeba cargo test --locked --workspace --test failpoints -- --include-ignored --nocapture
+	@echo "==> $(SEEDS) fault schedules on real processes"
+	@AMOEBA=$(CARGO_TARGET_DIR)/debug/amoeba FAULT_SEEDS=$(SEEDS) cargo test --locked --workspace --test store_faults -- --nocapture
+	@echo "==> $(LEADER_KILLS) leader kills"
+	@AMOEBA=$(CARGO_TARGET_DIR)/debug/amoeba LEADER_KILLS=$(LEADER_KILLS) cargo test --locked --workspace --test store_failover -- --include-ignored --nocapture
+	@echo "==> $(SIM_SEEDS) simulated schedules"
+	@SIM_SEEDS=$(SIM_SEEDS) cargo test --locked --workspace --lib a_group_keeps_its_promises_under_faults -- --nocapture
 
 build: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Build the release binary at bin/amoeba
 	@echo "==> building amoeba (release)"

@@ -16,5 +16,6 @@ pub mod plan;
 pub mod random;
 pub mod recovery;
 pub mod schedule;
+pub mod tools;
 pub mod watcher;
 pub mod workload;

@@ -211,6 +211,11 @@ async fn member_ids(mut client: Client) -> Option<Vec<u64>> {
 
 /// The member that says it leads, at the greatest term that anybody knows: its number and its id.
 pub async fn leader(run: &Run) -> Option<(usize, u64)> {
+    leader_and_term(run).await.map(|(_, number, id)| (number, id))
+}
+
+/// As [`leader`], with its term before.
+pub async fn leader_and_term(run: &Run) -> Option<(u64, usize, u64)> {
     let mut found = None;
     for number in 0..run.clients.count() {
         let mut client = run.clients.of(number);
@@ -221,5 +226,5 @@ pub async fn leader(run: &Run) -> Option<(usize, u64)> {
             found = found.max(Some((status.raft_term(), number, id)));
         }
     }
-    found.map(|(_, number, id)| (number, id))
+    found
 }

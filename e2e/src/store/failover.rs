@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::client::Clients;
-use super::disturb::leader;
+use super::disturb::leader_and_term;
 use super::group::{Group, Program, Shape};
 use super::history::{Change, Reply, Request};
 use super::oracle::judge;
@@ -54,7 +54,7 @@ impl fmt::Display for Gaps {
 /// # Errors
 /// Every promise that was broken, in words.
 pub fn kill_leaders(program: Program, kills: usize, seed: u64) -> Result<Gaps, Vec<String>> {
-    let mut group = Group::start(Shape { program, members: 3, disk_mib: None });
+    let mut group = Group::start(Shape::plain(program, 3));
     let clients = group.switch.clients.handle().expect("a descriptor");
     let verdict = inside(&clients, judged(&mut group, kills, seed));
     if verdict.is_err() {
@@ -71,10 +71,15 @@ async fn judged(group: &mut Group, kills: usize, seed: u64) -> Result<Gaps, Vec<
     let mut gaps = Vec::new();
     let mut broken = Ok(());
     while gaps.len() < kills && broken.is_ok() {
-        let Some((who, _)) = leader(&run).await else { continue };
+        let Some((term, who, _)) = leader_and_term(&run).await else { continue };
         let killed = Instant::now();
         group.kill(who);
-        gaps.push(first_write(&run, who, &mut probes).await - killed);
+        let written = first_write(&run, who, &mut probes).await;
+        match leader_and_term(&run).await {
+            Some((next, other, _)) if next > term && other != who => gaps.push(written - killed),
+            // It had lost its leadership just before: nothing was measured.
+            found => println!("m{} led term {term} no more: {found:?}", who + 1),
+        }
         group.spawn_missing();
         // Whatever was sent is answered and written down, before the next kill and before anybody is judged.
         while probes.join_next().await.is_some() {}

@@ -19,6 +19,9 @@ use crate::checkout;
 /// How long the workload may take to reach a failpoint.
 const REACH: Duration = Duration::from_secs(6);
 
+/// Of each member whose disk is filled.
+const DISK_MIB: u64 = 192;
+
 /// All names that the store knows, as its source lists them.
 ///
 /// # Panics
@@ -56,7 +59,9 @@ impl Place {
         let among_others = ["snapshot_", "install_", "peer_"].iter().any(|prefix| name.starts_with(prefix))
             || name.ends_with("_save_snapshot")
             || name.ends_with("_apply_snapshot");
-        let sends = name.starts_with("snapshot_") && !name.ends_with("_receive");
+        // The receiver writes what it is sent into tables, and syncs them.
+        let receives = name.ends_with("_receive") || name == "snapshot_before_sync";
+        let sends = name.starts_with("snapshot_") && !receives;
         let installs = among_others && !sends && !name.starts_with("peer_");
         match self {
             _ if of_tools(name) => false,
@@ -101,6 +106,15 @@ impl Trial {
         }
     }
 
+    /// What else the failpoint needs to be passed.
+    pub fn need(&self) -> Need {
+        match self.name.as_str() {
+            "apply_before_alarm" => Need::FullDisk,
+            "compact_scheduled" => Need::ShortHistory,
+            _ => Need::Nothing,
+        }
+    }
+
     /// Whether the member has to have fallen behind, so that it needs a snapshot.
     fn behind(&self) -> bool {
         self.place == Place::Follower && (self.name.contains("snapshot") || self.name.starts_with("install_"))
@@ -109,6 +123,31 @@ impl Trial {
     /// Whether another member has to have fallen behind.
     fn other_behind(&self) -> bool {
         self.place == Place::Leader && self.name.contains("snapshot")
+    }
+}
+
+/// Trials with different needs don't share a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// The usual.
+    Nothing,
+    /// A disk that fills up.
+    FullDisk,
+    /// History that the store itself compacts soon.
+    ShortHistory,
+}
+
+impl Need {
+    fn shape(self, place: Place) -> Shape {
+        let plain = Shape::plain(Program::Amoeba, place.members());
+        match self {
+            Self::Nothing => plain,
+            Self::FullDisk => Shape { disk_mib: Some(DISK_MIB), ..plain },
+            Self::ShortHistory => {
+                let arguments = ["--auto-compaction-retention", "6s"].map(str::to_owned).to_vec();
+                Shape { arguments, ..plain }
+            }
+        }
     }
 }
 
@@ -123,8 +162,8 @@ impl fmt::Display for Trial {
 /// # Errors
 /// Every promise that was broken, in words, with the trials that it was broken in.
 pub fn round(place: Place, trials: &[Trial], seed: u64) -> Result<BTreeSet<String>, Vec<String>> {
-    let shape = Shape { program: Program::Amoeba, members: place.members(), disk_mib: None };
-    let mut group = Group::start(shape);
+    let need = trials.first().map_or(Need::Nothing, Trial::need);
+    let mut group = Group::start(need.shape(place));
     let clients = group.switch.clients.handle().expect("a descriptor");
     let verdict = inside(&clients, judged(&mut group, trials, seed));
     verdict.map_err(|violations| {
@@ -139,6 +178,9 @@ async fn judged(group: &mut Group, trials: &[Trial], seed: u64) -> Result<BTreeS
     recover(&run).await.map_err(|what| vec![what])?;
     let mut tasks = Tasks::spawn(&run);
     tasks.maintain(&run);
+    if trials.iter().any(|trial| trial.need() == Need::ShortHistory) {
+        run.compacts_by_itself();
+    }
     let mut reached = BTreeSet::new();
     for trial in trials {
         let begun = Instant::now();
@@ -181,8 +223,15 @@ async fn carry_out(run: &Arc<Run>, group: &mut Group, trial: &Trial) -> bool {
         fall_behind(run).await;
         group.spawn(other, &[]);
     }
+    let full = trial.need() == Need::FullDisk;
+    if full {
+        tokio::task::block_in_place(|| group.fill(who));
+    }
     let died = wait(group, who).await;
     group.kill(who);
+    if full {
+        group.free(who);
+    }
     group.spawn_missing();
     died
 }

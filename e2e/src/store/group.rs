@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -63,6 +63,15 @@ pub struct Shape {
     pub members: usize,
     /// A file system of this many MiB for each member instead of a folder on the machine's disk.
     pub disk_mib: Option<u64>,
+    /// What all members are told besides the usual.
+    pub arguments: Vec<String>,
+}
+
+impl Shape {
+    /// So many members on the machine's disk.
+    pub fn plain(program: Program, members: usize) -> Self {
+        Self { program, members, disk_mib: None, arguments: Vec::new() }
+    }
 }
 
 struct Member {
@@ -147,10 +156,16 @@ impl Group {
 
     /// Starts a member that doesn't run, with these variables in its environment.
     pub fn spawn(&mut self, number: usize, environment: &[(&str, &str)]) {
+        self.spawn_with(number, environment, &[]);
+    }
+
+    /// As [`Self::spawn`], with more arguments.
+    pub fn spawn_with(&mut self, number: usize, environment: &[(&str, &str)], arguments: &[&str]) {
         let member = &self.members[number];
         assert!(member.child.is_none(), "{} runs already", member.name);
         let log = File::options().create(true).append(true).open(self.log(number)).expect("a log file");
-        let state = if member.generation == 0 { "new" } else { "existing" };
+        // A member that was wiped joins the others; alone, it begins again.
+        let state = if member.generation == 0 || self.members.len() == 1 { "new" } else { "existing" };
         let mut command = self.shape.program.command();
         command
             .args(["--name", &member.name, "--data-dir"])
@@ -161,12 +176,26 @@ impl Group {
             .args(["--initial-advertise-peer-urls", &peer_url(number)])
             .args(["--initial-cluster", &self.initial, "--initial-cluster-state", state])
             .args(["--snapshot-count", &SNAPSHOT_COUNT.to_string()])
+            .args(&self.shape.arguments)
+            .args(arguments)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor"))
             .stderr(log);
         let child = self.switch.keeper.spawn(command, Some(self.switch.host(number)));
         self.members[number].child = Some(child.expect("the program starts"));
+    }
+
+    /// Runs our command on a host, with these variables in its environment, to its end.
+    pub fn tool(&self, number: usize, environment: &[(&str, &str)], arguments: &[&str]) -> Output {
+        let mut command = Command::new(amoeba_binary());
+        command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null());
+        self.switch.keeper.output(command, Some(self.switch.host(number))).expect("amoeba starts")
+    }
+
+    /// A path for a file of the test.
+    pub fn file(&self, name: &str) -> String {
+        self.path().join(name).to_str().expect("UTF-8 path").to_owned()
     }
 
     /// Its process id, if it runs.
@@ -314,6 +343,9 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.kill_all();
+        if std::thread::panicking() {
+            self.explain();
+        }
     }
 }
 
@@ -327,11 +359,13 @@ impl Drop for Tracer {
     }
 }
 
-fn client_url(number: usize) -> String {
+/// Where clients reach a host.
+pub fn client_url(number: usize) -> String {
     format!("http://{}:2379", address(number))
 }
 
-fn peer_url(number: usize) -> String {
+/// Where members reach a host.
+pub fn peer_url(number: usize) -> String {
     format!("http://{}:2380", address(number))
 }
 

@@ -96,16 +96,17 @@ impl Keeper {
     /// # Panics
     /// With what the command said, if it fails.
     pub fn must(&self, line: &str, namespace: Option<&Namespace>) {
-        let output = self.output(line, namespace);
-        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    fn output(&self, line: &str, namespace: Option<&Namespace>) -> Output {
         let mut words = line.split(' ');
         let mut command = Command::new(words.next().expect("a command"));
         command.args(words).stdin(Stdio::null());
+        let output = self.output(command, namespace).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Runs a command inside `namespace` (or the switch's) to its end.
+    pub fn output(&self, command: Command, namespace: Option<&Namespace>) -> io::Result<Output> {
         let mut command = bound(command, namespace);
-        self.run(move || command.output()).unwrap_or_else(|error| panic!("{line}: {error}"))
+        self.run(move || command.output())
     }
 }
 

@@ -36,7 +36,7 @@ pub fn run(program: Program, seed: u64, length: Duration) -> Result<Counts, Vec<
     println!("replay: {}", replay(program, seed, length));
     steps.iter().enumerate().for_each(|(number, step)| println!("plan {number}: {step}"));
     let disk_mib = (Theme::of(seed) == Theme::Disks).then_some(DISK_MIB);
-    let mut group = Group::start(Shape { program, members: MEMBERS, disk_mib });
+    let mut group = Group::start(Shape { disk_mib, ..Shape::plain(program, MEMBERS) });
     let clients = group.switch.clients.handle().expect("a descriptor");
     let verdict = inside(&clients, judged(&mut group, seed, &steps));
     if verdict.is_err() {
@@ -135,7 +135,7 @@ impl Tasks {
         tasks
     }
 
-    /// Also takes backups and raises alarms.
+    /// Also takes backups.
     pub fn maintain(&mut self, run: &Arc<Run>) {
         let run = run.clone();
         self.workload.spawn(async move { maintainer(&run).await });

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use etcd_client::{AlarmAction, AlarmType, Client, Error, LeaseGrantOptions};
+use etcd_client::{Client, Error, LeaseGrantOptions};
 
 use super::client::{ATTEMPT, Clients};
 use super::history::{Call, Change, History, KeyState, Keys, Lease, Reply, Request, Revision, Watched};
@@ -93,6 +93,16 @@ impl Run {
             self.known.fetch_max(watched.covered(), Ordering::SeqCst);
         }
         self.story().watches.push(watched);
+    }
+
+    fn compacting(&self, at: Revision) {
+        let mut story = self.story();
+        story.compacted = story.compacted.max(at);
+    }
+
+    /// The store compacts by itself, so nobody knows which previous values are gone.
+    pub fn compacts_by_itself(&self) {
+        self.story().compacted = Revision::MAX;
     }
 
     /// What was written down, when all is over.
@@ -233,23 +243,20 @@ pub async fn compactor(run: &Run) {
         let seen = run.collected.iter().map(|seen| seen.load(Ordering::SeqCst)).min().unwrap_or(0);
         let at = seen - 100;
         if at > 1 {
-            run.story().compacted = at;
+            run.compacting(at);
             let mut client = run.clients.of(random.index(run.clients.count()));
             tokio::time::timeout(ATTEMPT, client.compact(at, None)).await.ok();
         }
     }
 }
 
-/// Takes backups, and raises and ends an alarm now and then.
+/// Takes backups.
 pub async fn maintainer(run: &Run) {
     let mut random = Random::stream(run.seed, 2500);
     while run.goes_on() {
         tokio::time::sleep(random.milliseconds(100, 400)).await;
         let member = random.index(run.clients.count());
         tokio::time::timeout(ATTEMPT, backup(run.clients.of(member))).await.ok();
-        if random.below(3) == 0 {
-            alarm(run, member).await;
-        }
     }
 }
 
@@ -258,22 +265,6 @@ async fn backup(mut client: Client) -> Result<(), Error> {
     let mut stream = client.snapshot().await?;
     while stream.message().await?.is_some() {}
     Ok(())
-}
-
-/// Puts are refused for a moment. What was raised must be ended, whoever dies in the meantime.
-async fn alarm(run: &Run, member: usize) {
-    let set = async |action: AlarmAction, member: usize| {
-        let mut client = run.clients.of(member);
-        tokio::time::timeout(ATTEMPT, client.alarm(action, AlarmType::Nospace, None))
-            .await
-            .is_ok_and(|set| set.is_ok())
-    };
-    set(AlarmAction::Activate, member).await;
-    let mut member = member;
-    while !set(AlarmAction::Deactivate, member).await {
-        member = (member + 1) % run.clients.count();
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// The content of a key now, by a linearizable read through `member`.

@@ -89,7 +89,7 @@ struct Watcher {
     fragment: bool,
     progress_notify: bool,
     /// Everything at or below is delivered.
-    synced: Revision,
+    synced: Option<Revision>,
     /// When it last got something.
     last_sent: Instant,
     /// It is to hear how far it is, as soon as it knows.
@@ -205,7 +205,7 @@ impl<'a> Watches<'a> {
             fragment: create.fragment,
             progress_notify: create.progress_notify,
             // Before its start it has nothing to say at all: not even that nothing happened.
-            synced: if start.0 <= revision.0 + 1 { Revision(start.0 - 1) } else { Revision(0) },
+            synced: (start.0 <= revision.0 + 1).then(|| Revision(start.0 - 1)),
             last_sent: Instant::now(),
             notify: false,
             watch: watch.clone(),
@@ -273,7 +273,7 @@ impl<'a> Watches<'a> {
 
     async fn flush(&mut self, id: i64, pending: &mut Pending) -> Result<(), Status> {
         let Some(watcher) = self.watchers.get_mut(&id) else { return Ok(()) };
-        watcher.synced = watcher.synced.max(pending.revision);
+        watcher.synced = watcher.synced.max(Some(pending.revision));
         if pending.bytes == 0 && !(watcher.notify && pending.progress) {
             return Ok(());
         }
@@ -330,11 +330,11 @@ impl<'a> Watches<'a> {
             return Ok(());
         }
         let slowest = self.watchers.values().map(|watcher| watcher.synced).min();
-        let reached = |asked: &Revision| slowest.is_none_or(|slowest| *asked <= slowest);
+        let reached = |asked: &Revision| slowest.is_none_or(|slowest| Some(*asked) <= slowest);
         let answered: Vec<_> = self.asked.iter().copied().filter(reached).collect();
         self.asked.retain(|asked| !answered.contains(asked));
         for revision in answered {
-            let revision = slowest.unwrap_or(revision);
+            let revision = slowest.flatten().unwrap_or(revision);
             self.send(&self.head(NO_WATCH, revision), &[]).await?;
         }
         Ok(())
