@@ -188,7 +188,11 @@ impl World {
     pub fn deliver(&mut self) {
         for message in self.network.arriving(self.now) {
             self.trace(|| format!("recv {message:?}"));
-            let to = &self.nodes[place(message.to)];
+            // A member that was let in a moment ago has no process yet.
+            let Some(to) = self.nodes.get(place(message.to)) else {
+                self.report_snapshot(&message, false);
+                continue;
+            };
             let knows = |r: &Running| r.replica.membership().was_removed(MemberId(message.from));
             if to.running.as_ref().is_some_and(knows) {
                 // Nobody talks with who is removed, but to say so.
