@@ -4,7 +4,6 @@ mod apply;
 mod backup;
 mod differential;
 mod disk;
-mod elections;
 mod generate;
 mod group;
 mod growth;

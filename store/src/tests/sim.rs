@@ -13,7 +13,7 @@
 //! runs one again, `SIM_FAULTS=0,3` only these of its faults, and `SIM_TRACE=1` tells every message.
 
 mod clients;
-pub mod disk;
+mod disk;
 mod faults;
 mod network;
 mod node;
