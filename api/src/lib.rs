@@ -6,6 +6,7 @@
 
 pub use k8s_openapi as k8s;
 
+pub mod cidr;
 pub mod cron;
 pub mod defaults;
 pub mod hash;

@@ -7,6 +7,7 @@
 mod autoscaling;
 mod batch;
 mod containers;
+mod control;
 mod fields;
 mod networking;
 mod pods;
@@ -51,8 +52,23 @@ pub fn apply(group: &str, kind: &str, object: &mut Value) {
         ("storage.k8s.io", "CSIDriver") => storage::csi_driver(object),
         ("storage.k8s.io", "VolumeAttachment") => storage::volume_attachment(object),
         ("scheduling.k8s.io", "PriorityClass") => object.text("preemptionPolicy", "PreemptLowerPriority"),
+        ("", "LimitRange") => control::limit_range(object),
+        ("admissionregistration.k8s.io", _) => admission(kind, object),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => control::flow_schema(object),
+        ("flowcontrol.apiserver.k8s.io", _) => control::priority_level(object),
+        ("resource.k8s.io", "ResourceClaim") => control::claim(object),
+        ("resource.k8s.io", "ResourceClaimTemplate") => control::claim_template(object),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => rbac::binding(object),
         _ => {}
+    }
+}
+
+fn admission(kind: &str, object: &mut Value) {
+    match kind {
+        "MutatingWebhookConfiguration" => control::webhooks(object, true),
+        "ValidatingWebhookConfiguration" => control::webhooks(object, false),
+        "MutatingAdmissionPolicy" | "ValidatingAdmissionPolicy" => control::policy(object),
+        _ => control::policy_binding(object),
     }
 }
 

@@ -6,6 +6,7 @@
 mod batch;
 mod config;
 mod container;
+mod control;
 mod field;
 mod meta;
 mod networking;
@@ -16,6 +17,7 @@ mod policy;
 mod probe;
 mod rbac;
 mod resources;
+mod rules;
 mod scheduling;
 mod service;
 mod storage;
@@ -94,7 +96,7 @@ fn content(group: &str, kind: &str, root: &Field<'_>) -> Errors {
         ("rbac.authorization.k8s.io", "ClusterRole") => rbac::role(root, false),
         ("rbac.authorization.k8s.io", "RoleBinding") => rbac::binding(root, &["ClusterRole", "Role"]),
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => rbac::binding(root, &["ClusterRole"]),
-        _ => Errors::new(),
+        _ => control::object(kind, root),
     }
 }
 
@@ -124,7 +126,7 @@ fn immutability(group: &str, kind: &str, root: &Field<'_>, old: &Field<'_>) -> E
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
             rbac::binding_update(root, old)
         }
-        _ => Errors::new(),
+        _ => control::update(kind, root, old),
     }
 }
 

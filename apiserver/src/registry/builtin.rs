@@ -1,5 +1,6 @@
 //! The table of built-in resources: one row each.
 
+use crate::registry::control;
 use crate::registry::resource::{Resource, SubresourceAction, Verbs};
 use crate::registry::row::Row;
 use crate::registry::strategy::{Review, Traits};
@@ -10,6 +11,8 @@ use crate::strategies::{Event, Fresh, Job, Namespace, Node, Ordinary, Pod, Servi
 pub fn rows() -> Vec<Resource> {
     [
         core(),
+        control::limits(),
+        control::admission_registration(),
         apps(),
         authentication(),
         authorization(),
@@ -17,11 +20,16 @@ pub fn rows() -> Vec<Resource> {
         batch(),
         coordination(),
         discovery(),
+        control::flow_control(),
         networking(),
+        control::addresses(),
+        control::node(),
         policy(),
         rbac(),
+        control::devices(),
         scheduling(),
         storage(),
+        control::storage_migration(),
     ]
     .concat()
 }
@@ -215,8 +223,8 @@ fn scheduling() -> Vec<Resource> {
 fn storage() -> Vec<Resource> {
     let row = |kind, plural| Row::new("storage.k8s.io", "io.k8s.api.storage.v1", kind, plural);
     vec![
-        row("CSIDriver", "csidrivers").cluster().special(Ordinary(COUNTED)).build(),
-        row("CSINode", "csinodes").cluster().build(),
+        row("CSIDriver", "csidrivers").cluster().special(Ordinary(COUNTED_OBJECT)).build(),
+        row("CSINode", "csinodes").cluster().status().special(Ordinary(RETURNS_OBJECT)).build(),
         row("CSIStorageCapacity", "csistoragecapacities").build(),
         row("StorageClass", "storageclasses").short("sc").cluster().special(Ordinary(RETURNS_OBJECT)).build(),
         row("VolumeAttachment", "volumeattachments")
@@ -224,7 +232,11 @@ fn storage() -> Vec<Resource> {
             .status()
             .special(Fresh(RETURNS_OBJECT))
             .build(),
-        row("VolumeAttributesClass", "volumeattributesclasses").short("vac").cluster().build(),
+        row("VolumeAttributesClass", "volumeattributesclasses")
+            .short("vac")
+            .cluster()
+            .special(Ordinary(RETURNS_OBJECT))
+            .build(),
     ]
 }
 
@@ -253,6 +265,8 @@ const CREATES_ON_UPDATE: Traits = Traits { creates_on_update: true, ..Traits::OR
 /// Its generation counts changes of the spec.
 const COUNTED: Traits = Traits { has_generation: true, ..Traits::ORDINARY };
 const RETURNS_OBJECT: Traits = Traits { delete_returns_object: true, ..Traits::ORDINARY };
+
+const COUNTED_OBJECT: Traits = Traits { has_generation: true, ..RETURNS_OBJECT };
 
 const POD_FIELDS: [(&str, &str); 9] = [
     ("spec.nodeName", "/spec/nodeName"),

@@ -4,6 +4,7 @@
 //! readers take a shared, immutable table.
 
 pub mod builtin;
+mod control;
 pub mod resource;
 mod row;
 pub mod strategy;

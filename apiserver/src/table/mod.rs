@@ -7,6 +7,7 @@
 mod apps;
 mod batch;
 mod cells;
+mod control;
 mod core;
 mod event;
 mod networking;
@@ -85,6 +86,8 @@ pub fn columns(group: &str, kind: &str) -> Vec<Column> {
         ("" | "events.k8s.io", "Event") => event::COLUMNS,
         ("", "ReplicationController") => apps::columns("ReplicaSet"),
         ("", "PersistentVolume" | "PersistentVolumeClaim") | ("storage.k8s.io", _) => storage::columns(kind),
+        ("", "LimitRange" | "ResourceQuota") => control::columns(group, kind),
+        ("networking.k8s.io", "IPAddress" | "ServiceCIDR") => control::columns(group, kind),
         ("", _) => core::columns(kind),
         ("batch", _) => batch::columns(kind),
         ("networking.k8s.io", _) | ("discovery.k8s.io", _) => networking::columns(kind),
@@ -94,7 +97,7 @@ pub fn columns(group: &str, kind: &str) -> Vec<Column> {
         ("apps", _) => apps::columns(kind),
         ("coordination.k8s.io", "Lease") => core::LEASE,
         ("rbac.authorization.k8s.io", _) => rbac::columns(kind),
-        _ => cells::DEFAULT,
+        _ => control::columns(group, kind),
     };
     specs.iter().map(cells::Spec::column).collect()
 }

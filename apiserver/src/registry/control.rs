@@ -1,0 +1,112 @@
+//! Rows of the kinds by which a cluster is run: admission, flow control, addresses, devices, quotas.
+
+use crate::registry::resource::Resource;
+use crate::registry::row::Row;
+use crate::registry::strategy::Traits;
+use crate::strategies::{Fresh, Ordinary};
+
+/// Its generation counts changes of the spec.
+const COUNTED: Traits = Traits { has_generation: true, ..Traits::ORDINARY };
+const RETURNS_OBJECT: Traits = Traits { delete_returns_object: true, ..Traits::ORDINARY };
+const CREATES_ON_UPDATE: Traits = Traits { creates_on_update: true, ..Traits::ORDINARY };
+const COUNTED_OBJECT: Traits = Traits { has_generation: true, ..RETURNS_OBJECT };
+
+/// Kinds of the core group about how much a namespace may use.
+pub(super) fn limits() -> Vec<Resource> {
+    let row = |kind, plural| Row::new("", "io.k8s.api.core.v1", kind, plural);
+    vec![
+        row("LimitRange", "limitranges").short("limits").special(Ordinary(CREATES_ON_UPDATE)).build(),
+        row("ResourceQuota", "resourcequotas").short("quota").status().special(Fresh(RETURNS_OBJECT)).build(),
+    ]
+}
+
+pub(super) fn admission_registration() -> Vec<Resource> {
+    let row = |kind, plural| {
+        Row::new("admissionregistration.k8s.io", "io.k8s.api.admissionregistration.v1", kind, plural)
+            .cluster()
+            .category("api-extensions")
+            .special(Ordinary(COUNTED))
+    };
+    vec![
+        row("MutatingAdmissionPolicy", "mutatingadmissionpolicies").build(),
+        row("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings").build(),
+        row("MutatingWebhookConfiguration", "mutatingwebhookconfigurations").build(),
+        row("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
+            .status()
+            .special(Fresh(COUNTED))
+            .build(),
+        row("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings").build(),
+        row("ValidatingWebhookConfiguration", "validatingwebhookconfigurations").build(),
+    ]
+}
+
+pub(super) fn flow_control() -> Vec<Resource> {
+    let row = |kind, plural| {
+        Row::new("flowcontrol.apiserver.k8s.io", "io.k8s.api.flowcontrol.v1", kind, plural)
+            .cluster()
+            .status()
+            .special(Fresh(COUNTED))
+    };
+    vec![
+        row("FlowSchema", "flowschemas").build(),
+        row("PriorityLevelConfiguration", "prioritylevelconfigurations").build(),
+    ]
+}
+
+/// Addresses of services.
+pub(super) fn addresses() -> Vec<Resource> {
+    let row = |kind, plural| Row::new("networking.k8s.io", "io.k8s.api.networking.v1", kind, plural);
+    vec![
+        row("IPAddress", "ipaddresses")
+            .short("ip")
+            .cluster()
+            .fields(&[
+                ("spec.parentRef.group", "/spec/parentRef/group"),
+                ("spec.parentRef.resource", "/spec/parentRef/resource"),
+                ("spec.parentRef.namespace", "/spec/parentRef/namespace"),
+                ("spec.parentRef.name", "/spec/parentRef/name"),
+            ])
+            .special(Ordinary(COUNTED))
+            .build(),
+        row("ServiceCIDR", "servicecidrs").cluster().status().special(Fresh(COUNTED)).build(),
+    ]
+}
+
+pub(super) fn node() -> Vec<Resource> {
+    vec![
+        Row::new("node.k8s.io", "io.k8s.api.node.v1", "RuntimeClass", "runtimeclasses")
+            .cluster()
+            .special(Ordinary(CREATES_ON_UPDATE))
+            .build(),
+    ]
+}
+
+pub(super) fn devices() -> Vec<Resource> {
+    let row = |kind, plural| Row::new("resource.k8s.io", "io.k8s.api.resource.v1", kind, plural);
+    vec![
+        row("DeviceClass", "deviceclasses").cluster().special(Ordinary(COUNTED_OBJECT)).build(),
+        row("DeviceTaintRule", "devicetaintrules").cluster().status().special(Fresh(COUNTED_OBJECT)).build(),
+        row("ResourceClaim", "resourceclaims").status().special(Fresh(RETURNS_OBJECT)).build(),
+        row("ResourceClaimTemplate", "resourceclaimtemplates").special(Ordinary(RETURNS_OBJECT)).build(),
+        row("ResourceSlice", "resourceslices")
+            .cluster()
+            .fields(&[("spec.driver", "/spec/driver"), ("spec.nodeName", "/spec/nodeName")])
+            .special(Ordinary(COUNTED_OBJECT))
+            .build(),
+    ]
+}
+
+pub(super) fn storage_migration() -> Vec<Resource> {
+    vec![
+        Row::new(
+            "storagemigration.k8s.io",
+            "io.k8s.api.storagemigration.v1",
+            "StorageVersionMigration",
+            "storageversionmigrations",
+        )
+        .cluster()
+        .status()
+        .special(Fresh(Traits::ORDINARY))
+        .build(),
+    ]
+}
