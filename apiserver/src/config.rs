@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::TokenTable;
+use crate::auth::{AccountPolicy, TokenTable};
 use crate::pki::Pki;
 
 /// What an API server is told at its start.
@@ -19,6 +19,8 @@ pub struct Config {
     pub pki: Arc<Pki>,
     /// Bearer tokens that are known without a lookup, as digests, and whose they are.
     pub static_tokens: TokenTable,
+    /// What service-account tokens say of this cluster.
+    pub account_tokens: AccountPolicy,
     /// Where this server is reached; the Endpoints of Service `default/kubernetes` name it.
     pub advertise: Option<std::net::SocketAddr>,
 }
@@ -32,6 +34,7 @@ impl Config {
             event_ttl: Duration::from_secs(3600),
             pki,
             static_tokens: TokenTable::default(),
+            account_tokens: AccountPolicy::default(),
             advertise: None,
         }
     }

@@ -15,9 +15,9 @@ use crate::storage::key::Key;
 use crate::verbs::submit::Part;
 use crate::verbs::{
     Answer, Call, binding, create, delete, delete_collection, eviction, get, list, patch, review, scale,
-    update, watch,
+    token_request, update, watch,
 };
-use crate::{discovery, health, openapi, response, version};
+use crate::{discovery, health, open_id, openapi, response, version};
 
 /// Answers a request for a resource or a subresource.
 pub async fn resource(call: Call<'_>, body: &[u8]) -> Answer {
@@ -75,6 +75,7 @@ async fn subresource(call: Call<'_>, name: &str, body: &[u8]) -> Answer {
         (SubresourceAction::Binding, _) => binding::bind(call, body).await,
         (SubresourceAction::Eviction, _) => eviction::evict(call, body).await,
         (SubresourceAction::Log, _) => log(call).await,
+        (SubresourceAction::Token, _) => token_request::create(call, body).await,
     }
 }
 
@@ -103,6 +104,8 @@ pub fn path(server: &ApiServer, parts: &Parts, info: &RequestInfo) -> Response<B
     match info.path.trim_end_matches('/') {
         "/version" => response::json(StatusCode::OK, &version::document()),
         "/metrics" => metrics(server),
+        "/.well-known/openid-configuration" => open_id::configuration(server),
+        "/openid/v1/jwks" => open_id::keys(server),
         path if path.starts_with("/openapi") => {
             openapi::respond(registry, path, &info.query, headers).unwrap_or_else(not_found)
         }

@@ -13,7 +13,7 @@ use store::kv::{Kv, KvError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::auth::{Attributes, Authenticator, Authorizer, Identity};
+use crate::auth::{AccountTokens, Attributes, Authenticator, Authorizer, Identity};
 use crate::body::Body;
 use crate::config::Config;
 use crate::error::{Failure, Outcome};
@@ -80,10 +80,16 @@ impl ApiServer {
         let cache = Arc::new(Cache::new(config.limits, Box::new(observer)));
         let loaded = follower::load(store.as_ref(), &cache).await.map_err(StartError::Load)?;
         let follower = tokio::spawn(follower::follow(store.clone(), cache.clone(), loaded));
+        let storage = Arc::new(Storage::new(store, cache, &config));
+        let accounts = AccountTokens::new(
+            config.pki.account_keys().clone(),
+            config.account_tokens.clone(),
+            storage.clone(),
+        );
         let server = Arc::new(Self {
-            storage: Arc::new(Storage::new(store, cache, &config)),
+            authenticator: Authenticator::new(config.static_tokens.clone(), accounts, storage.clone()),
+            storage,
             registry: Registry::builtin(),
-            authenticator: Authenticator::new(config.static_tokens.clone()),
             authorizer,
             node_proxy: NodeProxy::new(&config.pki).map_err(StartError::Pki)?,
             metrics: Arc::default(),
@@ -119,7 +125,7 @@ impl ApiServer {
     }
 
     async fn answer(self: &Arc<Self>, parts: &Parts, body: Body, peer: &Peer) -> Answer {
-        let identity = self.authenticator.authenticate(&parts.headers, peer);
+        let identity = self.authenticator.authenticate(&parts.headers, peer).await;
         let caller = identity.map_err(|_| Status::unauthorized())?;
         let identity = auth::act_as(&parts.headers, caller, &self.authorizer)?;
         let query = parts.uri.query().unwrap_or_default();

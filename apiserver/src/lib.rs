@@ -24,6 +24,7 @@ pub mod in_process;
 pub mod metrics;
 mod negotiate;
 pub mod node_proxy;
+mod open_id;
 pub mod openapi;
 pub mod peer;
 pub mod pki;

@@ -1,6 +1,6 @@
 //! The cluster's certificates: two authorities made at the first start and everything signed by them.
 //!
-//! Owns the files `ca.crt`, `ca.key`, `peer-ca.*` and `etcd-ca.*` of one directory. What always holds:
+//! Owns the files `ca.crt`, `ca.key`, `peer-ca.*`, `etcd-ca.*` and `sa*` of one directory. What always holds:
 //! a key file is readable by its owner only and is complete before its certificate exists, so a crash
 //! while they are made leaves nothing that a later start could mistake for an authority. Store members
 //! trust only the peer authority: no client or node certificate of the cluster opens a Raft connection.
@@ -8,6 +8,7 @@
 //! read every Secret.
 //! It doesn't know who may do what; a certificate only says who somebody is.
 
+mod account_keys;
 mod files;
 mod issue;
 mod tls;
@@ -19,6 +20,8 @@ use std::sync::Arc;
 
 use rcgen::{Issuer, KeyPair};
 use rustls_pki_types::CertificateDer;
+
+pub use account_keys::AccountKeys;
 
 /// The name that members present and expect on Raft connections.
 pub const PEER_SERVER_NAME: &str = "amoeba-peer";
@@ -36,6 +39,7 @@ pub struct Pki {
     cluster: Authority,
     peers: Authority,
     etcd: Authority,
+    accounts: AccountKeys,
 }
 
 /// A certificate with its private key, both PEM. `Debug` doesn't show the key.
@@ -149,7 +153,13 @@ impl Pki {
             cluster: Authority::load_or_create(dir, "ca", "amoeba-ca")?,
             peers: Authority::load_or_create(dir, "peer-ca", "amoeba-peer-ca")?,
             etcd: Authority::load_or_create(dir, "etcd-ca", "amoeba-etcd-ca")?,
+            accounts: AccountKeys::load_or_create(dir)?,
         })
+    }
+
+    /// The keys of service-account tokens.
+    pub fn account_keys(&self) -> &AccountKeys {
+        &self.accounts
     }
 
     /// The certificate that clients verify the API server with, PEM.

@@ -12,7 +12,8 @@
 //! AS jane dev                                     the user and groups of the requests that follow
 //! ```
 //! What differs from run to run is written in another way: uids and times as UID and TIME, revisions as
-//! `{N}`, counted from the server's start, in requests too; `{continue}` is the last continue token.
+//! `{N}`, counted from the server's start, in requests too; `{continue}` is the last continue token, `{token}` the
+//! last service-account token. A request with an Authorization header comes from nobody but whom it shows.
 
 mod conversation;
 

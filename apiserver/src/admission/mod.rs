@@ -5,6 +5,7 @@
 
 mod default_toleration_seconds;
 mod namespace_lifecycle;
+mod node_restriction;
 mod priority;
 mod rbac_escalation;
 mod service_account;
@@ -60,4 +61,12 @@ pub async fn update(call: &Call<'_>, object: &mut Value, old: &Value) -> Outcome
 /// The first refusal.
 pub fn delete(call: &Call<'_>) -> Outcome<()> {
     namespace_lifecycle::check_delete(call)
+}
+
+/// Admits the making of a token that is bound to `bound`.
+///
+/// # Errors
+/// The first refusal.
+pub fn token_request(call: &Call<'_>, request: &Value, bound: Option<&Value>) -> Outcome<()> {
+    node_restriction::token_request(call, request, bound)
 }

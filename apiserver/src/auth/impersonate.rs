@@ -10,14 +10,13 @@ use api::status::Status;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 
+use super::accounts::{ACCOUNTS_GROUP, account_of};
 use super::{ANONYMOUS, Attributes, Authorizer, Identity, UNAUTHENTICATED_GROUP};
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
 const UID: &str = "impersonate-uid";
 const EXTRA: &str = "impersonate-extra-";
-/// How the user names of service accounts begin: `system:serviceaccount:NAMESPACE:NAME`.
-const ACCOUNT: &str = "system:serviceaccount:";
 /// Where uids and extra attributes are resources.
 const AUTHENTICATION: &str = "authentication.k8s.io";
 
@@ -88,7 +87,7 @@ fn acts(other: &Identity) -> Vec<Attributes<'_>> {
         is_resource: true,
         ..Attributes::default()
     };
-    let user = match account(&other.user) {
+    let user = match account_of(&other.user) {
         Some((namespace, name)) => Attributes { namespace, ..act("", "serviceaccounts", name) },
         None => act("", "users", &other.user),
     };
@@ -102,20 +101,12 @@ fn acts(other: &Identity) -> Vec<Attributes<'_>> {
     [user].into_iter().chain(groups).chain(uid).chain(extra).collect()
 }
 
-/// Namespace and name of the service account that has this user name.
-fn account(user: &str) -> Option<(&str, &str)> {
-    let (namespace, name) = user.strip_prefix(ACCOUNT)?.split_once(':')?;
-    let whole = !namespace.is_empty() && !name.is_empty() && !name.contains(':');
-    whole.then_some((namespace, name))
-}
-
 /// The groups that authentication itself would have given; nobody needs a right to them.
 fn with_implied_groups(mut other: Identity) -> Identity {
     if other.groups.is_empty()
-        && let Some((namespace, _)) = account(&other.user)
+        && let Some((namespace, _)) = account_of(&other.user)
     {
-        let own = format!("system:serviceaccounts:{namespace}");
-        other.groups = vec!["system:serviceaccounts".to_owned(), own];
+        other.groups = vec![ACCOUNTS_GROUP.to_owned(), format!("{ACCOUNTS_GROUP}:{namespace}")];
     }
     match other.user == ANONYMOUS {
         true if other.is_in(UNAUTHENTICATED_GROUP) => other,

@@ -198,18 +198,3 @@ fn access_reviews_answer_for_the_caller_and_for_others() {
     let rules = reviews::self_subject_rules(&authorizer, &ed, rules).expect("valid");
     assert!(rules["status"]["resourceRules"].as_array().is_some_and(|rules| !rules.is_empty()));
 }
-
-#[test]
-fn token_reviews_tell_whose_a_token_is() {
-    let mut tokens = TokenTable::default();
-    tokens.insert("good", Identity::new("jane", &["dev"]));
-    let authenticator = Authenticator::new(tokens);
-    let review =
-        |token: &str| reviews::token(&authenticator, serde_json::json!({ "spec": { "token": token } }));
-    let good = review("good").expect("valid");
-    assert_eq!(good["status"]["authenticated"], true);
-    assert_eq!(good["status"]["user"]["groups"], serde_json::json!(["dev", "system:authenticated"]));
-    let bad = review("bad").expect("valid");
-    assert!(bad["status"]["authenticated"].is_null() && bad["status"]["error"].is_string());
-    assert_eq!(review("").expect_err("no token").code(), 400);
-}

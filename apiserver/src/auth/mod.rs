@@ -2,20 +2,25 @@
 //!
 //! Every request gets an [`Identity`] ([`Authenticator`], [`act_as`]) and every act is judged once ([`Authorizer`]),
 //! from the same [`crate::request::RequestInfo`] that dispatch uses. Nothing is allowed that no rule
-//! allows. Credentials are never kept or logged: of a token only its SHA-256 exists here.
+//! allows. Credentials are never kept or logged: of a token that isn't being judged only its SHA-256 exists here.
 
+mod account_tokens;
+pub mod accounts;
 mod attributes;
 mod authenticate;
 mod authorizer;
+mod bootstrap_token;
 mod escalation;
 mod identity;
 mod impersonate;
-mod node;
+pub mod jwt;
+pub mod node;
 mod rbac;
 pub mod reviews;
 mod rules;
 mod tokens;
 
+pub use account_tokens::{AccountPolicy, AccountTokens};
 pub use attributes::Attributes;
 pub use authenticate::Authenticator;
 pub use authorizer::{Authorizer, Decision};

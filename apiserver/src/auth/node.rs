@@ -35,11 +35,14 @@ const ANY_NODE: &[(&str, &str, &[&str])] = &[
     ("authorization.k8s.io", "subjectaccessreviews", CREATE),
 ];
 
+/// The name of the node that `who` is, if it is one.
+pub fn node_of(who: &Identity) -> Option<&str> {
+    who.user.strip_prefix(USER_PREFIX).filter(|_| who.is_in(NODES_GROUP))
+}
+
 /// Whether `who` is a node and may do this as one.
 pub(super) fn allows(who: &Identity, act: &Attributes<'_>) -> bool {
-    let Some(node) = who.user.strip_prefix(USER_PREFIX).filter(|_| who.is_in(NODES_GROUP)) else {
-        return false;
-    };
+    let Some(node) = node_of(who) else { return false };
     act.is_resource
         && (allows_any(act) || reads_by_name(act) || writes_itself(node, act) || owns_lease(node, act))
 }

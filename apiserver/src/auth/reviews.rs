@@ -83,14 +83,22 @@ pub fn self_subject(who: &Identity, mut review: Value) -> Value {
 ///
 /// # Errors
 /// 400 without a token.
-pub fn token(authenticator: &Authenticator, mut review: Value) -> Result<Value, Status> {
+pub async fn token(authenticator: &Authenticator, mut review: Value) -> Result<Value, Status> {
     let token = review["spec"]["token"].as_str().unwrap_or_default();
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
-    review["status"] = match authenticator.by_token(token) {
-        Some(identity) => json!({ "authenticated": true, "user": identity.to_user_info() }),
-        None => json!({ "user": {}, "error": "the token is unknown" }),
+    let mut audiences = strings(&review["spec"]["audiences"]);
+    if audiences.is_empty() {
+        audiences = authenticator.accounts().policy().audiences.clone();
+    }
+    review["status"] = match authenticator.by_token(token, &audiences).await {
+        Ok(found) => json!({
+            "authenticated": true,
+            "user": found.identity.to_user_info(),
+            "audiences": found.audiences,
+        }),
+        Err(error) => json!({ "user": {}, "error": error.to_string() }),
     };
     Ok(review)
 }

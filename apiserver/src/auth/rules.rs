@@ -6,10 +6,9 @@ use serde_json::Value;
 
 use super::Attributes;
 use super::Identity;
+use super::accounts::user_name;
 
 const ALL: &str = "*";
-/// The prefix of service accounts' user names.
-pub const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 
 /// One PolicyRule. Everything in it is a set of alternatives.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,7 +131,7 @@ impl Subject {
             "Group" => Some(Self::Group(name.to_owned())),
             "ServiceAccount" => {
                 let namespace = value["namespace"].as_str().unwrap_or(namespace);
-                Some(Self::User(format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}")))
+                Some(Self::User(user_name(namespace, name)))
             }
             _ => None,
         }

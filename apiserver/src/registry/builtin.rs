@@ -88,7 +88,16 @@ fn core() -> Vec<Resource> {
             .special(Fresh(COUNTED))
             .build(),
         row("Secret", "secrets").fields(&[("type", "/type")]).build(),
-        row("ServiceAccount", "serviceaccounts").short("sa").special(Ordinary(RETURNS_OBJECT)).build(),
+        row("ServiceAccount", "serviceaccounts")
+            .short("sa")
+            .sub(
+                "token",
+                ("authentication.k8s.io", "v1", "TokenRequest"),
+                Verbs::CREATE,
+                SubresourceAction::Token,
+            )
+            .special(Ordinary(RETURNS_OBJECT))
+            .build(),
         row("Service", "services")
             .short("svc")
             .category("all")

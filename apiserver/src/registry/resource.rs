@@ -117,6 +117,8 @@ pub enum SubresourceAction {
     Finalize,
     /// The log of a container, read from its node.
     Log,
+    /// Makes a token of a service account.
+    Token,
 }
 
 /// A field that selectors may name.

@@ -64,6 +64,13 @@ fn resource_prefix(resource: &Resource) -> String {
     format!("{ROOT}{}/{plural}/", if group.is_empty() { "core" } else { group })
 }
 
+/// The key of an object of the core group, for parts that know no registry; `namespace` is empty for objects
+/// of the cluster.
+pub fn of_core(plural: &str, namespace: &str, name: &str) -> Bytes {
+    let place = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+    format!("{ROOT}core/{plural}/{place}{name}").into()
+}
+
 /// The prefix of the resource that `key` belongs to; `None` if it isn't one of ours.
 pub fn prefix_of(key: &[u8]) -> Option<&[u8]> {
     let rest = key.strip_prefix(ROOT.as_bytes())?;
@@ -104,6 +111,8 @@ mod tests {
             assert_eq!(bytes, expected.as_bytes());
             assert_eq!(names_of(&bytes), names);
         }
+        assert_eq!(of_core("pods", "a", "p"), Key::Object(&pods, "a", "p").to_bytes());
+        assert_eq!(of_core("nodes", "", "n"), Key::Object(&nodes, "", "n").to_bytes());
         assert_eq!(prefix_of(b"/registry/core/pods/a/p"), Some(&b"/registry/core/pods/"[..]));
         assert_eq!(prefix_of(b"/other/core/pods/a/p"), None);
         assert!(Key::Namespace(&pods, "a").range().contains(b"/registry/core/pods/a/p"));

@@ -22,6 +22,7 @@ pub mod review;
 pub mod scale;
 mod server_side;
 pub mod submit;
+pub mod token_request;
 pub mod update;
 mod view;
 pub mod watch;

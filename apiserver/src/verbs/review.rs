@@ -24,7 +24,7 @@ pub async fn review(call: Call<'_>, review: Review, body: &[u8]) -> Answer {
         }
         Review::SelfSubjectRules => reviews::self_subject_rules(authorizer, who, draft.object)?,
         Review::SelfSubject => reviews::self_subject(who, draft.object),
-        Review::Token => reviews::token(&call.server.authenticator, draft.object)?,
+        Review::Token => reviews::token(&call.server.authenticator, draft.object).await?,
     };
     let mut response = response::json(StatusCode::CREATED, &answered);
     submit::warn(&mut response, &draft.warnings);

@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 use crate::app::App;
 use crate::control_plane::backing::{self, Backing, OwnStore, StockEtcd};
 use crate::control_plane::certificates;
+use crate::control_plane::identity::IdentityArgs;
 use crate::etcdctl::endpoints;
 use crate::failure::Failure;
 use crate::member::{self, MemberError};
@@ -80,6 +81,8 @@ pub struct Args {
     /// [default: tokens.csv beside the certificate authorities, if it is there]
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
+    #[command(flatten)]
+    identity: IdentityArgs,
     /// Serve the store to etcd's clients as well, with certificates of pki/etcd-ca.crt only
     #[arg(long, value_name = "URL,…", value_delimiter = ',', help_heading = "etcd")]
     listen_client_urls: Vec<Url>,
@@ -336,6 +339,7 @@ fn founder_config(
 fn api_config(args: &Args, pki: Arc<Pki>, tokens: TokenTable) -> apiserver::Config {
     let mut config = apiserver::Config::new(pki);
     config.static_tokens = tokens;
+    config.account_tokens = args.identity.account_policy();
     config.default_toleration_seconds = args.default_toleration_seconds;
     config.event_ttl = args.event_ttl;
     config.advertise = Some(args.advertise.unwrap_or(args.listen));
