@@ -11,19 +11,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
-use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
+use raft::eraftpb::ConfState;
 
-use crate::codec::{DecodeError, Reader, Writer};
-use crate::kv::{KvError, MemberId};
+use crate::kv::MemberId;
 use crate::mvcc::family::Family;
 use crate::mvcc::state::MEMBERSHIP_KEY;
 use crate::mvcc::view::Batch;
 
-/// Learners at once. Each costs the leader a snapshot and the bandwidth of a follower; etcd's default.
-pub const MAX_LEARNERS: usize = 1;
+mod change;
+mod judge;
+mod record;
+
+pub use change::{MemberChange, MemberError, Refusal};
+pub use judge::{LeaderView, MAX_LEARNERS, judge};
+
 /// A learner may vote when it has at least this share of the leader's log, in percent; etcd's rule.
-const READY_PERCENT: u64 = 90;
+pub const READY_PERCENT: u64 = 90;
 
 /// A member of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,129 +41,6 @@ pub struct MemberInfo {
     pub client_urls: Vec<String>,
     /// It gets the log but doesn't vote.
     pub learner: bool,
-}
-
-/// Why a membership change was refused; nothing was changed. Part of the log's deterministic outcome.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// No such member.
-    #[error("member {0} is not in the cluster")]
-    NotFound(MemberId),
-    /// The peer address is a member's already.
-    #[error("peer address {address} belongs to member {member} already")]
-    Exists {
-        /// The address.
-        address: String,
-        /// Whose it is.
-        member: MemberId,
-    },
-    /// The id is or was in use. Whoever proposed it takes another.
-    #[error("member id {0} is in use or was removed; ids are never used again")]
-    IdUsed(MemberId),
-    /// The member votes already.
-    #[error("member {0} is not a learner")]
-    NotLearner(MemberId),
-    /// The learner lacks too much of the log.
-    #[error(
-        "learner {member} has the log up to entry {matched} of {last}; promote it when it has caught up \
-         ({READY_PERCENT} %)"
-    )]
-    LearnerNotReady {
-        /// Which.
-        member: MemberId,
-        /// What it is known to have.
-        matched: u64,
-        /// The leader's last entry.
-        last: u64,
-    },
-    /// There are as many learners as allowed.
-    #[error("there are {0} learners already; promote or remove one first")]
-    TooManyLearners(u64),
-    /// The group would have no quorum, or could lose it with the next fault.
-    #[error("unhealthy cluster: {0}")]
-    Unhealthy(String),
-    /// Without it nobody votes.
-    #[error("member {0} is the last voter; a cluster can't be without one")]
-    LastVoter(MemberId),
-    /// Another change isn't finished.
-    #[error("another membership change is under way; try again when it is finished")]
-    Pending,
-    /// The address isn't one.
-    #[error("peer address {0:?} is not of the form host:port")]
-    Address(String),
-    /// This member was started without a peer address.
-    #[error(
-        "member {0} has no peer address, so no other member could reach it; give it one (host:port) and \
-         start it again"
-    )]
-    Unreachable(MemberId),
-}
-
-/// Why a membership request failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MemberError {
-    /// The cluster refused it.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The store couldn't decide.
-    #[error(transparent)]
-    Store(#[from] KvError),
-}
-
-/// A change, as the log says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MemberChange {
-    /// Let a new member in.
-    Add {
-        /// An id that was never used.
-        id: MemberId,
-        /// Where it will be.
-        peer_address: String,
-        /// Whether it only learns at first.
-        learner: bool,
-    },
-    /// Let a learner vote.
-    Promote(MemberId),
-    /// Remove a member for ever.
-    Remove(MemberId),
-    /// Let a learner vote and remove a voter, in one step.
-    Replace {
-        /// The voter to remove.
-        old: MemberId,
-        /// The learner to promote.
-        new: MemberId,
-    },
-    /// A member has moved.
-    Update {
-        /// Which.
-        id: MemberId,
-        /// Where to.
-        peer_address: String,
-    },
-    /// A member says who it is.
-    Publish {
-        /// Which.
-        id: MemberId,
-        /// Its name.
-        name: String,
-        /// Where clients reach it.
-        client_urls: Vec<String>,
-    },
-    /// The leader's verdict in the place of a change: the proposer learns it from the log like any result.
-    Refused(Refusal),
-}
-
-/// What the leader knows when it judges a change.
-#[derive(Clone, Debug)]
-pub struct LeaderView {
-    /// The leader.
-    pub leader: MemberId,
-    /// Members heard of within the election timeout, the leader included.
-    pub healthy: BTreeSet<MemberId>,
-    /// The last log index that each member is known to have.
-    pub matched: BTreeMap<MemberId, u64>,
-    /// The leader's last index.
-    pub last: u64,
 }
 
 /// A replacement under way: both majorities count until it is left.
@@ -184,115 +64,6 @@ impl MemberInfo {
         let peer_address = peer_address.into();
         Self { id, name: String::new(), peer_address, client_urls: Vec::new(), learner: false }
     }
-}
-
-impl MemberChange {
-    /// What Raft calls it; `None` if no voter or learner comes or goes.
-    pub fn conf_change(&self) -> Option<ConfChangeV2> {
-        use ConfChangeType::{AddLearnerNode, AddNode, RemoveNode};
-        let steps = match self {
-            MemberChange::Add { id, learner: true, .. } => vec![single(*id, AddLearnerNode)],
-            MemberChange::Add { id, learner: false, .. } => vec![single(*id, AddNode)],
-            MemberChange::Promote(id) => vec![single(*id, AddNode)],
-            MemberChange::Remove(id) => vec![single(*id, RemoveNode)],
-            MemberChange::Replace { old, new } => vec![single(*new, AddNode), single(*old, RemoveNode)],
-            MemberChange::Update { .. } | MemberChange::Publish { .. } | MemberChange::Refused(_) => {
-                return None;
-            }
-        };
-        let mut change = ConfChangeV2::new();
-        // The default transition is simple for one step, joint and left by itself for more.
-        change.set_changes(steps.into());
-        Some(change)
-    }
-
-    /// The member that the change removes.
-    pub fn removes(&self) -> Option<MemberId> {
-        match self {
-            MemberChange::Remove(id) | MemberChange::Replace { old: id, .. } => Some(*id),
-            _ => None,
-        }
-    }
-}
-
-fn single(id: MemberId, kind: ConfChangeType) -> ConfChangeSingle {
-    let mut single = ConfChangeSingle::new();
-    single.node_id = id.0;
-    single.set_change_type(kind);
-    single
-}
-
-/// Whether the leader may append `change`: nothing that could cost the group its quorum.
-///
-/// # Errors
-/// The reason to refuse it.
-pub fn judge(members: &Membership, change: &MemberChange, view: &LeaderView) -> Result<(), Refusal> {
-    if members.joint.is_some() {
-        return Err(Refusal::Pending);
-    }
-    let mut after = members.clone();
-    after.apply(change)?;
-    match change {
-        MemberChange::Add { learner, .. } => judge_add(members, *learner, view),
-        MemberChange::Promote(id) => {
-            judge_caught_up(*id, view)?;
-            judge_quorum(&members.voters_with(Some(*id), None), view)
-        }
-        MemberChange::Remove(id) if members.get(*id).is_some_and(|member| member.learner) => Ok(()),
-        MemberChange::Remove(id) => judge_quorum(&members.voters_with(None, Some(*id)), view),
-        MemberChange::Replace { old, new } => {
-            judge_caught_up(*new, view)?;
-            judge_quorum(&members.voters_with(Some(*new), Some(*old)), view)
-        }
-        MemberChange::Update { .. } | MemberChange::Publish { .. } | MemberChange::Refused(_) => Ok(()),
-    }
-}
-
-/// A new voter raises the quorum before it has anything: all voters must be there to carry it (etcd's
-/// rule). A learner changes no quorum; it needs the one that commits it.
-fn judge_add(members: &Membership, learner: bool, view: &LeaderView) -> Result<(), Refusal> {
-    let own = members.get(view.leader).map_or("", |member| &member.peer_address);
-    if own.is_empty() {
-        return Err(Refusal::Unreachable(view.leader));
-    }
-    let learners = members.learners().len();
-    if learner && learners >= MAX_LEARNERS {
-        return Err(Refusal::TooManyLearners(learners as u64));
-    }
-    let missing: Vec<String> =
-        members.voters().iter().filter(|id| !view.healthy.contains(id)).map(ToString::to_string).collect();
-    if learner || missing.is_empty() {
-        return Ok(());
-    }
-    Err(Refusal::Unhealthy(format!(
-        "a voter can be added only while all others are heard of, but not from member {}; add a learner, or \
-         repair or remove that member first",
-        missing.join(", ")
-    )))
-}
-
-fn judge_caught_up(member: MemberId, view: &LeaderView) -> Result<(), Refusal> {
-    let matched = view.matched.get(&member).copied().unwrap_or(0);
-    if !view.healthy.contains(&member) {
-        return Err(Refusal::Unhealthy(format!("learner {member} isn't heard of")));
-    }
-    if matched.saturating_mul(100) < view.last.saturating_mul(READY_PERCENT) {
-        return Err(Refusal::LearnerNotReady { member, matched, last: view.last });
-    }
-    Ok(())
-}
-
-/// The voters after a change must have an active majority.
-fn judge_quorum(voters: &BTreeSet<MemberId>, view: &LeaderView) -> Result<(), Refusal> {
-    let active = voters.intersection(&view.healthy).count();
-    let quorum = voters.len() / 2 + 1;
-    if active >= quorum {
-        return Ok(());
-    }
-    Err(Refusal::Unhealthy(format!(
-        "afterwards {quorum} of {} voters would have to be there, but only {active} are heard of",
-        voters.len()
-    )))
 }
 
 impl Membership {
@@ -466,51 +237,7 @@ impl Membership {
             None => Ok(()),
         }
     }
-
-    /// The record on disk and on the wire.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Writer::with_capacity(64 + 64 * self.members.len());
-        out.u8(VERSION).u32(count(self.members.len()));
-        self.members.values().for_each(|member| encode_member(&mut out, member));
-        out.u32(count(self.removed.len()));
-        for id in &self.removed {
-            out.u64(id.0);
-        }
-        if let Some(Joint { old, new }) = self.joint {
-            out.u64(old.0).u64(new.0);
-        }
-        out.finish()
-    }
-
-    /// Reads the record.
-    ///
-    /// # Errors
-    /// If the bytes are not what [`Membership::encode`] writes.
-    pub fn decode(record: Bytes) -> Result<Self, DecodeError> {
-        let mut input = Reader::new(record);
-        match input.u8("membership version")? {
-            VERSION => {}
-            tag => return Err(DecodeError::Unknown { what: "membership version", tag: tag.into() }),
-        }
-        let mut membership = Self::default();
-        for _ in 0..input.u32("members")? {
-            let member = decode_member(&mut input)?;
-            membership.members.insert(member.id, member);
-        }
-        for _ in 0..input.u32("removed members")? {
-            membership.removed.insert(MemberId(input.u64("removed member")?));
-        }
-        if input.remaining() > 0 {
-            let (old, new) = (MemberId(input.u64("old member")?), MemberId(input.u64("new member")?));
-            membership.joint = Some(Joint { old, new });
-        }
-        input.finish()?;
-        Ok(membership)
-    }
 }
-
-/// The format of records.
-const VERSION: u8 = 1;
 
 /// Whether `address` is `host:port`.
 ///
@@ -523,124 +250,128 @@ pub fn check_address(address: &str) -> Result<(), Refusal> {
     if good { Ok(()) } else { Err(Refusal::Address(address.to_owned())) }
 }
 
-fn count(len: usize) -> u32 {
-    u32::try_from(len).expect("a group has few members")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn encode_member(out: &mut Writer, member: &MemberInfo) {
-    let MemberInfo { id, name, peer_address, client_urls, learner } = member;
-    out.u64(id.0).bytes(name.as_bytes()).bytes(peer_address.as_bytes());
-    encode_texts(out, client_urls);
-    out.u8(u8::from(*learner));
-}
-
-fn decode_member(input: &mut Reader) -> Result<MemberInfo, DecodeError> {
-    Ok(MemberInfo {
-        id: MemberId(input.u64("member")?),
-        name: input.text("name")?,
-        peer_address: input.text("peer address")?,
-        client_urls: decode_texts(input)?,
-        learner: input.u8("learner")? != 0,
-    })
-}
-
-fn encode_texts(out: &mut Writer, texts: &[String]) {
-    out.u32(count(texts.len()));
-    for text in texts {
-        out.bytes(text.as_bytes());
+    fn founded(count: u64) -> Membership {
+        Membership::found((1..=count).map(|id| MemberInfo::new(MemberId(id), format!("m{id}:1"))))
     }
-}
 
-fn decode_texts(input: &mut Reader) -> Result<Vec<String>, DecodeError> {
-    let len = input.u32("list length")?;
-    (0..len).map(|_| input.text("text")).collect()
-}
+    fn add(id: u64, learner: bool) -> MemberChange {
+        MemberChange::Add { id: MemberId(id), peer_address: format!("m{id}:1"), learner }
+    }
 
-impl MemberChange {
-    /// Appends the change to a log entry.
-    pub fn encode(&self, out: &mut Writer) {
-        match self {
-            MemberChange::Add { id, peer_address, learner } => {
-                out.u8(1).u64(id.0).bytes(peer_address.as_bytes()).u8(u8::from(*learner));
-            }
-            MemberChange::Promote(id) => drop(out.u8(2).u64(id.0)),
-            MemberChange::Remove(id) => drop(out.u8(3).u64(id.0)),
-            MemberChange::Replace { old, new } => drop(out.u8(4).u64(old.0).u64(new.0)),
-            MemberChange::Update { id, peer_address } => {
-                out.u8(5).u64(id.0).bytes(peer_address.as_bytes());
-            }
-            MemberChange::Publish { id, name, client_urls } => {
-                encode_texts(out.u8(6).u64(id.0).bytes(name.as_bytes()), client_urls);
-            }
-            MemberChange::Refused(refusal) => refusal.encode(out.u8(7)),
+    fn view(healthy: &[u64], matched: u64) -> LeaderView {
+        LeaderView {
+            leader: MemberId(1),
+            healthy: healthy.iter().copied().map(MemberId).collect(),
+            matched: (1..10).map(|id| (MemberId(id), matched)).collect(),
+            last: 1000,
         }
     }
 
-    /// Reads a change from a log entry.
-    ///
-    /// # Errors
-    /// If the bytes are not what [`MemberChange::encode`] writes.
-    pub fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let id = |input: &mut Reader| input.u64("member").map(MemberId);
-        Ok(match input.u8("membership change")? {
-            1 => MemberChange::Add {
-                id: id(input)?,
-                peer_address: input.text("peer address")?,
-                learner: input.u8("learner")? != 0,
-            },
-            2 => MemberChange::Promote(id(input)?),
-            3 => MemberChange::Remove(id(input)?),
-            4 => MemberChange::Replace { old: id(input)?, new: id(input)? },
-            5 => MemberChange::Update { id: id(input)?, peer_address: input.text("peer address")? },
-            6 => MemberChange::Publish {
-                id: id(input)?,
-                name: input.text("name")?,
-                client_urls: decode_texts(input)?,
-            },
-            7 => MemberChange::Refused(Refusal::decode(input)?),
-            tag => return Err(DecodeError::Unknown { what: "membership change", tag: tag.into() }),
-        })
+    #[test]
+    fn an_id_is_used_once_for_ever() {
+        let mut members = founded(2);
+        assert_eq!(members.next_id(), MemberId(3));
+        members.apply(&add(3, true)).unwrap();
+        members.apply(&MemberChange::Remove(MemberId(3))).unwrap();
+        assert!(members.was_removed(MemberId(3)));
+        assert_eq!(members.next_id(), MemberId(4));
+        assert_eq!(members.apply(&add(3, true)), Err(Refusal::IdUsed(MemberId(3))));
+        assert_eq!(members.apply(&add(2, true)), Err(Refusal::IdUsed(MemberId(2))));
+        let mut largest = Membership::found([MemberInfo::new(MemberId(u64::MAX), "m:1")]);
+        assert_eq!(largest.next_id(), MemberId(1));
+        largest.apply(&add(1, true)).unwrap();
+        assert_eq!(largest.next_id(), MemberId(2));
     }
-}
 
-impl Refusal {
-    fn encode(&self, out: &mut Writer) {
-        match self {
-            Refusal::NotFound(id) => drop(out.u8(1).u64(id.0)),
-            Refusal::Exists { address, member } => drop(out.u8(2).bytes(address.as_bytes()).u64(member.0)),
-            Refusal::IdUsed(id) => drop(out.u8(3).u64(id.0)),
-            Refusal::NotLearner(id) => drop(out.u8(4).u64(id.0)),
-            Refusal::LearnerNotReady { member, matched, last } => {
-                out.u8(5).u64(member.0).u64(*matched).u64(*last);
+    #[test]
+    fn a_replacement_needs_both_majorities_until_it_is_left() {
+        let mut members = founded(3);
+        members.apply(&add(4, true)).unwrap();
+        members.apply(&MemberChange::Replace { old: MemberId(2), new: MemberId(4) }).unwrap();
+        let votes = members.conf_state();
+        assert_eq!((votes.get_voters(), votes.get_voters_outgoing()), (&[1, 3, 4][..], &[1, 2, 3][..]));
+        assert_eq!(members.apply(&add(5, true)), Err(Refusal::Pending));
+        let back = Membership::decode(members.encode().into()).unwrap();
+        assert_eq!(back, members);
+        assert!(members.leave_joint() && !members.leave_joint());
+        assert_eq!(members.voters(), [1, 3, 4].map(MemberId));
+        assert!(members.was_removed(MemberId(2)));
+        assert!(members.conf_state().get_voters_outgoing().is_empty());
+    }
+
+    #[test]
+    fn a_leader_refuses_what_could_cost_the_quorum() {
+        let (three, one) = (founded(3), founded(1));
+        let judge_all = |members: &Membership, change: MemberChange, healthy: &[u64]| {
+            judge(members, &change, &view(healthy, 1000)).is_ok()
+        };
+        assert!(judge_all(&one, add(2, false), &[1]), "one grows to two, as in etcd");
+        assert!(judge_all(&three, add(4, false), &[1, 2, 3]));
+        assert!(!judge_all(&three, add(4, false), &[1, 2]), "one of three is missing");
+        assert!(judge_all(&three, add(4, true), &[1, 2]), "a learner changes no quorum");
+        assert!(judge_all(&three, MemberChange::Remove(MemberId(3)), &[1, 2]), "the missing one may go");
+        assert!(!judge_all(&three, MemberChange::Remove(MemberId(2)), &[1, 2]));
+        assert!(!judge_all(&one, MemberChange::Remove(MemberId(1)), &[1]));
+        let mut four = three.clone();
+        four.apply(&add(4, true)).unwrap();
+        let promote = MemberChange::Promote(MemberId(4));
+        assert!(judge_all(&four, promote.clone(), &[1, 2, 4]));
+        assert!(!judge_all(&four, promote.clone(), &[1, 2, 3]), "the learner itself is missing");
+        let behind = judge(&four, &promote, &view(&[1, 2, 3, 4], 899));
+        assert!(matches!(behind, Err(Refusal::LearnerNotReady { matched: 899, last: 1000, .. })));
+        assert!(judge(&four, &promote, &view(&[1, 2, 3, 4], 900)).is_ok());
+        assert_eq!(judge(&four, &add(5, true), &view(&[1, 2, 3], 0)), Err(Refusal::TooManyLearners(1)));
+    }
+
+    #[test]
+    fn changes_and_refusals_survive_the_log_and_a_cut_one_is_an_error() {
+        use crate::codec::{Reader, Writer};
+        let id = MemberId(7);
+        let refusals = [
+            Refusal::NotFound(id),
+            Refusal::Exists { address: "a:1".into(), member: id },
+            Refusal::IdUsed(id),
+            Refusal::NotLearner(id),
+            Refusal::LearnerNotReady { member: id, matched: 1, last: 2 },
+            Refusal::TooManyLearners(3),
+            Refusal::Unhealthy("why".into()),
+            Refusal::LastVoter(id),
+            Refusal::Pending,
+            Refusal::Address("x".into()),
+            Refusal::Unreachable(id),
+        ];
+        let publish =
+            MemberChange::Publish { id, name: "n".into(), client_urls: vec!["http://a".into(), "b".into()] };
+        let update = MemberChange::Update { id, peer_address: "b:2".into() };
+        let others = [
+            add(7, true),
+            MemberChange::Promote(id),
+            MemberChange::Remove(id),
+            MemberChange::Replace { old: id, new: MemberId(8) },
+        ];
+        let all = refusals.map(MemberChange::Refused).into_iter().chain(others).chain([publish, update]);
+        for change in all {
+            let mut out = Writer::with_capacity(64);
+            change.encode(&mut out);
+            let bytes = out.finish();
+            assert_eq!(MemberChange::decode(&mut Reader::new(bytes.clone())).unwrap(), change);
+            for cut in 0..bytes.len() {
+                assert!(MemberChange::decode(&mut Reader::new(bytes[..cut].to_vec())).is_err(), "{change:?}");
             }
-            Refusal::TooManyLearners(count) => drop(out.u8(6).u64(*count)),
-            Refusal::Unhealthy(why) => drop(out.u8(7).bytes(why.as_bytes())),
-            Refusal::LastVoter(id) => drop(out.u8(8).u64(id.0)),
-            Refusal::Pending => drop(out.u8(9)),
-            Refusal::Address(address) => drop(out.u8(10).bytes(address.as_bytes())),
-            Refusal::Unreachable(id) => drop(out.u8(11).u64(id.0)),
         }
     }
 
-    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let id = |input: &mut Reader| input.u64("member").map(MemberId);
-        Ok(match input.u8("refusal")? {
-            1 => Refusal::NotFound(id(input)?),
-            2 => Refusal::Exists { address: input.text("peer address")?, member: id(input)? },
-            3 => Refusal::IdUsed(id(input)?),
-            4 => Refusal::NotLearner(id(input)?),
-            5 => Refusal::LearnerNotReady {
-                member: id(input)?,
-                matched: input.u64("matched")?,
-                last: input.u64("last")?,
-            },
-            6 => Refusal::TooManyLearners(input.u64("learners")?),
-            7 => Refusal::Unhealthy(input.text("reason")?),
-            8 => Refusal::LastVoter(id(input)?),
-            9 => Refusal::Pending,
-            10 => Refusal::Address(input.text("peer address")?),
-            11 => Refusal::Unreachable(id(input)?),
-            tag => return Err(DecodeError::Unknown { what: "refusal", tag: tag.into() }),
-        })
+    #[test]
+    fn a_peer_address_has_a_host_and_a_port() {
+        for good in ["host:1", "127.0.0.1:2380", "[::1]:2380"] {
+            assert_eq!(check_address(good), Ok(()), "{good}");
+        }
+        for bad in ["", "host", ":1", "host:", "host:0", "host:x", "http://host:1"] {
+            assert_eq!(check_address(bad), Err(Refusal::Address(bad.into())));
+        }
     }
 }
