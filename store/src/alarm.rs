@@ -2,8 +2,9 @@
 //!
 //! `NoSpace` stops puts everywhere, so that the member's last bytes are left for deletes, compaction and
 //! Raft itself. Unlike etcd's it is withdrawn by the member that raised it once it has space again: nobody
-//! needs to disarm it, and disarming it while space is short only raises it again. `Corrupt` fences the
-//! member for good: its data differs from what the others applied.
+//! needs to disarm it, and disarming it while space is short only raises it again. The leader withdraws it,
+//! too, when it doesn't hear the member any more: one that is cut off or down mustn't stop a majority that has
+//! space. `Corrupt` fences the member for good: its data differs from what the others applied.
 
 use std::fmt;
 

@@ -244,7 +244,7 @@ impl<D: Disk> Replica<D> {
             desk: LeaseDesk::new(id, boot, desk_limits(&config.proposals)),
             leadership: Leadership::default(),
             next_compaction: now.mono + config.compact_every,
-            health: Health::new(id),
+            health: Health::new(id, lease_times(&config).grace),
             output: Output::default(),
             heard: Heard::default(),
             receivers: BTreeMap::new(),
@@ -351,6 +351,7 @@ impl<D: Disk> Replica<D> {
             Input::Tick => self.tick()?,
             Input::Message(message) => {
                 self.heard.from(MemberId(message.from), self.now.mono);
+                self.health.note_message(&message, self.now.mono);
                 self.receive(message);
             }
             Input::Propose(ticket, command) => drop(self.propose(Some(ticket), command)),
