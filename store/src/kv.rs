@@ -14,6 +14,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::journal::Journal;
+
 /// A point in the store's total order. `Revision(0)` is before the first write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
@@ -549,6 +551,10 @@ pub trait Kv: Send + Sync + 'static {
     async fn leases(&self) -> Result<Vec<LeaseId>, KvError>;
     /// This member's view; never blocks on the group.
     fn status(&self) -> Status;
+    /// Who wrote what, if that is recorded: a stock etcd doesn't.
+    fn journal(&self) -> Option<&dyn Journal> {
+        None
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod config;
 mod disk;
 mod driver;
 pub mod failpoint;
+pub mod journal;
 pub mod kv;
 mod logging;
 mod maintenance;
@@ -39,10 +40,11 @@ mod watch;
 
 pub use alarm::{Alarm, AlarmKind};
 pub use config::{ClusterId, Config, History, Join, Limits, PeerTls};
+pub use journal::{JournalChange, JournalEntry};
 pub use maintenance::{Backup, DiskUse, HashKv};
 pub use membership::{MemberError, MemberInfo, Refusal};
 pub use peer::join::JoinError;
-pub use store::{JournalChange, JournalEntry, OpenError, Store};
+pub use store::{OpenError, Store};
 
 #[cfg(test)]
 mod tests;

@@ -15,10 +15,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::journal::{Journal, JournalChange, JournalEntry};
 use crate::kv::{
     Compare, CompareOp, Event, EventKind, KeyRange, KeyValue, Kv, KvError, Lease, LeaseId, LeaseInfo,
-    MemberId, Op, OpResponse, RangeRequest, RangeResponse, Revision, Status, Target, Txn, TxnResponse, Watch,
-    WatchControl, WatchMessage, WatchRequest,
+    MemberId, Op, OpResponse, Origin, RangeRequest, RangeResponse, Revision, Status, Target, Txn,
+    TxnResponse, Watch, WatchControl, WatchMessage, WatchRequest,
 };
 use crate::validate;
 
@@ -48,6 +49,8 @@ pub(crate) struct State {
     keys: BTreeMap<Bytes, Vec<(Revision, Option<KeyValue>)>>,
     /// What happened at each revision.
     pub(crate) history: BTreeMap<Revision, Arc<[Event]>>,
+    /// Who made each revision, if a transaction did.
+    origins: BTreeMap<Revision, Origin>,
     leases: BTreeMap<LeaseId, LeaseState>,
     last_lease: u64,
 }
@@ -167,6 +170,41 @@ impl Kv for Model {
             voters: vec![MemberId(1)],
             learners: Vec::new(),
         }
+    }
+
+    fn journal(&self) -> Option<&dyn Journal> {
+        Some(self)
+    }
+}
+
+/// The model's clock: it writes one revision a second, from here on.
+const BEGAN_MS: u64 = 1_700_000_000_000;
+
+fn wall_ms(revision: Revision) -> u64 {
+    BEGAN_MS + revision.0 * 1000
+}
+
+#[async_trait]
+impl Journal for Model {
+    async fn of_key(&self, key: Bytes, limit: usize) -> Result<Vec<JournalEntry>, KvError> {
+        let state = self.inner.state.lock();
+        let entries = state.journal(Revision(0), state.revision).rev();
+        Ok(entries.filter(|entry| entry.changes.iter().any(|change| change.key == key)).take(limit).collect())
+    }
+
+    async fn between(
+        &self,
+        from: Revision,
+        to: Revision,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, KvError> {
+        Ok(self.inner.state.lock().journal(from, to).take(limit).collect())
+    }
+
+    async fn at_time(&self, wall_ms: u64) -> Result<Option<Revision>, KvError> {
+        let state = self.inner.state.lock();
+        let found = Revision(wall_ms.saturating_sub(BEGAN_MS) / 1000).min(state.revision);
+        Ok((found > state.compacted || state.compacted == Revision(0)).then_some(found))
     }
 }
 
@@ -296,6 +334,9 @@ impl State {
         let before = self.revision;
         let mut events = Vec::new();
         let response = self.perform(path, before, &mut events);
+        if !events.is_empty() {
+            self.origins.insert(self.revision, txn.origin.clone());
+        }
         self.record(events);
         Ok(response)
     }
@@ -379,6 +420,28 @@ impl State {
     fn record(&mut self, events: Vec<Event>) {
         if !events.is_empty() {
             self.history.insert(self.revision, events.into());
+        }
+    }
+
+    fn journal(&self, from: Revision, to: Revision) -> impl DoubleEndedIterator<Item = JournalEntry> {
+        let from = from.max(Revision(self.compacted.0 + 1));
+        let kept = self.history.range(from..).take_while(move |(revision, _)| **revision <= to);
+        let kept: Vec<_> = kept.map(|(revision, events)| self.journal_entry(*revision, events)).collect();
+        kept.into_iter()
+    }
+
+    fn journal_entry(&self, revision: Revision, events: &[Event]) -> JournalEntry {
+        let change = |event: &Event| JournalChange {
+            kind: event.kind,
+            key: event.kv.key.clone(),
+            value_bytes: event.kv.value.len(),
+        };
+        JournalEntry {
+            revision,
+            time: wall_ms(revision) << 16,
+            wall_ms: wall_ms(revision),
+            origin: self.origins.get(&revision).cloned().unwrap_or_default(),
+            changes: events.iter().map(change).collect(),
         }
     }
 

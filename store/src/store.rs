@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use crate::command::{Command, Outcome};
 use crate::config::Config;
 use crate::driver::{self, Driver, Handle, Request};
+use crate::journal::Journal;
 use crate::kv::{
     Consistency, Kv, KvError, Lease, LeaseId, LeaseInfo, MemberId, RangeRequest, RangeResponse, Revision,
     Status, Txn, TxnResponse, Watch, WatchRequest,
@@ -44,8 +45,6 @@ use crate::watch::hub::Hub;
 use crate::watch::task::{self, Watches};
 
 mod journal;
-
-pub use journal::{JournalChange, JournalEntry};
 
 /// How long [`Store::open`] of a group of one waits until it leads itself.
 const SOLE_START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -437,6 +436,10 @@ impl Kv for Store {
 
     fn status(&self) -> Status {
         self.inner.handle.shared.status()
+    }
+
+    fn journal(&self) -> Option<&dyn Journal> {
+        Some(self)
     }
 }
 

@@ -1,41 +1,14 @@
-//! The journal as users of the store read it: who wrote what, when and why, kept as long as history.
-//!
-//! Only what made a revision is in it. A write by the store itself, the end of a lease, is by
-//! `system:store`, with the lease as its agent and `lease-expire` or `lease-revoke` as its verb; a
-//! compaction makes no revision.
+//! The store's journal, read on a thread that may block.
 
+use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Store, unreadable};
-use crate::kv::{EventKind, KvError, Origin, Revision};
+use crate::journal::{Journal, JournalChange, JournalEntry};
+use crate::kv::{KvError, Revision};
 use crate::mvcc::journal::{self, Journaled};
-
-/// What a revision did to one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JournalChange {
-    /// Put or delete.
-    pub kind: EventKind,
-    /// Which key.
-    pub key: Bytes,
-    /// Size of the new value in bytes; 0 for a delete.
-    pub value_bytes: usize,
-}
-
-/// Who wrote a revision, when and why, and what it changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JournalEntry {
-    /// The revision.
-    pub revision: Revision,
-    /// When, as a hybrid logical clock: milliseconds since 1970 times 65,536, plus a counter. Grows with each
-    /// revision, whatever the members' clocks say.
-    pub time: u64,
-    /// Its part in milliseconds since 1970; never decreases with the revision.
-    pub wall_ms: u64,
-    /// Who and why.
-    pub origin: Origin,
-    /// What was changed, in the order of the transaction.
-    pub changes: Vec<JournalChange>,
-}
+use crate::mvcc::read;
+use crate::mvcc::state::Head;
 
 impl Store {
     /// What is known about `revision`; `None` if it is compacted or doesn't exist yet.
@@ -74,6 +47,33 @@ impl Store {
         self.read_aside(move |rocks| {
             let found = journal::journal_between(&rocks.view(), from, to, limit).map_err(unreadable)?;
             Ok(found.into_iter().map(entry).collect())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Journal for Store {
+    async fn of_key(&self, key: Bytes, limit: usize) -> Result<Vec<JournalEntry>, KvError> {
+        self.journal_of(key, limit).await
+    }
+
+    async fn between(
+        &self,
+        from: Revision,
+        to: Revision,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, KvError> {
+        self.journal_between(from, to, limit).await
+    }
+
+    async fn at_time(&self, wall_ms: u64) -> Result<Option<Revision>, KvError> {
+        self.read_aside(move |rocks| {
+            let view = rocks.view();
+            let head = Head::load(&view).map_err(unreadable)?;
+            let found = read::revision_at(&view, &head, wall_ms).map_err(unreadable)?;
+            // What is compacted has no time any more: its end may have been after the moment asked for.
+            Ok((found > head.compacted || head.compacted == Revision(0)).then_some(found))
         })
         .await
     }
