@@ -9,6 +9,7 @@ pub use k8s_openapi as k8s;
 pub mod cidr;
 pub mod cron;
 pub mod defaults;
+pub mod difference;
 pub mod hash;
 pub mod jsonpath;
 pub mod managed;

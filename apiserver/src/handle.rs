@@ -27,7 +27,7 @@ use crate::request::{RequestInfo, Verb};
 use crate::storage::cache::Cache;
 use crate::storage::{Storage, follower};
 use crate::verbs::{Answer, Call};
-use crate::{auth, dispatch, rbac_feed, response};
+use crate::{auth, dispatch, rbac_feed, response, transaction};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +157,11 @@ impl ApiServer {
         tokio::time::timeout(self.config.limits.request, answer).await.unwrap_or(Err(Failure::Deadline))
     }
 
-    fn authorize(&self, identity: &Identity, info: &RequestInfo) -> Outcome<()> {
+    /// Whether `identity` may do what `info` asks for.
+    ///
+    /// # Errors
+    /// 403 with upstream's sentence.
+    pub(crate) fn authorize(&self, identity: &Identity, info: &RequestInfo) -> Outcome<()> {
         let act = Attributes::of(info);
         let decision = self.authorizer.authorize(identity, &act);
         if decision.allowed {
@@ -177,6 +181,10 @@ impl ApiServer {
         if !info.is_resource {
             return Ok(dispatch::path(self, parts, info));
         }
+        if transaction::is_asked(info) {
+            let body = self.read_body(body).await?;
+            return transaction::transact(self, parts, info, identity, &body).await;
+        }
         let Some(resource) = &info.resource else {
             return Ok(response::text(StatusCode::NOT_FOUND, "404 page not found\n"));
         };
@@ -184,7 +192,7 @@ impl ApiServer {
             true => Bytes::new(),
             false => self.read_body(body).await?,
         };
-        let call = Call { server: self, info, resource, identity, headers: &parts.headers };
+        let call = Call { server: self, info, resource, identity, headers: &parts.headers, batch: None };
         dispatch::resource(call, &body).await
     }
 

@@ -38,6 +38,7 @@ pub mod server;
 pub mod storage;
 mod strategies;
 pub mod table;
+mod transaction;
 mod verbs;
 pub mod version;
 

@@ -81,6 +81,12 @@ pub enum Command {
     Get(verb::get::Args),
     /// Show everything about an object, with its events
     Describe(verb::describe::Args),
+    /// Show who changed which field of an object, and when
+    History(verb::history::Args),
+    /// Show what differs between an object's past and its present
+    Diff(verb::diff::Args),
+    /// Bring an object back to a state of its past
+    Revert(verb::revert::Args),
     /// Delete objects and wait until they are gone
     Delete(verb::delete::Args),
     /// Show what a container wrote

@@ -58,6 +58,9 @@ pub enum Failure {
     /// The time the user gave is over.
     #[error("{0}")]
     Timeout(String),
+    /// Two states differ, and how was already printed.
+    #[error("they differ")]
+    Differs,
     /// A check that the user asked for did not hold.
     #[error("{0}")]
     NotHeld(String),

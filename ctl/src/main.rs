@@ -15,6 +15,7 @@ mod failure;
 mod manifest;
 mod member;
 mod output;
+mod past;
 mod print;
 mod recovery;
 mod signals;
@@ -57,6 +58,8 @@ fn run(app: &App, command: Command) -> Result<(), Failure> {
 fn report(outcome: Result<(), Failure>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        // The differences are the output.
+        Err(failure @ Failure::Differs) => ExitCode::from(failure.exit_code()),
         Err(failure) => {
             print::error::print(&failure);
             ExitCode::from(failure.exit_code())

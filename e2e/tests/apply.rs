@@ -86,3 +86,44 @@ fn a_chart_is_installed_upgraded_rolled_back_and_removed() {
     assert_eq!(cluster.k("get deployments,services,configmaps -l app=site -o name"), "");
     cluster.k_fails("get service site");
 }
+
+#[test]
+fn an_application_is_written_whole_and_brought_back() {
+    let cluster = Cluster::up(1, 1);
+    let file = cluster.path().join("app.yaml");
+    let map = |name: &str, text: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: shop}}\ndata: {{text: {text}}}\n"
+        )
+    };
+    let space = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
+    let write = |documents: &[String]| std::fs::write(&file, documents.concat()).expect("write the manifest");
+    let atomic = || cluster.amoeba(["apply", "--atomic", "-f", &file.display().to_string()]);
+    // A mistake in the last document: not even the namespace is made, and the error has its line.
+    write(&[space.to_owned(), map("a", "one"), map("b", "one").replace("data: {text", "dota: {text")]);
+    let refused = atomic();
+    assert!(
+        refused.err.contains("app.yaml:13:") && refused.err.contains("nothing was changed"),
+        "{}",
+        refused.err
+    );
+    cluster.k_fails("get namespace shop");
+    write(&[space.to_owned(), map("a", "one"), map("b", "one")]);
+    assert_eq!(atomic().out, "namespace/shop created\nconfigmap/a created\nconfigmap/b created\n");
+    let versions =
+        cluster.k("get configmaps -n shop -o jsonpath={.items[?(@.data.text)].metadata.resourceVersion}");
+    let (first, second) = versions.split_once(' ').expect("two versions");
+    assert_eq!(first, second, "one transaction has one revision");
+    write(&[space.to_owned(), map("a", "two"), map("b", "one")]);
+    assert_eq!(atomic().out, "namespace/shop unchanged\nconfigmap/a configured\nconfigmap/b unchanged\n");
+    // The past, who made it, and the way back; also of what is gone.
+    let past = cluster.a(&format!("get configmap/a -n shop --at {first} -o jsonpath={{.data.text}}"));
+    assert_eq!(past, "one");
+    let history = cluster.a("history configmap/a -n shop --no-headers");
+    assert!(history.contains("data.text: \"one\" → \"two\"") && history.contains("created"), "{history}");
+    let differ = cluster.amoeba(["diff", "configmap/a", "-n", "shop", "--at", first]);
+    assert!(differ.out.contains("- data.text: \"one\"\n+ data.text: \"two\"\n"), "{}", differ.out);
+    cluster.k("delete configmap a -n shop");
+    assert_eq!(cluster.a(&format!("revert configmap/a -n shop --to {first}")), "configmap/a created again\n");
+    assert_eq!(cluster.k("get configmap a -n shop -o jsonpath={.data.text}"), "one");
+}

@@ -22,6 +22,10 @@ pub async fn check_create(call: &Call<'_>, object: &Value) -> Outcome<Vec<Guard>
     let missing = || Status::not_found("namespaces", "", namespace);
     let resource = call.server.registry.find("", "v1", "namespaces").ok_or_else(missing)?;
     let key = Key::Object(&resource, "", namespace).to_bytes();
+    // The transaction that makes the object makes its namespace, too, or neither.
+    if call.batch.is_some_and(|batch| batch.creates(&key)) {
+        return Ok(Vec::new());
+    }
     // A guard finds out if the cache was behind with good news; bad news is looked up in the store.
     if let Some(cached) = call.storage().cache.get(&key)
         && !is_deleting(&cached)?

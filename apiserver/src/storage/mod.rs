@@ -72,6 +72,21 @@ impl Storage {
         Ok(answer.kvs.first().map(Stored::new))
     }
 
+    /// The object at `key` as it was at a revision that this member has reached.
+    pub async fn read_at(&self, key: &Bytes, at: Revision) -> Outcome<Option<Stored>> {
+        let request = RangeRequest {
+            revision: Some(at),
+            consistency: Consistency::Serializable,
+            ..RangeRequest::new(KeyRange::key(key.clone()))
+        };
+        Ok(self.store.range(request).await?.kvs.first().map(Stored::new))
+    }
+
+    /// Who wrote what, if the store records it.
+    pub fn journal(&self) -> Option<&dyn store::journal::Journal> {
+        self.store.journal()
+    }
+
     /// A range.
     pub async fn range(&self, request: RangeRequest) -> Outcome<RangeResponse> {
         Ok(self.store.range(request).await?)
@@ -117,22 +132,45 @@ impl Storage {
         self.store.status()
     }
 
-    /// Writes if all conditions hold.
-    pub async fn commit(&self, write: Write) -> Outcome<Commit> {
+    /// Writes all or nothing; `None` if a condition of one doesn't hold.
+    pub async fn commit_all(&self, writes: Vec<Write>) -> Outcome<Option<Revision>> {
+        let mut txn = Txn::default();
+        for write in writes {
+            txn.compare.push(Compare::mod_revision(write.key.clone(), write.expected));
+            let guards =
+                write.guards.iter().map(|(key, revision)| Compare::mod_revision(key.clone(), *revision));
+            for guard in guards {
+                if !txn.compare.contains(&guard) {
+                    txn.compare.push(guard);
+                }
+            }
+            txn.origin = Origin { verb: "transaction".to_owned(), ..write.origin.clone() };
+            txn.success.push(self.step(write).await?);
+        }
+        let answer = self.store.txn(txn).await?;
+        Ok(answer.succeeded.then_some(answer.revision))
+    }
+
+    async fn step(&self, write: Write) -> Outcome<Op> {
         let lease = match write.expires {
             true => Some(self.event_leases.lease(self.store.as_ref()).await?),
             false => None,
         };
-        let key = write.key.clone();
-        let step = match write.value {
-            Some(value) => Op::Put { key: key.clone(), value, lease },
-            None => Op::Delete(KeyRange::key(key.clone())),
-        };
-        let guards = write.guards.into_iter().map(|(key, revision)| Compare::mod_revision(key, revision));
-        let compare =
-            [Compare::mod_revision(key.clone(), write.expected)].into_iter().chain(guards).collect();
+        Ok(match write.value {
+            Some(value) => Op::Put { key: write.key, value, lease },
+            None => Op::Delete(KeyRange::key(write.key)),
+        })
+    }
+
+    /// Writes if all conditions hold.
+    pub async fn commit(&self, mut write: Write) -> Outcome<Commit> {
+        let (key, expected) = (write.key.clone(), write.expected);
+        let (guards, origin) = (std::mem::take(&mut write.guards), std::mem::take(&mut write.origin));
+        let step = self.step(write).await?;
+        let guards = guards.into_iter().map(|(key, revision)| Compare::mod_revision(key, revision));
+        let compare = [Compare::mod_revision(key.clone(), expected)].into_iter().chain(guards).collect();
         let look = Op::Range(RangeRequest::new(KeyRange::key(key)));
-        let txn = Txn { compare, success: vec![step], failure: vec![look], origin: write.origin };
+        let txn = Txn { compare, success: vec![step], failure: vec![look], origin };
         let answer = self.store.txn(txn).await?;
         Ok(if answer.succeeded { Commit::Done(answer.revision) } else { Commit::Lost(found(answer)) })
     }

@@ -108,7 +108,7 @@ async fn attempt(
         expires: call.resource.strategy.traits().expires,
         origin: call.origin(),
     };
-    match call.storage().commit(write).await? {
+    match call.commit(write).await? {
         Commit::Lost(newer) => Ok(Err(newer)),
         Commit::Done(Revision(revision)) => {
             object::set_resource_version(&mut object, &revision.to_string());

@@ -1,4 +1,4 @@
-//! `get`: one object, always the newest.
+//! `get`: one object, the newest unless a moment of the past is asked for.
 
 use http::StatusCode;
 use store::kv::Revision;
@@ -8,11 +8,17 @@ use crate::storage::key::Key;
 use crate::storage::object::Stored;
 use crate::verbs::options::{Version, list_version};
 use crate::verbs::view::View;
-use crate::verbs::{Answer, Call};
+use crate::verbs::{Answer, Call, history, past};
 
 /// Answers with the object.
 pub async fn get(call: Call<'_>) -> Answer {
+    if history::is_asked(&call.info.query) {
+        return history::history(call).await;
+    }
     let view = View::of(&call)?;
+    if let Some(at) = past::asked(&call).await? {
+        return view.object(&call, StatusCode::OK, &past::read(&call, at).await?);
+    }
     if let Version::NotOlderThan(revision) | Version::Exact(revision) = list_version(&call.info.query)? {
         wait_for_known(&call, revision).await?;
     }

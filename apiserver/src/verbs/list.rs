@@ -18,7 +18,7 @@ use crate::storage::selection::Selection;
 use crate::verbs::continue_token::Continue;
 use crate::verbs::options::{Version, list_version};
 use crate::verbs::view::{ListMeta, View};
-use crate::verbs::{Answer, Call};
+use crate::verbs::{Answer, Call, past};
 
 /// Objects read from the store at a time when a selector may drop some of them.
 const STORE_CHUNK: usize = 500;
@@ -37,13 +37,14 @@ pub async fn list(call: Call<'_>) -> Answer {
     let query = &call.info.query;
     let selection = Selection::parse(call.resource.clone(), call.info.namespace.as_deref(), query)?;
     let limit = limit_of(query)?;
-    let page = match (query.get("continue"), list_version(query)?) {
-        (Some(token), _) => next_page(&call, &selection, token, limit).await?,
-        (None, Version::Exact(revision)) => {
-            call.storage().reach(revision).await?;
-            from_store(&call, &selection, selection.range.clone(), Some(revision), limit).await?
-        }
-        (None, version) => first_page(&call, &selection, version, limit).await?,
+    let version = list_version(query)?;
+    let page = match query.get("continue") {
+        // The token has the moment in it, of the present or of the past.
+        Some(token) => next_page(&call, &selection, token, limit).await?,
+        None => match past::asked(&call).await?.map_or(version, Version::Exact) {
+            Version::Exact(revision) => exact_page(&call, &selection, revision, limit).await?,
+            version => first_page(&call, &selection, version, limit).await?,
+        },
     };
     let meta = meta_of(&page, &selection);
     view.list(&call, &page.items, &meta)
@@ -75,6 +76,17 @@ async fn first_page(call: &Call<'_>, selection: &Selection, version: Version, li
     }
     let items = selected.by_ref().take(limit).collect();
     Ok(Page { items, revision: snapshot.revision, left: selected.count() as u64 })
+}
+
+async fn exact_page(
+    call: &Call<'_>,
+    selection: &Selection,
+    revision: Revision,
+    limit: usize,
+) -> Outcome<Page> {
+    call.storage().reach(revision).await?;
+    let page = from_store(call, selection, selection.range.clone(), Some(revision), limit).await;
+    page.map_err(past::forgotten)
 }
 
 async fn next_page(call: &Call<'_>, selection: &Selection, token: &str, limit: usize) -> Outcome<Page> {

@@ -13,10 +13,12 @@ pub mod delete_collection;
 mod delete_options;
 pub mod eviction;
 pub mod get;
+mod history;
 pub mod list;
 mod metadata;
 mod options;
 mod ownership;
+mod past;
 pub mod patch;
 pub mod review;
 pub mod scale;
@@ -31,7 +33,7 @@ use std::sync::Arc;
 
 use http::header::USER_AGENT;
 use http::{HeaderMap, Response};
-use store::kv::Origin;
+use store::kv::{Origin, Revision};
 
 use crate::auth::Identity;
 use crate::body::Body;
@@ -39,7 +41,11 @@ use crate::error::Outcome;
 use crate::handle::ApiServer;
 use crate::registry::resource::Resource;
 use crate::request::RequestInfo;
-use crate::storage::Storage;
+use crate::storage::{Commit, Storage, Write};
+use crate::transaction::Batch;
+
+/// The header in which a controller says what it had seen when it decided to write: a resourceVersion.
+const CAUSE: &str = "amoeba-cause";
 
 /// One request for a resource, authenticated and authorized.
 #[derive(Clone, Copy)]
@@ -54,6 +60,8 @@ pub struct Call<'a> {
     pub identity: &'a Identity,
     /// The headers of the request.
     pub headers: &'a HeaderMap,
+    /// If the request is a step of a transaction: where its writes are collected.
+    pub batch: Option<&'a Batch>,
 }
 
 /// What a verb gives.
@@ -63,6 +71,14 @@ impl Call<'_> {
     /// The store and its cache.
     pub fn storage(&self) -> &Arc<Storage> {
         &self.server.storage
+    }
+
+    /// Writes now, or with the other steps of the transaction that this is a part of.
+    pub async fn commit(&self, write: Write) -> Outcome<Commit> {
+        match self.batch {
+            None => self.storage().commit(write).await,
+            Some(batch) => batch.take(self.storage(), write).await,
+        }
     }
 
     /// The namespace in the path; empty for resources of the cluster.
@@ -88,6 +104,12 @@ impl Call<'_> {
         api::status::Status::modified(&self.resource.plural, &self.resource.group, name)
     }
 
+    /// The revision whose observation made the client write, if it says so. Controllers do.
+    fn cause(&self) -> Option<Revision> {
+        let text = self.headers.get(CAUSE)?.to_str().ok()?;
+        text.parse().ok().map(Revision)
+    }
+
     /// Who writes, for the journal.
     pub fn origin(&self) -> Origin {
         let agent = self.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -95,7 +117,7 @@ impl Call<'_> {
             user: self.identity.user.clone(),
             agent: agent.split_whitespace().next().unwrap_or_default().to_owned(),
             verb: self.info.verb.as_str().to_owned(),
-            cause: None,
+            cause: self.cause(),
         }
     }
 }

@@ -11,6 +11,7 @@ use store::kv::Revision;
 use crate::admission::{self, Guard};
 use crate::body::Body;
 use crate::error::Outcome;
+use crate::query::Query;
 use crate::storage::key::Key;
 use crate::storage::object::{Stored, encode};
 use crate::verbs::view::View;
@@ -157,7 +158,15 @@ pub fn key_of(call: &Call<'_>, object: &Value) -> Bytes {
 /// # Errors
 /// 422 for anything but `All`.
 pub fn is_dry_run(call: &Call<'_>) -> Result<bool, Status> {
-    let mut values = call.info.query.all("dryRun").filter(|value| !value.is_empty()).peekable();
+    asks_dry_run(&call.info.query)
+}
+
+/// As [`is_dry_run`], of any query.
+///
+/// # Errors
+/// 422 for anything but `All`.
+pub fn asks_dry_run(query: &Query) -> Result<bool, Status> {
+    let mut values = query.all("dryRun").filter(|value| !value.is_empty()).peekable();
     let asked = values.peek().is_some();
     match values.find(|value| *value != "All") {
         Some(value) => {

@@ -80,7 +80,7 @@ async fn attempt(
         expires: call.resource.strategy.traits().expires,
         origin: call.origin(),
     };
-    match call.storage().commit(write).await? {
+    match call.commit(write).await? {
         Commit::Done(revision) => {
             let stored = submit::stored(call, &new, bytes, revision);
             Ok(Ok(Written { stored, warnings, created: false }))

@@ -30,7 +30,7 @@ use crate::storage::selection::Selection;
 use crate::storage::{Storage, decode};
 use crate::verbs::options::{Version, WatchStart, watch_start};
 use crate::verbs::view::View;
-use crate::verbs::{Answer, Call};
+use crate::verbs::{Answer, Call, past};
 
 /// Changes taken from the shared history at a time.
 const BATCH: usize = 128;
@@ -41,6 +41,7 @@ const INITIAL_CHUNK: usize = 64;
 pub async fn watch(call: Call<'_>) -> Answer {
     let view = View::of(&call)?;
     let query = &call.info.query;
+    past::refuse(query)?;
     let selection = Selection::parse(call.resource.clone(), call.info.namespace.as_deref(), query)?;
     let start = watch_start(query)?;
     let watcher = Watcher::begin(&call, view, selection, start).await?;

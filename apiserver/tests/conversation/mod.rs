@@ -65,7 +65,7 @@ impl<'a> Step<'a> {
 }
 
 fn is_header(name: &str) -> bool {
-    matches!(name, "Accept" | "Authorization" | "Content-Type" | "User-Agent")
+    matches!(name, "Accept" | "Amoeba-Cause" | "Authorization" | "Content-Type" | "User-Agent")
         || name.starts_with("Impersonate-")
 }
 
@@ -259,7 +259,7 @@ impl Conversation {
                 self.token = text.to_owned();
                 "TOKEN".to_owned()
             }
-            "resourceVersion" => self.normalize_revision(text),
+            "resourceVersion" | "cause" | "revision" => self.normalize_revision(text),
             "continue" => {
                 self.continue_token = text.to_owned();
                 let json = URL_SAFE_NO_PAD.decode(text).expect("base64url");
@@ -286,7 +286,7 @@ impl Conversation {
         for (uid, number) in &self.uids {
             text = text.replace(uid, &format!("UID{number}"));
         }
-        if !text.contains("resource version") {
+        if !text.contains("resource version") && !text.contains("revision") {
             return text; // Other numbers only look like revisions.
         }
         let is_word = |c: char| c.is_alphanumeric() || c == '.';

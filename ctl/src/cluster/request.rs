@@ -114,7 +114,8 @@ pub enum PatchKind {
 }
 
 impl PatchKind {
-    fn media_type(self) -> &'static str {
+    /// The `Content-Type` of such a change.
+    pub fn media_type(self) -> &'static str {
         match self {
             Self::Merge => "application/merge-patch+json",
             Self::Strategic => "application/strategic-merge-patch+json",
@@ -147,6 +148,11 @@ impl Cluster {
     /// Changes an object.
     pub async fn patch(&self, path: &str, kind: PatchKind, patch: &Value) -> Result<Value, RequestError> {
         self.json(Method::PATCH, path, JSON, Some((kind.media_type(), patch))).await
+    }
+
+    /// Replaces an object.
+    pub async fn replace(&self, path: &str, object: &Value) -> Result<Value, RequestError> {
+        self.json(Method::PUT, path, JSON, Some((JSON, object))).await
     }
 
     /// Deletes an object, or a collection.

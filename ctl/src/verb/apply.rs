@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{note, say, say_raw};
 use crate::app::App;
-use crate::apply::{last_applied, rules, three_way};
+use crate::apply::{atomic, last_applied, rules, three_way};
 use crate::cluster::Cluster;
 use crate::cluster::kinds::Kind;
 use crate::cluster::path::{self, Query};
@@ -32,6 +32,7 @@ const NOTHING: &str = "nothing was changed";
 /// Bring objects to the state of a manifest
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  amoeba apply -f web.yaml\n  amoeba apply -R -f manifests/\n  \
+                        amoeba apply --atomic -f app.yaml\n  \
                         cat web.yaml | amoeba apply -f -")]
 pub struct Args {
     /// File, directory, or - for standard input; may be given several times
@@ -46,6 +47,9 @@ pub struct Args {
     /// What to do about unknown and duplicate fields
     #[arg(long, value_name = "HOW", default_value = "strict", num_args = 0..=1, default_missing_value = "strict")]
     validate: Validation,
+    /// Write all objects in one transaction, or none of them
+    #[arg(long)]
+    atomic: bool,
     /// name, yaml or json instead of one line an object
     #[arg(short, long, value_name = "FORM")]
     output: Option<Format>,
@@ -95,6 +99,9 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     if args.dry_run == DryRun::Client {
         targets.iter().for_each(|target| say(format!("{} (dry run)", target.line("applied"))));
         return Ok(());
+    }
+    if args.atomic {
+        return apply.write_all(&targets).await;
     }
     apply.check(&targets).await?;
     for target in &targets {
@@ -220,14 +227,7 @@ impl Apply<'_> {
             .collect();
         let mut wrong = 0;
         for target in targets {
-            if target.document.name().is_empty() {
-                let place = target.document.place("metadata");
-                let kind = &target.kind.kind;
-                note(format!(
-                    "{} {place}: {kind}: metadata.name is missing: apply needs a name (`amoeba create` can \
-                     use generateName)",
-                    print::styled(print::BAD, "error:")
-                ));
+            if is_nameless(target) {
                 wrong += 1;
                 continue;
             }
@@ -258,11 +258,7 @@ impl Apply<'_> {
     }
 
     async fn once(&self, target: &Target, dry: bool) -> Result<(&'static str, Value), RequestError> {
-        let live = match self.cluster.get(&target.path()).await {
-            Ok(live) => Some(live),
-            Err(error) if error.is(404) => None,
-            Err(error) => return Err(error),
-        };
+        let live = self.live(target).await?;
         let query = self.query(dry);
         match step(target, live.as_ref(), !dry) {
             Step::Nothing(object) => Ok(("unchanged", object)),
@@ -275,6 +271,55 @@ impl Apply<'_> {
                 let same = live.is_some_and(|live| version(&live) == version(&after));
                 Ok((if same && !dry { "unchanged" } else { "configured" }, after))
             }
+        }
+    }
+
+    /// Plans every document, and sends all that is to be written as one transaction.
+    async fn write_all(&self, targets: &[Target]) -> Result<(), Failure> {
+        self.refuse_nameless(targets)?;
+        let query = self.query(false);
+        let mut plan = Vec::new();
+        for target in targets {
+            let live = self.live(target).await?;
+            let request = match step(target, live.as_ref(), true) {
+                Step::Nothing(_) => None,
+                Step::Create(object) => Some(atomic::create(&query.on(&target.collection()), object)),
+                Step::Patch(kind, patch) => Some(atomic::patch(&query.on(&target.path()), kind, patch)),
+            };
+            plan.push((target, live, request));
+        }
+        let requests: Vec<Value> = plan.iter().filter_map(|(.., request)| request.clone()).collect();
+        let dry = self.args.dry_run == DryRun::Server;
+        let sent: Vec<&Target> =
+            plan.iter().filter(|(.., r)| r.is_some()).map(|(target, ..)| *target).collect();
+        let results = atomic::send(self.cluster, requests, dry).await;
+        let mut results = results.map_err(|error| refused_whole(&sent, error))?.into_iter();
+        for (target, live, request) in plan {
+            let result = request.and_then(|_| results.next());
+            let (verb, object) = match result {
+                None => ("unchanged", live.unwrap_or_default()),
+                Some(result) if !result.changed => ("unchanged", result.object),
+                Some(result) if live.is_none() => ("created", result.object),
+                Some(result) => ("configured", result.object),
+            };
+            self.show(target, verb, object)?;
+        }
+        Ok(())
+    }
+
+    fn refuse_nameless(&self, targets: &[Target]) -> Result<(), Failure> {
+        let nameless = targets.iter().filter(|target| is_nameless(target)).count();
+        match nameless {
+            0 => Ok(()),
+            errors => Err(Failure::Reported { errors, consequence: NOTHING }),
+        }
+    }
+
+    async fn live(&self, target: &Target) -> Result<Option<Value>, RequestError> {
+        match self.cluster.get(&target.path()).await {
+            Ok(live) => Ok(Some(live)),
+            Err(error) if error.is(404) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -292,6 +337,32 @@ impl Apply<'_> {
                 Ok(())
             }
         }
+    }
+}
+
+/// Whether the document has no name; then that is said.
+fn is_nameless(target: &Target) -> bool {
+    if !target.document.name().is_empty() {
+        return false;
+    }
+    let (place, kind) = (target.document.place("metadata"), &target.kind.kind);
+    note(format!(
+        "{} {place}: {kind}: metadata.name is missing: apply needs a name (`amoeba create` can use generateName)",
+        print::styled(print::BAD, "error:")
+    ));
+    true
+}
+
+/// Every refusal of a transaction with the line of its document.
+fn refused_whole(sent: &[&Target], error: RequestError) -> Failure {
+    let refusals = error.status().map(atomic::refusals).unwrap_or_default();
+    let named = |(index, status): (usize, StatusBody)| {
+        let error = RequestError::Status(Box::new(status));
+        sent.get(index).map(|target| target.complain(&error))
+    };
+    match refusals.into_iter().filter_map(named).sum() {
+        0 => Failure::Request(error),
+        errors => Failure::Reported { errors, consequence: NOTHING },
     }
 }
 

@@ -14,6 +14,7 @@ use crate::cluster::request::RequestError;
 use crate::cluster::watch::{Event, EventKind, WatchStart};
 use crate::failure::Failure;
 use crate::output::{Format, without_managed_fields};
+use crate::past::Moment;
 use crate::print::table::{Grid, Layout, Printer};
 
 /// Objects asked for at a time; the rest follows in further requests.
@@ -22,7 +23,7 @@ const PAGE: &str = "500";
 /// Show objects
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  amoeba get pods -o wide\n  amoeba get deploy,rs -l app=web\n  \
-                        amoeba get pod/web-1 -o yaml\n  amoeba get pods -A -w\n  \
+                        amoeba get pod/web-1 -o yaml\n  amoeba get pods -A -w\n  amoeba get deploy/web --at 5m -o yaml\n  \
                         amoeba get nodes -o jsonpath='{.items[*].metadata.name}'")]
 pub struct Args {
     /// TYPE[,TYPE] [NAME …] or TYPE/NAME …; TYPE may be a short name, or "all"
@@ -37,6 +38,9 @@ pub struct Args {
     /// Follow changes without showing what is there first
     #[arg(long)]
     watch_only: bool,
+    /// As it was at a revision (1234), some time ago (5m), or at a time (2026-01-31T12:00:00Z)
+    #[arg(long, value_name = "5m|REV", conflicts_with_all = ["watch", "watch_only"])]
+    at: Option<Moment>,
     /// In all namespaces
     #[arg(short = 'A', long)]
     all_namespaces: bool,
@@ -89,6 +93,10 @@ impl Get<'_> {
         let query = Query::new()
             .with_some("labelSelector", self.args.selector.as_ref())
             .with_some("fieldSelector", self.args.field_selector.as_ref());
+        let query = match &self.args.at {
+            Some(at) => at.on(query),
+            None => query,
+        };
         match &one.name {
             None => Ok((path::collection(&one.kind, self.namespace()), query)),
             Some(_) if self.args.all_namespaces && one.kind.namespaced => {

@@ -7,11 +7,14 @@ pub mod create;
 pub mod delete;
 pub mod demo;
 pub mod describe;
+pub mod diff;
 pub mod events;
 pub mod get;
+pub mod history;
 pub mod logs;
 pub mod member;
 pub mod node;
+pub mod revert;
 pub mod rollout;
 pub mod scale;
 pub mod selection;
@@ -34,6 +37,9 @@ pub async fn run(app: &App, command: Command) -> Result<(), Failure> {
         Command::Create(args) => create::run(app, args).await,
         Command::Get(args) => get::run(app, args).await,
         Command::Describe(args) => describe::run(app, args).await,
+        Command::History(args) => history::run(app, args).await,
+        Command::Diff(args) => diff::run(app, args).await,
+        Command::Revert(args) => revert::run(app, args).await,
         Command::Delete(args) => delete::run(app, args).await,
         Command::Logs(args) => logs::run(app, args).await,
         Command::Scale(args) => scale::run(app, args).await,
