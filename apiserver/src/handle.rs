@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use crate::auth::{AccountTokens, Attributes, Authenticator, Authorizer, Identity};
 use crate::body::Body;
 use crate::config::Config;
+use crate::encryption::SealedKv;
 use crate::error::{Failure, Outcome};
 use crate::in_process::InProcess;
 use crate::metrics::Metrics;
@@ -61,11 +62,14 @@ pub struct ApiServer {
     pub(crate) draining: watch::Sender<bool>,
     /// Feeds the cache; ends with the server.
     follower: JoinHandle<()>,
+    /// Seals what lies in clear or under an old key; ends by itself, or with the server.
+    sealing: JoinHandle<()>,
 }
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
         self.follower.abort();
+        self.sealing.abort();
     }
 }
 
@@ -75,11 +79,14 @@ impl ApiServer {
     /// # Errors
     /// If the store can't be read or written.
     pub async fn start(store: Arc<dyn Kv>, config: Config) -> Result<Arc<Self>, StartError> {
+        let sealed = Arc::new(SealedKv::new(store, config.pki.encryption_keys().clone()));
+        let store: Arc<dyn Kv> = sealed.clone();
         let authorizer = Arc::new(Authorizer::default());
         let observer = rbac_feed::RbacFeed::new(authorizer.clone());
         let cache = Arc::new(Cache::new(config.limits, Box::new(observer)));
         let loaded = follower::load(store.as_ref(), &cache).await.map_err(StartError::Load)?;
         let follower = tokio::spawn(follower::follow(store.clone(), cache.clone(), loaded));
+        let sealing = tokio::spawn(seal_anew(sealed));
         let storage = Arc::new(Storage::new(store, cache, &config));
         let accounts = AccountTokens::new(
             config.pki.account_keys().clone(),
@@ -95,6 +102,7 @@ impl ApiServer {
             metrics: Arc::default(),
             draining: watch::Sender::new(false),
             follower,
+            sealing,
             config,
         });
         crate::first_objects::ensure(&server).await?;
@@ -216,6 +224,15 @@ impl ApiServer {
             }
         }
         if size > limit { Err(Status::request_too_large(limit).into()) } else { Ok(whole.freeze()) }
+    }
+}
+
+/// What can't be sealed anew stays readable, so this stops nothing else.
+async fn seal_anew(sealed: Arc<SealedKv>) {
+    match sealed.seal_anew().await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "sealed Secrets with the newest key"),
+        Err(error) => tracing::warn!(%error, "some Secrets are still in clear or under an old key"),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod bootstrap;
 pub mod config;
 pub mod discovery;
 mod dispatch;
+pub mod encryption;
 mod error;
 pub mod etag;
 mod first_objects;

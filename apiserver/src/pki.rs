@@ -1,6 +1,7 @@
 //! The cluster's certificates: two authorities made at the first start and everything signed by them.
 //!
-//! Owns the files `ca.crt`, `ca.key`, `peer-ca.*`, `etcd-ca.*` and `sa*` of one directory. What always holds:
+//! Owns the files `ca.crt`, `ca.key`, `peer-ca.*`, `etcd-ca.*`, `sa*` and
+//! `encryption.keys` of one directory. What always holds:
 //! a key file is readable by its owner only and is complete before its certificate exists, so a crash
 //! while they are made leaves nothing that a later start could mistake for an authority. Store members
 //! trust only the peer authority: no client or node certificate of the cluster opens a Raft connection.
@@ -23,6 +24,8 @@ use rustls_pki_types::CertificateDer;
 
 pub use account_keys::AccountKeys;
 
+use crate::encryption::{EncryptionKeys, KeyFileError};
+
 /// The name that members present and expect on Raft connections.
 pub const PEER_SERVER_NAME: &str = "amoeba-peer";
 /// The user that the API server is to kubelets.
@@ -40,6 +43,7 @@ pub struct Pki {
     peers: Authority,
     etcd: Authority,
     accounts: AccountKeys,
+    encryption: Arc<EncryptionKeys>,
 }
 
 /// A certificate with its private key, both PEM. `Debug` doesn't show the key.
@@ -125,6 +129,9 @@ pub enum PkiError {
         #[source]
         source: rcgen::Error,
     },
+    /// The keys that seal Secrets can't be used.
+    #[error(transparent)]
+    Encryption(#[from] KeyFileError),
     /// A certificate or key given by a user isn't valid PEM.
     #[error("read the {what} of a TLS configuration")]
     Pem {
@@ -154,7 +161,13 @@ impl Pki {
             peers: Authority::load_or_create(dir, "peer-ca", "amoeba-peer-ca")?,
             etcd: Authority::load_or_create(dir, "etcd-ca", "amoeba-etcd-ca")?,
             accounts: AccountKeys::load_or_create(dir)?,
+            encryption: Arc::new(encryption_keys(dir)?),
         })
+    }
+
+    /// The keys that seal Secrets at rest.
+    pub fn encryption_keys(&self) -> &Arc<EncryptionKeys> {
+        &self.encryption
     }
 
     /// The keys of service-account tokens.
@@ -276,6 +289,15 @@ impl Authority {
     fn issue(&self, subject: &issue::Subject<'_>, usage: Usage) -> Result<Issued, PkiError> {
         issue::sign(&self.issuer, subject, usage)
     }
+}
+
+/// Loads the keys that seal Secrets at rest, or makes the first one.
+fn encryption_keys(dir: &Path) -> Result<EncryptionKeys, PkiError> {
+    let path = dir.join("encryption.keys");
+    if !path.exists() {
+        files::create_private(&path, EncryptionKeys::new_file().as_bytes())?;
+    }
+    Ok(EncryptionKeys::load(&path)?)
 }
 
 fn damaged(path: &Path, problem: &str) -> PkiError {

@@ -349,11 +349,15 @@ pub trait WatchControl: Send + Sync {
     fn ended(&self);
 }
 
+/// What [`Watch::map`] does to each message; `None` ends the watch.
+pub type MapMessage = Arc<dyn Fn(WatchMessage) -> Option<WatchMessage> + Send + Sync>;
+
 /// The receiving end of a watch. Bounded: a slow reader is caught up from disk, or gets `Compacted`.
 /// Dropping it ends the watch.
 pub struct Watch {
     messages: mpsc::Receiver<WatchMessage>,
     control: Arc<dyn WatchControl>,
+    map: Option<MapMessage>,
     /// The newest revision when the watch was registered.
     pub revision: Revision,
 }
@@ -365,7 +369,15 @@ impl Watch {
         control: Arc<dyn WatchControl>,
         revision: Revision,
     ) -> Self {
-        Self { messages, control, revision }
+        Self { messages, control, map: None, revision }
+    }
+
+    /// The same watch, whose reader sees what `map` makes of each message.
+    #[must_use]
+    pub fn map(mut self, map: MapMessage) -> Self {
+        assert!(self.map.is_none(), "a watch is mapped once");
+        self.map = Some(map);
+        self
     }
 
     /// The next message, in order; `None` after [`WatchMessage::Compacted`] and when the store is closed.
@@ -394,7 +406,10 @@ impl Watch {
     fn took(&self, message: Option<WatchMessage>) -> Option<WatchMessage> {
         let message = message?;
         self.control.received(&message, self.messages.len());
-        Some(message)
+        match &self.map {
+            None => Some(message),
+            Some(map) => map(message),
+        }
     }
 }
 

@@ -281,7 +281,7 @@ mod tests {
     fn who_shows_it_is_the_account_and_says_from_where() {
         let identity = claims().identity();
         assert_eq!(
-            serde_json::to_value(&claims()).expect("JSON")["kubernetes.io"]["node"],
+            serde_json::to_value(claims()).expect("JSON")["kubernetes.io"]["node"],
             json!({"name": "n1"})
         );
         assert_eq!(

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::KeyPair;
+use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
 
 use super::{PkiError, damaged, files};
 use crate::auth::jwt::{SigningKey, VerifyingKey};
@@ -30,11 +30,14 @@ impl AccountKeys {
     /// # Errors
     /// A file that can't be used is named, never overwritten.
     pub(super) fn load_or_create(dir: &Path) -> Result<Self, PkiError> {
-        let private = dir.join("sa.key");
+        let (private, public) = (dir.join("sa.key"), dir.join("sa.pub"));
         if !private.exists() {
-            create(&private, &dir.join("sa.pub"))?;
+            create(&private)?;
         }
-        let signing = load_signing(&private)?;
+        let (pem, signing) = load_signing(&private)?;
+        if !public.exists() {
+            files::write_public(&public, pem.public_key_pem().as_bytes())?;
+        }
         let mut accepted = vec![signing.public.clone()];
         for path in public_files(dir)? {
             let key = load_public(&path)?;
@@ -46,20 +49,18 @@ impl AccountKeys {
     }
 }
 
-/// The private key is there first: a public key alone would be taken for an old one.
-fn create(private: &Path, public: &Path) -> Result<(), PkiError> {
+fn create(private: &Path) -> Result<(), PkiError> {
     let subject = "service-account tokens".to_owned();
     let key = KeyPair::generate().map_err(|source| PkiError::Sign { subject, source })?;
-    files::write_private(private, key.serialize_pem().as_bytes())?;
-    files::write_public(public, key.public_key_pem().as_bytes())
+    files::create_private(private, key.serialize_pem().as_bytes())
 }
 
-fn load_signing(path: &Path) -> Result<SigningKey, PkiError> {
+fn load_signing(path: &Path) -> Result<(KeyPair, SigningKey), PkiError> {
     let pem = files::read(path)?;
-    let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes())
-        .map_err(|_| damaged(path, "it holds no PEM private key in PKCS #8"))?;
-    SigningKey::from_pkcs8(der.secret_pkcs8_der())
-        .map_err(|_| damaged(path, "it holds no ECDSA key on P-256, which signs tokens here"))
+    let pair = KeyPair::from_pem(&pem).map_err(|_| damaged(path, "it holds no PEM private key"))?;
+    let signing = SigningKey::from_pkcs8(&pair.serialize_der())
+        .map_err(|_| damaged(path, "it holds no ECDSA key on P-256, which signs tokens here"))?;
+    Ok((pair, signing))
 }
 
 fn load_public(path: &Path) -> Result<VerifyingKey, PkiError> {

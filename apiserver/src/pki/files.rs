@@ -44,6 +44,19 @@ pub(super) fn write_public(path: &Path, content: &[u8]) -> Result<(), PkiError> 
     write_atomically(path, content, PUBLIC_FILE).map_err(|source| io_error("write", path, source))
 }
 
+/// Writes a private file unless it is there: of several members that start at once, one makes it, and all read
+/// the same.
+pub(super) fn create_private(path: &Path, content: &[u8]) -> Result<(), PkiError> {
+    let own = path.with_extension(format!("new-{}", std::process::id()));
+    write_private(&own, content)?;
+    let linked = fs::hard_link(&own, path);
+    let _ = fs::remove_file(&own); // the name only; what it named stays under the other
+    match linked {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(io_error("create", path, source)),
+        _ => Ok(()),
+    }
+}
+
 /// The mode is given at creation, never set later: there is no moment at which others could open a key.
 fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let temporary = path.with_extension(format!("tmp-{}", std::process::id()));

@@ -49,14 +49,20 @@ fn second_start_loads_the_same_authority() {
 #[test]
 fn keys_are_readable_by_their_owner_only() {
     let (dir, _pki) = pki();
-    for (file, mode) in [("ca.key", 0o600), ("peer-ca.key", 0o600), ("etcd-ca.key", 0o600), ("ca.crt", 0o644)]
-    {
+    for (file, mode) in [
+        ("ca.key", 0o600),
+        ("peer-ca.key", 0o600),
+        ("etcd-ca.key", 0o600),
+        ("ca.crt", 0o644),
+        ("sa.key", 0o600),
+        ("encryption.keys", 0o600),
+    ] {
         let path = dir.path().join("pki").join(file);
         let found = fs::metadata(path).expect("file exists").permissions().mode() & 0o777;
         assert_eq!(found, mode, "{file}");
     }
     let entries = fs::read_dir(dir.path().join("pki")).expect("directory").count();
-    assert_eq!(entries, 8, "no temporary files are left");
+    assert_eq!(entries, 9, "no temporary files are left");
 }
 
 #[test]
