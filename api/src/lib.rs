@@ -18,6 +18,7 @@ pub mod object;
 pub mod patch;
 pub mod pod;
 pub mod quantity;
+pub mod quota;
 pub mod schema;
 pub mod selector;
 pub mod status;

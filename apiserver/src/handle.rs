@@ -58,6 +58,8 @@ pub struct ApiServer {
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) node_proxy: NodeProxy,
     pub(crate) metrics: Arc<Metrics>,
+    /// Of requests that charge quotas.
+    pub(crate) turns: crate::admission::turns::Turns,
     /// Becomes true when the server is about to end: watches end then.
     pub(crate) draining: watch::Sender<bool>,
     /// Feeds the cache; ends with the server.
@@ -100,6 +102,7 @@ impl ApiServer {
             authorizer,
             node_proxy: NodeProxy::new(&config.pki).map_err(StartError::Pki)?,
             metrics: Arc::default(),
+            turns: crate::admission::turns::Turns::default(),
             draining: watch::Sender::new(false),
             follower,
             sealing,

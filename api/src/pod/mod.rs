@@ -6,7 +6,7 @@ mod resources;
 use crate::k8s::api::core::v1::{Pod, PodCondition};
 
 pub use display::{Summary, summary};
-pub use resources::{QosClass, limits, qos_class, requests};
+pub use resources::{Amounts, QosClass, limits, qos_class, requests};
 
 /// The condition of this type, if the pod has it.
 pub fn condition<'p>(pod: &'p Pod, kind: &str) -> Option<&'p PodCondition> {

@@ -1,66 +1,132 @@
 //! Admission: what may be written, and what is added on the way.
 //!
-//! The plugins are upstream's, in upstream's order: first all that change the object, then all that only
-//! judge it. Every way to write an object passes here.
+//! The plugins are upstream's, in upstream's order: first all that change the object, then, once the object
+//! has proved valid, all that only judge it. Every way to write an object passes here.
 
+mod default_ingress_class;
+mod default_storage_class;
 mod default_toleration_seconds;
+mod limit_ranger;
+mod lookup;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
+mod pvc_resize;
 mod rbac_escalation;
+mod resource_quota;
+mod runtime_class;
 mod service_account;
 mod taint_nodes;
+pub mod turns;
 
 use bytes::Bytes;
 use serde_json::Value;
 use store::kv::Revision;
 
+use crate::admission::turns::Turn;
 use crate::error::Outcome;
+use crate::storage::Also;
 use crate::verbs::Call;
 
 /// A key that must not have changed since this revision when the object is written: what was admitted
 /// because of it stays true.
 pub type Guard = (Bytes, Revision);
 
-/// Admits a new object.
+/// What admission asks of the write besides the object itself.
+#[derive(Debug, Default)]
+pub struct Admitted {
+    /// What must still be so when the object is written.
+    pub guards: Vec<Guard>,
+    /// What is written in the same transaction: charged quotas, allocated addresses.
+    pub also: Vec<Also>,
+    /// For `Warning` headers.
+    pub warnings: Vec<String>,
+    /// Who charges a quota has his turn until the object is written.
+    pub turn: Option<Turn>,
+}
+
+/// Completes a new object.
 ///
 /// # Errors
 /// The first refusal.
-pub async fn create(call: &Call<'_>, object: &mut Value) -> Outcome<Vec<Guard>> {
-    let guards = namespace_lifecycle::check_create(call, object).await?;
+pub async fn mutate_create(call: &Call<'_>, object: &mut Value, admitted: &mut Admitted) -> Outcome<()> {
+    admitted.guards.extend(namespace_lifecycle::check_create(call, object).await?);
     match (call.resource.group.as_str(), call.resource.kind.as_str()) {
         ("", "Pod") => {
+            limit_ranger::set_defaults(call, object).await?;
             service_account::set_default(object);
             priority::resolve(call, object).await?;
             let seconds = call.server.config.default_toleration_seconds;
             default_toleration_seconds::add(object, seconds);
+            runtime_class::apply(call, object).await?;
         }
+        ("", "PersistentVolumeClaim") => default_storage_class::set(call, object).await?,
+        ("networking.k8s.io", "Ingress") => default_ingress_class::set(call, object).await?,
         ("", "Node") => taint_nodes::add(object),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Judges a new object that is complete and valid.
+///
+/// # Errors
+/// The first refusal.
+pub async fn validate_create(call: &Call<'_>, object: &Value, admitted: &mut Admitted) -> Outcome<()> {
+    match (call.resource.group.as_str(), call.resource.kind.as_str()) {
+        ("", "Pod" | "PersistentVolumeClaim") => limit_ranger::check(call, object).await?,
         ("scheduling.k8s.io", "PriorityClass") => priority::check_class(call, object).await?,
         ("rbac.authorization.k8s.io", _) => rbac_escalation::check(call, object, None)?,
         _ => {}
     }
-    Ok(guards)
+    resource_quota::charge(call, object, None, admitted).await
 }
 
-/// Admits a change.
+/// Completes a change.
 ///
 /// # Errors
 /// The first refusal.
-pub async fn update(call: &Call<'_>, object: &mut Value, old: &Value) -> Outcome<()> {
-    match call.resource.group.as_str() {
-        "rbac.authorization.k8s.io" => rbac_escalation::check(call, object, Some(old)),
-        "scheduling.k8s.io" => priority::check_class(call, object).await,
-        _ => Ok(()),
+pub async fn mutate_update(
+    call: &Call<'_>,
+    _object: &mut Value,
+    _old: &Value,
+    _admitted: &mut Admitted,
+) -> Outcome<()> {
+    debug_assert!(!call.info.verb.is_read(), "what only reads isn't admitted");
+    Ok(())
+}
+
+/// Judges a change that is complete and valid.
+///
+/// # Errors
+/// The first refusal.
+pub async fn validate_update(
+    call: &Call<'_>,
+    object: &Value,
+    old: &Value,
+    admitted: &mut Admitted,
+) -> Outcome<()> {
+    if call.info.subresource.is_some() {
+        return Ok(());
     }
+    match (call.resource.group.as_str(), call.resource.kind.as_str()) {
+        ("rbac.authorization.k8s.io", _) => rbac_escalation::check(call, object, Some(old))?,
+        ("scheduling.k8s.io", _) => priority::check_class(call, object).await?,
+        ("", "PersistentVolumeClaim") => {
+            limit_ranger::check(call, object).await?;
+            pvc_resize::check(call, object, old).await?;
+        }
+        _ => {}
+    }
+    resource_quota::charge(call, object, Some(old), admitted).await
 }
 
-/// Admits a deletion.
+/// Admits the deletion of `old`.
 ///
 /// # Errors
 /// The first refusal.
-pub fn delete(call: &Call<'_>) -> Outcome<()> {
-    namespace_lifecycle::check_delete(call)
+pub async fn delete(call: &Call<'_>, old: &Value) -> Outcome<()> {
+    namespace_lifecycle::check_delete(call, api::object::name(old))
 }
 
 /// Admits the making of a token that is bound to `bound`.

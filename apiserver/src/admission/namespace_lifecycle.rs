@@ -55,12 +55,10 @@ fn terminating(call: &Call<'_>, namespace: &str, object: &Value) -> Status {
 }
 
 /// The namespace may be deleted.
-pub fn check_delete(call: &Call<'_>) -> Outcome<()> {
+pub fn check_delete(call: &Call<'_>, name: &str) -> Outcome<()> {
     let is_namespace = call.resource.group.is_empty() && call.resource.plural == "namespaces";
-    if is_namespace && IMMORTAL.contains(&call.name()) {
-        return Err(
-            Status::forbidden("namespaces", "", call.name(), "this namespace may not be deleted").into()
-        );
+    if is_namespace && IMMORTAL.contains(&name) {
+        return Err(Status::forbidden("namespaces", "", name, "this namespace may not be deleted").into());
     }
     Ok(())
 }

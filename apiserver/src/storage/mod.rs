@@ -10,9 +10,11 @@ pub mod key;
 pub mod object;
 pub mod selection;
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use store::kv::{
     Compare, Consistency, KeyRange, KeyValue, Kv, Op, OpResponse, Origin, RangeRequest, RangeResponse,
     Revision, Txn, TxnResponse,
@@ -31,6 +33,8 @@ pub struct Storage {
     pub cache: Arc<Cache>,
     event_leases: EventLeases,
     patience: std::time::Duration,
+    /// The last write of this server to each resource that [`Storage::catch_up`] was asked for, by prefix.
+    written: Mutex<HashMap<Bytes, Revision>>,
 }
 
 /// What became of a conditional write.
@@ -53,17 +57,49 @@ pub struct Write {
     pub value: Option<Bytes>,
     /// Other keys that must be unchanged since these revisions.
     pub guards: Vec<(Bytes, Revision)>,
+    /// What else is written, all or nothing.
+    pub also: Vec<Also>,
     /// Ends by itself after the time to live of events.
     pub expires: bool,
     /// Who and why.
     pub origin: Origin,
 }
 
+/// A write beside the object's own, in the same transaction.
+#[derive(Clone, Debug)]
+pub struct Also {
+    /// Where.
+    pub key: Bytes,
+    /// The revision that is to be replaced; 0 if nothing must be there.
+    pub expected: Revision,
+    /// The new value; `None` deletes.
+    pub value: Option<Bytes>,
+}
+
+impl Also {
+    fn compare(&self) -> Compare {
+        Compare::mod_revision(self.key.clone(), self.expected)
+    }
+
+    fn step(self) -> Op {
+        match self.value {
+            Some(value) => Op::Put { key: self.key, value, lease: None },
+            None => Op::Delete(KeyRange::key(self.key)),
+        }
+    }
+}
+
 impl Storage {
     /// Over a store; the cache is filled by somebody else.
     pub fn new(store: Arc<dyn Kv>, cache: Arc<Cache>, config: &Config) -> Self {
         let patience = config.limits.freshness;
-        Self { store, cache, event_leases: EventLeases::new(config.event_ttl), patience }
+        Self {
+            store,
+            cache,
+            event_leases: EventLeases::new(config.event_ttl),
+            patience,
+            written: Mutex::default(),
+        }
     }
 
     /// The object at `key`, including every write acknowledged before.
@@ -121,6 +157,26 @@ impl Storage {
         Err(api::status::Status::too_large_resource_version(revision.0, current.0).into())
     }
 
+    /// Waits until the cache has every write of this server to the resource with this prefix: what somebody
+    /// was told to be written counts for what he asks next.
+    pub async fn catch_up(&self, prefix: &Bytes) -> Outcome<()> {
+        let written = self.written.lock().get(prefix).copied();
+        match written {
+            Some(revision) => self.reach(revision).await,
+            None => {
+                self.written.lock().insert(prefix.clone(), Revision::default());
+                self.refresh().await
+            }
+        }
+    }
+
+    fn remember(&self, key: &Bytes, revision: Revision) {
+        let mut written = self.written.lock();
+        if let Some(last) = key::prefix_of(key).and_then(|prefix| written.get_mut(prefix)) {
+            *last = revision.max(*last);
+        }
+    }
+
     /// Follows the store itself, for changes that the cache no longer has.
     pub async fn replay(&self, range: KeyRange, after: Revision) -> Outcome<store::kv::Watch> {
         let start = Some(Revision(after.0 + 1));
@@ -135,7 +191,12 @@ impl Storage {
     /// Writes all or nothing; `None` if a condition of one doesn't hold.
     pub async fn commit_all(&self, writes: Vec<Write>) -> Outcome<Option<Revision>> {
         let mut txn = Txn::default();
-        for write in writes {
+        // What several steps charge is in the last one's.
+        let mut also: BTreeMap<Bytes, Also> = BTreeMap::new();
+        let mut written = Vec::new();
+        for mut write in writes {
+            also.extend(std::mem::take(&mut write.also).into_iter().map(|also| (also.key.clone(), also)));
+            written.push(write.key.clone());
             txn.compare.push(Compare::mod_revision(write.key.clone(), write.expected));
             let guards =
                 write.guards.iter().map(|(key, revision)| Compare::mod_revision(key.clone(), *revision));
@@ -147,7 +208,15 @@ impl Storage {
             txn.origin = Origin { verb: "transaction".to_owned(), ..write.origin.clone() };
             txn.success.push(self.step(write).await?);
         }
+        for also in also.into_values() {
+            written.push(also.key.clone());
+            txn.compare.push(also.compare());
+            txn.success.push(also.step());
+        }
         let answer = self.store.txn(txn).await?;
+        if answer.succeeded {
+            written.iter().for_each(|key| self.remember(key, answer.revision));
+        }
         Ok(answer.succeeded.then_some(answer.revision))
     }
 
@@ -166,13 +235,21 @@ impl Storage {
     pub async fn commit(&self, mut write: Write) -> Outcome<Commit> {
         let (key, expected) = (write.key.clone(), write.expected);
         let (guards, origin) = (std::mem::take(&mut write.guards), std::mem::take(&mut write.origin));
+        let also = std::mem::take(&mut write.also);
         let step = self.step(write).await?;
         let guards = guards.into_iter().map(|(key, revision)| Compare::mod_revision(key, revision));
-        let compare = [Compare::mod_revision(key.clone(), expected)].into_iter().chain(guards).collect();
-        let look = Op::Range(RangeRequest::new(KeyRange::key(key)));
-        let txn = Txn { compare, success: vec![step], failure: vec![look], origin };
+        let own = Compare::mod_revision(key.clone(), expected);
+        let compare = [own].into_iter().chain(guards).chain(also.iter().map(Also::compare)).collect();
+        let look = Op::Range(RangeRequest::new(KeyRange::key(key.clone())));
+        let written: Vec<Bytes> = [key].into_iter().chain(also.iter().map(|also| also.key.clone())).collect();
+        let success = [step].into_iter().chain(also.into_iter().map(Also::step)).collect();
+        let txn = Txn { compare, success, failure: vec![look], origin };
         let answer = self.store.txn(txn).await?;
-        Ok(if answer.succeeded { Commit::Done(answer.revision) } else { Commit::Lost(found(answer)) })
+        if !answer.succeeded {
+            return Ok(Commit::Lost(found(answer)));
+        }
+        written.iter().for_each(|key| self.remember(key, answer.revision));
+        Ok(Commit::Done(answer.revision))
     }
 }
 

@@ -6,7 +6,7 @@ use store::kv::Revision;
 
 use crate::error::Outcome;
 use crate::storage::object::{UNWRITTEN, name_of};
-use crate::storage::{Commit, Storage, Write};
+use crate::storage::{Also, Commit, Storage, Write};
 
 /// Collects what would be written.
 #[derive(Debug, Default)]
@@ -58,6 +58,13 @@ impl Batch {
         let creates =
             |write: &Write| write.key == key && write.expected == Revision(0) && write.value.is_some();
         collected.writes.iter().any(|(_, write)| creates(write))
+    }
+
+    /// What is to be written at `key` beside the objects, so that the next step adds to it.
+    pub fn also(&self, key: &[u8]) -> Option<Also> {
+        let collected = self.0.lock();
+        let mut all = collected.writes.iter().flat_map(|(_, write)| &write.also);
+        all.rfind(|also| also.key == key).cloned()
     }
 
     /// Of each step, whether it changes something.

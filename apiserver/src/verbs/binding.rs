@@ -39,6 +39,7 @@ async fn attempt(call: &Call<'_>, binding: &Value, stored: &Stored) -> Outcome<C
         expected: stored.revision,
         value: Some(value),
         guards: Vec::new(),
+        also: Vec::new(),
         expires: false,
         origin: call.origin(),
     };

@@ -15,7 +15,7 @@ use crate::verbs::{Answer, Call, metadata};
 
 /// How often another name is drawn when a generated one is taken (upstream: 8).
 const NAME_TRIES: usize = 8;
-/// How often the object is admitted anew because its namespace changed meanwhile.
+/// How often the object is admitted anew because its namespace, a quota or an address changed meanwhile.
 const GUARD_TRIES: usize = 8;
 
 /// Answers with the new object.
@@ -33,8 +33,9 @@ pub async fn insert(call: &Call<'_>, draft: Draft) -> Outcome<Written> {
         let mut object = draft.object.clone();
         metadata::begin(call, &mut object, Timestamp::now())?;
         match attempt(call, object).await? {
-            Attempt::Written(stored) => {
-                return Ok(Written { stored: *stored, warnings: draft.warnings, created: true });
+            Attempt::Written(stored, more) => {
+                let warnings = [draft.warnings, more].concat();
+                return Ok(Written { stored: *stored, warnings, created: true });
             }
             Attempt::NameTaken(_) if generated && names < NAME_TRIES => names += 1,
             Attempt::NameTaken(name) => {
@@ -47,38 +48,44 @@ pub async fn insert(call: &Call<'_>, draft: Draft) -> Outcome<Written> {
                 call.storage().refresh().await?;
             }
             Attempt::GuardBroken => {
-                return Err(Status::too_many_requests("the namespace keeps changing", 1).into());
+                let why = "what the object depends on keeps changing";
+                return Err(Status::too_many_requests(why, 1).into());
             }
         }
     }
 }
 
 enum Attempt {
-    Written(Box<crate::storage::object::Stored>),
+    Written(Box<crate::storage::object::Stored>, Vec<String>),
     NameTaken(String),
     GuardBroken,
 }
 
 async fn attempt(call: &Call<'_>, mut object: Value) -> Outcome<Attempt> {
-    let guards = submit::complete_new(call, &mut object).await?;
+    let admitted = submit::complete_new(call, &mut object).await?;
     let bytes = submit::encoded(call, &object)?;
     let key = submit::key_of(call, &object);
     if submit::is_dry_run(call)? {
         return Ok(match call.storage().read(&key).await? {
             Some(_) => Attempt::NameTaken(api::object::name(&object).to_owned()),
-            None => Attempt::Written(Box::new(submit::stored(call, &object, bytes, UNWRITTEN))),
+            None => {
+                Attempt::Written(Box::new(submit::stored(call, &object, bytes, UNWRITTEN)), admitted.warnings)
+            }
         });
     }
     let write = Write {
         key,
         expected: Revision(0),
         value: Some(bytes.clone()),
-        guards,
+        guards: admitted.guards,
+        also: admitted.also,
         expires: call.resource.strategy.traits().expires,
         origin: call.origin(),
     };
     Ok(match call.commit(write).await? {
-        Commit::Done(revision) => Attempt::Written(Box::new(submit::stored(call, &object, bytes, revision))),
+        Commit::Done(revision) => {
+            Attempt::Written(Box::new(submit::stored(call, &object, bytes, revision)), admitted.warnings)
+        }
         Commit::Lost(Some(_)) => Attempt::NameTaken(api::object::name(&object).to_owned()),
         Commit::Lost(None) => Attempt::GuardBroken,
     })

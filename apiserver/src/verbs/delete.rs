@@ -43,7 +43,6 @@ pub struct Deleted {
 /// Answers with a Status or the object, by upstream's rules.
 pub async fn delete(call: Call<'_>, body: &[u8]) -> Answer {
     let options = delete_options::parse(&call, body)?;
-    admission::delete(&call)?;
     let deleted = remove(&call, call.namespace(), call.name(), &options).await?;
     Ok(respond(&call, &options, &deleted))
 }
@@ -77,6 +76,7 @@ pub async fn remove(
     loop {
         let stored = current.ok_or_else(|| call.not_found(name))?;
         let old = decode(&stored)?;
+        admission::delete(call, &old).await?;
         check_preconditions(call, &old, options)?;
         match attempt(call, &stored, old, options).await? {
             Ok(deleted) => return Ok(deleted),
@@ -105,6 +105,7 @@ async fn attempt(
         expected: stored.revision,
         value: if gone { None } else { Some(submit::encoded(call, &object)?) },
         guards: Vec::new(),
+        also: Vec::new(),
         expires: call.resource.strategy.traits().expires,
         origin: call.origin(),
     };

@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 use store::kv::Revision;
 
-use crate::admission::{self, Guard};
+use crate::admission::{self, Admitted};
 use crate::body::Body;
 use crate::error::Outcome;
 use crate::query::Query;
@@ -60,19 +60,26 @@ pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
 }
 
 /// Completes a new object whose metadata is set already, and refuses what can't be stored.
-pub async fn complete_new(call: &Call<'_>, new: &mut Value) -> Outcome<Vec<Guard>> {
+pub async fn complete_new(call: &Call<'_>, new: &mut Value) -> Outcome<Admitted> {
     let resource = call.resource;
     resource.strategy.prepare_create(new);
     api::defaults::apply(&resource.group, &resource.kind, new);
     ownership::track(call, Part::Main, &Value::Null, new)?;
-    let guards = admission::create(call, new).await?;
+    let mut admitted = Admitted::default();
+    admission::mutate_create(call, new, &mut admitted).await?;
     resource.strategy.finish_create(new);
     refuse(call, new, api::validation::validate_create(&resource.group, &resource.kind, new))?;
-    Ok(guards)
+    admission::validate_create(call, new, &mut admitted).await?;
+    Ok(admitted)
 }
 
 /// Completes an object that replaces `old`, keeping what this part of it may not change.
-pub async fn complete_change(call: &Call<'_>, part: Part, mut new: Value, old: &Value) -> Outcome<Value> {
+pub async fn complete_change(
+    call: &Call<'_>,
+    part: Part,
+    mut new: Value,
+    old: &Value,
+) -> Outcome<(Value, Admitted)> {
     let resource = call.resource;
     metadata::keep(&mut new, old);
     let mut new = restrict(call, part, new, old);
@@ -81,14 +88,16 @@ pub async fn complete_change(call: &Call<'_>, part: Part, mut new: Value, old: &
     }
     api::defaults::apply(&resource.group, &resource.kind, &mut new);
     ownership::track(call, part, old, &mut new)?;
-    admission::update(call, &mut new, old).await?;
+    let mut admitted = Admitted::default();
+    admission::mutate_update(call, &mut new, old, &mut admitted).await?;
     metadata::count_generation(resource, &mut new, old);
     let validate = match part {
         Part::Status => api::validation::validate_status_update,
         Part::Main | Part::Finalizers => api::validation::validate_update,
     };
     refuse(call, &new, validate(&resource.group, &resource.kind, &new, old))?;
-    Ok(new)
+    admission::validate_update(call, &new, old, &mut admitted).await?;
+    Ok((new, admitted))
 }
 
 /// The old object with the new one's part in it.

@@ -63,9 +63,10 @@ async fn attempt(
     old: &Value,
     stored: Stored,
 ) -> Outcome<Result<Written, Option<Stored>>> {
-    let Draft { object, warnings } = draft;
+    let Draft { object, mut warnings } = draft;
     let pinned = !api::object::resource_version(&object).is_empty();
-    let new = submit::complete_change(call, part, object, old).await?;
+    let (new, admitted) = submit::complete_change(call, part, object, old).await?;
+    warnings.extend(admitted.warnings);
     let bytes = submit::encoded(call, &new)?;
     let ends = is_finished(call, &new);
     if (bytes == stored.json && !ends) || submit::is_dry_run(call)? {
@@ -76,7 +77,8 @@ async fn attempt(
         key: stored.key.clone(),
         expected: stored.revision,
         value: (!ends).then(|| bytes.clone()),
-        guards: Vec::new(),
+        guards: admitted.guards,
+        also: admitted.also,
         expires: call.resource.strategy.traits().expires,
         origin: call.origin(),
     };
@@ -85,6 +87,8 @@ async fn attempt(
             let stored = submit::stored(call, &new, bytes, revision);
             Ok(Ok(Written { stored, warnings, created: false }))
         }
+        // The object is as it was: what is written beside it has changed.
+        Commit::Lost(Some(newer)) if newer.revision == stored.revision => Ok(Err(Some(newer))),
         Commit::Lost(_) if pinned => Err(call.modified(call.name()).into()),
         Commit::Lost(newer) => Ok(Err(newer)),
     }

@@ -1,0 +1,57 @@
+//! What plugins know of other objects: from the cache, and from the store where the cache may be behind.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::error::Outcome;
+use crate::registry::resource::Resource;
+use crate::storage::decode;
+use crate::storage::key::Key;
+use crate::storage::object::Stored;
+use crate::verbs::Call;
+
+/// A built-in resource of version v1.
+pub(super) fn resource(call: &Call<'_>, group: &str, plural: &str) -> Option<Arc<Resource>> {
+    call.server.registry.find(group, "v1", plural)
+}
+
+/// The objects of a kind in a namespace, or all of them for the empty namespace, with all that this server
+/// wrote.
+pub(super) async fn stored(
+    call: &Call<'_>,
+    group: &str,
+    plural: &str,
+    namespace: &str,
+) -> Outcome<Vec<Arc<Stored>>> {
+    let Some(resource) = resource(call, group, plural) else { return Ok(Vec::new()) };
+    let place = match namespace {
+        "" => Key::Resource(&resource),
+        namespace => Key::Namespace(&resource, namespace),
+    };
+    let prefix = Key::Resource(&resource).to_bytes();
+    call.storage().catch_up(&prefix).await?;
+    Ok(call.storage().cache.snapshot(&prefix, &place.range()).objects)
+}
+
+/// The same as values.
+pub(super) async fn list(call: &Call<'_>, group: &str, plural: &str, namespace: &str) -> Outcome<Vec<Value>> {
+    stored(call, group, plural, namespace).await?.iter().map(|stored| decode(stored)).collect()
+}
+
+/// One object; what the cache lacks is asked of the store.
+pub(super) async fn one(
+    call: &Call<'_>,
+    group: &str,
+    plural: &str,
+    namespace: &str,
+    name: &str,
+) -> Outcome<Option<Value>> {
+    let Some(resource) = resource(call, group, plural) else { return Ok(None) };
+    let key = Key::Object(&resource, namespace, name).to_bytes();
+    call.storage().catch_up(&Key::Resource(&resource).to_bytes()).await?;
+    if let Some(stored) = call.storage().cache.get(&key) {
+        return decode(&stored).map(Some);
+    }
+    call.storage().read(&key).await?.as_ref().map(decode).transpose()
+}
