@@ -17,6 +17,7 @@ pub mod name;
 pub mod object;
 pub mod patch;
 pub mod pod;
+pub mod pod_security;
 pub mod quantity;
 pub mod quota;
 pub mod schema;

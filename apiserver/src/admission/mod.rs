@@ -10,6 +10,7 @@ mod limit_ranger;
 mod lookup;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_security;
 mod priority;
 mod pvc_resize;
 mod rbac_escalation;
@@ -79,6 +80,7 @@ pub async fn validate_create(call: &Call<'_>, object: &Value, admitted: &mut Adm
         ("rbac.authorization.k8s.io", _) => rbac_escalation::check(call, object, None)?,
         _ => {}
     }
+    pod_security::check(call, object, &Value::Null, admitted).await?;
     resource_quota::charge(call, object, None, admitted).await
 }
 
@@ -106,6 +108,9 @@ pub async fn validate_update(
     old: &Value,
     admitted: &mut Admitted,
 ) -> Outcome<()> {
+    if let Some("ephemeralcontainers" | "resize") = call.info.subresource.as_deref() {
+        return pod_security::check(call, object, old, admitted).await;
+    }
     if call.info.subresource.is_some() {
         return Ok(());
     }
@@ -118,6 +123,7 @@ pub async fn validate_update(
         }
         _ => {}
     }
+    pod_security::check(call, object, old, admitted).await?;
     resource_quota::charge(call, object, Some(old), admitted).await
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use store::journal::Journal;
 use store::kv::{
     Compare, Event, KeyRange, KeyValue, Kv, KvError, Lease, LeaseId, LeaseInfo, Op, OpResponse, Origin,
     RangeRequest, RangeResponse, Revision, Status, Txn, TxnResponse, Watch, WatchMessage, WatchRequest,
@@ -187,5 +188,9 @@ impl Kv for SealedKv {
 
     fn status(&self) -> Status {
         self.store.status()
+    }
+
+    fn journal(&self) -> Option<&dyn Journal> {
+        self.store.journal()
     }
 }
