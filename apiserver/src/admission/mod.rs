@@ -8,6 +8,7 @@ mod default_storage_class;
 mod default_toleration_seconds;
 mod limit_ranger;
 mod lookup;
+mod mountable_secrets;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_security;
@@ -55,7 +56,7 @@ pub async fn mutate_create(call: &Call<'_>, object: &mut Value, admitted: &mut A
     match (call.resource.group.as_str(), call.resource.kind.as_str()) {
         ("", "Pod") => {
             limit_ranger::set_defaults(call, object).await?;
-            service_account::set_default(object);
+            service_account::admit(call, object).await?;
             priority::resolve(call, object).await?;
             let seconds = call.server.config.default_toleration_seconds;
             default_toleration_seconds::add(object, seconds);

@@ -1,13 +1,14 @@
 //! Objects that every cluster has: namespaces, the system's priority classes, and the roles and bindings that make RBAC usable.
 //!
-//! They are data (`namespaces.yaml`, `priority_classes.yaml`, `cluster_roles.yaml`, `cluster_role_bindings.yaml`). The server creates
+//! They are data (`namespaces.yaml`, `service_accounts.yaml`, `priority_classes.yaml`, `cluster_roles.yaml`, `cluster_role_bindings.yaml`). The server creates
 //! those that are missing at each start and never overwrites one: what an administrator changed stays.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-const DOCUMENTS: [(&str, &str); 4] = [
+const DOCUMENTS: [(&str, &str); 5] = [
     ("namespaces.yaml", include_str!("namespaces.yaml")),
+    ("service_accounts.yaml", include_str!("service_accounts.yaml")),
     ("priority_classes.yaml", include_str!("priority_classes.yaml")),
     ("cluster_roles.yaml", include_str!("cluster_roles.yaml")),
     ("cluster_role_bindings.yaml", include_str!("cluster_role_bindings.yaml")),
@@ -57,7 +58,14 @@ mod tests {
         let mut keys: Vec<String> = objects()
             .iter()
             .map(|object| {
-                format!("{} {} {}", object["apiVersion"], object["kind"], object["metadata"]["name"])
+                let metadata = &object["metadata"];
+                format!(
+                    "{} {} {} {}",
+                    object["apiVersion"],
+                    object["kind"],
+                    metadata["namespace"].as_str().unwrap_or_default(),
+                    metadata["name"]
+                )
             })
             .collect();
         assert!(keys.iter().all(|key| !key.contains("null")), "{keys:?}");

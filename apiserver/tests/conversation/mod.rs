@@ -156,7 +156,24 @@ impl Conversation {
         resolved
     }
 
+    /// Plays the controller that gives a namespace its default service account, when the first pod needs it.
+    async fn default_account(&self, path: &str) {
+        let namespace = path.strip_prefix("/api/v1/namespaces/").and_then(|rest| rest.split_once("/pods"));
+        let Some((namespace, "")) = namespace else { return };
+        let uri = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
+        let admin = || Peer::InProcess(Identity::new("admin", &["system:masters"]));
+        let found = Request::get(format!("{uri}/default")).body(Body::empty()).expect("a request");
+        if self.server.handle(found, admin()).await.status() == 404 {
+            let body = r#"{"metadata":{"name":"default"}}"#;
+            let made = Request::post(uri).body(Body::from(body.to_owned())).expect("a request");
+            self.server.handle(made, admin()).await;
+        }
+    }
+
     async fn send(&self, method: &str, path: &str, step: &Step<'_>) -> Response<Body> {
+        if method == "POST" {
+            self.default_account(path.split('?').next().unwrap_or_default()).await;
+        }
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in &step.headers {
             request = request.header(*name, *value);
@@ -267,6 +284,7 @@ impl Conversation {
                 format!("{} at {}", json["start"], self.normalize_revision(&json["rv"].to_string()))
             }
             "message" => self.normalize_message(text),
+            "name" if text.starts_with("kube-api-access-") => "kube-api-access-RANDOM".to_owned(),
             _ if text.parse::<jiff::Timestamp>().is_ok() => "TIME".to_owned(),
             _ => text.to_owned(),
         }
