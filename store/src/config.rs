@@ -51,6 +51,8 @@ pub struct Limits {
     pub watch_buffer: usize,
     /// RocksDB's write buffers together, bytes.
     pub write_buffer_bytes: usize,
+    /// Pairs written last that stay in memory for the next write to their key, bytes.
+    pub recent_pairs_bytes: usize,
     /// RocksDB's block cache, bytes.
     pub block_cache_bytes: usize,
     /// Puts are refused when less than this is free on the filesystem, or than an eighth of it, in bytes.
@@ -74,6 +76,7 @@ impl Default for Limits {
             recent_events_bytes: 2 << 20,
             watch_buffer: 64,
             write_buffer_bytes: 12 << 20,
+            recent_pairs_bytes: 8 << 20,
             block_cache_bytes: 8 << 20,
             free_floor_bytes: 64 << 20,
             reserve_bytes: 64 << 20,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
     IngestExternalFileOptions, LogLevel, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
@@ -27,6 +27,10 @@ use crate::mvcc::family::Family;
 use crate::mvcc::view::{Batch, DiskError, ReadView, Visit};
 use crate::snapshot::incoming;
 use crate::space::Filesystem;
+
+mod recent;
+
+use recent::Recent;
 
 const INSTALLING_KEY: &[u8] = b"installing";
 /// What a write batch takes for a record besides its key and value: kind, family and two lengths.
@@ -67,6 +71,8 @@ struct Inner {
     snapshots: PathBuf,
     /// Held for writing while a snapshot is installed: nobody sees half of one.
     installing: RwLock<()>,
+    /// What was written to `latest` last.
+    recent: Mutex<Recent>,
 }
 
 /// The database at one moment. Keeps it open.
@@ -89,6 +95,7 @@ impl Rocks {
             db: Some(setup.open(Access::Write)?),
             snapshots: snapshots.into(),
             installing: RwLock::new(()),
+            recent: Mutex::new(Recent::new(limits.recent_pairs_bytes)),
         };
         inner.finish_install()?;
         Ok(Self { shared: Arc::new(Shared { setup, open: RwLock::new(Arc::new(inner)) }) })
@@ -110,6 +117,7 @@ impl Rocks {
         }
         let Some(inner) = Arc::get_mut(&mut open) else { return Ok(false) };
         inner.db = None;
+        inner.recent.lock().clear();
         let opened = self.shared.setup.open(Access::Write).and_then(|db| {
             inner.db = Some(db);
             inner.finish_install()
@@ -267,6 +275,11 @@ impl Inner {
         self.db().write_opt(batch, &options).map_err(engine("write"))
     }
 
+    fn remember(&self, batch: &Batch) {
+        let mut recent = self.recent.lock();
+        batch.writes_to(Family::Latest).for_each(|(key, record)| recent.put(key, record));
+    }
+
     /// Replaces the replicated families by the snapshot's tables, then writes `last`. Can be done again after
     /// a crash at any point: the tables stay until the end.
     fn load(&self, name: &str, last: &Batch) -> Result<(), DiskError> {
@@ -276,6 +289,7 @@ impl Inner {
             // No key is that long or high: user keys are at most MAX_KEY_BYTES of text, the rest fixed.
             clear.delete_range_cf(self.family(family), &[][..], &[0xff; 64][..]);
         }
+        self.recent.lock().clear();
         self.commit(clear, Durability::Later)?;
         failpoint!("install_after_clear");
         for family in Family::REPLICATED {
@@ -316,7 +330,9 @@ impl Inner {
 impl Disk for Rocks {
     fn write(&self, batch: &Batch, durability: Durability) -> Result<(), DiskError> {
         let inner = self.current();
-        inner.commit(inner.to_write_batch(batch), durability)
+        inner.commit(inner.to_write_batch(batch), durability)?;
+        inner.remember(batch);
+        Ok(())
     }
 
     fn install(&self, snapshot: &[u8], batch: &Batch) -> Result<(), DiskError> {
@@ -338,7 +354,9 @@ impl Disk for Rocks {
 
 impl ReadView for Rocks {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
-        self.current().read(family, key, &ReadOptions::default())
+        let inner = self.current();
+        let known = if family == Family::Latest { inner.recent.lock().get(key) } else { None };
+        known.map_or_else(|| inner.read(family, key, &ReadOptions::default()), Ok)
     }
 
     fn scan(

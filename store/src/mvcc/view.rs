@@ -98,6 +98,12 @@ impl Batch {
         })
     }
 
+    /// The writes to `family`; `None` removes the key.
+    pub fn writes_to(&self, family: Family) -> impl Iterator<Item = (&[u8], Option<&Bytes>)> {
+        let writes = self.writes.get(&family).into_iter().flatten();
+        writes.map(|(key, value)| (key.as_slice(), value.as_ref()))
+    }
+
     /// The writes to `family`, and all others: what a seeded bug writes apart.
     pub fn split(&self, family: Family) -> (Batch, Batch) {
         let (own, others) = self.writes.clone().into_iter().partition(|(of, _)| *of == family);
