@@ -16,6 +16,8 @@ pub struct LogCache {
     truncated_index: u64,
     truncated_term: u64,
     entries: VecDeque<Entry>,
+    /// Under which index each record on the disk stands; several entries may share one.
+    records: VecDeque<u64>,
     bytes: usize,
     /// Term, vote and commit as last persisted.
     pub hard_state: HardState,
@@ -75,8 +77,15 @@ impl LogCache {
         self.entries.iter().filter(move |entry| entry.index > index)
     }
 
-    /// Adds entries, replacing a conflicting tail.
+    /// Adds entries, replacing a conflicting tail; they are one record on the disk.
     pub fn append(&mut self, entries: &[Entry]) {
+        if let Some(first) = entries.first() {
+            self.append_record(first.index, entries);
+        }
+    }
+
+    /// Like [`LogCache::append`], for what is left of a record that begins at index `record`.
+    pub fn append_record(&mut self, record: u64, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         assert!(
             first.index > self.truncated_index,
@@ -87,23 +96,34 @@ impl LogCache {
             let entry = self.entries.pop_back().expect("last() counts the entries");
             self.bytes -= entry.data.len();
         }
+        while self.records.back().is_some_and(|last| *last >= first.index) {
+            self.records.pop_back();
+        }
+        self.records.push_back(record);
         self.bytes += entries.iter().map(|entry| entry.data.len()).sum::<usize>();
         self.entries.extend(entries.iter().cloned());
     }
 
-    /// Forgets everything up to and including `index`.
-    pub fn truncate_to(&mut self, index: u64) {
+    /// Forgets everything up to and including `index`; returns the records that nothing is left of.
+    pub fn truncate_to(&mut self, index: u64) -> Vec<u64> {
         while self.truncated_index < index {
             let entry = self.entries.pop_front().expect("only existing entries are truncated");
             (self.truncated_index, self.truncated_term) = (entry.index, entry.term);
             self.bytes -= entry.data.len();
         }
+        let is_left = |next: Option<&u64>| match next {
+            Some(next) => *next > self.truncated_index + 1,
+            None => !self.entries.is_empty(),
+        };
+        let gone = (0..self.records.len()).take_while(|at| !is_left(self.records.get(at + 1))).count();
+        self.records.drain(..gone).collect()
     }
 
     /// Starts again after an installed snapshot.
     pub fn reset(&mut self, index: u64, term: u64) {
         (self.truncated_index, self.truncated_term) = (index, term);
         self.entries.clear();
+        self.records.clear();
         self.bytes = 0;
         *self.snapshot.borrow_mut() = SnapshotSlot::default();
     }
@@ -183,5 +203,29 @@ impl Storage for LogCache {
                 Err(StorageError::SnapshotTemporarilyUnavailable.into())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(indexes: std::ops::RangeInclusive<u64>) -> Vec<Entry> {
+        indexes.map(|index| Entry { index, ..Entry::default() }).collect()
+    }
+
+    #[test]
+    fn a_record_goes_with_the_last_of_its_entries() {
+        let mut log = LogCache::new(9, 1, HardState::default(), ConfState::default());
+        log.append(&entries(10..=12));
+        log.append(&entries(13..=13));
+        log.append(&entries(14..=20));
+        assert_eq!(log.truncate_to(11), [], "12 is left of the first");
+        assert_eq!(log.truncate_to(13), [10, 13]);
+        // A conflict: what is left of the record at 14 ends before 16.
+        log.append(&entries(16..=17));
+        assert_eq!((log.last(), log.truncate_to(15)), (17, vec![14]));
+        assert_eq!(log.truncate_to(17), [16]);
+        assert_eq!(log.truncate_to(17), []);
     }
 }

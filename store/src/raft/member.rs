@@ -231,7 +231,7 @@ impl Member {
             log.reset(metadata.index, metadata.term);
             out.installed = true;
         }
-        log.append(ready.entries());
+        persist::records(ready.entries()).for_each(|record| log.append(record));
         if let Some(state) = ready.hs() {
             log.hard_state = state.clone();
         }
@@ -285,10 +285,9 @@ impl Member {
     pub fn truncate(&mut self, index: u64) -> Batch {
         let mut batch = Batch::default();
         let log = self.node.raft.mut_store();
-        let from = log.truncated().0 + 1;
-        log.truncate_to(index);
+        let gone = log.truncate_to(index);
         let (index, term) = log.truncated();
-        persist::truncate(&mut batch, from, index, term);
+        persist::truncate(&mut batch, gone, index, term);
         batch
     }
 
@@ -363,7 +362,7 @@ fn install(
     mut batch: Batch,
 ) -> Result<(), DiskError> {
     let metadata = snapshot.get_metadata();
-    persist::truncate(&mut batch, metadata.index, metadata.index, metadata.term);
+    persist::truncate(&mut batch, [], metadata.index, metadata.term);
     persist::append(&mut batch, entries, metadata.index);
     if bug!(SnapshotInstalledInPlace) {
         disk.install(&snapshot.data, &Batch::default())?;

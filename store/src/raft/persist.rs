@@ -3,6 +3,7 @@
 //! Entries and hard state carry a checksum. Recovery refuses a log with a gap, a damaged entry, or
 //! less than what was applied: such a member has lost what it promised and must not vote.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -19,6 +20,10 @@ use crate::mvcc::view::{Batch, DiskError, ReadView};
 
 /// What stands before a sealed record.
 const CHECKSUM_BYTES: usize = 4;
+/// What stands before an entry's payload: index, term, type and length.
+const ENTRY_HEAD: usize = 24;
+/// A record of the log that has so many bytes takes no further entry.
+const RECORD_BYTES: usize = 1 << 20;
 const HARD_KEY: &[u8] = b"hard";
 const TRUNCATED_KEY: &[u8] = b"truncated";
 const IDENTITY_KEY: &[u8] = b"identity";
@@ -81,13 +86,31 @@ impl RecoverError {
 }
 
 /// Records entries that replace everything from the first of them on; `old_last` is the last index so far.
+/// What is appended together is one record, under the index of its first entry.
 pub fn append(batch: &mut Batch, entries: &[Entry], old_last: u64) {
-    for entry in entries {
-        batch.put(Family::Log, entry.index.to_be_bytes(), encode_entry(entry));
+    for record in records(entries) {
+        batch.put(Family::Log, record[0].index.to_be_bytes(), encode_entries(record));
     }
-    if let Some(last) = entries.last() {
-        (last.index + 1..=old_last).for_each(|stale| batch.delete(Family::Log, stale.to_be_bytes()));
+    if let Some(first) = entries.first() {
+        let kept: BTreeSet<u64> = records(entries).map(|record| record[0].index).collect();
+        let stale = (first.index..=old_last).filter(|index| !kept.contains(index));
+        stale.for_each(|index| batch.delete(Family::Log, index.to_be_bytes()));
     }
+}
+
+/// Entries as they are cut into records.
+pub fn records(mut entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let beyond = entries.iter().position(|entry| {
+            let full = bytes >= RECORD_BYTES;
+            bytes += entry.data.len();
+            full
+        });
+        let (record, rest) = entries.split_at(beyond.unwrap_or(entries.len()));
+        entries = rest;
+        (!record.is_empty()).then_some(record)
+    })
 }
 
 /// Records term, vote and commit.
@@ -97,9 +120,9 @@ pub fn hard_state(batch: &mut Batch, state: &HardState) {
     batch.put(Family::Raft, HARD_KEY, seal(&out.finish()));
 }
 
-/// Records that the log begins after `index`, and removes the entries from `from` up to it.
-pub fn truncate(batch: &mut Batch, from: u64, index: u64, term: u64) {
-    (from..=index).for_each(|old| batch.delete(Family::Log, old.to_be_bytes()));
+/// Records that the log begins after `index`, and removes the `records` before.
+pub fn truncate(batch: &mut Batch, records: impl IntoIterator<Item = u64>, index: u64, term: u64) {
+    records.into_iter().for_each(|old| batch.delete(Family::Log, old.to_be_bytes()));
     let mut out = Writer::with_capacity(20);
     out.u64(index).u64(term);
     batch.put(Family::Raft, TRUNCATED_KEY, seal(&out.finish()));
@@ -155,7 +178,7 @@ pub fn identify(batch: &mut Batch, identity: &Identity) {
 
 /// Records an empty log after `index`, which is applied: of a member that was restored.
 pub fn begin_after(batch: &mut Batch, index: u64, term: u64) {
-    truncate(batch, index + 1, index, term);
+    truncate(batch, [], index, term);
     let mut state = HardState::default();
     state.set_term(term);
     state.set_commit(index);
@@ -174,12 +197,13 @@ fn found(batch: &mut Batch, identity: &Identity, founders: &[MemberInfo]) {
 /// Empties the membership changes in the log after `index`: those of a lost group mean nothing to the one
 /// that its survivor makes.
 pub fn void_conf_changes(log: &LogCache, index: u64, batch: &mut Batch) {
-    let changes = log.entries_after(index).filter(|entry| entry.get_entry_type() != EntryType::EntryNormal);
-    for entry in changes {
+    let void = |entry: &Entry| {
         let mut void = Entry::new();
         (void.index, void.term) = (entry.index, entry.term);
-        batch.put(Family::Log, void.index.to_be_bytes(), encode_entry(&void));
-    }
+        if entry.get_entry_type() == EntryType::EntryNormal { entry.clone() } else { void }
+    };
+    let entries: Vec<Entry> = log.entries_after(index).map(void).collect();
+    append(batch, &entries, log.last());
 }
 
 /// Records that the group has removed this member; must be synced.
@@ -195,11 +219,14 @@ pub fn recover(view: &impl ReadView) -> Result<LogCache, RecoverError> {
     let State { head, membership, .. } = State::load(view)?;
     let (index, term) = load_truncated(view)?;
     let mut log = LogCache::new(index, term, load_hard_state(view)?, membership.conf_state());
-    for entry in load_entries(view, index + 1)? {
-        if entry.index != log.last() + 1 {
-            return Err(RecoverError::LogLost(format!("entry {} follows {}", entry.index, log.last())));
+    for (record, entries) in load_records(view)? {
+        let after = entries.iter().position(|entry| entry.index > index).unwrap_or(entries.len());
+        let Some(first) = entries.get(after) else { continue };
+        // A record may begin before the end of the one before it, whose tail it replaces.
+        if first.index > log.last() + 1 {
+            return Err(RecoverError::LogLost(format!("entry {} follows {}", first.index, log.last())));
         }
-        log.append(&[entry]);
+        log.append_record(record, &entries[after..]);
     }
     // The commit index is persisted lazily; what is applied was committed.
     if !bug!(CommitBehindAppliedOnOpen) {
@@ -238,44 +265,53 @@ fn load_hard_state(view: &impl ReadView) -> Result<HardState, DiskError> {
     decode(record).map_err(DiskError::damaged(Family::Raft))
 }
 
-fn load_entries(view: &impl ReadView, first: u64) -> Result<Vec<Entry>, DiskError> {
-    let mut entries = Vec::new();
-    view.scan(Family::Log, &first.to_be_bytes(), None, &mut |_, record| {
-        let entry = decode_entry(Bytes::copy_from_slice(record)).map_err(DiskError::damaged(Family::Log))?;
-        entries.push(entry);
+/// All records of the log, under their keys.
+fn load_records(view: &impl ReadView) -> Result<Vec<(u64, Vec<Entry>)>, DiskError> {
+    let damaged = DiskError::damaged(Family::Log);
+    let mut records = Vec::new();
+    view.scan(Family::Log, &[], None, &mut |key, record| {
+        let key = Reader::new(Bytes::copy_from_slice(key)).u64("index").map_err(&damaged)?;
+        records.push((key, decode_entries(Bytes::copy_from_slice(record)).map_err(&damaged)?));
         Ok(ControlFlow::Continue(()))
     })?;
-    Ok(entries)
+    Ok(records)
 }
 
-fn encode_entry(entry: &Entry) -> Vec<u8> {
+/// A record of the log.
+pub fn encode_entries(entries: &[Entry]) -> Vec<u8> {
+    let payload: usize = entries.iter().map(|entry| ENTRY_HEAD + entry.data.len()).sum();
     // As `seal` does, but the payload is copied once.
-    let mut out = Writer::with_capacity(CHECKSUM_BYTES + 20 + entry.data.len());
-    out.u32(0).u64(entry.index).u64(entry.term);
-    out.u32(entry.get_entry_type() as u32);
-    out.raw(&entry.data);
+    let mut out = Writer::with_capacity(CHECKSUM_BYTES + payload);
+    out.u32(0);
+    for entry in entries {
+        out.u64(entry.index).u64(entry.term).u32(entry.get_entry_type() as u32).bytes(&entry.data);
+    }
     let mut record = out.finish();
     let (checksum, sealed) = record.split_at_mut(CHECKSUM_BYTES);
     checksum.copy_from_slice(&crc32fast::hash(sealed).to_be_bytes());
     record
 }
 
-/// Reads an entry back.
+/// Reads a record of the log back.
 ///
 /// # Errors
 /// If it is damaged.
-pub fn decode_entry(record: Bytes) -> Result<Entry, DecodeError> {
+pub fn decode_entries(record: Bytes) -> Result<Vec<Entry>, DecodeError> {
     let mut input = Reader::new(open(record)?);
-    let mut entry = Entry::new();
-    entry.index = input.u64("index")?;
-    entry.term = input.u64("term")?;
-    match input.u32("entry type")? {
-        0 => {}
-        2 => entry.set_entry_type(EntryType::EntryConfChangeV2),
-        tag => return Err(DecodeError::Unknown { what: "entry type", tag: tag.into() }),
+    let mut entries = Vec::new();
+    while input.remaining() > 0 {
+        let mut entry = Entry::new();
+        entry.index = input.u64("index")?;
+        entry.term = input.u64("term")?;
+        match input.u32("entry type")? {
+            0 => {}
+            2 => entry.set_entry_type(EntryType::EntryConfChangeV2),
+            tag => return Err(DecodeError::Unknown { what: "entry type", tag: tag.into() }),
+        }
+        entry.data = input.bytes("entry")?;
+        entries.push(entry);
     }
-    entry.data = input.rest();
-    Ok(entry)
+    Ok(entries)
 }
 
 fn encode_identity(identity: &Identity) -> Vec<u8> {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::disk::{Disk, Durability};
 use crate::mvcc::family::Family;
 use crate::mvcc::view::{Batch, DiskError, ReadView, Visit};
+use crate::raft::persist;
 use crate::snapshot::SnapshotFile;
 use crate::tests::apply::MapDisk;
 
@@ -122,9 +123,10 @@ impl Inner {
         let mut undo = Vec::new();
         for (family, key, value) in batch.writes() {
             if family == Family::Log
-                && let (Some(value), Ok(index)) = (value, key.try_into())
+                && let Some(Ok(entries)) = value.map(|value| persist::decode_entries(value.clone()))
             {
-                self.tape.insert(u64::from_be_bytes(index), value.clone());
+                let alone = |entry| persist::encode_entries(std::slice::from_ref(entry)).into();
+                self.tape.extend(entries.iter().map(|entry| (entry.index, alone(entry))));
             }
             let before = match value {
                 Some(value) => self.current.insert(family, key.to_vec(), value.clone()),

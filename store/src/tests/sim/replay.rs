@@ -157,8 +157,8 @@ impl Replay {
             "entry {index} was applied before {}",
             self.last() + 1
         );
-        let entry = match persist::decode_entry(record.clone()) {
-            Ok(entry) => entry,
+        let entry = match persist::decode_entries(record.clone()) {
+            Ok(mut entries) => entries.remove(0),
             Err(error) => violated(Judge::SameLog, format!("entry {index} can't be read: {error}")),
         };
         self.log.push(record);
