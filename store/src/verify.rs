@@ -21,7 +21,7 @@ use crate::rocks::Rocks;
 /// Between two passes while something is written: a flipped value is found within a second...
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 /// ...unless the passes are long: they take at most one part in so many of one processor.
-const PAUSE_FACTOR: u32 = 20;
+const PAUSE_FACTOR: u32 = 100;
 /// Between two passes over the same state.
 const IDLE_PAUSE: Duration = Duration::from_secs(60);
 
