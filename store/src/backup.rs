@@ -317,7 +317,7 @@ fn load(
             return Ok(());
         }
         size += key.len() + value.len();
-        chunk.put(family, key, value);
+        chunk.put(family, &key[..], value);
         if size >= RESTORE_BATCH_BYTES {
             size = 0;
             failpoint!("restore_mid_load");

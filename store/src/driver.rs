@@ -258,8 +258,12 @@ impl Loop {
     fn run(mut self, requests: &Receiver<Request>) {
         let mut next_tick = self.driver.tick;
         self.driver.outbox.set_members(&self.handle.shared.membership());
+        // Kept from turn to turn: making it grow again each time costs more than all it is used for.
+        let mut inputs = Vec::new();
         loop {
-            let Some(mut inputs) = self.gather(requests, next_tick) else { break };
+            if self.gather(requests, next_tick, &mut inputs).is_none() {
+                break;
+            }
             let now = now(self.started);
             inputs.extend(self.driver.outbox.take_failures());
             inputs.extend(self.driver.space.look(now.mono).map(Input::Space));
@@ -271,7 +275,7 @@ impl Loop {
                 self.check_size(now.mono, &mut inputs);
                 *self.handle.shared.healthy.write() = self.driver.replica.healthy();
             }
-            match self.turn(now, inputs) {
+            match self.turn(now, &mut inputs) {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => break,
                 Err(Fatal::Fenced(detail)) => {
@@ -289,23 +293,27 @@ impl Loop {
         self.driver.outbox.close();
     }
 
-    /// Waits for the first request or the next tick, then takes what else is there. `None` to end.
-    fn gather(&mut self, requests: &Receiver<Request>, next_tick: Duration) -> Option<Vec<Input>> {
+    /// Waits for the first request or the next tick, then takes what else is there, onto `inputs`. `None` to end.
+    fn gather(
+        &mut self,
+        requests: &Receiver<Request>,
+        next_tick: Duration,
+        inputs: &mut Vec<Input>,
+    ) -> Option<()> {
         let busy = self.scrubbing || self.made.is_some();
         let patience = if busy { Duration::ZERO } else { next_tick.saturating_sub(self.started.elapsed()) };
-        let mut inputs = Vec::new();
         match requests.recv_timeout(patience) {
-            Ok(request) => self.accept(request, &mut inputs)?,
-            Err(RecvTimeoutError::Timeout) => return Some(inputs),
+            Ok(request) => self.accept(request, inputs)?,
+            Err(RecvTimeoutError::Timeout) => return Some(()),
             Err(RecvTimeoutError::Disconnected) => return None,
         }
         while inputs.len() < BATCH {
             match requests.try_recv() {
-                Ok(request) => self.accept(request, &mut inputs)?,
+                Ok(request) => self.accept(request, inputs)?,
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }
-        Some(inputs)
+        Some(())
     }
 
     fn accept(&mut self, request: Request, inputs: &mut Vec<Input>) -> Option<()> {
@@ -338,11 +346,11 @@ impl Loop {
     }
 
     /// One batch; `Break` if the member has to end.
-    fn turn(&mut self, now: Now, inputs: Vec<Input>) -> Result<ControlFlow<()>, Fatal> {
+    fn turn(&mut self, now: Now, inputs: &mut Vec<Input>) -> Result<ControlFlow<()>, Fatal> {
         let may_scrub = inputs.is_empty() || inputs.iter().any(|input| matches!(input, Input::Tick));
         let Driver { replica, outbox, .. } = &mut self.driver;
         let mut sink = |message: Message| outbox.send(message);
-        let output = replica.handle(now, inputs, &mut sink)?;
+        let output = replica.handle(now, inputs.drain(..), &mut sink)?;
         self.scrubbing |= output.compacted;
         self.remove_ignored_snapshots();
         let removed = output.removed;

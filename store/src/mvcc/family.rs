@@ -22,7 +22,7 @@ use crate::codec::{DecodeError, Reader, Writer};
 use crate::kv::{EventKind, KeyValue, LeaseId, Origin, Revision};
 
 /// The layout of all records below. A directory or backup of another one is refused.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// A column family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,10 +88,11 @@ pub struct Place {
 
 impl Place {
     /// The key in `history`.
-    pub fn key(self) -> Vec<u8> {
-        let mut out = Writer::with_capacity(12);
-        out.u64(self.main.0).u32(self.sub);
-        out.finish()
+    pub fn key(self) -> [u8; 12] {
+        let mut key = [0; 12];
+        key[..8].copy_from_slice(&self.main.0.to_be_bytes());
+        key[8..].copy_from_slice(&self.sub.to_be_bytes());
+        key
     }
 
     fn read(input: &mut Reader) -> Result<Self, DecodeError> {
@@ -216,7 +217,7 @@ pub struct Change {
 impl Change {
     /// The record.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Writer::with_capacity(45 + self.key.len() + self.value.len());
+        let mut out = Writer::with_capacity(41 + self.key.len() + self.value.len());
         let prev = self.prev.unwrap_or_default();
         out.u8(u8::from(self.kind == EventKind::Put)).u64(prev.main.0).u32(prev.sub);
         out.u64(self.create.0).u64(self.version).u64(self.lease.map_or(0, |id| id.0));
@@ -325,7 +326,7 @@ impl JournalRecord {
     /// The record.
     pub fn encode(&self) -> Vec<u8> {
         let Origin { user, agent, verb, cause } = &self.origin;
-        let mut out = Writer::with_capacity(64);
+        let mut out = Writer::with_capacity(28 + user.len() + agent.len() + verb.len());
         out.u64(self.time).u64(cause.map_or(0, |revision| revision.0));
         out.bytes(user.as_bytes()).bytes(agent.as_bytes()).bytes(verb.as_bytes());
         out.finish()

@@ -197,7 +197,7 @@ impl<'a, 'b, V: ReadView> Writer<'a, 'b, V> {
             value: value.clone(),
         };
         self.attach(key, prev.as_ref().and_then(|prev| prev.lease), lease);
-        self.overlay.batch.put(Family::Latest, key.to_vec(), pair.encode());
+        self.overlay.batch.put(Family::Latest, &key[..], pair.encode());
         let change = Change {
             kind: EventKind::Put,
             prev: prev.as_ref().map(|prev| prev.place),
@@ -223,7 +223,7 @@ impl<'a, 'b, V: ReadView> Writer<'a, 'b, V> {
         for (key, pair) in pairs {
             let place = self.place();
             self.attach(&key, pair.lease, None);
-            self.overlay.batch.delete(Family::Latest, key.to_vec());
+            self.overlay.batch.delete(Family::Latest, &key[..]);
             let change = Change {
                 kind: EventKind::Delete,
                 prev: Some(pair.place),
@@ -242,8 +242,8 @@ impl<'a, 'b, V: ReadView> Writer<'a, 'b, V> {
     }
 
     fn record(&mut self, place: Place, change: &Change) {
-        let live = u8::from(change.kind == EventKind::Put);
-        self.overlay.batch.put(Family::Index, family::index_key(&change.key, place), vec![live]);
+        let live: &'static [u8] = if change.kind == EventKind::Put { &[1] } else { &[0] };
+        self.overlay.batch.put(Family::Index, family::index_key(&change.key, place), live);
         self.overlay.batch.put(Family::History, place.key(), change.encode());
     }
 

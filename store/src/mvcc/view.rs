@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::family::Family;
 use crate::codec::DecodeError;
@@ -74,21 +75,48 @@ pub trait ReadView {
     ) -> Result<(), DiskError>;
 }
 
+/// A record's key. Those of the families that get a record with each revision fit in without an allocation.
+pub type RecordKey = SmallVec<[u8; 16]>;
+
+/// What a record's key is made of.
+pub trait IntoRecordKey {
+    /// The key.
+    fn into_record_key(self) -> RecordKey;
+}
+
+impl IntoRecordKey for Vec<u8> {
+    fn into_record_key(self) -> RecordKey {
+        self.into()
+    }
+}
+
+impl IntoRecordKey for &[u8] {
+    fn into_record_key(self) -> RecordKey {
+        self.into()
+    }
+}
+
+impl<const N: usize> IntoRecordKey for [u8; N] {
+    fn into_record_key(self) -> RecordKey {
+        RecordKey::from_slice(&self)
+    }
+}
+
 /// Writes that happen together. In order of family and key, so equal contents are equal bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    writes: BTreeMap<Family, BTreeMap<Vec<u8>, Option<Bytes>>>,
+    writes: BTreeMap<Family, BTreeMap<RecordKey, Option<Bytes>>>,
 }
 
 impl Batch {
     /// Sets a key.
-    pub fn put(&mut self, family: Family, key: impl Into<Vec<u8>>, value: impl Into<Bytes>) {
-        self.writes.entry(family).or_default().insert(key.into(), Some(value.into()));
+    pub fn put(&mut self, family: Family, key: impl IntoRecordKey, value: impl Into<Bytes>) {
+        self.writes.entry(family).or_default().insert(key.into_record_key(), Some(value.into()));
     }
 
     /// Removes a key.
-    pub fn delete(&mut self, family: Family, key: impl Into<Vec<u8>>) {
-        self.writes.entry(family).or_default().insert(key.into(), None);
+    pub fn delete(&mut self, family: Family, key: impl IntoRecordKey) {
+        self.writes.entry(family).or_default().insert(key.into_record_key(), None);
     }
 
     /// All writes; `None` removes the key.
@@ -124,7 +152,7 @@ impl Batch {
         family: Family,
         start: &[u8],
         end: Option<&[u8]>,
-    ) -> impl Iterator<Item = (&'a Vec<u8>, &'a Option<Bytes>)> + use<'a> {
+    ) -> impl Iterator<Item = (&'a RecordKey, &'a Option<Bytes>)> + use<'a> {
         let empty = end.is_some_and(|end| end <= start);
         let bounds = (Bound::Included(start), end.map_or(Bound::Unbounded, Bound::Excluded));
         let writes = self.writes.get(&family).filter(|_| !empty);
