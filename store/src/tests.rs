@@ -9,6 +9,8 @@ mod group;
 mod growth;
 mod links;
 mod measure;
+mod network;
+mod removal;
 mod seeded;
 mod sim;
 mod single;

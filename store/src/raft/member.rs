@@ -171,6 +171,37 @@ impl Member {
         }
     }
 
+    /// Whether a change of who votes is committed, as this leader knows, and not applied here yet. True a little
+    /// too often: a new leader doesn't know which of its predecessors' entries are changes.
+    pub fn conf_change_unapplied(&self) -> bool {
+        let raft = &self.node.raft;
+        self.is_leader() && raft.has_pending_conf() && raft.pending_conf_index <= raft.raft_log.committed
+    }
+
+    /// Leads no more. The library lets a leader go on that isn't a member any more, and fails when its next
+    /// entry is persisted.
+    pub fn step_down(&mut self) {
+        let term = self.node.raft.term;
+        self.node.raft.become_follower(term, raft::INVALID_ID);
+        self.set_election_timeout();
+    }
+
+    /// Whether it may ask for votes: it votes, as far as it knows.
+    pub fn may_campaign(&self) -> bool {
+        self.node.raft.promotable()
+    }
+
+    /// A sign of life that promises nothing: whoever leads this member goes on with it, whoever has removed it
+    /// says so, and nobody else minds.
+    pub fn presence(&self, to: MemberId) -> Message {
+        let mut message = Message::new();
+        message.set_msg_type(MessageType::MsgHeartbeatResponse);
+        (message.from, message.to) = (self.config.id.0, to.0);
+        message.term = self.node.raft.term;
+        message.commit = self.commit();
+        message
+    }
+
     /// The last index that each member is known to have; only a leader knows.
     pub fn matched(&self) -> BTreeMap<MemberId, u64> {
         self.node.raft.prs().iter().map(|(id, progress)| (MemberId(*id), progress.matched)).collect()

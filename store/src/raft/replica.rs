@@ -7,138 +7,39 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use raft::eraftpb::{ConfState, Message, MessageType, Snapshot};
+use raft::eraftpb::{Message, MessageType, Snapshot};
 
 use super::changes::{self, Heard, Payload, Verdict};
 use super::health::Health;
-use super::lease_desk::{self, DeskLimits, LeaseAnswer, LeaseAsk, LeaseDesk, LeaseLeft, Question};
-use super::leases::{LeaseTimers, LeaseTimes, Renewal};
-use super::member::{Advanced, Leadership, Member, MemberConfig};
+use super::lease_desk::{self, LeaseAsk, LeaseDesk, LeaseLeft, Question};
+use super::leases::{LeaseTimers, Renewal};
+use super::member::{Advanced, Leadership, Member};
 use super::persist::{self, Identity, RecoverError};
-use super::proposals::{ProposalLimits, Proposals, Ticket};
+use super::proposals::{Proposals, Ticket};
 use super::reads::Reads;
 use crate::alarm::AlarmKind;
-use crate::bug::bug;
-use crate::command::{Applied, Command};
+use crate::command::Command;
 use crate::disk::{Disk, Durability};
 use crate::failpoint::failpoint;
-use crate::kv::{KvError, MemberId, Revision};
-use crate::membership::{self, LeaderView, MemberChange, MemberInfo, Membership};
-use crate::mvcc::apply::{self, ApplyError};
-use crate::mvcc::family::Family;
-use crate::mvcc::read::RevisionEvents;
-use crate::mvcc::scrub;
+use crate::kv::{KvError, MemberId};
+use crate::membership::Membership;
+use crate::mvcc::apply;
 use crate::mvcc::state::State;
-use crate::mvcc::view::{Batch, DiskError};
 
+mod applying;
+mod config;
+mod interface;
+mod keep;
 mod lease_service;
+mod members;
 
-/// Everything a replica is told at start.
-#[derive(Clone, Debug)]
-pub struct ReplicaConfig {
-    /// Raft's sizes and times.
-    pub member: MemberConfig,
-    /// The length of a tick.
-    pub tick: Duration,
-    /// Which cluster.
-    pub cluster: u64,
-    /// The founding members of a new group; counts only on a new disk. Without any, the member waits to be
-    /// told by the group that it joins.
-    pub founders: Vec<MemberInfo>,
-    /// Limits of proposals.
-    pub proposals: ProposalLimits,
-    /// How much log is kept for lagging followers.
-    pub log_keep: LogKeep,
-    /// How long history is kept.
-    pub history: Duration,
-    /// How often the leader looks whether history is too old.
-    pub compact_every: Duration,
-    /// How often what is left of a long lease is written down.
-    pub lease_checkpoint: Duration,
-}
-
-/// What an entry takes in memory beside its payload, about; bytes.
-const ENTRY_OVERHEAD: usize = 128;
+pub use config::{LogKeep, ReplicaConfig};
+use config::{desk_limits, lease_times};
+pub use interface::{Fatal, Input, Now, Output, StartError};
 
 /// A member that was heard of within so many election timeouts is healthy: it answers several heartbeats in
 /// one.
 const HEARD_ELECTIONS: u32 = 2;
-
-/// How much applied log is kept; a follower that needs more gets a snapshot.
-#[derive(Clone, Copy, Debug)]
-pub struct LogKeep {
-    /// At most so many entries.
-    pub entries: usize,
-    /// At most so many bytes.
-    pub bytes: usize,
-    /// While members are on their way to a snapshot, at most so many bytes in memory.
-    pub for_snapshot_bytes: usize,
-}
-
-/// The time of a batch of inputs.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// Monotonic, from any origin.
-    pub mono: Duration,
-    /// Wall clock, milliseconds since 1970.
-    pub wall_ms: u64,
-}
-
-/// What a replica reacts to.
-#[derive(Debug)]
-pub enum Input {
-    /// One tick of time has passed.
-    Tick,
-    /// A message of another member.
-    Message(Message),
-    /// A caller wants this done.
-    Propose(Ticket, Command),
-    /// A caller wants to read what is newest now.
-    Read(Ticket),
-    /// A caller asks the leader about a lease.
-    Lease(Ticket, LeaseAsk),
-    /// A message to the member couldn't be sent.
-    Unreachable(MemberId),
-    /// The connection from the member ended.
-    Disconnected(MemberId),
-    /// A snapshot was delivered to the member, or failed to be.
-    SnapshotSent(MemberId, bool),
-    /// The snapshot that was asked for has been made, or couldn't be.
-    SnapshotMade(Option<Snapshot>),
-    /// Hand leadership to the member.
-    TransferLeader(MemberId),
-    /// The disk was looked at: why its space is short, if it is.
-    Space(Option<String>),
-    /// This member's data is not what was applied.
-    Damaged(String),
-    /// History is too large: compact to this revision.
-    Compact(Revision),
-    /// Another member says that the group has removed this one.
-    Removed,
-}
-
-/// What follows from a batch of inputs, besides the messages sent.
-#[derive(Debug, Default)]
-pub struct Output {
-    /// Results of proposals.
-    pub results: Vec<(Ticket, Applied)>,
-    /// Readers that may read now, or must give up.
-    pub reads: Vec<(Ticket, Result<(), KvError>)>,
-    /// Answers about leases.
-    pub leases: Vec<(Ticket, LeaseAnswer)>,
-    /// Events, in revision order.
-    pub events: Vec<RevisionEvents>,
-    /// A snapshot replaced the state: events were skipped.
-    pub installed: bool,
-    /// Make a snapshot of the state as it is now, before the next batch.
-    pub snapshot_wanted: bool,
-    /// There is compacted history to clean up.
-    pub compacted: bool,
-    /// The membership is another than before.
-    pub members_changed: bool,
-    /// The group has removed this member: it must end and never start again.
-    pub removed: bool,
-}
 
 /// Who waits for a confirmed read.
 #[derive(Clone, Copy, Debug)]
@@ -147,44 +48,6 @@ enum Waiter {
     Caller(Ticket),
     /// A batch of questions about leases.
     Leases(u64),
-}
-
-/// The member can't go on; its process must exit.
-#[derive(Debug, thiserror::Error)]
-pub enum Fatal {
-    /// The disk failed.
-    #[error("the disk failed")]
-    Disk(#[from] DiskError),
-    /// The log can't be applied.
-    #[error("the log can't be applied")]
-    Apply(#[from] ApplyError),
-    /// This member's data is wrong.
-    #[error("this member is fenced: {0}")]
-    Fenced(String),
-    /// The member can't start again after its disk was full.
-    #[error("the member can't start again")]
-    Restart(#[source] Box<StartError>),
-}
-
-impl Fatal {
-    /// Whether the disk is full, rather than broken.
-    pub fn is_no_space(&self) -> bool {
-        match self {
-            Fatal::Disk(error) | Fatal::Apply(ApplyError::Disk(error)) => error.is_no_space(),
-            _ => false,
-        }
-    }
-}
-
-/// Why a replica can't start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The disk's contents forbid it.
-    #[error(transparent)]
-    Recover(#[from] RecoverError),
-    /// The configuration contradicts itself.
-    #[error("the Raft configuration is refused")]
-    Config(#[source] raft::Error),
 }
 
 /// A member over its disk.
@@ -199,6 +62,8 @@ pub struct Replica<D> {
     leases: LeaseTimers,
     desk: LeaseDesk,
     leadership: Leadership,
+    /// Messages that wait until a committed change of who votes is applied, and durable, here.
+    held: Vec<Message>,
     /// When others were last heard of; the leader judges their health by it.
     heard: Heard,
     /// Who was sent a snapshot, of which index.
@@ -223,9 +88,6 @@ impl<D: Disk> Replica<D> {
         failpoint!("start_after_claim");
         let log = persist::recover(&disk)?;
         let state = State::load(&disk).map_err(RecoverError::from)?;
-        if state.membership.was_removed(id) {
-            return Err(RecoverError::Removed(id).into());
-        }
         failpoint!("start_after_recover");
         if let Some(detail) = state.alarms.get(&(AlarmKind::Corrupt, id)) {
             return Err(RecoverError::Fenced { member: id, detail: detail.clone() }.into());
@@ -247,6 +109,7 @@ impl<D: Disk> Replica<D> {
             health: Health::new(id, lease_times(&config).grace),
             output: Output::default(),
             heard: Heard::default(),
+            held: Vec::new(),
             receivers: BTreeMap::new(),
             now,
             config,
@@ -290,6 +153,7 @@ impl<D: Disk> Replica<D> {
         if let Some(detail) = self.state.alarms.get(&(AlarmKind::Corrupt, self.config.member.id)) {
             return Err(Fatal::Fenced(detail.clone()));
         }
+        self.send(Vec::new(), send);
         self.send_questions(send);
         self.output.leases.extend(self.desk.take_settled());
         self.truncate_log()?;
@@ -392,6 +256,7 @@ impl<D: Disk> Replica<D> {
 
     fn tick(&mut self) -> Result<(), Fatal> {
         self.member.tick();
+        self.show_itself();
         if self.state.membership.is_joint() && self.member.leads_surely() {
             self.member.leave_joint();
         }
@@ -516,73 +381,6 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    /// After persisting: send, install, apply, confirm reads.
-    fn follow_up(&mut self, advanced: Advanced, send: &mut dyn FnMut(Message)) -> Result<(), Fatal> {
-        failpoint!("raft_before_follower_send");
-        self.send(advanced.messages, send);
-        failpoint!("raft_after_follower_send");
-        if advanced.installed {
-            self.reload()?;
-        }
-        if !advanced.committed.is_empty() {
-            self.apply(&advanced.committed)?;
-        }
-        advanced.reads.iter().for_each(|read| self.reads.confirm(read));
-        Ok(())
-    }
-
-    fn apply(&mut self, entries: &[apply::LogEntry]) -> Result<(), Fatal> {
-        failpoint!("apply_before_batch");
-        let compacted = self.state.head.compacted;
-        let effects = apply::apply(&mut self.state, &self.disk, entries)?;
-        if bug!(AppliedIndexInOwnBatch) {
-            let (index, data) = effects.batch.split(Family::Meta);
-            self.disk.write(&data, Durability::Later)?;
-            self.disk.write(&index, Durability::Later)?;
-        } else {
-            failpoint!("apply_before_write");
-            self.disk.write(&effects.batch, Durability::Later)?;
-            failpoint!("apply_after_write");
-        }
-        self.change_members(&effects);
-        self.member.applied(self.state.head.index);
-        for (id, result) in effects.results {
-            if let Some(ticket) = self.proposals.applied(id) {
-                self.output.results.push((ticket, result));
-            }
-        }
-        for change in effects.leases {
-            self.leases.change(change, self.now.mono);
-            self.settle_held(change);
-        }
-        self.output.events.extend(effects.events);
-        self.output.compacted |= self.state.head.compacted > compacted;
-        Ok(())
-    }
-
-    /// Tells Raft what the applied entries have made of the membership.
-    fn change_members(&mut self, effects: &apply::Effects) {
-        let votes = effects.conf_changes.iter().map(|change| self.member.apply_conf_change(change)).last();
-        if let Some(votes) = votes {
-            assert_eq!(
-                sorted(votes),
-                self.state.membership.conf_state(),
-                "Raft and the state agree who votes"
-            );
-        }
-        self.output.members_changed |= effects.members_changed;
-        self.output.removed |= self.state.membership.was_removed(self.id());
-    }
-
-    /// Others refuse this member as removed. Its own log may never tell it.
-    fn removed(&mut self) -> Result<(), Fatal> {
-        let mut batch = Batch::default();
-        persist::removed(&mut batch);
-        self.disk.write(&batch, Durability::Synced)?;
-        self.output.removed = true;
-        Ok(())
-    }
-
     /// Steps a message, after a leader's look at the membership changes that it proposes. False if it was
     /// dropped.
     fn step(&mut self, mut message: Message) -> bool {
@@ -594,143 +392,4 @@ impl<D: Disk> Replica<D> {
         }
         self.member.step(message)
     }
-
-    fn judge(&mut self, change: &MemberChange) -> Verdict {
-        // Before its first commit a leader doesn't know what its predecessors have left.
-        if !self.member.leads_surely() {
-            return Verdict::Later;
-        }
-        let view = LeaderView {
-            leader: self.id(),
-            healthy: self.healthy(),
-            matched: self.member.matched(),
-            last: self.member.log().last(),
-        };
-        match membership::judge(&self.state.membership, change, &view) {
-            Err(refusal) => Verdict::Refuse(refusal),
-            Ok(()) if change.removes() == Some(self.id()) => self.hand_over_before_leaving(&view),
-            Ok(()) => Verdict::Append,
-        }
-    }
-
-    /// A leader doesn't remove itself: it moves leadership first, and its successor gets the change again.
-    fn hand_over_before_leaving(&mut self, view: &LeaderView) -> Verdict {
-        let voters = self.state.membership.voters().into_iter();
-        let others = voters.filter(|id| *id != view.leader && view.healthy.contains(id));
-        if let Some(successor) = others.max_by_key(|id| view.matched.get(id).copied()) {
-            self.member.transfer_leader(successor);
-        }
-        Verdict::Later
-    }
-
-    /// A snapshot replaced the state on disk.
-    fn reload(&mut self) -> Result<(), Fatal> {
-        failpoint!("raft_before_apply_snapshot");
-        self.state = State::load(&self.disk)?;
-        if bug!(SessionLostInSnapshot) {
-            self.state.sessions.clear();
-        }
-        self.output.members_changed = true;
-        self.member.applied(self.state.head.index);
-        failpoint!("raft_after_apply_snapshot");
-        self.output.installed = true;
-        self.output.events.clear();
-        // Our proposals inside the snapshot were applied, but their results are nowhere.
-        let session = self.state.sessions.get(&self.config.member.id).filter(|s| s.boot == self.boot);
-        let settled = |seq: u64| session.is_some_and(|s| seq < s.floor || s.applied.contains(&seq));
-        let lost = self.proposals.lost_results(settled);
-        self.output.results.extend(lost.into_iter().map(|(ticket, error)| (ticket, Err(error))));
-        Ok(())
-    }
-
-    /// Keeps the log within its limits, but for what the receivers of snapshots will need.
-    fn truncate_log(&mut self) -> Result<(), Fatal> {
-        let log = self.member.log();
-        let LogKeep { entries, bytes, for_snapshot_bytes } = self.config.log_keep;
-        if log.len() <= entries + entries / 4 && log.bytes() <= bytes + bytes / 4 {
-            return Ok(());
-        }
-        let mut target = log.last().saturating_sub(entries as u64);
-        if log.bytes() > bytes {
-            target = target.max(log.truncated().0 + log.len() as u64 / 2);
-        }
-        if log.bytes() + log.len() * ENTRY_OVERHEAD > for_snapshot_bytes {
-            // Too much has happened since: whoever is still on its way needs a newer one.
-            log.set_snapshot(None);
-            self.receivers.clear();
-        }
-        let needed = self.needed_by_receivers();
-        let log = self.member.log();
-        target = target.min(self.state.head.index).min(log.snapshot_index().unwrap_or(u64::MAX)).min(needed);
-        if target > log.truncated().0 {
-            let batch = self.member.truncate(target);
-            failpoint!("raft_before_wal_release");
-            self.disk.write(&batch, Durability::Later)?;
-            failpoint!("raft_after_wal_release");
-        }
-        Ok(())
-    }
-
-    /// The first index after which the log is needed by members that were sent a snapshot and haven't
-    /// answered from it yet: receiving and installing takes its time.
-    fn needed_by_receivers(&mut self) -> u64 {
-        if !self.receivers.is_empty() {
-            let matched = self.member.matched();
-            let leads = self.member.is_leader();
-            let waits = |id: &MemberId, index: u64| leads && matched.get(id).is_some_and(|at| *at < index);
-            self.receivers.retain(|id, index| waits(id, *index));
-        }
-        self.receivers.values().copied().min().unwrap_or(u64::MAX)
-    }
-
-    /// Sends, and remembers who is sent a snapshot.
-    fn send(&mut self, messages: Vec<Message>, send: &mut dyn FnMut(Message)) {
-        for message in messages {
-            if message.get_msg_type() == MessageType::MsgSnapshot {
-                let index = message.get_snapshot().get_metadata().index;
-                self.receivers.insert(MemberId(message.to), index);
-            }
-            send(message);
-        }
-    }
-
-    /// Cleans up a piece of compacted history; true if more is left.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn scrub(&mut self, max_events: usize) -> Result<bool, Fatal> {
-        match scrub::next_piece(&self.disk, max_events)? {
-            Some(piece) => {
-                failpoint!("compact_before_batch");
-                self.disk.write(&piece.batch, Durability::Later)?;
-                failpoint!("compact_after_batch");
-                Ok(piece.more)
-            }
-            None => {
-                failpoint!("compact_finished");
-                Ok(false)
-            }
-        }
-    }
-}
-
-/// In the order of ids, as the membership has them.
-fn sorted(mut votes: ConfState) -> ConfState {
-    votes.mut_voters().sort_unstable();
-    votes.mut_voters_outgoing().sort_unstable();
-    votes.mut_learners().sort_unstable();
-    votes
-}
-
-fn lease_times(config: &ReplicaConfig) -> LeaseTimes {
-    let election_ticks = u32::try_from(config.member.election_ticks).unwrap_or(u32::MAX);
-    LeaseTimes {
-        grace: config.tick * election_ticks,
-        again_after: config.proposals.timeout,
-        checkpoint_every: config.lease_checkpoint,
-    }
-}
-
-fn desk_limits(limits: &ProposalLimits) -> DeskLimits {
-    DeskLimits { max_waiting: limits.max_waiting, timeout: limits.timeout, resend_after: limits.resend_after }
 }

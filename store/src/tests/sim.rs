@@ -16,7 +16,7 @@ mod clients;
 pub mod disk;
 mod faults;
 mod network;
-mod node;
+pub mod node;
 mod oracle;
 mod plan;
 mod random;

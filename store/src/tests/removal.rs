@@ -1,0 +1,63 @@
+//! Removing a member, when the power fails for everyone at any moment of it.
+
+use std::collections::BTreeSet;
+
+use super::network::{ELECTION_TICKS, Network};
+use crate::kv::MemberId;
+
+/// Inputs after which a removal is over.
+const LONGEST: usize = 200;
+
+/// Lets the power fail after so many inputs of a removal. True if the removal was over before.
+fn removal_with_a_power_cut(members: u64, seed: u64, remove_leader: bool, inputs: usize) -> bool {
+    let (mut network, leader) = Network::settled(members, seed);
+    let removed = if remove_leader { leader } else { MemberId(leader.0 % members + 1) };
+    network.fail_in(inputs);
+    network.remove(leader, removed);
+    (0..10).for_each(|_| network.tick());
+    let ended = network.gone.contains(&removed);
+    network.power_returns();
+    network.until(20 * ELECTION_TICKS as u32, |network| network.leader().is_some());
+    let leader = network.leader().unwrap();
+    assert!(network.writes(leader), "{members} members, seed {seed}, {inputs} inputs: {leader} can't write");
+    let after = network.member(leader).membership();
+    assert!(!ended || after.was_removed(removed), "who has ended is removed");
+    ended
+}
+
+#[test]
+fn a_removal_costs_no_quorum_wherever_the_power_fails() {
+    for (members, remove_leader) in [(2, false), (2, true), (3, false), (3, true), (4, false), (4, true)] {
+        for seed in 0..3 {
+            let cuts = 0..LONGEST;
+            let ended = cuts.filter(|at| removal_with_a_power_cut(members, seed, remove_leader, *at)).count();
+            assert!((1..LONGEST).contains(&ended), "{members} members: it ended {ended} times");
+        }
+    }
+}
+
+#[test]
+fn a_learner_that_was_removed_while_it_was_away_hears_of_it() {
+    let (mut network, leader) = Network::settled(1, 1);
+    let learner = network.add_learner(leader);
+    network.until(20, |network| network.member(learner).membership().get(learner).is_some());
+    network.cut = BTreeSet::from([(leader.0, learner.0)]);
+    network.remove(leader, learner);
+    network.until(4, |network| network.member(leader).membership().was_removed(learner));
+    network.cut.clear();
+    network.until(4 * ELECTION_TICKS as u32, |network| network.gone.contains(&learner));
+}
+
+#[test]
+fn a_removed_member_ends_when_another_says_so_and_not_before() {
+    let (mut network, leader) = Network::settled(3, 1);
+    let removed = MemberId(leader.0 % 3 + 1);
+    // It gets everything, but nobody hears it after the removal is committed by the other two.
+    network.cut = (1..=3).map(|to| (removed.0, to)).collect();
+    network.remove(leader, removed);
+    (0..100).for_each(|_| network.tick());
+    assert!(network.member(leader).membership().was_removed(removed));
+    assert!(!network.gone.contains(&removed), "nobody has told it");
+    network.cut.clear();
+    network.until(4, |network| network.gone.contains(&removed));
+}
