@@ -91,6 +91,8 @@ pub struct Leadership {
 pub struct Member {
     node: raft::RawNode<LogCache>,
     config: MemberConfig,
+    /// The election timeout of a term, in ticks; `None` if the voters have changed since.
+    timeout: Option<(u64, usize)>,
 }
 
 impl Member {
@@ -126,7 +128,7 @@ impl Member {
         };
         raft_config.validate()?;
         let node = raft::RawNode::new(&raft_config, log, &crate::logging::raft_logger(config.id))?;
-        let mut member = Self { node, config };
+        let mut member = Self { node, config, timeout: None };
         member.set_election_timeout();
         Ok(member)
     }
@@ -160,6 +162,7 @@ impl Member {
 
     /// Voters or learners have changed by an entry that is being applied. Returns who votes now.
     pub fn apply_conf_change(&mut self, change: &ConfChangeV2) -> ConfState {
+        self.timeout = None;
         self.node.apply_conf_change(change).expect("what the membership accepted, Raft accepts")
     }
 
@@ -261,6 +264,7 @@ impl Member {
             let metadata = ready.snapshot().get_metadata();
             log.reset(metadata.index, metadata.term);
             out.installed = true;
+            self.timeout = None;
         }
         persist::records(ready.entries()).for_each(|record| log.append(record));
         if let Some(state) = ready.hs() {
@@ -322,13 +326,28 @@ impl Member {
         batch
     }
 
-    /// Replaces the library's random election timeout by one that follows from seed, member and term:
-    /// spread over members, new in each term, and the same in each run of a simulation.
+    /// Replaces the library's random election timeout, which it draws anew with each change of role.
     fn set_election_timeout(&mut self) {
-        let mixed = mix(self.config.seed ^ mix(self.config.id.0) ^ mix(self.node.raft.term).rotate_left(17));
-        let spread = mixed % self.config.election_ticks as u64;
-        let ticks = self.config.election_ticks + usize::try_from(spread).expect("less than election_ticks");
+        let term = self.node.raft.term;
+        let ticks = match self.timeout {
+            Some((of, ticks)) if of == term => ticks,
+            _ => self.election_timeout(term),
+        };
+        self.timeout = Some((term, ticks));
         self.node.raft.set_randomized_election_timeout(ticks);
+    }
+
+    /// The voters take turns, evenly spread over an election timeout, so that two that miss the leader at the
+    /// same time don't split the votes. Who is first changes with the term, and a simulation repeats.
+    fn election_timeout(&self, term: u64) -> usize {
+        let mut voters: Vec<u64> = self.node.raft.prs().conf().voters().ids().iter().collect();
+        voters.sort_unstable();
+        let count = voters.len().max(1);
+        // A learner has no turn; it doesn't call elections anyway.
+        let own = voters.binary_search(&self.config.id.0).unwrap_or(0);
+        let first = mix(self.config.seed ^ mix(term)) % count as u64;
+        let turn = (own + usize::try_from(first).expect("less than the number of voters")) % count;
+        self.config.election_ticks + turn * self.config.election_ticks / count
     }
 }
 

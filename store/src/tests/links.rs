@@ -53,3 +53,47 @@ fn a_follower_that_does_not_hear_the_leader_disturbs_nobody() {
         assert_eq!((network.agreed(), network.term()), (Some(leader), term), "seed {seed}");
     }
 }
+#[test]
+fn a_new_group_elects_its_first_leader_at_once() {
+    for seed in 0..50 {
+        let mut network = Network::new(3, seed);
+        let ticks = network.until(30, |network| network.agreed().is_some());
+        assert!(ticks <= 3, "seed {seed}: {ticks} ticks, an election timeout is {ELECTION_TICKS}");
+    }
+}
+
+#[test]
+fn a_leader_that_hears_nobody_steps_down_and_the_term_grows_by_one() {
+    for seed in 0..50 {
+        let (mut network, deaf) = Network::settled(3, seed);
+        let term = network.term();
+        network.cut = (1..=3).filter(|id| *id != deaf.0).map(|id| (id, deaf.0)).collect();
+        // Two check-quorum rounds at most: the first may still have what came before the cut.
+        network.until(2 * ELECTION_TICKS as u32 + 1, |network| !network.leads(deaf));
+        let others =
+            |network: &Network| network.members.iter().any(|m| m.id() != deaf && m.member().is_leader());
+        network.until(3 * ELECTION_TICKS as u32, others);
+        (0..200).for_each(|_| network.tick());
+        assert!(network.term() <= term + 1, "seed {seed}: {} after {term}", network.term());
+        network.cut.clear();
+        network.until(20, |network| network.agreed().is_some());
+        assert!(network.term() <= term + 1, "seed {seed}: coming back deposes nobody");
+        assert_ne!(network.agreed(), Some(deaf));
+    }
+}
+
+#[test]
+fn a_leader_that_nobody_hears_is_replaced_and_the_term_grows_by_one() {
+    for seed in 0..50 {
+        let (mut network, mute) = Network::settled(3, seed);
+        let term = network.term();
+        network.cut = (1..=3).filter(|id| *id != mute.0).map(|id| (mute.0, id)).collect();
+        let replaced = |network: &Network| !network.leads(mute) && network.agreed().is_some();
+        network.until(4 * ELECTION_TICKS as u32, replaced);
+        (0..200).for_each(|_| network.tick());
+        network.cut.clear();
+        (0..20).for_each(|_| network.tick());
+        assert!(network.agreed().is_some());
+        assert_eq!(network.term(), term + 1, "seed {seed}");
+    }
+}

@@ -20,6 +20,10 @@ impl World {
                 self.nodes[at].down = down;
                 self.nodes[at].disk.break_in(writes);
             }
+            Fault::CrashAfterVote { down } => {
+                self.nodes[at].down = down;
+                self.nodes[at].fails_after_vote = true;
+            }
             Fault::PowerCut { others, down } => {
                 for at in (0..=others).map(after).collect::<Vec<_>>() {
                     self.nodes[at].down = down;
@@ -44,9 +48,10 @@ impl World {
                 let offset = &mut self.nodes[at].wall_offset_ms;
                 *offset = (*offset + ms).clamp(-9_000_000, 9_000_000);
             }
-            Fault::Transfer { to } => {
-                let to = MemberId(after(to) as u64 + 1);
-                self.nodes[at].inbox.push(Input::TransferLeader(to));
+            Fault::Transfer { to, twice } => {
+                let to = (to..=to + usize::from(twice)).map(|places| MemberId(after(places) as u64 + 1));
+                let asked: Vec<Input> = to.map(Input::TransferLeader).collect();
+                self.nodes[at].inbox.extend(asked);
             }
             Fault::SlowWatchers { steps } => self.nodes[at].watchers_stall_until = self.now + steps,
             Fault::NoSpace { writes, steps } => {

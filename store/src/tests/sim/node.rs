@@ -20,6 +20,8 @@ pub struct Node {
     pub starts_at: u64,
     /// How long it stays down after the next crash.
     pub down: u64,
+    /// The power fails when it has given a vote.
+    pub fails_after_vote: bool,
     pub inbox: Vec<Input>,
     pub paused_until: u64,
     pub watchers_stall_until: u64,
@@ -63,6 +65,7 @@ impl Node {
             running: None,
             starts_at: 0,
             down: 0,
+            fails_after_vote: false,
             inbox: Vec::new(),
             paused_until: 0,
             watchers_stall_until: 0,

@@ -44,6 +44,8 @@ pub enum Target {
 pub enum Fault {
     /// The power fails at the `writes`-th write from now; a tail of what isn't synced is lost.
     Crash { writes: u64, down: u64 },
+    /// The power fails when it has given its next vote.
+    CrashAfterVote { down: u64 },
     /// The power fails now, for this member and the `others` after it.
     PowerCut { others: usize, down: u64 },
     /// It stands still while time goes on.
@@ -62,8 +64,8 @@ pub enum Fault {
     ClockRate { percent: u64, steps: u64 },
     /// Its wall clock jumps.
     WallJump { ms: i64 },
-    /// It is asked to hand leadership to the member `to` places after it.
-    Transfer { to: usize },
+    /// It is asked to hand leadership to the member `to` places after it, perhaps to the next one, too.
+    Transfer { to: usize, twice: bool },
     /// Watchers there stop reading.
     SlowWatchers { steps: u64 },
     /// Its disk is nearly full, and after so many writes quite full.
@@ -146,7 +148,7 @@ impl Plan {
     }
 }
 
-const KINDS: u64 = 14;
+const KINDS: u64 = 15;
 const MEMBERSHIP: u64 = 13;
 
 impl Planned {
@@ -176,10 +178,11 @@ impl Planned {
             9 => Fault::WallJump {
                 ms: i64::try_from(random.below(7_200_000)).expect("two hours fit") - 3_600_000,
             },
-            10 => Fault::Transfer { to: other },
+            10 => Fault::Transfer { to: other, twice: random.percent(40) },
             11 => Fault::SlowWatchers { steps: 2 * steps },
             12 => Fault::NoSpace { writes: random.between(1, 200), steps: 2 * steps },
-            _ => Fault::Members(Change::new(random)),
+            MEMBERSHIP => Fault::Members(Change::new(random)),
+            _ => Fault::CrashAfterVote { down },
         };
         Self { at, target, fault }
     }

@@ -40,6 +40,7 @@ impl World {
         self.summary.crashes += 1;
         self.trace(|| format!("crash {}", at + 1));
         let node = &mut self.nodes[at];
+        node.fails_after_vote = false;
         // Without space it only halts: what is written stays.
         let full = node.disk.is_full();
         let survivors = if full { node.disk.pending() } else { self.disks.index(node.disk.pending() + 1) };
@@ -77,10 +78,17 @@ impl World {
             inputs.push(Input::Tick);
         }
         let before = running.replica.state().head.index;
+        let vote = |running: &Running| {
+            let state = &running.replica.member().log().hard_state;
+            (state.term, state.vote)
+        };
+        let voted = vote(running);
         let mut sent = Vec::new();
         let handled = running.replica.handle(now, inputs, &mut |message| sent.push(message));
+        let fails = node.fails_after_vote && vote(running) != voted && vote(running).1 != 0;
         sent.into_iter().for_each(|message| self.send(message));
         match handled {
+            Ok(_) if fails => self.crash(at),
             Ok(output) => self.settle(at, before, output, tick),
             Err(Fatal::Fenced(why)) => {
                 violated(Judge::SameState, format!("member {} is fenced: {why}", at + 1))

@@ -209,6 +209,7 @@ impl World {
             (node.starts_at, node.paused_until, node.watchers_stall_until) = (0, 0, 0);
             node.rate = (100, 0);
             node.full_until = node.full_until.map(|_| 0);
+            node.fails_after_vote = false;
             node.disk.repair();
         }
     }
