@@ -14,7 +14,7 @@ use crate::service;
 
 /// The etcd that we claim to be: the first whose promises we all keep (progress notifications never overtake
 /// events since 3.5.13), which is what clients look at the version for.
-const VERSION: &str = "3.5.13";
+pub const VERSION: &str = "3.5.13";
 /// Pieces of a backup are sent in messages of at most this size, as etcd does.
 const SNAPSHOT_CHUNK: usize = 32 << 10;
 /// How long leadership may take to move.

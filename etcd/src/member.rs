@@ -1,5 +1,8 @@
 //! What all services share: the store, the limits, and the header of every answer.
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use store::Store;
 use store::kv::{Kv, MemberId, Revision};
 use tokio::sync::watch;
@@ -22,6 +25,8 @@ pub struct Member {
     pub encoded: EncodedEvents,
     /// Of the URLs of members.
     pub peer_scheme: &'static str,
+    /// Leaders that this member has seen come after another.
+    pub leader_changes: AtomicU64,
     cluster: u64,
     id: MemberId,
 }
@@ -32,7 +37,8 @@ impl Member {
         let (cluster, id) = (store.cluster(), store.status().member);
         let peer_scheme = if config.peer_tls { "https" } else { "http" };
         let encoded = EncodedEvents::default();
-        Self { store, limits: config.limits, stop, encoded, peer_scheme, cluster, id }
+        let leader_changes = AtomicU64::new(0);
+        Self { store, limits: config.limits, stop, encoded, peer_scheme, leader_changes, cluster, id }
     }
 
     /// The header of an answer given at `revision`.
@@ -58,6 +64,24 @@ impl Member {
         match metadata.require_leader && self.store.leadership().borrow().is_none() {
             true => Err(error::no_leader()),
             false => Ok(()),
+        }
+    }
+
+    /// Counts leaders until the server stops.
+    pub async fn count_leaders(&self) {
+        let mut leadership = self.store.leadership();
+        let mut last = *leadership.borrow_and_update();
+        let mut stopped = pin!(self.stopped());
+        loop {
+            tokio::select! {
+                changed = leadership.changed() => if changed.is_err() { return },
+                () = stopped.as_mut() => return,
+            }
+            let leader = *leadership.borrow_and_update();
+            if last.is_some() && leader.is_some() && leader != last {
+                self.leader_changes.fetch_add(1, Ordering::Relaxed);
+            }
+            last = leader.or(last);
         }
     }
 

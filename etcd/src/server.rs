@@ -14,10 +14,13 @@ use crate::authority::Lenient;
 use crate::caller::common_name;
 use crate::config::Config;
 use crate::connection;
+use crate::http1;
 use crate::member::Member;
 
 /// How long to wait after the system refused a connection (out of file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// HTTP/1.1's name in TLS.
+const HTTP1: &[u8] = b"http/1.1";
 
 /// Serves etcd's API from `store` on `listener` until `stop` becomes true (or its sender is dropped), and
 /// returns when all connections have ended.
@@ -35,6 +38,8 @@ pub async fn serve(
     let member = Arc::new(Member::new(store, &config, stop.clone()));
     tracing::info!(address = %listener.local_addr()?, tls = tls.is_some(), "serving etcd clients");
     let mut connections = JoinSet::new();
+    let counting = member.clone();
+    connections.spawn(async move { counting.count_leaders().await });
     loop {
         let place = places.clone().acquire_owned();
         let accepted = tokio::select! {
@@ -83,10 +88,10 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// HTTP/2 is the only protocol on this port, so it is what TLS agrees on.
+/// HTTP/2 for gRPC; whoever can't, gets the answers for monitors.
 fn acceptor(config: &rustls::ServerConfig) -> TlsAcceptor {
     let mut config = config.clone();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), HTTP1.to_vec()];
     TlsAcceptor::from(Arc::new(config))
 }
 
@@ -98,7 +103,7 @@ async fn serve_socket(member: Arc<Member>, tls: Option<TlsAcceptor>, socket: Tcp
         return;
     }
     let ended = match tls {
-        None => connection::serve(member, Lenient::new(socket), String::new()).await,
+        None => serve_plain(member, socket).await,
         Some(tls) => serve_tls(member, &tls, socket).await,
     };
     if let Err(error) = ended {
@@ -106,9 +111,19 @@ async fn serve_socket(member: Arc<Member>, tls: Option<TlsAcceptor>, socket: Tcp
     }
 }
 
+async fn serve_plain(member: Arc<Member>, socket: TcpStream) -> io::Result<()> {
+    if http1::begins(&member, &socket).await? {
+        return http1::serve(member, socket).await;
+    }
+    connection::serve(member, Lenient::new(socket), String::new()).await
+}
+
 async fn serve_tls(member: Arc<Member>, tls: &TlsAcceptor, socket: TcpStream) -> io::Result<()> {
     let handshake = tokio::time::timeout(member.limits.handshake_timeout, tls.accept(socket));
     let stream = handshake.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    if stream.get_ref().1.alpn_protocol() == Some(HTTP1) {
+        return http1::serve(member, stream).await;
+    }
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let user = certificate.map(|certificate| common_name(certificate)).unwrap_or_default();
     connection::serve(member, Lenient::new(stream), user).await

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::grpc::{Call, Code, Status};
 use crate::member::Member;
-use crate::{auth, cluster, election, health, kv, lease, lock, maintenance, watch};
+use crate::{auth, cluster, election, health, kv, lease, lock, maintenance, monitor, watch};
 
 /// Where a call goes.
 pub enum Path {
@@ -29,8 +29,12 @@ pub async fn short(member: Arc<Member>, method: kv::Method, call: Call) {
 
 /// Answers any other call.
 pub async fn long(member: Arc<Member>, call: Call) {
-    if !call.is_grpc() {
+    if !call.is_grpc() && *call.method() == http::Method::POST {
         return call.not_grpc().await;
+    }
+    if !call.is_grpc() {
+        let answer = monitor::answer(&member, call.method(), call.uri()).await;
+        return call.plain(answer).await;
     }
     if let Err(status) = member.check_leader(&call.metadata) {
         return call.refuse(&status).await;

@@ -211,3 +211,61 @@ async fn a_stopping_server_ends_watches_in_good_order() {
     let stopped = tokio::time::timeout(Duration::from_secs(2), server.stop()).await;
     stopped.expect("a server with open watches ends at once");
 }
+
+/// What a client that knows only HTTP/1.1 gets: status line and body.
+async fn ask(address: std::net::SocketAddr, target: &str) -> (String, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut socket = TcpStream::connect(address).await.expect("it listens");
+    let request = format!("GET {target} HTTP/1.1\r\nhost: etcd\r\nconnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.expect("it reads");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("a whole answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    (head.lines().next().expect("a status line").to_owned(), body.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn monitors_are_answered_by_plain_http() {
+    let server = Server::start().await;
+    let stock = common::RealEtcd::start().await;
+    let theirs = stock.endpoint.parse().expect("an address");
+    let (line, body) = ask(server.address, "/health").await;
+    assert_eq!((line.as_str(), body.as_str()), ("HTTP/1.1 200 OK", r#"{"health":"true","reason":""}"#));
+    assert_eq!(ask(theirs, "/health").await.0, line);
+    let (status, again) = raw_get(&server, "/health").await;
+    assert_eq!((status, &again[..]), (http::StatusCode::OK, body.as_bytes()), "over HTTP/2, too");
+    for target in ["/nothing", "/v2/keys"] {
+        assert_eq!(ask(server.address, target).await.0, "HTTP/1.1 404 Not Found", "{target}");
+    }
+    let (_, version) = ask(server.address, "/version").await;
+    assert!(version.starts_with(r#"{"etcdserver":"3."#), "{version}");
+    let client = EtcdKv::connect(vec![server.endpoint()], None).await.expect("it connects");
+    client.txn(put("a")).await.expect("a write");
+    let revision = server.store.status().revision.0;
+    let (_, page) = ask(server.address, "/metrics").await;
+    let (_, stock_page) = ask(theirs, "/metrics").await;
+    for wanted in
+        ["etcd_server_has_leader 1".into(), format!("etcd_debugging_mvcc_current_revision {revision}")]
+    {
+        assert!(page.lines().any(|line| line == wanted), "{wanted}: {page}");
+    }
+    // Dashboards and alerts are written for etcd's names.
+    for line in page.lines().filter(|line| line.starts_with("etcd_")) {
+        let name = line.split(['{', ' ']).next().expect("a name");
+        assert!(stock_page.contains(name), "etcd has no {name}");
+    }
+    server.stop().await;
+}
+
+async fn raw_get(server: &Server, path: &str) -> (http::StatusCode, Bytes) {
+    let socket = TcpStream::connect(server.address).await.expect("it listens");
+    let (mut client, connection) = h2::client::handshake(socket).await.expect("HTTP/2");
+    let driver = tokio::spawn(connection);
+    let request = http::Request::get(format!("http://etcd{path}")).body(()).expect("a request");
+    let (answer, _) = client.send_request(request, true).expect("it is sent");
+    let answer = answer.await.expect("an answer");
+    let status = answer.status();
+    let body = answer.into_body().data().await.expect("a body").expect("a whole body");
+    driver.abort();
+    (status, body)
+}

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{Messages, Sink, Status, encode};
 use crate::caller::Caller;
+use crate::monitor::Answer;
 
 /// Up to this size an answer is handed to HTTP/2 at once; more waits until the receiver has room, so that
 /// a slow one costs no memory.
@@ -53,6 +54,16 @@ impl Call {
     /// `/package.Service/Method`.
     pub fn path(&self) -> &str {
         self.head.uri.path()
+    }
+
+    /// The request's method; gRPC has only POST.
+    pub fn method(&self) -> &http::Method {
+        &self.head.method
+    }
+
+    /// All of the request's target.
+    pub fn uri(&self) -> &http::Uri {
+        &self.head.uri
     }
 
     /// Whether this is gRPC at all.
@@ -123,12 +134,24 @@ impl Call {
         fail(self.respond, status);
     }
 
-    /// Answers something that isn't gRPC.
+    /// Refuses something that wants to be a call, but isn't gRPC.
     pub async fn not_grpc(mut self) {
         Messages::new(self.body, self.max_bytes).wait_for_end().await;
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         let _gone = self.respond.send_response(response, true);
+    }
+
+    /// Answers something that isn't gRPC.
+    pub async fn plain(mut self, answer: Answer) {
+        Messages::new(self.body, self.max_bytes).wait_for_end().await;
+        let mut response = Response::new(());
+        *response.status_mut() = answer.status;
+        response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(answer.kind));
+        // Errors here mean that the client is gone: nobody is left to be told.
+        if let Ok(mut stream) = self.respond.send_response(response, false) {
+            let _gone = stream.send_data(answer.body.into(), true);
+        }
     }
 }
 
