@@ -7,6 +7,7 @@
 pub use k8s_openapi as k8s;
 
 pub mod cidr;
+pub mod crd;
 pub mod cron;
 pub mod defaults;
 pub mod difference;

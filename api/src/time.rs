@@ -28,6 +28,51 @@ pub fn from_value(value: Option<&Value>) -> Option<Timestamp> {
     parse(value?.as_str()?)
 }
 
+/// Reads a duration as Go writes it (`1h30m`, `-1.5s`, `0`), in nanoseconds; `None` if it is none.
+pub fn go_duration(text: &str) -> Option<i64> {
+    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if rest == "0" {
+        return Some(0);
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    let mut nanos: i128 = 0;
+    while !rest.is_empty() {
+        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let unit_end = rest[number_end..].find(|c: char| c.is_ascii_digit() || c == '.');
+        let unit_end = unit_end.map_or(rest.len(), |at| number_end + at);
+        let unit = duration_unit(&rest[number_end..unit_end])?;
+        nanos += decimal_times(&rest[..number_end], unit)?;
+        rest = &rest[unit_end..];
+    }
+    i64::try_from(if text.starts_with('-') { -nanos } else { nanos }).ok()
+}
+
+/// `1.5` times 10 is 15; `None` if it is no number.
+fn decimal_times(number: &str, unit: i128) -> Option<i128> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.len() + fraction.len() == 0 || whole.len() > 18 || fraction.contains('.') {
+        return None;
+    }
+    let fraction = &fraction[..fraction.len().min(15)];
+    let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let part: i128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    Some(whole * unit + part * unit / 10_i128.pow(u32::try_from(fraction.len()).ok()?))
+}
+
+fn duration_unit(name: &str) -> Option<i128> {
+    Some(match name {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60 * 1_000_000_000,
+        "h" => 3600 * 1_000_000_000,
+        _ => return None,
+    })
+}
+
 /// The time between two instants in kubectl's short form, as in its `AGE` column.
 pub fn age(since: Timestamp, now: Timestamp) -> String {
     human_duration(now.as_second() - since.as_second())

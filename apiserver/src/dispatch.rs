@@ -15,14 +15,26 @@ use crate::storage::key::Key;
 use crate::verbs::submit::Part;
 use crate::verbs::{
     Answer, Call, binding, create, delete, delete_collection, eviction, get, list, patch, review, scale,
-    token_request, update, watch,
+    submit, token_request, update, watch,
 };
 use crate::{discovery, health, open_id, openapi, response, version};
 
 /// Answers a request for a resource or a subresource.
 pub async fn resource(call: Call<'_>, body: &[u8]) -> Answer {
+    let mut response = serve(call, body).await?;
+    if let Some(warning) = call.resource.custom.as_ref().and_then(|custom| custom.warning.clone()) {
+        submit::warn(&mut response, &[warning]);
+    }
+    Ok(response)
+}
+
+async fn serve(call: Call<'_>, body: &[u8]) -> Answer {
     if let Some(name) = &call.info.subresource {
         return subresource(call, name, body).await;
+    }
+    if call.info.verb == Verb::Create && call.resource.custom.as_ref().is_some_and(|custom| custom.terminating) {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(method_not_allowed(&call).with_message(why).into());
     }
     if !is_served(&call) {
         return Err(method_not_allowed(&call).into());

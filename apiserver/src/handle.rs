@@ -9,6 +9,7 @@ use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use store::kv::{Kv, KvError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -16,6 +17,7 @@ use tokio::task::JoinHandle;
 use crate::auth::{AccountTokens, Attributes, Authenticator, Authorizer, Identity};
 use crate::body::Body;
 use crate::config::Config;
+use crate::crd::feed::CrdFeed;
 use crate::encryption::SealedKv;
 use crate::error::{Failure, Outcome};
 use crate::in_process::InProcess;
@@ -25,10 +27,10 @@ use crate::peer::Peer;
 use crate::pki::PkiError;
 use crate::registry::Registry;
 use crate::request::{RequestInfo, Verb};
-use crate::storage::cache::Cache;
+use crate::storage::cache::{Cache, Observer};
 use crate::storage::{Storage, follower};
 use crate::verbs::{Answer, Call};
-use crate::{auth, dispatch, rbac_feed, response, transaction};
+use crate::{auth, crd, dispatch, rbac_feed, response, transaction};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +55,7 @@ pub enum StartError {
 pub struct ApiServer {
     pub(crate) storage: Arc<Storage>,
     pub(crate) config: Config,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<Registry>,
     pub(crate) authenticator: Authenticator,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) node_proxy: NodeProxy,
@@ -62,16 +64,14 @@ pub struct ApiServer {
     pub(crate) turns: crate::admission::turns::Turns,
     /// Becomes true when the server is about to end: watches end then.
     pub(crate) draining: watch::Sender<bool>,
-    /// Feeds the cache; ends with the server.
-    follower: JoinHandle<()>,
-    /// Seals what lies in clear or under an old key; ends by itself, or with the server.
-    sealing: JoinHandle<()>,
+    /// What feeds the cache, seals what lies in clear or under an old key, and looks after custom resources;
+    /// they end with the server.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
-        self.follower.abort();
-        self.sealing.abort();
+        self.tasks.get_mut().iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -84,8 +84,12 @@ impl ApiServer {
         let sealed = Arc::new(SealedKv::new(store, config.pki.encryption_keys().clone()));
         let store: Arc<dyn Kv> = sealed.clone();
         let authorizer = Arc::new(Authorizer::default());
-        let observer = rbac_feed::RbacFeed::new(authorizer.clone());
-        let cache = Arc::new(Cache::new(config.limits, Box::new(observer)));
+        let registry = Arc::new(Registry::builtin());
+        let definitions = CrdFeed::new(registry.clone());
+        let definitions_changed = definitions.subscribe();
+        let rbac = rbac_feed::RbacFeed::new(authorizer.clone());
+        let observers: [Box<dyn Observer>; 2] = [Box::new(rbac), Box::new(definitions)];
+        let cache = Arc::new(Cache::new(config.limits, Box::new(observers)));
         let loaded = follower::load(store.as_ref(), &cache).await.map_err(StartError::Load)?;
         let follower = tokio::spawn(follower::follow(store.clone(), cache.clone(), loaded));
         let sealing = tokio::spawn(seal_anew(sealed));
@@ -98,17 +102,18 @@ impl ApiServer {
         let server = Arc::new(Self {
             authenticator: Authenticator::new(config.static_tokens.clone(), accounts, storage.clone()),
             storage,
-            registry: Registry::builtin(),
+            registry,
             authorizer,
             node_proxy: NodeProxy::new(&config.pki).map_err(StartError::Pki)?,
             metrics: Arc::default(),
             turns: crate::admission::turns::Turns::default(),
             draining: watch::Sender::new(false),
-            follower,
-            sealing,
+            tasks: Mutex::new(vec![follower, sealing]),
             config,
         });
         crate::first_objects::ensure(&server).await?;
+        let controller = crd::controller::run(Arc::downgrade(&server), definitions_changed);
+        server.tasks.lock().push(tokio::spawn(controller));
         // From its first answer on the server judges by the roles that exist.
         let applied = server.storage.status().revision;
         server.storage.cache.wait_for(applied, server.config.limits.freshness).await;

@@ -11,6 +11,7 @@ pub mod auth;
 pub mod body;
 pub mod bootstrap;
 pub mod config;
+pub mod crd;
 pub mod discovery;
 mod dispatch;
 pub mod encryption;

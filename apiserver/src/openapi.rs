@@ -6,6 +6,7 @@
 //! therefore one of what the document is made *from*. `/openapi/v2` exists for clients that only check that
 //! it does.
 
+mod custom;
 mod paths;
 
 use api::schema::Definitions;
@@ -68,7 +69,9 @@ pub fn document(registry: &Registry, group: &str, version: &str) -> Option<Strin
     let names = definitions_of(&resources);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let paths: Map<String, Value> = resources.iter().flat_map(paths::of_resource).collect();
-    Some(assemble(&Value::Object(paths), &Definitions::builtin().openapi_v3(&names)))
+    let mut schemas = Definitions::builtin().openapi_v3(&names);
+    schemas.extend(resources.iter().flat_map(|resource| custom::definitions(resource)));
+    Some(assemble(&Value::Object(paths), &schemas))
 }
 
 /// The schemas are JSON text already; they are joined, not decoded.
@@ -183,6 +186,9 @@ fn hash(resources: &[Row]) -> String {
     for resource in resources {
         let paths = Value::Object(paths::of_resource(resource).into_iter().collect());
         made_from.push_str(&format!("{} {paths}\n", resource.definition));
+        if let Some(custom) = &resource.custom {
+            made_from.push_str(&custom.openapi.to_string());
+        }
     }
     etag::hash(made_from.as_bytes())
 }
@@ -198,6 +204,9 @@ fn resources_of(registry: &Registry, group: &str, version: &str) -> Vec<Row> {
 fn definitions_of(resources: &[Row]) -> Vec<String> {
     let mut names: Vec<String> =
         [paths::DELETE_OPTIONS, paths::STATUS, paths::PATCH].map(str::to_owned).to_vec();
+    if resources.iter().any(|resource| resource.custom.is_some()) {
+        names.extend([custom::OBJECT_META, custom::LIST_META].map(str::to_owned));
+    }
     for resource in resources {
         names.push(resource.definition.clone());
         if resource.verbs.contains(Verb::List) {

@@ -9,6 +9,9 @@
 //! WATCH w /api/v1/configmaps?resourceVersion={0}  begins a watch named w
 //! READ w 2                                        its next two events ("end": all to the end)
 //! COMPACT                                         forgets the store's history
+//! ESTABLISHED crontabs.example.com                waits until a definition is served
+//! JUDGED crontabs.example.com                     waits until its names are accepted or not
+//! GONE /apis/example.com/v1/crontabs/a            waits until there is nothing
 //! AS jane dev                                     the user and groups of the requests that follow
 //! ```
 //! What differs from run to run is written in another way: uids and times as UID and TIME, revisions as

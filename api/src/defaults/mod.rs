@@ -34,6 +34,7 @@ pub fn apply(group: &str, kind: &str, object: &mut Value) {
         ("", "Namespace") => namespace(object),
         ("", "Node") => node(object),
         ("", "PodTemplate") => object.under("template", pod_template),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => custom_resource_definition(object),
         ("apps", "Deployment") => workloads::deployment(object),
         ("apps", "ReplicaSet") => workloads::replica_set(object),
         ("apps", "StatefulSet") => workloads::stateful_set(object),
@@ -102,6 +103,24 @@ fn disruption_budget(object: &mut Value) {
         for counter in ["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"] {
             status.or_insert(counter, 0);
         }
+    });
+}
+
+fn custom_resource_definition(object: &mut Value) {
+    object.under("spec", |spec| {
+        spec.within("names", |names| {
+            let kind = fields::text(names, "kind").to_owned();
+            if !kind.is_empty() {
+                names.text("singular", &kind.to_lowercase());
+                names.text("listKind", &format!("{kind}List"));
+            }
+        });
+        spec.under("conversion", |conversion| conversion.text("strategy", "None"));
+        spec.within("conversion", |conversion| {
+            conversion.within("webhook", |webhook| {
+                webhook.within("clientConfig", |client| client.within("service", |service| service.or_insert("port", 443)));
+            });
+        });
     });
 }
 

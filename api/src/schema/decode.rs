@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::scalar::{self, Refused};
 use super::{FieldValidation, Link, Object, Parsed, Schema, Shape};
+use crate::crd::{Structural, envelope, prune};
 use crate::status::Status;
 
 /// A decoded object.
@@ -47,9 +48,24 @@ pub fn decode(
 
 /// Decodes a configuration for server-side apply: as [`decode`], strictly, but what isn't named isn't filled
 /// in, because naming a field means owning it. Errors: [`DecodeError`].
-pub fn decode_partial(schema: &Schema, raw: impl Into<Parsed>) -> Result<Value, DecodeError> {
+pub fn decode_partial(schema: &Schema, raw: impl Into<Parsed>) -> Result<Decoded, DecodeError> {
     let decoder = Decoder { partial: true, ..Decoder::default() };
-    Ok(decode_with(decoder, schema, raw.into(), FieldValidation::Strict)?.object)
+    decode_with(decoder, schema, raw.into(), FieldValidation::Strict)
+}
+
+/// Decodes an object of a custom kind: its metadata as everywhere, and of the rest what the schema knows,
+/// whatever its type, which validation judges. Errors: [`DecodeError`].
+pub fn decode_custom(
+    schema: &Structural,
+    raw: impl Into<Parsed>,
+    validation: FieldValidation,
+) -> Result<Decoded, DecodeError> {
+    let Parsed { value, duplicates } = raw.into();
+    let mut decoder = Decoder::default();
+    let mut object = decoder.value(envelope(), value)?;
+    let mut unknown = decoder.unknown;
+    unknown.extend(prune(schema, &mut object).into_iter().map(|path| format!("unknown field {path:?}")));
+    judge(object, unknown, &duplicates, validation)
 }
 
 fn decode_with<'s>(
@@ -60,12 +76,22 @@ fn decode_with<'s>(
 ) -> Result<Decoded, DecodeError> {
     let Parsed { value, duplicates } = raw;
     let object = decoder.value(schema, value)?;
+    judge(object, decoder.unknown, &duplicates, validation)
+}
+
+/// Refuses the object or warns of it, for what it has unknown or twice.
+fn judge(
+    object: Value,
+    unknown: Vec<String>,
+    duplicates: &[super::Duplicate],
+    validation: FieldValidation,
+) -> Result<Decoded, DecodeError> {
     if validation == FieldValidation::Ignore {
         return Ok(Decoded { object, warnings: Vec::new() });
     }
-    let mut problems = decoder.unknown;
+    let mut problems = unknown;
     let strict = validation == FieldValidation::Strict;
-    problems.splice(..0, duplicate_problems(&duplicates, strict));
+    problems.splice(..0, duplicate_problems(duplicates, strict));
     match problems.is_empty() || !strict {
         true => Ok(Decoded { object, warnings: problems }),
         false => Err(DecodeError::Strict(problems)),

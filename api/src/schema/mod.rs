@@ -17,7 +17,7 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 pub use compile::CompileError;
-pub use decode::{DecodeError, Decoded, decode, decode_partial};
+pub use decode::{DecodeError, Decoded, decode, decode_custom, decode_partial};
 pub use definitions::Definitions;
 pub use json::{Duplicate, Format, ParseError, Parsed, parse};
 

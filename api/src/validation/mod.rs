@@ -67,6 +67,7 @@ pub fn validate_status_update(group: &str, kind: &str, object: &Value, old: &Val
 fn content(group: &str, kind: &str, root: &Field<'_>) -> Errors {
     match (group, kind) {
         ("", "Pod") => pod::spec(&root.get("spec"), pod::Owner::None),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => crate::crd::validate_definition(root.value),
         ("apps", "Deployment") => workload::deployment(&root.get("spec")),
         ("apps", "ReplicaSet") => workload::replica_set(&root.get("spec")),
         ("apps", "ControllerRevision") => workload::controller_revision(root),
@@ -108,6 +109,9 @@ fn immutability(group: &str, kind: &str, root: &Field<'_>, old: &Field<'_>) -> E
             field::same(&root.at("spec.selector"), &old.at("spec.selector"))
         }
         ("apps", "StatefulSet") => workload::stateful_set_update(&root.get("spec"), &old.get("spec")),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+            crate::crd::validate_definition_update(root.value, old.value)
+        }
         ("batch", "Job") => batch::job_update(root, old),
         ("", "PersistentVolume") => storage::volume_update(root, old),
         ("", "PersistentVolumeClaim") => storage::claim_update(root, old),

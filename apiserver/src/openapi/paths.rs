@@ -67,12 +67,14 @@ pub(super) fn of_resource(resource: &std::sync::Arc<Resource>) -> Vec<(String, V
             item(resource.namespaced, true, single(resource.verbs, &target)),
         ));
     }
-    paths.extend(resource.subresources.iter().filter_map(|sub| subresource(resource.namespaced, &base, sub)));
+    paths.extend(resource.subresources.iter().filter_map(|sub| subresource(resource, &base, sub)));
     paths
 }
 
-fn subresource(namespaced: bool, base: &str, sub: &Subresource) -> Option<(String, Value)> {
-    let schema = subresource_definition(sub)?;
+fn subresource(resource: &Resource, base: &str, sub: &Subresource) -> Option<(String, Value)> {
+    let namespaced = resource.namespaced;
+    let is_own = sub.kind == resource.kind && sub.group == resource.group;
+    let schema = subresource_definition(sub).or_else(|| is_own.then(|| resource.definition.clone()))?;
     let target = Target { group: &sub.group, version: &sub.version, kind: &sub.kind, schema };
     let mut operations = single(sub.verbs, &target);
     operations.extend(

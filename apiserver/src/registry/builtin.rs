@@ -5,7 +5,7 @@ use crate::registry::resource::{Resource, SubresourceAction, Verbs};
 use crate::registry::row::Row;
 use crate::registry::strategy::{Review, Traits};
 use crate::request::Verb;
-use crate::strategies::{Event, Fresh, Job, Namespace, Node, Ordinary, Pod, Service};
+use crate::strategies::{CustomResourceDefinition, Event, Fresh, Job, Namespace, Node, Ordinary, Pod, Service};
 
 /// The built-in resources, grouped as discovery lists them, by name in each group.
 pub fn rows() -> Vec<Resource> {
@@ -13,6 +13,7 @@ pub fn rows() -> Vec<Resource> {
         core(),
         control::limits(),
         control::admission_registration(),
+        apiextensions(),
         apps(),
         authentication(),
         authorization(),
@@ -104,6 +105,20 @@ fn core() -> Vec<Resource> {
             .status()
             .fields(&[("spec.clusterIP", "/spec/clusterIP"), ("spec.type", "/spec/type")])
             .special(Service)
+            .build(),
+    ]
+}
+
+fn apiextensions() -> Vec<Resource> {
+    let package = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
+    vec![
+        Row::new("apiextensions.k8s.io", package, "CustomResourceDefinition", "customresourcedefinitions")
+            .short("crd")
+            .short("crds")
+            .category("api-extensions")
+            .cluster()
+            .status()
+            .special(CustomResourceDefinition)
             .build(),
     ]
 }

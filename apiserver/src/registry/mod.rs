@@ -5,6 +5,7 @@
 
 pub mod builtin;
 mod control;
+pub mod custom;
 pub mod resource;
 mod row;
 pub mod strategy;
@@ -29,9 +30,8 @@ struct Rows {
 impl Registry {
     /// The resources that every cluster has.
     pub fn builtin() -> Self {
-        let registry = Self::default();
-        registry.replace(builtin::rows());
-        registry
+        let rows = builtin::rows().into_iter().map(Arc::new).collect();
+        Self(RwLock::new(Arc::new(Rows::of(rows))))
     }
 
     /// The resource at `/apis/GROUP/VERSION/…/PLURAL` (or `/api/VERSION/…` for the empty group).
@@ -59,12 +59,24 @@ impl Registry {
         groups
     }
 
-    /// Serves exactly these resources from now on.
-    pub fn replace(&self, rows: Vec<Resource>) {
-        let ordered: Vec<_> = rows.into_iter().map(Arc::new).collect();
-        let by_path =
-            ordered.iter().map(|r| (path_key(&r.group, &r.version, &r.plural), r.clone())).collect();
-        *self.0.write() = Arc::new(Rows { ordered, by_path });
+    /// Serves these custom resources from now on, besides the built-in ones, which they can't replace.
+    pub fn replace_custom(&self, rows: Vec<Arc<Resource>>) {
+        let mut guard = self.0.write();
+        let builtin = guard.ordered.iter().filter(|row| row.custom.is_none()).cloned();
+        *guard = Arc::new(Rows::of(builtin.chain(rows).collect()));
+    }
+}
+
+impl Rows {
+    fn of(mut ordered: Vec<Arc<Resource>>) -> Self {
+        let mut by_path = HashMap::new();
+        ordered.retain(|row| {
+            let key = path_key(&row.group, &row.version, &row.plural);
+            let is_new = !by_path.contains_key(&key);
+            by_path.entry(key).or_insert_with(|| row.clone());
+            is_new
+        });
+        Self { ordered, by_path }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::registry::custom::Custom;
 use crate::registry::strategy::Strategy;
 use crate::request::Verb;
 use crate::table::Column;
@@ -42,6 +43,8 @@ pub struct Resource {
     pub stored_as: Option<(String, String)>,
     /// What is special about it.
     pub strategy: Arc<dyn Strategy>,
+    /// What its definition says, if it was made at run time.
+    pub custom: Option<Arc<Custom>>,
 }
 
 impl Resource {

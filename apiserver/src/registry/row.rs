@@ -28,6 +28,7 @@ impl Row {
             definition: format!("{package}.{kind}"),
             stored_as: None,
             strategy: Arc::new(Ordinary(Traits::ORDINARY)),
+            custom: None,
         })
     }
 

@@ -26,6 +26,11 @@ pub trait Strategy: Send + Sync {
     /// What to change in an object whose deletion begins and isn't immediate.
     fn begin_delete(&self, _object: &mut Value) {}
 
+    /// Whether a change is one that `metadata.generation` counts, if the kind has one.
+    fn is_another_generation(&self, object: &Value, old: &Value) -> bool {
+        object["spec"] != old["spec"]
+    }
+
     /// Whether something besides `metadata.finalizers` keeps a deleted object.
     fn holds_deletion(&self, _object: &Value) -> bool {
         false

@@ -31,6 +31,18 @@ pub trait Observer: Send + Sync + 'static {
     fn changed(&self, change: &Change);
 }
 
+/// Several observers, told one after another.
+impl<const N: usize> Observer for [Box<dyn Observer>; N] {
+    fn reset(&self, objects: &mut dyn Iterator<Item = &Arc<Stored>>) {
+        let all: Vec<&Arc<Stored>> = objects.collect();
+        self.iter().for_each(|observer| observer.reset(&mut all.iter().copied()));
+    }
+
+    fn changed(&self, change: &Change) {
+        self.iter().for_each(|observer| observer.changed(change));
+    }
+}
+
 /// The cache of all resources.
 pub struct Cache {
     resources: RwLock<HashMap<Bytes, Arc<ResourceCache>>>,

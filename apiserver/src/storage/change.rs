@@ -72,11 +72,13 @@ impl Change {
 
     /// The line of JSON that watchers of plain objects get.
     pub fn frame(&self, event: EventType) -> Bytes {
-        self.frames[event as usize].get_or_init(|| self.encode(event)).clone()
+        let object = self.object(event);
+        let encode = || object.map_or_else(Bytes::new, |object| self.frame_as(event, object));
+        self.frames[event as usize].get_or_init(encode).clone()
     }
 
-    fn encode(&self, event: EventType) -> Bytes {
-        let Some(object) = self.object(event) else { return Bytes::new() };
+    /// The same line with the object in another form, which is not shared.
+    pub fn frame_as(&self, event: EventType, object: &Stored) -> Bytes {
         let mut out = Vec::with_capacity(object.json.len() + 80);
         frame_head(event.as_str(), &mut out);
         object.write_at(self.revision, &mut out);

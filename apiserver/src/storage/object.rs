@@ -5,9 +5,10 @@
 //! On the way out it is spliced in, without decoding.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use store::kv::{KeyValue, Revision};
 
@@ -31,6 +32,8 @@ pub struct Stored {
     pub revision: Revision,
     /// Labels and selectable fields, read when the first selector asks.
     selectable: OnceLock<Selectable>,
+    /// How it was last shown by a custom kind's schema in some state; `None` inside if just as it is.
+    seen: Mutex<Option<(String, Option<Arc<Stored>>)>>,
 }
 
 /// What selectors look at.
@@ -50,7 +53,17 @@ impl Stored {
 
     /// The object from its parts.
     pub fn of(key: Bytes, json: Bytes, revision: Revision) -> Self {
-        Self { key, json, revision, selectable: OnceLock::new() }
+        Self { key, json, revision, selectable: OnceLock::new(), seen: Mutex::default() }
+    }
+
+    /// How it looks under a custom kind's schema in this state: outer `None` if that isn't known yet.
+    pub fn remembered(&self, state: &str) -> Option<Option<Arc<Stored>>> {
+        self.seen.lock().as_ref().filter(|(of, _)| of == state).map(|(_, seen)| seen.clone())
+    }
+
+    /// Remembers how it looks under a schema; the last one counts.
+    pub fn remember(&self, state: &str, seen: Option<Arc<Stored>>) {
+        *self.seen.lock() = Some((state.to_owned(), seen));
     }
 
     /// The object as a value, with its resourceVersion.
@@ -81,10 +94,13 @@ impl Stored {
 
     /// What selectors look at; `fields` must be the same at each call.
     pub fn selectable(&self, fields: &[SelectableField]) -> &Selectable {
-        self.selectable.get_or_init(|| {
-            let value: Value = serde_json::from_slice(&self.json).unwrap_or_default();
-            Selectable::of(&value, fields)
-        })
+        self.selectable.get_or_init(|| self.selectable_now(fields))
+    }
+
+    /// The same, read anew.
+    pub fn selectable_now(&self, fields: &[SelectableField]) -> Selectable {
+        let value: Value = serde_json::from_slice(&self.json).unwrap_or_default();
+        Selectable::of(&value, fields)
     }
 }
 

@@ -10,7 +10,7 @@ use store::kv::KeyRange;
 use crate::query::Query;
 use crate::registry::resource::Resource;
 use crate::storage::key::Key;
-use crate::storage::object::Stored;
+use crate::storage::object::{Selectable, Stored};
 
 /// A place in the key space and conditions on the objects there.
 #[derive(Clone, Debug)]
@@ -59,7 +59,15 @@ impl Selection {
     }
 
     fn conditions_hold(&self, stored: &Stored) -> bool {
-        let selectable = stored.selectable(&self.resource.selectable_fields);
+        let fields = &self.resource.selectable_fields;
+        match self.resource.custom {
+            // Another version, or another state of the definition, may have other fields.
+            Some(_) => self.holds_for(&stored.selectable_now(fields)),
+            None => self.holds_for(stored.selectable(fields)),
+        }
+    }
+
+    fn holds_for(&self, selectable: &Selectable) -> bool {
         self.labels.matches(&selectable.labels)
             && self.fields.terms().iter().all(|term| {
                 let value = selectable.fields.get(&term.field).map_or("", String::as_str);

@@ -1,5 +1,6 @@
 //! What is special about the built-in kinds, one file each where it is more than a few lines.
 
+mod custom;
 mod namespace;
 mod node;
 mod pod;
@@ -8,6 +9,7 @@ mod workload;
 
 use serde_json::Value;
 
+pub use self::custom::{CLEANUP, Custom, CustomResourceDefinition};
 pub use self::namespace::Namespace;
 pub use self::node::Node;
 pub use self::pod::Pod;

@@ -1,5 +1,8 @@
 //! The parts that columns are made of.
 
+use std::sync::Arc;
+
+use api::jsonpath::Template;
 use api::selector::LabelSelector;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -117,6 +120,36 @@ impl Source {
             Self::Age(pointer) => Cell::Age((*pointer).to_owned()),
             Self::Computed(compute) => Cell::Computed(*compute),
         }
+    }
+}
+
+/// The column that names a custom object.
+pub fn custom_name() -> Column {
+    NAME.column()
+}
+
+/// The column of a custom kind that asks for none.
+pub fn custom_age() -> Column {
+    let path = Template::parse_path(".metadata.creationTimestamp").map(Template::allow_missing_keys);
+    let cell = path.map(|path| Cell::Path { path: Arc::new(path), kind: "date".into() });
+    Column { kind: "date".to_owned(), cell: cell.unwrap_or(Cell::Age(CREATION.into())), ..AGE.column() }
+}
+
+/// What a path finds in an object, if it has the column's type (upstream's `cellForJSONValue`).
+pub(super) fn custom_cell(path: &Template, kind: &str, item: &Value, now: Timestamp) -> Value {
+    let found = path.find(item);
+    let Some(value) = found.first().filter(|value| !value.is_null()) else { return Value::Null };
+    match (kind, *value) {
+        ("string", Value::String(text)) => json!(text),
+        ("string", other) => json!(other.to_string()),
+        ("integer", Value::Number(number)) => {
+            number.as_i64().or_else(|| number.as_f64().map(|number| number as i64)).map_or(Value::Null, Value::from)
+        }
+        ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => (*value).clone(),
+        ("date", Value::String(text)) => {
+            api::time::parse(text).map_or_else(|| json!("<invalid>"), |since| json!(api::time::age(since, now)))
+        }
+        _ => Value::Null,
     }
 }
 

@@ -18,10 +18,13 @@ mod rbac;
 mod service;
 mod storage;
 
+use std::sync::Arc;
+
+use api::jsonpath::Template;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-pub use cells::age_cell;
+pub use cells::{age_cell, custom_age, custom_name};
 
 /// A column of a table.
 #[derive(Clone, Debug)]
@@ -51,6 +54,13 @@ pub enum Cell {
     Age(String),
     /// Computed by code, for the built-in kinds.
     Computed(fn(&Value, Timestamp) -> Value),
+    /// What a path finds, as a value of a column's type; for custom kinds.
+    Path {
+        /// The path.
+        path: Arc<Template>,
+        /// The column's type.
+        kind: String,
+    },
 }
 
 /// What of an object goes into its row.
@@ -164,6 +174,7 @@ impl Cell {
             Self::Text(pointer) => json!(cells::str_at(item, pointer)),
             Self::Age(pointer) => age_cell(item.pointer(pointer), now),
             Self::Computed(compute) => compute(item, now),
+            Self::Path { path, kind } => cells::custom_cell(path, kind, item, now),
         }
     }
 }

@@ -22,7 +22,7 @@ const GUARD_TRIES: usize = 8;
 pub async fn create(call: Call<'_>, body: &[u8]) -> Answer {
     let view = View::of(&call)?;
     let draft = decode::object(&call, body)?;
-    insert(&call, draft).await?.respond(&call, &view)
+    insert(&call, draft).await?.respond(&call, &view).await
 }
 
 /// Writes a new object.

@@ -1,6 +1,8 @@
 //! From a request's body to an object of the expected kind.
 
-use api::schema::{Definitions, FieldValidation, Format, Parsed, Schema, decode as decode_value, parse};
+use api::schema::{
+    Definitions, FieldValidation, Format, Parsed, Schema, decode as decode_value, decode_custom, parse,
+};
 use api::status::Status;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -8,6 +10,7 @@ use serde_json::Value;
 
 use crate::error::Outcome;
 use crate::protobuf;
+use crate::registry::custom::Custom;
 use crate::registry::resource::group_version;
 use crate::verbs::Call;
 
@@ -76,12 +79,29 @@ pub fn value(call: &Call<'_>, kind: KindName<'_>, parsed: impl Into<Parsed>) -> 
     check_kind(&mut parsed.value, kind)?;
     let validation: FieldValidation =
         call.info.query.get("fieldValidation").unwrap_or_default().parse().map_err(Status::bad_request)?;
-    let decoded = decode_value(schema(kind)?, parsed, validation)
-        .map_err(|error| error.to_status(kind.kind, kind.version))?;
+    let decoded = match custom_of(call, kind) {
+        Some(custom) => decode_custom(&custom.structural, parsed, validation),
+        None => decode_value(schema(kind)?, parsed, validation),
+    };
+    let decoded = decoded.map_err(|error| error.to_status(kind.kind, kind.version))?;
     Ok(Draft { object: decoded.object, warnings: decoded.warnings })
 }
 
-/// The schema of a kind.
+/// What the definition says of the call's own kind, if that is a custom one.
+fn custom_of<'a>(call: &'a Call<'_>, kind: KindName<'_>) -> Option<&'a Custom> {
+    let is_own = kind.group == call.resource.group && kind.kind == call.resource.kind;
+    call.resource.custom.as_deref().filter(|_| is_own)
+}
+
+/// The schema of the call's own kind, as ownership of fields sees it.
+pub fn own_schema<'a>(call: &'a Call<'_>) -> Outcome<&'a Schema> {
+    match &call.resource.custom {
+        Some(custom) => Ok(&custom.schema),
+        None => schema(KindName::of(call)),
+    }
+}
+
+/// The schema of a built-in kind.
 pub fn schema(kind: KindName<'_>) -> Outcome<&'static Schema> {
     let found = Definitions::builtin().of_kind(kind.group, kind.version, kind.kind);
     Ok(found.ok_or_else(|| Status::internal(format!("no schema for kind {}", kind.kind)))?)

@@ -17,13 +17,13 @@ pub async fn get(call: Call<'_>) -> Answer {
     }
     let view = View::of(&call)?;
     if let Some(at) = past::asked(&call).await? {
-        return view.object(&call, StatusCode::OK, &past::read(&call, at).await?);
+        return view.object(&call, StatusCode::OK, past::read(&call, at).await?).await;
     }
     if let Version::NotOlderThan(revision) | Version::Exact(revision) = list_version(&call.info.query)? {
         wait_for_known(&call, revision).await?;
     }
     let stored = read(&call).await?;
-    view.object(&call, StatusCode::OK, &stored)
+    view.object(&call, StatusCode::OK, stored).await
 }
 
 /// The object in the path.

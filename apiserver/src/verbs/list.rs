@@ -47,7 +47,7 @@ pub async fn list(call: Call<'_>) -> Answer {
         },
     };
     let meta = meta_of(&page, &selection);
-    view.list(&call, &page.items, &meta)
+    view.list(&call, page.items, &meta).await
 }
 
 /// All selected objects as they are now.

@@ -112,7 +112,8 @@ pub fn keep(new: &mut Value, old: &Value) {
 
 /// Counts the change if it is one of the spec.
 pub fn count_generation(resource: &Resource, new: &mut Value, old: &Value) {
-    if resource.strategy.traits().has_generation && new["spec"] != old["spec"] {
+    let strategy = &resource.strategy;
+    if strategy.traits().has_generation && strategy.is_another_generation(new, old) {
         object::set_generation(new, object::generation(old) + 1);
     }
 }

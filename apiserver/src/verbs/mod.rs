@@ -20,6 +20,7 @@ mod options;
 mod ownership;
 mod past;
 pub mod patch;
+pub mod present;
 pub mod review;
 pub mod scale;
 mod server_side;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::error::Outcome;
 use crate::request::Verb;
 use crate::verbs::Call;
-use crate::verbs::decode::{self, KindName, media_type};
+use crate::verbs::decode::{self, media_type};
 use crate::verbs::submit::Part;
 
 /// The language of server-side apply.
@@ -26,7 +26,7 @@ pub fn track(call: &Call<'_>, part: Part, old: &Value, new: &mut Value) -> Outco
     if is_apply(call) {
         return Ok(());
     }
-    let schema = decode::schema(KindName::of(call))?;
+    let schema = decode::own_schema(call)?;
     let reset = not_written(call, part);
     let manager = manager(call, Operation::Update)?;
     let writer = Writer { manager, now: &now(), reset: &reset };
@@ -35,7 +35,7 @@ pub fn track(call: &Call<'_>, part: Part, old: &Value, new: &mut Value) -> Outco
 
 /// What an applied configuration makes of `live`; `live` itself if that is nothing new.
 pub fn apply(call: &Call<'_>, part: Part, live: &Value, config: &Value) -> Outcome<Value> {
-    let schema = decode::schema(KindName::of(call))?;
+    let schema = decode::own_schema(call)?;
     let reset = not_written(call, part);
     let manager = manager(call, Operation::Apply)?;
     let writer = Writer { manager, now: &now(), reset: &reset };
@@ -49,6 +49,7 @@ fn not_written(call: &Call<'_>, part: Part) -> FieldSet {
     match part {
         Part::Main if call.resource.has_status() => reset_fields(&[&["status"]]),
         Part::Main => FieldSet::default(),
+        Part::Status if call.resource.custom.is_some() => reset_fields(&[&["spec"], &["metadata"]]),
         Part::Status => reset_fields(&[&["spec"], &["metadata", "labels"], &["metadata", "ownerReferences"]]),
         Part::Finalizers => reset_fields(&[&["status"]]),
     }

@@ -12,12 +12,15 @@ use crate::verbs::update::change;
 use crate::verbs::view::View;
 use crate::verbs::{Answer, Call, ownership, server_side};
 
-const SUPPORTED: [&str; 4] = [
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-    ownership::MEDIA_TYPE,
-];
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const SUPPORTED: [&str; 4] =
+    ["application/json-patch+json", "application/merge-patch+json", STRATEGIC, ownership::MEDIA_TYPE];
+
+/// Custom kinds don't say how their lists merge.
+fn supported(call: &Call<'_>) -> Vec<&'static str> {
+    let all = SUPPORTED.into_iter();
+    all.filter(|language| call.resource.custom.is_none() || *language != STRATEGIC).collect()
+}
 
 /// A patch, in one of its languages.
 #[derive(Clone, Debug)]
@@ -37,7 +40,7 @@ enum Language {
 pub async fn patch(call: Call<'_>, part: Part, body: &[u8]) -> Answer {
     let view = View::of(&call)?;
     if ownership::is_apply(&call) {
-        return server_side::apply(&call, part, body).await?.respond(&call, &view);
+        return server_side::apply(&call, part, body).await?.respond(&call, &view).await;
     }
     if call.info.query.get("force").is_some() {
         let error = FieldError::forbidden("force", "may not be specified for non-apply patch");
@@ -45,7 +48,7 @@ pub async fn patch(call: Call<'_>, part: Part, body: &[u8]) -> Answer {
     }
     let patch = Patch::parse(&call, body)?;
     let kind = KindName::of(&call);
-    apply(&call, part, &patch, kind).await?.respond(&call, &view)
+    apply(&call, part, &patch, kind).await?.respond(&call, &view).await
 }
 
 async fn apply(call: &Call<'_>, part: Part, patch: &Patch, kind: KindName<'_>) -> Outcome<Written> {
@@ -62,8 +65,8 @@ impl Patch {
         let language = match media_type(call.headers) {
             "application/json-patch+json" => Language::Json,
             "application/merge-patch+json" => Language::Merge,
-            "application/strategic-merge-patch+json" => Language::Strategic,
-            _ => return Err(Status::unsupported_media_type(&SUPPORTED).into()),
+            STRATEGIC if call.resource.custom.is_none() => Language::Strategic,
+            _ => return Err(Status::unsupported_media_type(&supported(call)).into()),
         };
         let parsed = parse(body, Format::Json).map_err(|error| Status::bad_request(error.to_string()))?;
         Ok(Self { language, body: parsed.value })

@@ -1,10 +1,14 @@
 //! The `scale` subresource: the number of replicas of a workload, as an `autoscaling/v1` Scale.
 
+use std::sync::Arc;
+
 use api::object;
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::error::Outcome;
+use crate::registry::custom::ScalePaths;
+use crate::registry::resource::Resource;
 use crate::request::Verb;
 use crate::response;
 use crate::storage::decode as decode_stored;
@@ -12,7 +16,7 @@ use crate::verbs::decode::{self, Draft, KindName};
 use crate::verbs::patch::Patch;
 use crate::verbs::submit::{self, Part};
 use crate::verbs::update::change;
-use crate::verbs::{Answer, Call, get};
+use crate::verbs::{Answer, Call, get, present};
 
 const SCALE: KindName<'_> = KindName { group: "autoscaling", version: "v1", kind: "Scale" };
 
@@ -20,12 +24,12 @@ const SCALE: KindName<'_> = KindName { group: "autoscaling", version: "v1", kind
 pub async fn scale(call: Call<'_>, body: &[u8]) -> Answer {
     match call.info.verb {
         Verb::Get => {
-            let object = decode_stored(&get::read(&call).await?)?;
-            Ok(response::json(StatusCode::OK, &scale_of(&object)))
+            let stored = present::one(call.resource, Arc::new(get::read(&call).await?)).await?;
+            Ok(response::json(StatusCode::OK, &scale_of(call.resource, &decode_stored(&stored)?)))
         }
         Verb::Patch => {
             let patch = Patch::parse(&call, body)?;
-            write(&call, |old| patch.draft(&call, SCALE, &scale_of(old))).await
+            write(&call, |old| patch.draft(&call, SCALE, &scale_of(call.resource, old))).await
         }
         _ => {
             let draft = decode::object_of(&call, SCALE, body)?;
@@ -37,20 +41,21 @@ pub async fn scale(call: Call<'_>, body: &[u8]) -> Answer {
 async fn write(call: &Call<'_>, mut scale: impl FnMut(&Value) -> Outcome<Draft> + Send) -> Answer {
     let written = change(call, Part::Main, |old| {
         let scale = scale(old)?;
-        Ok(Draft { object: scaled(old, &scale.object), warnings: scale.warnings })
+        Ok(Draft { object: scaled(call.resource, old, &scale.object), warnings: scale.warnings })
     });
     let written = written.await?.ok_or_else(|| call.not_found(call.name()))?;
-    let object = decode_stored(&written.stored)?;
-    let mut response = response::json(StatusCode::OK, &scale_of(&object));
+    let object = decode_stored(&*present::one(call.resource, Arc::new(written.stored)).await?)?;
+    let mut response = response::json(StatusCode::OK, &scale_of(call.resource, &object));
     submit::warn(&mut response, &written.warnings);
     Ok(response)
 }
 
 /// The object with the Scale's number of replicas. It is meant for the state and the object that the Scale
 /// names, if it names any.
-fn scaled(old: &Value, scale: &Value) -> Value {
+fn scaled(resource: &Resource, old: &Value, scale: &Value) -> Value {
     let mut new = old.clone();
-    new["spec"]["replicas"] = scale["spec"]["replicas"].as_i64().unwrap_or(0).into();
+    let wanted = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    set_at(&mut new, &paths(resource).spec, wanted.into());
     let metadata = object::metadata_mut(&mut new);
     for field in ["resourceVersion", "uid", "name", "namespace"] {
         match scale["metadata"].get(field) {
@@ -61,8 +66,44 @@ fn scaled(old: &Value, scale: &Value) -> Value {
     new
 }
 
+/// Sets the value at a pointer, making the objects on the way.
+fn set_at(object: &mut Value, pointer: &str, value: Value) {
+    let (parents, last) = pointer.rsplit_once('/').unwrap_or(("", pointer));
+    let parent = parents.split('/').skip(1).fold(object, |node, name| {
+        if !node.is_object() {
+            *node = json!({});
+        }
+        &mut node[name]
+    });
+    if !parent.is_object() {
+        *parent = json!({});
+    }
+    parent[last] = value;
+}
+
+/// Where the objects of a resource keep the numbers.
+fn paths(resource: &Resource) -> ScalePaths {
+    let custom = resource.custom.as_ref().and_then(|custom| custom.scale.clone());
+    custom.unwrap_or_else(|| ScalePaths {
+        spec: "/spec/replicas".to_owned(),
+        status: "/status/replicas".to_owned(),
+        selector: None,
+    })
+}
+
+/// The selector of the replicas as a text: a workload's own, or what a custom object says of it.
+fn selector_of(resource: &Resource, object: &Value) -> Option<String> {
+    let text = match &resource.custom {
+        Some(_) => object.pointer(&paths(resource).selector?)?.as_str()?.to_owned(),
+        None => api::selector::LabelSelector::from_value(&object["spec"]["selector"]).ok()?.to_string(),
+    };
+    (!text.is_empty()).then_some(text)
+}
+
 /// The Scale of a workload.
-pub fn scale_of(object: &Value) -> Value {
+pub fn scale_of(resource: &Resource, object: &Value) -> Value {
+    let paths = paths(resource);
+    let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
     let mut metadata = json!({
         "name": object::name(object),
         "namespace": object::namespace(object),
@@ -70,16 +111,13 @@ pub fn scale_of(object: &Value) -> Value {
         "resourceVersion": object::resource_version(object),
     });
     metadata["creationTimestamp"] = object["metadata"]["creationTimestamp"].clone();
-    let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)});
-    let selector = api::selector::LabelSelector::from_value(&object["spec"]["selector"]);
-    if let Ok(selector) = selector.map(|selector| selector.to_string())
-        && !selector.is_empty()
-    {
+    let mut status = json!({"replicas": number(&paths.status)});
+    if let Some(selector) = selector_of(resource, object) {
         status["selector"] = json!(selector);
     }
     let mut spec = json!({});
-    if let Some(replicas) = object["spec"]["replicas"].as_i64().filter(|replicas| *replicas != 0) {
-        spec["replicas"] = json!(replicas);
+    if number(&paths.spec) != 0 {
+        spec["replicas"] = json!(number(&paths.spec));
     }
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
 }

@@ -1,7 +1,7 @@
 //! Server-side apply: a configuration says what its manager wants; the server merges it into the object, or
 //! makes the object.
 
-use api::schema::{DecodeError, Format, decode_partial, parse};
+use api::schema::{DecodeError, FieldValidation, Format, decode_custom, decode_partial, parse};
 use api::status::Status;
 use serde_json::{Value, json};
 
@@ -41,8 +41,11 @@ fn parse_config(call: &Call<'_>, body: &[u8]) -> Outcome<Value> {
     let mut parsed = parse(body, Format::Yaml)
         .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
     decode::check_kind(&mut parsed.value, KindName::of(call))?;
-    let config = decode_partial(decode::schema(KindName::of(call))?, parsed)
-        .map_err(|error| Status::bad_request(untyped(call, &error)))?;
+    let decoded = match &call.resource.custom {
+        Some(custom) => decode_custom(&custom.structural, parsed, FieldValidation::Strict),
+        None => decode_partial(decode::own_schema(call)?, parsed),
+    };
+    let config = decoded.map_err(|error| Status::bad_request(untyped(call, &error)))?.object;
     match config["metadata"]["managedFields"] {
         Value::Null => Ok(config),
         _ => Err(Status::bad_request("metadata.managedFields must be nil").into()),

@@ -41,9 +41,9 @@ pub struct Written {
 
 impl Written {
     /// The answer that shows the object.
-    pub fn respond(self, call: &Call<'_>, view: &View) -> Outcome<Response<Body>> {
+    pub async fn respond(self, call: &Call<'_>, view: &View) -> Outcome<Response<Body>> {
         let code = if self.created { StatusCode::CREATED } else { StatusCode::OK };
-        let mut response = view.object(call, code, &self.stored)?;
+        let mut response = view.object(call, code, self.stored).await?;
         warn(&mut response, &self.warnings);
         Ok(response)
     }
@@ -63,14 +63,37 @@ pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
 pub async fn complete_new(call: &Call<'_>, new: &mut Value) -> Outcome<Admitted> {
     let resource = call.resource;
     resource.strategy.prepare_create(new);
-    api::defaults::apply(&resource.group, &resource.kind, new);
-    ownership::track(call, Part::Main, &Value::Null, new)?;
+    apply_defaults(call, new);
+    track(call, Part::Main, &Value::Null, new)?;
     let mut admitted = Admitted::default();
     admission::mutate_create(call, new, &mut admitted).await?;
     resource.strategy.finish_create(new);
-    refuse(call, new, api::validation::validate_create(&resource.group, &resource.kind, new))?;
+    let mut errors = api::validation::validate_create(&resource.group, &resource.kind, new);
+    errors.extend(custom_errors(call, new, None));
+    refuse(call, new, errors)?;
     admission::validate_create(call, new, &mut admitted).await?;
     Ok(admitted)
+}
+
+fn apply_defaults(call: &Call<'_>, object: &mut Value) {
+    match &call.resource.custom {
+        Some(custom) => api::crd::default(&custom.structural, object),
+        None => api::defaults::apply(&call.resource.group, &call.resource.kind, object),
+    }
+}
+
+/// Records who owns what. Where that fails because the object isn't what its schema says, the schema's own
+/// complaint is the better answer.
+fn track(call: &Call<'_>, part: Part, old: &Value, new: &mut Value) -> Outcome<()> {
+    let Err(failure) = ownership::track(call, part, old, new) else { return Ok(()) };
+    refuse(call, new, custom_errors(call, new, Some(old)))?;
+    Err(failure)
+}
+
+/// What a custom kind's own schema has against the object, which replaces `old`.
+fn custom_errors(call: &Call<'_>, object: &Value, old: Option<&Value>) -> Vec<api::status::FieldError> {
+    let custom = call.resource.custom.as_ref();
+    custom.map(|custom| api::crd::validate(&custom.structural, object, old)).unwrap_or_default()
 }
 
 /// Completes an object that replaces `old`, keeping what this part of it may not change.
@@ -86,8 +109,8 @@ pub async fn complete_change(
     if part == Part::Main {
         resource.strategy.prepare_update(&mut new, old);
     }
-    api::defaults::apply(&resource.group, &resource.kind, &mut new);
-    ownership::track(call, part, old, &mut new)?;
+    apply_defaults(call, &mut new);
+    track(call, part, old, &mut new)?;
     let mut admitted = Admitted::default();
     admission::mutate_update(call, &mut new, old, &mut admitted).await?;
     metadata::count_generation(resource, &mut new, old);
@@ -95,7 +118,9 @@ pub async fn complete_change(
         Part::Status => api::validation::validate_status_update,
         Part::Main | Part::Finalizers => api::validation::validate_update,
     };
-    refuse(call, &new, validate(&resource.group, &resource.kind, &new, old))?;
+    let mut errors = validate(&resource.group, &resource.kind, &new, old);
+    errors.extend(custom_errors(call, &new, Some(old)));
+    refuse(call, &new, errors)?;
     admission::validate_update(call, &new, old, &mut admitted).await?;
     Ok((new, admitted))
 }
@@ -147,7 +172,14 @@ fn refuse(call: &Call<'_>, object: &Value, errors: Vec<api::status::FieldError>)
 /// # Errors
 /// 413 if it is larger than an object may be.
 pub fn encoded(call: &Call<'_>, object: &Value) -> Result<Bytes, Status> {
-    let bytes = encode(object);
+    let bytes = match &call.resource.custom {
+        Some(custom) if api::object::api_version(object) != custom.stored_as => {
+            let mut stored = object.clone();
+            api::object::set_type(&mut stored, &custom.stored_as, &call.resource.kind);
+            encode(&stored)
+        }
+        _ => encode(object),
+    };
     let limit = call.server.config.limits.object_bytes;
     if bytes.len() > limit { Err(Status::request_too_large(limit)) } else { Ok(bytes) }
 }

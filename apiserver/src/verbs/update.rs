@@ -1,5 +1,8 @@
 //! `update`: a whole new state of an object, and the loop that every change of an object goes through.
 
+use std::sync::Arc;
+
+use api::status::{FieldError, FieldErrorKind, Status};
 use serde_json::Value;
 
 use crate::error::Outcome;
@@ -9,12 +12,13 @@ use crate::storage::{Commit, Write, decode as decode_stored};
 use crate::verbs::decode::{self, Draft};
 use crate::verbs::submit::{self, Part, Written};
 use crate::verbs::view::View;
-use crate::verbs::{Answer, Call, create, metadata};
+use crate::verbs::{Answer, Call, create, metadata, present};
 
 /// Answers with the object's new state.
 pub async fn update(call: Call<'_>, part: Part, body: &[u8]) -> Answer {
     let view = View::of(&call)?;
     let draft = decode::object(&call, body)?;
+    check_version(&call, &draft)?;
     let written = match change(&call, part, |_| Ok(draft.clone())).await? {
         Some(written) => written,
         None if part == Part::Main && call.resource.strategy.traits().creates_on_update => {
@@ -22,7 +26,23 @@ pub async fn update(call: Call<'_>, part: Part, body: &[u8]) -> Answer {
         }
         None => return Err(call.not_found(call.name()).into()),
     };
-    written.respond(&call, &view)
+    written.respond(&call, &view).await
+}
+
+/// Some kinds are replaced only by who has seen what is replaced.
+fn check_version(call: &Call<'_>, draft: &Draft) -> Result<(), Status> {
+    let object = &draft.object;
+    let resource = call.resource;
+    if resource.strategy.traits().unconditional_update || !api::object::resource_version(object).is_empty() {
+        return Ok(());
+    }
+    let error = FieldError {
+        kind: FieldErrorKind::Invalid,
+        path: "metadata.resourceVersion".to_owned(),
+        value: None,
+        detail: "0x0: must be specified for an update".to_owned(),
+    };
+    Err(Status::invalid(&resource.kind, &resource.group, call.name(), vec![error]))
 }
 
 /// A kind that may be updated into existence must still be meant for this place.
@@ -44,10 +64,12 @@ pub async fn change(
     let mut current = call.storage().read(&key).await?;
     for _ in 0..call.server.config.limits.patch_tries {
         let Some(stored) = current else { return Ok(None) };
-        let old = decode_stored(&stored)?;
+        let (key, json) = (stored.key.clone(), stored.json.clone());
+        let shown = present::one(call.resource, Arc::new(stored)).await?;
+        let old = decode_stored(&shown)?;
         let mut draft = make(&old)?;
         metadata::check_target(call, &mut draft.object, &old)?;
-        match attempt(call, part, draft, &old, stored).await? {
+        match attempt(call, part, draft, &old, Stored::of(key, json, shown.revision)).await? {
             Ok(written) => return Ok(Some(written)),
             Err(newer) => current = newer,
         }

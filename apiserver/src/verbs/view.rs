@@ -19,7 +19,7 @@ use crate::response;
 use crate::storage::decode;
 use crate::storage::object::Stored;
 use crate::table::{IncludeObject, partial_object, to_table};
-use crate::verbs::Call;
+use crate::verbs::{Call, present};
 
 /// How objects are to be shown.
 #[derive(Clone, Copy, Debug)]
@@ -67,11 +67,12 @@ impl View {
     }
 
     /// One object.
-    pub fn object(&self, call: &Call<'_>, code: StatusCode, stored: &Stored) -> Outcome<Response<Body>> {
+    pub async fn object(&self, call: &Call<'_>, code: StatusCode, stored: Stored) -> Outcome<Response<Body>> {
+        let stored = present::one(call.resource, Arc::new(stored)).await?;
         if self.form == Form::Plain {
             return Ok(response::json_bytes(code, stored.to_bytes()));
         }
-        let value = self.transform(call.resource, &decode(stored)?, true);
+        let value = self.transform(call.resource, &decode(&stored)?, true);
         Ok(response::json(code, &value))
     }
 
@@ -88,7 +89,13 @@ impl View {
     }
 
     /// A list.
-    pub fn list(&self, call: &Call<'_>, items: &[Arc<Stored>], meta: &ListMeta) -> Outcome<Response<Body>> {
+    pub async fn list(
+        &self,
+        call: &Call<'_>,
+        items: Vec<Arc<Stored>>,
+        meta: &ListMeta,
+    ) -> Outcome<Response<Body>> {
+        let items = &present::all(call.resource, items).await?[..];
         let bytes = match self.form {
             Form::Plain => plain_list(call, items, meta),
             Form::Metadata => metadata_list(items, meta)?,

@@ -30,7 +30,7 @@ use crate::storage::selection::Selection;
 use crate::storage::{Storage, decode};
 use crate::verbs::options::{Version, WatchStart, watch_start};
 use crate::verbs::view::View;
-use crate::verbs::{Answer, Call, past};
+use crate::verbs::{Answer, Call, past, present};
 
 /// Changes taken from the shared history at a time.
 const BATCH: usize = 128;
@@ -153,14 +153,14 @@ impl Watcher {
             }
             match &mut self.phase {
                 Phase::Ended => return None,
-                Phase::Initial { .. } => self.send_initial(),
+                Phase::Initial { .. } => self.send_initial().await,
                 Phase::Replay(_) => self.replay_step().await,
                 Phase::Live => self.live_step().await,
             }
         }
     }
 
-    fn send_initial(&mut self) {
+    async fn send_initial(&mut self) {
         let Phase::Initial { objects, bookmark } = &mut self.phase else { return };
         let bookmark = *bookmark;
         let some: Vec<Arc<Stored>> = objects.take(INITIAL_CHUNK).collect();
@@ -173,14 +173,14 @@ impl Watcher {
         }
         let mut chunk = Vec::new();
         for stored in some {
-            chunk.extend_from_slice(&self.initial_frame(&stored));
+            chunk.extend_from_slice(&self.initial_frame(&stored).await);
         }
         self.ready.push_back(chunk.into());
     }
 
-    fn initial_frame(&mut self, stored: &Arc<Stored>) -> Bytes {
+    async fn initial_frame(&mut self, stored: &Arc<Stored>) -> Bytes {
         // A change that never was: it lends its encoding.
-        self.frame_of(&Change::new(stored.revision, Some(stored.clone()), None), EventType::Added)
+        self.frame_of(&Change::new(stored.revision, Some(stored.clone()), None), EventType::Added).await
     }
 
     async fn replay_step(&mut self) {
@@ -196,7 +196,7 @@ impl Watcher {
         match message {
             Some(WatchMessage::Events { revision, events }) => {
                 for event in events.iter() {
-                    self.push(&change_of(event));
+                    self.push(&change_of(event)).await;
                 }
                 self.cursor = revision;
             }
@@ -208,7 +208,7 @@ impl Watcher {
 
     async fn live_step(&mut self) {
         self.changed.borrow_and_update();
-        if self.take_changes() {
+        if self.take_changes().await {
             return;
         }
         tokio::select! {
@@ -224,30 +224,31 @@ impl Watcher {
     }
 
     /// Takes what has happened since the cursor; false if nothing.
-    fn take_changes(&mut self) -> bool {
+    async fn take_changes(&mut self) -> bool {
         let Ok(changes) = self.history.after(self.cursor, BATCH) else {
             self.phase = Phase::Ended;
             return true;
         };
         for change in &changes {
-            self.push(change);
+            self.push(change).await;
             self.cursor = change.revision;
         }
         !changes.is_empty()
     }
 
-    fn push(&mut self, change: &Change) {
+    async fn push(&mut self, change: &Change) {
         let Some(event) = change.seen_by(|stored| self.selection.selects(stored)) else { return };
-        let frame = self.frame_of(change, event);
+        let frame = self.frame_of(change, event).await;
         self.ready.push_back(frame);
     }
 
-    fn frame_of(&mut self, change: &Change, event: EventType) -> Bytes {
+    async fn frame_of(&mut self, change: &Change, event: EventType) -> Bytes {
+        let Some(stored) = change.object(event) else { return Bytes::new() };
+        let Ok(seen) = present::one(&self.resource, stored.clone()).await else { return Bytes::new() };
         if self.view.form == Form::Plain {
-            return change.frame(event);
+            return if Arc::ptr_eq(&seen, stored) { change.frame(event) } else { change.frame_as(event, &seen) };
         }
-        let value = change.object(event).map(|stored| decode(stored));
-        let Some(Ok(mut value)) = value else { return Bytes::new() };
+        let Ok(mut value) = decode(&seen) else { return Bytes::new() };
         api::object::set_resource_version(&mut value, &change.revision.to_string());
         let headers = !std::mem::replace(&mut self.headed, true);
         let object = self.view.transform(&self.resource, &value, headers);

@@ -136,6 +136,9 @@ impl Conversation {
                 status.as_u16().to_string()
             }
             ["READ", name, count] => self.read(name, count, &step).await,
+            ["ESTABLISHED", name] => self.until_condition(name, "Established", &["True"], &step).await,
+            ["JUDGED", name] => self.until_condition(name, "NamesAccepted", &["True", "False"], &step).await,
+            ["GONE", path] => self.until(path, &step, |status, _| status == 404).await,
             [method, path] => {
                 let response = self.send(method, path, &step).await;
                 self.tell(response, &step).await
@@ -186,6 +189,33 @@ impl Conversation {
         };
         let answer = self.server.handle(request, peer);
         tokio::time::timeout(PATIENCE, answer).await.expect("an answer in time")
+    }
+
+    /// Asks until a definition has a condition with one of these values.
+    async fn until_condition(&self, name: &str, kind: &str, values: &[&str], step: &Step<'_>) -> String {
+        let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}");
+        let holds = |_: u16, crd: &Value| {
+            let conditions = crd["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            conditions.iter().any(|c| c["type"] == kind && values.iter().any(|value| c["status"] == *value))
+        };
+        self.until(&path, step, holds).await
+    }
+
+    /// Asks until the answer is what is waited for: some things happen a moment after they were asked for.
+    async fn until(&self, path: &str, step: &Step<'_>, holds: impl Fn(u16, &Value) -> bool) -> String {
+        let wait = async {
+            loop {
+                let response = self.send("GET", path, step).await;
+                let status = response.status().as_u16();
+                let body = response.into_body().collect().await.expect("a whole body").to_bytes();
+                if holds(status, &serde_json::from_slice(&body).unwrap_or_default()) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{path} in time"));
+        "yes".to_owned()
     }
 
     async fn tell(&mut self, response: Response<Body>, step: &Step<'_>) -> String {

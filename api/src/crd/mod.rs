@@ -1,0 +1,25 @@
+//! Custom kinds: what a CustomResourceDefinition says, and what that means for its objects.
+//!
+//! A definition's schema is compiled into a [`Structural`] once; pruning, defaulting and validation of
+//! objects walk it side by side with the value. Which texts a client sees is upstream's
+//! (`apiextensions-apiserver` and `kube-openapi` 1.37). Functions over values: who serves and stores custom
+//! objects isn't known here.
+
+mod default;
+mod definition;
+mod embedded;
+mod format;
+mod go;
+mod prune;
+mod schema_rules;
+mod structural;
+mod structural_rules;
+mod validate;
+
+pub use default::default;
+pub use definition::{unrecognized_formats, validate_definition, validate_definition_update};
+pub use embedded::{envelope, typed};
+pub use prune::prune;
+pub use structural::{Additional, Structural, Type, Values};
+pub use validate::validate;
+
