@@ -6,6 +6,7 @@
 
 pub use k8s_openapi as k8s;
 
+pub mod cel;
 pub mod cidr;
 pub mod crd;
 pub mod cron;
