@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{schema_rules, structural_rules};
+use super::{rules_check, schema_rules, structural_rules};
 use crate::jsonpath::Template;
 use crate::name::{self, Checked};
 use crate::status::FieldError;
@@ -212,6 +212,7 @@ fn whole_schema(schema: &Value, path: &str) -> Errors {
     // The value of a default is judged by a schema that has a meaning.
     if errors.is_empty() {
         errors.extend(schema_rules::defaults(schema, path));
+        errors.extend(rules_check::check(schema, path));
     }
     errors
 }

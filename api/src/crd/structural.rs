@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use serde_json::{Number, Value};
 
+use super::rules::Rules;
 use crate::schema::ListKind;
 
 /// The JSON type that a schema asks for.
@@ -88,6 +89,8 @@ pub struct Structural {
     pub list: ListKind,
     /// Restrictions on values.
     pub values: Values,
+    /// `x-kubernetes-validations`
+    pub(super) rules: Option<Rules>,
 }
 
 /// Restrictions on values that don't depend on the structure.
@@ -132,8 +135,21 @@ pub struct Values {
 }
 
 impl Structural {
+    /// Compiles the JSON of the schema of whole objects, which have metadata.
+    pub fn root(json: &Value) -> Self {
+        let mut node = Self::compile(json);
+        node.rules = Rules::compile(json, &node, true);
+        node
+    }
+
     /// Compiles the JSON of a schema.
     pub fn compile(json: &Value) -> Self {
+        let mut node = Self::without_rules(json);
+        node.rules = Rules::compile(json, &node, node.embedded);
+        node
+    }
+
+    fn without_rules(json: &Value) -> Self {
         let properties = json["properties"].as_object().into_iter().flatten();
         Self {
             kind: json["type"].as_str().and_then(Type::parse),
@@ -147,6 +163,7 @@ impl Structural {
             int_or_string: flag(json, "x-kubernetes-int-or-string"),
             list: list_kind(json),
             values: Values::compile(json),
+            rules: None,
         }
     }
 
@@ -156,6 +173,18 @@ impl Structural {
             Some(Additional::Schema(schema)) => Some(schema),
             _ => None,
         })
+    }
+
+    /// Whether there are rules anywhere.
+    pub fn has_rules(&self) -> bool {
+        let additional = match &self.additional {
+            Some(Additional::Schema(schema)) => schema.has_rules(),
+            _ => false,
+        };
+        self.rules.is_some()
+            || additional
+            || self.items.as_ref().is_some_and(|items| items.has_rules())
+            || self.properties.values().any(Self::has_rules)
     }
 
     /// Whether any value below has a default.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::format;
 use super::go;
+use super::rules::validate_rules;
 use super::structural::{Structural, Type, Values};
 use crate::schema::ListKind;
 use crate::status::FieldError;
@@ -18,6 +19,20 @@ pub fn validate(schema: &Structural, object: &Value, old: Option<&Value>) -> Vec
     let mut errors = at(schema, object, old, "");
     if old != Some(object) {
         lists(schema, object, "", &mut errors);
+    }
+    errors
+}
+
+/// Checks an object as [`validate`], and if that finds nothing worse than a wrong value, by its rules.
+pub fn validate_object(schema: &Structural, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    use crate::status::FieldErrorKind::{Required, TooLong, TooMany, TypeInvalid};
+    let mut errors = validate(schema, object, old);
+    if errors.iter().any(|error| matches!(error.kind, Required | TooLong | TooMany | TypeInvalid)) {
+        let why = "some validation rules were not checked because the object was invalid; correct the existing \
+                   errors to complete validation";
+        errors.extend(schema.has_rules().then(|| FieldError::invalid("<nil>", "null", why)));
+    } else {
+        errors.extend(validate_rules(schema, object, old));
     }
     errors
 }

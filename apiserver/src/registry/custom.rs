@@ -118,7 +118,7 @@ fn custom(crd: &Value, version: &Value, terminating: bool) -> Custom {
     let compiled = typed(kind, name, schema).or_else(|_| typed(kind, name, &json!({"type": "object"})));
     let stored = crd["spec"]["versions"].as_array().into_iter().flatten().find(|v| v["storage"] == true);
     Custom {
-        structural: Structural::compile(schema),
+        structural: Structural::root(schema),
         schema: compiled.expect("an object without fields is a schema"),
         openapi: schema.clone(),
         scale: scale_paths(&version["subresources"]["scale"]),

@@ -93,7 +93,7 @@ fn track(call: &Call<'_>, part: Part, old: &Value, new: &mut Value) -> Outcome<(
 /// What a custom kind's own schema has against the object, which replaces `old`.
 fn custom_errors(call: &Call<'_>, object: &Value, old: Option<&Value>) -> Vec<api::status::FieldError> {
     let custom = call.resource.custom.as_ref();
-    custom.map(|custom| api::crd::validate(&custom.structural, object, old)).unwrap_or_default()
+    custom.map(|custom| api::crd::validate_object(&custom.structural, object, old)).unwrap_or_default()
 }
 
 /// Completes an object that replaces `old`, keeping what this part of it may not change.
