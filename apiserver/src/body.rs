@@ -42,6 +42,17 @@ impl Body {
         Self::wrap(StreamBody::new(chunks.map(|chunk| Ok::<_, BodyError>(Frame::data(chunk)))))
     }
 
+    /// The same body, which keeps `guard` until it is read to its end or dropped.
+    pub fn holding(self, guard: impl Send + 'static) -> Self {
+        match self.0 {
+            Source::Bytes(bytes) => Self(Source::Bytes(bytes)),
+            Source::Stream(stream) => Self(Source::Stream(Box::pin(stream.map_frame(move |frame| {
+                let _kept = &guard;
+                frame
+            })))),
+        }
+    }
+
     /// The bytes, if the body is no stream.
     pub fn as_bytes(&self) -> Option<&[u8]> {
         match &self.0 {

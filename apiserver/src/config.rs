@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::audit::AuditConfig;
 use crate::auth::{AccountPolicy, TokenTable};
 use crate::pki::Pki;
 
@@ -21,6 +22,8 @@ pub struct Config {
     pub static_tokens: TokenTable,
     /// What service-account tokens say of this cluster.
     pub account_tokens: AccountPolicy,
+    /// Where requests are recorded, if they are.
+    pub audit: Option<AuditConfig>,
     /// Where this server is reached; the Endpoints of Service `default/kubernetes` name it.
     pub advertise: Option<std::net::SocketAddr>,
 }
@@ -35,6 +38,7 @@ impl Config {
             pki,
             static_tokens: TokenTable::default(),
             account_tokens: AccountPolicy::default(),
+            audit: None,
             advertise: None,
         }
     }
@@ -47,6 +51,18 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Largest stored object in bytes; beyond it 413.
     pub object_bytes: usize,
+    /// Requests served at once, shared by the priority levels (upstream: 400 reads and 200 writes).
+    pub seats: u32,
+    /// How long a request may wait for a seat (upstream: a quarter of a request's time).
+    pub queue_wait: Duration,
+    /// Requests that one user may have open at once.
+    pub requests_per_user: usize,
+    /// Watches and logs that one user may have open at once.
+    pub watches_per_user: usize,
+    /// How long a client may take to send a body.
+    pub body: Duration,
+    /// How long a client may take none of what is sent to it, before it is cut off.
+    pub stall: Duration,
     /// How long a request other than a watch may take.
     pub request: Duration,
     /// How long a client may take to complete the TLS handshake.
@@ -80,6 +96,12 @@ impl Default for Limits {
         Self {
             body_bytes: 3 << 20,
             object_bytes: 3 << 19,
+            seats: 600,
+            queue_wait: Duration::from_secs(15),
+            requests_per_user: 1000,
+            watches_per_user: 5000,
+            body: Duration::from_secs(30),
+            stall: Duration::from_secs(60),
             request: Duration::from_secs(60),
             tls_handshake: Duration::from_secs(10),
             headers: Duration::from_secs(32),

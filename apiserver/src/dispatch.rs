@@ -129,7 +129,14 @@ pub fn path(server: &ApiServer, parts: &Parts, info: &RequestInfo) -> Response<B
 
 fn metrics(server: &ApiServer) -> Response<Body> {
     let status = server.storage.status();
-    response::text(StatusCode::OK, server.metrics.render(status.revision.0, status.leader.is_some()))
+    let mut text = server.metrics.render(status.revision.0, status.leader.is_some());
+    server.flow.render(&mut text);
+    if let Some(audit) = &server.audit {
+        audit.render(&mut text);
+    }
+    crate::metrics::process(&mut text);
+    crate::metrics::objects(&mut text, &server.storage.cache.counts());
+    response::text(StatusCode::OK, text.into_string())
 }
 
 fn health(server: &ApiServer, path: &str, info: &RequestInfo) -> Option<Response<Body>> {

@@ -9,22 +9,27 @@ use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use store::kv::{Kv, KvError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::audit::{Answered, Audit};
 use crate::auth::{AccountTokens, Attributes, Authenticator, Authorizer, Identity};
 use crate::body::Body;
 use crate::config::Config;
 use crate::crd::feed::CrdFeed;
 use crate::encryption::SealedKv;
 use crate::error::{Failure, Outcome};
+use crate::flow::Flow;
+use crate::flow::feed::FlowFeed;
+use crate::flow::quota::{Quotas, What};
 use crate::in_process::InProcess;
 use crate::metrics::Metrics;
 use crate::node_proxy::NodeProxy;
 use crate::peer::Peer;
-use crate::pki::PkiError;
+use crate::pki::{MASTERS_GROUP, PkiError};
 use crate::registry::Registry;
 use crate::request::{RequestInfo, Verb};
 use crate::storage::cache::{Cache, Observer};
@@ -38,6 +43,9 @@ pub enum StartError {
     /// The store refused to read what is there.
     #[error("read the store")]
     Load(#[source] KvError),
+    /// The audit log could not be opened.
+    #[error("open the audit log")]
+    Audit(#[source] std::io::Error),
     /// The server's own certificate could not be made.
     #[error("issue the client certificate for kubelets")]
     Pki(#[source] PkiError),
@@ -62,6 +70,9 @@ pub struct ApiServer {
     pub(crate) metrics: Arc<Metrics>,
     /// Of requests that charge quotas.
     pub(crate) turns: crate::admission::turns::Turns,
+    pub(crate) flow: Arc<Flow>,
+    quotas: Arc<Quotas>,
+    pub(crate) audit: Option<Audit>,
     /// Becomes true when the server is about to end: watches end then.
     pub(crate) draining: watch::Sender<bool>,
     /// What feeds the cache, seals what lies in clear or under an old key, and looks after custom resources;
@@ -87,8 +98,13 @@ impl ApiServer {
         let registry = Arc::new(Registry::builtin());
         let definitions = CrdFeed::new(registry.clone());
         let definitions_changed = definitions.subscribe();
+        let limits = &config.limits;
+        let flow = Flow::new(limits.seats, limits.queue_wait);
         let rbac = rbac_feed::RbacFeed::new(authorizer.clone());
-        let observers: [Box<dyn Observer>; 2] = [Box::new(rbac), Box::new(definitions)];
+        let observers: [Box<dyn Observer>; 3] =
+            [Box::new(rbac), Box::new(definitions), Box::new(FlowFeed::new(flow.clone()))];
+        let audit = config.audit.as_ref().map(Audit::open).transpose().map_err(StartError::Audit)?;
+        let quotas = Quotas::new(limits.requests_per_user, limits.watches_per_user);
         let cache = Arc::new(Cache::new(config.limits, Box::new(observers)));
         let loaded = follower::load(store.as_ref(), &cache).await.map_err(StartError::Load)?;
         let follower = tokio::spawn(follower::follow(store.clone(), cache.clone(), loaded));
@@ -107,6 +123,9 @@ impl ApiServer {
             node_proxy: NodeProxy::new(&config.pki).map_err(StartError::Pki)?,
             metrics: Arc::default(),
             turns: crate::admission::turns::Turns::default(),
+            flow,
+            quotas,
+            audit,
             draining: watch::Sender::new(false),
             tasks: Mutex::new(vec![follower, sealing]),
             config,
@@ -133,24 +152,29 @@ impl ApiServer {
     /// Answers one request of `peer`.
     pub async fn handle(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let answer = self.answer(&parts, body, &peer).await;
-        let mut response = answer.unwrap_or_else(response::failure);
         let id = audit_id(&parts);
+        let answer = self.answer(&parts, body, &peer, &id).await;
+        let mut response = answer.unwrap_or_else(response::failure);
         response.headers_mut().insert(HeaderName::from_static("audit-id"), id);
         response
     }
 
-    async fn answer(self: &Arc<Self>, parts: &Parts, body: Body, peer: &Peer) -> Answer {
+    async fn answer(self: &Arc<Self>, parts: &Parts, body: Body, peer: &Peer, id: &HeaderValue) -> Answer {
+        let began = Timestamp::now();
         let identity = self.authenticator.authenticate(&parts.headers, peer).await;
         let caller = identity.map_err(|_| Status::unauthorized())?;
-        let identity = auth::act_as(&parts.headers, caller, &self.authorizer)?;
+        let identity = auth::act_as(&parts.headers, caller.clone(), &self.authorizer)?;
         let query = parts.uri.query().unwrap_or_default();
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), query, &self.registry);
-        let began = Instant::now();
-        let answer = self.judge_and_serve(parts, body, &identity, &info).await;
+        let clock = Instant::now();
+        let answer = self.judge_and_serve(parts, body, &identity, &info, peer).await;
+        let code = answer.as_ref().map_or_else(Failure::code, |response| response.status().as_u16());
         if info.is_resource {
-            let code = answer.as_ref().map_or_else(Failure::code, |response| response.status().as_u16());
-            self.metrics.answered(&info, code, began.elapsed());
+            self.metrics.answered(&info, code, clock.elapsed());
+        }
+        if let Some(audit) = &self.audit {
+            let (info, caller, identity, ended) = (&info, &caller, &identity, Timestamp::now());
+            audit.record(Answered { parts, info, caller, identity, peer, id, code, began, ended }).await;
         }
         answer
     }
@@ -161,9 +185,47 @@ impl ApiServer {
         body: Body,
         identity: &Identity,
         info: &RequestInfo,
+        peer: &Peer,
     ) -> Answer {
         self.authorize(identity, info)?;
-        let long = info.verb == Verb::Watch || info.subresource.as_deref() == Some("log");
+        let long = is_long_running(info);
+        // Where nobody else can come in, nobody is kept out: an administrator must get in when nobody else does.
+        if matches!(peer, Peer::Admin) {
+            return self.serve_in_time(parts, body, identity, info, long).await;
+        }
+        let open = match identity.is_in(MASTERS_GROUP) {
+            true => None,
+            false => {
+                Some(self.quotas.open(&identity.user, if long { What::Watches } else { What::Requests })?)
+            }
+        };
+        // A slow client holds a connection, not a seat: its body is here before it asks for one.
+        let body = self.body_at_hand(body, info).await?;
+        let seats = crate::flow::seats_of(self, info);
+        let seat = match self.flow.enter(identity, &Attributes::of(info), seats).await {
+            Ok(seat) => seat,
+            Err(refused) => {
+                tracing::debug!(user = identity.user, level = %refused.class.level, why = ?refused.why, "refused");
+                let mut response = crate::flow::too_many();
+                refused.class.mark(&mut response);
+                return Ok(response);
+            }
+        };
+        let answer = self.serve_in_time(parts, body, identity, info, long).await;
+        let mut response = answer.unwrap_or_else(response::failure);
+        seat.class().mark(&mut response);
+        // A watch has its seat until it begins, and counts for its user until it ends.
+        Ok(if long { response.map(|body| body.holding(open)) } else { response })
+    }
+
+    async fn serve_in_time(
+        self: &Arc<Self>,
+        parts: &Parts,
+        body: Body,
+        identity: &Identity,
+        info: &RequestInfo,
+        long: bool,
+    ) -> Answer {
         let answer = self.serve_request(parts, body, identity, info);
         if long {
             return answer.await;
@@ -171,6 +233,15 @@ impl ApiServer {
         let _in_flight = self.metrics.enter(info);
         // Writing goes on in the store if the deadline strikes; the client is told that it may have.
         tokio::time::timeout(self.config.limits.request, answer).await.unwrap_or(Err(Failure::Deadline))
+    }
+
+    /// The body of a write, read to its end; that of a read is nobody's business.
+    async fn body_at_hand(&self, body: Body, info: &RequestInfo) -> Outcome<Body> {
+        if info.verb.is_read() || !info.is_resource || is_long_running(info) {
+            return Ok(body);
+        }
+        let whole = tokio::time::timeout(self.config.limits.body, self.read_body(body)).await;
+        Ok(Body::from(whole.map_err(|_| Failure::Deadline)??))
     }
 
     /// Whether `identity` may do what `info` asks for.
@@ -242,6 +313,13 @@ async fn seal_anew(sealed: Arc<SealedKv>) {
         Ok(count) => tracing::info!(count, "sealed Secrets with the newest key"),
         Err(error) => tracing::warn!(%error, "some Secrets are still in clear or under an old key"),
     }
+}
+
+/// Whether the answer is a stream that may go on for long.
+fn is_long_running(info: &RequestInfo) -> bool {
+    let streams =
+        matches!(info.subresource.as_deref(), Some("log" | "exec" | "attach" | "portforward" | "proxy"));
+    info.verb == Verb::Watch || streams
 }
 
 /// A body is read up to this many times its limit before its client is cut off.

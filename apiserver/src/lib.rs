@@ -7,6 +7,7 @@
 //! never Rust types: a built-in kind and a custom one take the same path.
 
 pub mod admission;
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod bootstrap;
@@ -18,6 +19,7 @@ pub mod encryption;
 mod error;
 pub mod etag;
 mod first_objects;
+mod flow;
 #[cfg(test)]
 mod golden;
 pub mod handle;
@@ -37,6 +39,7 @@ pub mod registry;
 pub mod request;
 mod response;
 pub mod server;
+mod stall;
 pub mod storage;
 mod strategies;
 pub mod table;

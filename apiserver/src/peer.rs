@@ -16,6 +16,8 @@ pub enum Peer {
         /// The client's address.
         addr: SocketAddr,
     },
+    /// Whoever may open the admin socket: an administrator of this machine. No limit holds for him.
+    Admin,
     /// A part of this process, which is who it says it is.
     InProcess(Identity),
 }

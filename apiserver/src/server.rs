@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +14,17 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls_pki_types::CertificateDer;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::body::Body;
+use crate::body::{Body, BodyError};
 use crate::config::Limits;
 use crate::handle::ApiServer;
 use crate::peer::Peer;
+use crate::stall::StallGuard;
 
 /// Pause before the next connection is accepted when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -142,28 +145,85 @@ impl Connection {
         let certs: Vec<CertificateDer<'static>> =
             stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
         let peer = Peer::Tls { certs, addr: self.addr };
-        let (server, mut draining) = (self.server.clone(), self.server.draining.subscribe());
-        let service = service_fn(move |request: http::Request<Incoming>| {
-            let (server, peer) = (server.clone(), peer.clone());
-            async move { Ok::<_, Infallible>(server.handle(request.map(Body::wrap), peer).await) }
-        });
-        let connection =
-            self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let mut connection = std::pin::pin!(connection);
-        let early = tokio::select! {
-            ended = connection.as_mut() => Some(ended),
-            () = drain_begins(&mut draining) => None,
-        };
-        let ended = match early {
-            Some(ended) => ended,
-            None => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = ended {
+        let stream = StallGuard::new(stream, self.server.config.limits.stall);
+        if let Err(error) = serve_connection(&self.server, &self.builder, stream, peer).await {
             tracing::debug!(peer = %self.addr, %error, "connection ended");
         }
+    }
+}
+
+/// Serves the requests of one connection until it ends, or until the server drains and the open ones are answered.
+async fn serve_connection(
+    server: &Arc<ApiServer>,
+    builder: &Builder,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+) -> Result<(), BodyError> {
+    let mut draining = server.draining.subscribe();
+    let server = server.clone();
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let (server, peer) = (server.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(server.handle(request.map(Body::wrap), peer).await) }
+    });
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = drain_begins(&mut draining) => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+/// The door for an administrator of this machine: HTTP without TLS on a socket in the file system, which only the
+/// owner of the process may open. No limit, level or role keeps anybody out who may.
+pub struct AdminSocket {
+    server: Arc<ApiServer>,
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl ApiServer {
+    /// Listens at `path`; what a crash left there is replaced.
+    ///
+    /// # Errors
+    /// If the socket can't be made.
+    pub fn admin(self: &Arc<Self>, path: &Path) -> std::io::Result<AdminSocket> {
+        use std::os::unix::fs::PermissionsExt;
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(AdminSocket { server: self.clone(), listener, path: path.to_owned() })
+    }
+}
+
+impl AdminSocket {
+    /// Serves until `shutdown` becomes true; then the socket is gone.
+    pub async fn serve(self, mut shutdown: watch::Receiver<bool>) {
+        let builder = Arc::new(http_builder(&self.server.config.limits));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => break,
+                accepted = self.listener.accept() => accepted,
+                Some(_) = connections.join_next() => continue,
+            };
+            let Ok((stream, _)) = accepted else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let (server, builder) = (self.server.clone(), builder.clone());
+            connections.spawn(async move {
+                if let Err(error) = serve_connection(&server, &builder, stream, Peer::Admin).await {
+                    tracing::debug!(%error, "admin connection ended");
+                }
+            });
+        }
+        // Its requests have had the time that the others have; the process is about to end.
+        connections.shutdown().await;
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 

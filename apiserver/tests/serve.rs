@@ -92,3 +92,121 @@ async fn who_says_nothing_is_let_go() {
     let read = tokio::time::timeout(PATIENCE, silent.read(&mut [0; 16])).await.expect("closed in time");
     assert!(matches!(read, Ok(0) | Err(_)), "the server hangs up: {read:?}");
 }
+
+impl Served {
+    /// An HTTP/2 connection of nobody, frame by frame.
+    async fn http2(&self) -> (h2::client::SendRequest<bytes::Bytes>, JoinHandle<Result<(), h2::Error>>) {
+        let mut roots = rustls::RootCertStore::empty();
+        let pem = self.pki.ca_pem().as_bytes();
+        use rustls_pki_types::pem::PemObject;
+        roots
+            .add(rustls_pki_types::CertificateDer::from_pem_slice(pem).expect("a certificate"))
+            .expect("added");
+        let mut tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = TcpStream::connect(self.address).await.expect("connected");
+        let name = rustls_pki_types::ServerName::from(self.address.ip());
+        let stream =
+            tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.expect("TLS");
+        let (send, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        (send, tokio::spawn(connection))
+    }
+}
+
+fn get(path: &str) -> http::Request<()> {
+    http::Request::get(format!("https://localhost{path}")).body(()).expect("a request")
+}
+
+/// CVE-2023-44487: streams that are opened and reset at once cost the client nothing.
+#[tokio::test]
+async fn rapid_resets_end_the_connection_and_nothing_else() {
+    let served = serve().await;
+    let (mut send, connection) = served.http2().await;
+    const MANY: usize = 100_000;
+    let mut opened = 0;
+    while opened < MANY {
+        opened += 1;
+        let Ok(mut ready) = send.clone().ready().await else { break };
+        match ready.send_request(get("/version"), true) {
+            Ok((_answer, mut stream)) => stream.send_reset(h2::Reason::CANCEL),
+            Err(_) => break,
+        }
+        send = ready;
+        if connection.is_finished() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    drop(send);
+    let ended = tokio::time::timeout(PATIENCE, connection).await.expect("it ends").expect("no panic");
+    let error = ended.expect_err("the server says why it ends the connection");
+    // If the client is still writing, it sees the broken pipe before the reason.
+    assert!(error.reason().is_none_or(|why| why == h2::Reason::ENHANCE_YOUR_CALM), "{error}");
+    assert!(opened < MANY, "it was let go on for ever");
+    let (mut send, _connection) = served.http2().await;
+    let (answer, _stream) = send.send_request(get("/version"), true).expect("a new connection works");
+    assert_eq!(
+        tokio::time::timeout(PATIENCE, answer).await.expect("in time").expect("answered").status(),
+        200
+    );
+}
+
+/// A stop says GOAWAY, so that a client goes elsewhere with its next request; the open one is answered.
+#[tokio::test]
+async fn a_stop_says_go_away() {
+    let served = serve().await;
+    let (mut send, connection) = served.http2().await;
+    let (answer, _stream) = send.send_request(get("/version"), true).expect("sent");
+    assert_eq!(answer.await.expect("answered").status(), 200);
+    served.stop.send_replace(true);
+    let ended = tokio::time::timeout(PATIENCE, connection).await.expect("it ends").expect("no panic");
+    assert!(ended.is_ok(), "it ends without an error: {ended:?}");
+    tokio::time::timeout(PATIENCE, served.serving).await.expect("serving ends").expect("without panic");
+}
+
+/// Headers beyond the limit are refused, whoever sends them.
+#[tokio::test]
+async fn headers_have_a_limit() {
+    let served = serve().await;
+    let (mut send, _connection) = served.http2().await;
+    let mut request = get("/version");
+    for number in 0..300 {
+        let name = http::HeaderName::from_bytes(format!("x-{number}").as_bytes()).expect("a name");
+        request.headers_mut().insert(name, "x".repeat(8000).parse().expect("a value"));
+    }
+    let (answer, _stream) = send.send_request(request, true).expect("sent");
+    let answer = tokio::time::timeout(PATIENCE, answer).await.expect("in time");
+    assert!(answer.as_ref().map_or(true, |answer| answer.status() == 431), "{answer:?}");
+}
+
+#[tokio::test]
+async fn the_admin_socket_is_open_to_its_owner_only_and_has_no_limits() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let pki = Arc::new(Pki::load_or_create(dir.path()).expect("a new authority"));
+    let mut config = Config::new(pki);
+    config.limits.seats = 1;
+    let server = ApiServer::start(Arc::new(Model::new()), config).await.expect("the server starts");
+    let path = dir.path().join("admin.sock");
+    std::fs::write(&path, "left behind by a crash").expect("written");
+    let (stop, stopped) = watch::channel(false);
+    let admin = server.admin(&path).expect("it listens");
+    let serving = tokio::spawn(async move { admin.serve(stopped).await });
+    assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+    let stream = tokio::net::UnixStream::connect(&path).await.expect("connected");
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut send, connection) = hyper::client::conn::http1::handshake(io).await.expect("HTTP/1");
+    let connection = tokio::spawn(connection);
+    let ask = |path: &str| {
+        let request = http::Request::get(path).header("host", "admin");
+        request.body(http_body_util::Empty::<bytes::Bytes>::new()).expect("a request")
+    };
+    let answer = send.send_request(ask("/api/v1/namespaces/kube-system/secrets")).await.expect("answered");
+    assert_eq!(answer.status(), 200, "it is an administrator");
+    assert!(!answer.headers().contains_key("x-kubernetes-pf-flowschema-uid"), "no level judged it");
+    drop(send);
+    stop.send_replace(true);
+    tokio::time::timeout(PATIENCE, serving).await.expect("it ends").expect("no panic");
+    assert!(!path.exists(), "nothing is left behind");
+    connection.abort();
+}

@@ -48,6 +48,18 @@ pub enum MemberError {
     /// The file of bearer tokens can't be used.
     #[error("cannot use the bearer tokens")]
     Tokens(#[source] apiserver::auth::TokenError),
+    /// The audit policy can't be used.
+    #[error("cannot use --audit-policy-file")]
+    AuditPolicy(#[source] apiserver::audit::policy::PolicyError),
+    /// The admin socket can't be made.
+    #[error("cannot listen at {path} (--admin-socket)", path = .path.display())]
+    AdminSocket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The store can't be opened.
     #[error("cannot open the store in {dir}", dir = .dir.display())]
     Store {

@@ -1,15 +1,17 @@
-//! Objects that every cluster has: namespaces, the system's priority classes, and the roles and bindings that make RBAC usable.
+//! Objects that every cluster has: namespaces, the system's priority classes, priority and fairness, and the roles and bindings that make RBAC usable.
 //!
-//! They are data (`namespaces.yaml`, `service_accounts.yaml`, `priority_classes.yaml`, `cluster_roles.yaml`, `cluster_role_bindings.yaml`). The server creates
+//! They are data (`namespaces.yaml`, `service_accounts.yaml`, `priority_classes.yaml`, `flow_control.yaml`,
+//! `cluster_roles.yaml`, `cluster_role_bindings.yaml`). The server creates
 //! those that are missing at each start and never overwrites one: what an administrator changed stays.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-const DOCUMENTS: [(&str, &str); 5] = [
+const DOCUMENTS: [(&str, &str); 6] = [
     ("namespaces.yaml", include_str!("namespaces.yaml")),
     ("service_accounts.yaml", include_str!("service_accounts.yaml")),
     ("priority_classes.yaml", include_str!("priority_classes.yaml")),
+    ("flow_control.yaml", include_str!("flow_control.yaml")),
     ("cluster_roles.yaml", include_str!("cluster_roles.yaml")),
     ("cluster_role_bindings.yaml", include_str!("cluster_role_bindings.yaml")),
 ];
@@ -28,6 +30,10 @@ fn documents(file: &str, text: &str) -> Vec<Value> {
 
 /// Upstream marks the roles and bindings that it makes; tools leave marked ones alone.
 fn with_label(mut object: Value) -> Value {
+    if object["apiVersion"] == "flowcontrol.apiserver.k8s.io/v1" {
+        // Upstream's: the server itself keeps the object as it ships it until an administrator changes it.
+        object["metadata"]["annotations"]["apf.kubernetes.io/autoupdate-spec"] = "true".into();
+    }
     if object["apiVersion"] == "rbac.authorization.k8s.io/v1" {
         object["metadata"]["labels"]["kubernetes.io/bootstrapping"] = "rbac-defaults".into();
     }

@@ -126,6 +126,20 @@ impl Cache {
         Snapshot { objects: state.range(range).cloned().collect(), revision }
     }
 
+    /// How many objects the resource has whose keys begin with `prefix`.
+    pub fn count(&self, prefix: &[u8]) -> usize {
+        self.resources.read().get(prefix).map_or(0, |resource| resource.state.read().objects.len())
+    }
+
+    /// How many objects each resource has, by its prefix.
+    pub fn counts(&self) -> Vec<(Bytes, usize)> {
+        let resources = self.resources.read();
+        let count = |(prefix, resource): (&Bytes, &Arc<ResourceCache>)| {
+            (prefix.clone(), resource.state.read().objects.len())
+        };
+        resources.iter().map(count).collect()
+    }
+
     /// Takes in everything anew: the result of one read of the whole store at `revision`.
     pub fn reset(&self, pairs: impl Iterator<Item = Stored>, revision: Revision) {
         let mut by_prefix: HashMap<Bytes, BTreeMap<Bytes, Arc<Stored>>> = HashMap::new();

@@ -4,3 +4,4 @@
 pub mod backing;
 pub mod certificates;
 pub mod identity;
+pub mod load;

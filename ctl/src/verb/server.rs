@@ -28,6 +28,7 @@ use crate::app::App;
 use crate::control_plane::backing::{self, Backing, OwnStore, StockEtcd};
 use crate::control_plane::certificates;
 use crate::control_plane::identity::IdentityArgs;
+use crate::control_plane::load::LoadArgs;
 use crate::etcdctl::endpoints;
 use crate::failure::Failure;
 use crate::member::{self, MemberError};
@@ -83,6 +84,8 @@ pub struct Args {
     token_auth_file: Option<PathBuf>,
     #[command(flatten)]
     identity: IdentityArgs,
+    #[command(flatten)]
+    load: LoadArgs,
     /// Serve the store to etcd's clients as well, with certificates of pki/etcd-ca.crt only
     #[arg(long, value_name = "URL,…", value_delimiter = ',', help_heading = "etcd")]
     listen_client_urls: Vec<Url>,
@@ -240,7 +243,7 @@ impl Member {
         };
         let tokens = args.token_auth_file.clone().unwrap_or_else(|| pki_dir.join("tokens.csv"));
         let tokens = TokenTable::load(&tokens).map_err(MemberError::Tokens)?;
-        let api = ApiServer::start(backing.kv(), api_config(args, pki.clone(), tokens)).await;
+        let api = ApiServer::start(backing.kv(), api_config(args, pki.clone(), tokens)?).await;
         let api = api.map_err(MemberError::ApiServer)?;
         let reached: Vec<IpAddr> =
             [Some(args.listen), args.advertise].into_iter().flatten().map(|a| a.ip()).collect();
@@ -249,6 +252,7 @@ impl Member {
         let (loops_stop, asked) = shutdown::channel();
         let loops = start_loops(&api, args, &pki, &asked)?;
         let (api_stop, api_asked) = watch::channel(false);
+        args.load.open_admin(&api, dir, api_asked.clone())?;
         let api = tokio::spawn(async move { api.serve(listener, tls, api_asked).await });
         Ok(Self { backing, api, api_stop, loops, loops_stop })
     }
@@ -336,14 +340,15 @@ fn founder_config(
     config
 }
 
-fn api_config(args: &Args, pki: Arc<Pki>, tokens: TokenTable) -> apiserver::Config {
+fn api_config(args: &Args, pki: Arc<Pki>, tokens: TokenTable) -> Result<apiserver::Config, MemberError> {
     let mut config = apiserver::Config::new(pki);
     config.static_tokens = tokens;
     config.account_tokens = args.identity.account_policy();
     config.default_toleration_seconds = args.default_toleration_seconds;
     config.event_ttl = args.event_ttl;
     config.advertise = Some(args.advertise.unwrap_or(args.listen));
-    config
+    args.load.configure(&mut config)?;
+    Ok(config)
 }
 
 fn start_loops(
