@@ -201,6 +201,16 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         self.0.changed.notify_one();
     }
 
+    /// Takes all keys that are ready, as if each had run: for tests of what feeds a queue.
+    pub fn take_ready(&self) -> Vec<K> {
+        let mut core = self.0.core.lock();
+        let ready = core.ready.drain(..).collect::<Vec<K>>();
+        for key in &ready {
+            core.places.remove(key);
+        }
+        ready
+    }
+
     /// Number of keys that are ready, running or waiting for a timer.
     pub fn len(&self) -> usize {
         self.0.core.lock().len()

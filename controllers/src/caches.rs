@@ -1,20 +1,52 @@
 //! The shared copies that all controllers read: one list and one watch per kind and process.
 
-use crate::{owner, pod, root_ca};
-use client::informer::{IndexFn, Informer, Object, Store};
+use crate::{owner, pod, root_ca, wiring::Wires};
+use client::{
+    Shutdown,
+    informer::{Change, IndexFn, Informer, Object, Store},
+};
 use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
+    apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
+    batch::v1::{CronJob, Job},
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount},
+    core::v1::{
+        ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Service,
+        ServiceAccount,
+    },
+    discovery::v1::EndpointSlice,
+    policy::v1::PodDisruptionBudget,
 };
 use kube::{Api, Client, Resource};
+use std::{any::Any, future::Future, pin::Pin};
 
 /// Index of pods by the name of their node.
 pub const BY_NODE: &str = "node";
-/// Index of pods and ReplicaSets by the uid of their controlling owner.
+/// Index of objects by the uid of their controlling owner.
 pub const BY_OWNER: &str = "owner";
+/// Index of objects without a controller by their namespace.
+pub const ORPHANS: &str = "orphans";
+/// Index of EndpointSlices by namespace and name of their Service.
+pub const BY_SERVICE: &str = "service";
 /// Where kubelets renew their leases.
 pub const NODE_LEASES: &str = "kube-node-lease";
+
+/// A kind that can be watched: its group and plural are known when we compile.
+pub trait Watched: Object + Resource<DynamicType = ()> {}
+impl<K: Object + Resource<DynamicType = ()>> Watched for K {}
+
+/// What each change of a kind is told to; it must not wait.
+pub type Handler<K> = fn(&Wires, &Change<K>);
+
+/// Where stores come from: informers, or, in tests, lists.
+pub trait Source {
+    /// The store of one kind, restricted by a field selector unless that is empty.
+    fn store<K: Watched>(
+        &mut self,
+        indexes: Vec<(&'static str, IndexFn<K>)>,
+        fields: &str,
+        on_change: Handler<K>,
+    ) -> Store<K>;
+}
 
 /// Read handles of all informers.
 #[derive(Debug, Clone)]
@@ -25,6 +57,28 @@ pub struct Caches {
     pub sets: Store<ReplicaSet>,
     /// Deployments.
     pub deployments: Store<Deployment>,
+    /// ReplicationControllers.
+    pub replication_controllers: Store<ReplicationController>,
+    /// StatefulSets.
+    pub stateful_sets: Store<StatefulSet>,
+    /// DaemonSets.
+    pub daemon_sets: Store<DaemonSet>,
+    /// ControllerRevisions, by owner.
+    pub revisions: Store<ControllerRevision>,
+    /// Jobs, by owner.
+    pub jobs: Store<Job>,
+    /// CronJobs.
+    pub cron_jobs: Store<CronJob>,
+    /// Services.
+    pub services: Store<Service>,
+    /// Endpoints.
+    pub endpoints: Store<Endpoints>,
+    /// EndpointSlices, by Service.
+    pub slices: Store<EndpointSlice>,
+    /// PodDisruptionBudgets.
+    pub budgets: Store<PodDisruptionBudget>,
+    /// PersistentVolumeClaims.
+    pub claims: Store<PersistentVolumeClaim>,
     /// Namespaces.
     pub namespaces: Store<Namespace>,
     /// ServiceAccounts.
@@ -37,84 +91,66 @@ pub struct Caches {
     pub leases: Store<Lease>,
 }
 
-/// The informers behind [`Caches`]; dropped, they end.
-pub struct Informers {
-    /// What they fill.
-    pub caches: Caches,
-    running: Vec<Box<dyn std::any::Any + Send>>,
+impl Caches {
+    /// One store a kind, each change wired to the queues of those whom it concerns.
+    pub fn from(source: &mut impl Source) -> Caches {
+        Caches {
+            pods: source.store(pod_indexes(), "", Wires::pod),
+            sets: source.store(by_owner(), "", Wires::set),
+            deployments: source.store(Vec::new(), "", Wires::deployment),
+            replication_controllers: source.store(Vec::new(), "", Wires::replication_controller),
+            stateful_sets: source.store(Vec::new(), "", Wires::stateful_set),
+            daemon_sets: source.store(Vec::new(), "", Wires::daemon_set),
+            revisions: source.store(by_owner(), "", Wires::revision),
+            jobs: source.store(by_owner(), "", Wires::job),
+            cron_jobs: source.store(Vec::new(), "", Wires::cron_job),
+            services: source.store(Vec::new(), "", Wires::service),
+            endpoints: source.store(Vec::new(), "", Wires::endpoints),
+            slices: source.store(vec![(BY_SERVICE, Box::new(service_of))], "", Wires::slice),
+            budgets: source.store(Vec::new(), "", Wires::budget),
+            claims: source.store(Vec::new(), "", Wires::claim),
+            namespaces: source.store(Vec::new(), "", Wires::namespace),
+            accounts: source.store(Vec::new(), "", Wires::account),
+            ca_maps: source.store(Vec::new(), &format!("metadata.name={}", root_ca::NAME), Wires::ca_map),
+            nodes: source.store(Vec::new(), "", Wires::node),
+            leases: source.store(Vec::new(), "", Wires::lease),
+        }
+    }
 }
 
-/// What is called at each change; it must not wait.
-pub trait OnChange<K>: Fn(&client::informer::Change<K>) + Send + Sync + 'static {}
-impl<K, F: Fn(&client::informer::Change<K>) + Send + Sync + 'static> OnChange<K> for F {}
+type Synced = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Handlers by kind, given when the informers start.
-pub struct Handlers<P, S, D, N, A, C, O, L> {
-    /// Pods.
-    pub pods: P,
-    /// ReplicaSets.
-    pub sets: S,
-    /// Deployments.
-    pub deployments: D,
-    /// Namespaces.
-    pub namespaces: N,
-    /// ServiceAccounts.
-    pub accounts: A,
-    /// ConfigMaps with the root CA.
-    pub ca_maps: C,
-    /// Nodes.
-    pub nodes: O,
-    /// Leases.
-    pub leases: L,
+/// Informers that feed [`Caches`]; dropped, they end.
+pub struct Informers {
+    client: Client,
+    wires: Wires,
+    running: Vec<Box<dyn Any + Send>>,
+    synced: Vec<Synced>,
+    /// Group and plural of the kinds of which every object is watched.
+    pub kinds: Vec<(String, String)>,
 }
 
 impl Informers {
-    /// Starts all informers and waits until each has listed.
-    pub async fn start(
-        client: &Client,
-        handlers: Handlers<
-            impl OnChange<Pod>,
-            impl OnChange<ReplicaSet>,
-            impl OnChange<Deployment>,
-            impl OnChange<Namespace>,
-            impl OnChange<ServiceAccount>,
-            impl OnChange<ConfigMap>,
-            impl OnChange<Node>,
-            impl OnChange<Lease>,
-        >,
-    ) -> Informers {
-        let api = || client.clone();
-        let pods = started(Api::all(api()), pod_indexes(), "", handlers.pods);
-        let sets = started(Api::all(api()), set_indexes(), "", handlers.sets);
-        let deployments = started(Api::all(api()), Vec::new(), "", handlers.deployments);
-        let namespaces = started(Api::all(api()), Vec::new(), "", handlers.namespaces);
-        let accounts = started(Api::all(api()), Vec::new(), "", handlers.accounts);
-        let named = format!("metadata.name={}", root_ca::NAME);
-        let ca_maps = started(Api::all(api()), Vec::new(), &named, handlers.ca_maps);
-        let nodes = started(Api::all(api()), Vec::new(), "", handlers.nodes);
-        let leases = started(Api::all(api()), Vec::new(), "", handlers.leases);
-        let caches = Caches {
-            pods: pods.store(),
-            sets: sets.store(),
-            deployments: deployments.store(),
-            namespaces: namespaces.store(),
-            accounts: accounts.store(),
-            ca_maps: ca_maps.store(),
-            nodes: nodes.store(),
-            leases: leases.store(),
-        };
-        caches.wait_synced().await;
-        let running: Vec<Box<dyn std::any::Any + Send>> = vec![
-            Box::new(pods),
-            Box::new(sets),
-            Box::new(deployments),
-            Box::new(namespaces),
-            Box::new(accounts),
-            Box::new(ca_maps),
-            Box::new(nodes),
-            Box::new(leases),
-        ];
-        Informers { caches, running }
+    /// None yet; they will tell `wires` what changes.
+    pub fn new(client: &Client, wires: &Wires) -> Informers {
+        Informers {
+            client: client.clone(),
+            wires: wires.clone(),
+            running: Vec::new(),
+            synced: Vec::new(),
+            kinds: Vec::new(),
+        }
+    }
+
+    /// Waits until each has listed; false if `shutdown` came first.
+    pub async fn wait_synced(&mut self, shutdown: &Shutdown) -> bool {
+        for synced in self.synced.drain(..) {
+            tokio::select! {
+                () = synced => {}
+                () = shutdown.requested() => return false,
+            }
+        }
+        true
     }
 
     /// Number of informers, for the log.
@@ -123,51 +159,54 @@ impl Informers {
     }
 }
 
-impl Caches {
-    async fn wait_synced(&self) {
-        self.pods.wait_synced().await;
-        self.sets.wait_synced().await;
-        self.deployments.wait_synced().await;
-        self.namespaces.wait_synced().await;
-        self.accounts.wait_synced().await;
-        self.ca_maps.wait_synced().await;
-        self.nodes.wait_synced().await;
-        self.leases.wait_synced().await;
+impl Source for Informers {
+    fn store<K: Watched>(
+        &mut self,
+        indexes: Vec<(&'static str, IndexFn<K>)>,
+        fields: &str,
+        on_change: Handler<K>,
+    ) -> Store<K> {
+        let wires = self.wires.clone();
+        let mut builder = Informer::builder(Api::all(self.client.clone()))
+            .on_change(move |change| on_change(&wires, change));
+        for (name, values) in indexes {
+            builder = builder.index(name, values);
+        }
+        if fields.is_empty() {
+            self.kinds.push((K::group(&()).into_owned(), K::plural(&()).into_owned()));
+        } else {
+            builder = builder.fields(fields);
+        }
+        let informer = builder.start();
+        let store = informer.store();
+        let waiting = store.clone();
+        self.synced.push(Box::pin(async move { waiting.wait_synced().await }));
+        self.running.push(Box::new(informer));
+        store
     }
 }
 
-/// The indexes of the pod cache.
-pub fn pod_indexes() -> Vec<(&'static str, IndexFn<Pod>)> {
+fn pod_indexes() -> Vec<(&'static str, IndexFn<Pod>)> {
     let node = |pod: &Pod| {
         Some(pod::node_name(pod).to_owned()).filter(|name| !name.is_empty()).into_iter().collect()
     };
-    vec![(BY_NODE, Box::new(node)), (BY_OWNER, Box::new(owner_uid))]
+    vec![(BY_NODE, Box::new(node)), (BY_OWNER, Box::new(owner_uid)), (ORPHANS, Box::new(orphaned_in))]
 }
 
-/// The indexes of the ReplicaSet cache.
-pub fn set_indexes() -> Vec<(&'static str, IndexFn<ReplicaSet>)> {
-    vec![(BY_OWNER, Box::new(owner_uid))]
+fn by_owner<K: Watched>() -> Vec<(&'static str, IndexFn<K>)> {
+    vec![(BY_OWNER, Box::new(owner_uid)), (ORPHANS, Box::new(orphaned_in))]
 }
 
 fn owner_uid<K: Resource>(object: &K) -> Vec<String> {
     owner::controller_of(object).map(|owner| owner.uid.clone()).into_iter().collect()
 }
 
-fn started<K: Object>(
-    api: Api<K>,
-    indexes: Vec<(&'static str, IndexFn<K>)>,
-    fields: &str,
-    handler: impl OnChange<K>,
-) -> Informer<K>
-where
-    K::DynamicType: Clone,
-{
-    let mut builder = Informer::builder(api).on_change(handler);
-    for (name, values) in indexes {
-        builder = builder.index(name, values);
-    }
-    if !fields.is_empty() {
-        builder = builder.fields(fields);
-    }
-    builder.start()
+fn orphaned_in<K: Resource>(object: &K) -> Vec<String> {
+    let namespace = || object.meta().namespace.clone().unwrap_or_default();
+    owner::controller_of(object).is_none().then(namespace).into_iter().collect()
+}
+
+/// `NAMESPACE/SERVICE` of an EndpointSlice.
+fn service_of(slice: &EndpointSlice) -> Vec<String> {
+    crate::wiring::service_of(slice).map(|key| key.to_string()).into_iter().collect()
 }

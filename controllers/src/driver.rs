@@ -5,7 +5,7 @@
 //! request and not hundreds. Nothing is written after leadership has run out. The driver decides nothing.
 
 use crate::{
-    expectations::Created,
+    expectations::Written,
     plan::{Action, Announce, Part, Plan, Presence, Target},
 };
 use client::{
@@ -24,7 +24,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt::Display,
     future::Future,
     hash::Hash,
@@ -53,9 +53,11 @@ pub trait Controller: Sync {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// Objects that now exist.
-    pub created: Vec<Created>,
+    pub created: Vec<Written>,
     /// Objects whose deletion the server has accepted.
     pub deleted: Vec<(ObjectKey, String)>,
+    /// Objects that were patched, as they are now.
+    pub patched: Vec<Written>,
     /// Uids that the server has confirmed as gone.
     pub gone: Vec<String>,
     /// How far it came.
@@ -167,13 +169,10 @@ struct Progress {
 impl Performer {
     /// Performs `plan` until something isn't as it expects.
     pub async fn perform(&self, component: &str, plan: &Plan) -> Report {
-        let report =
-            Report { created: Vec::new(), deleted: Vec::new(), gone: Vec::new(), end: End::Complete };
-        let mut progress = Progress { report, versions: HashMap::new() };
+        let mut progress = Progress { report: Report::empty(), versions: HashMap::new() };
         let mut rest = plan.actions.as_slice();
         while let Some(first) = rest.first() {
-            let alike = rest.iter().take_while(|action| same_run(first, action)).count();
-            let (run, later) = rest.split_at(alike);
+            let (run, later) = rest.split_at(run_length(first, rest));
             rest = later;
             if let Err(end) = self.perform_run(component, run, &mut progress).await {
                 progress.report.end = end;
@@ -187,6 +186,7 @@ impl Performer {
         match &run[0] {
             Action::Create { .. } => self.create_slowly(component, run, progress).await,
             Action::Delete { .. } => self.delete_all(component, run, progress).await,
+            Action::Patch { .. } => self.patch_all(run, progress).await,
             single => self.perform_one(component, single, progress).await,
         }
     }
@@ -216,7 +216,7 @@ impl Performer {
         Ok(())
     }
 
-    async fn create(&self, component: &str, action: &Action) -> Result<Created, End> {
+    async fn create(&self, component: &str, action: &Action) -> Result<Written, End> {
         let Action::Create { kind, object, announce, .. } = action else {
             unreachable!("a run of creates holds creates only")
         };
@@ -226,7 +226,7 @@ impl Performer {
             .map_err(|error| End::Refused(format!("not an object: {error}")))?;
         match self.api(kind, namespace).create(&PostParams::default(), &object).await {
             Ok(created) => {
-                let created = created_of(&created);
+                let created = written_of(kind, &created);
                 self.announce(component, announce.as_ref(), "SuccessfulCreate", "Created", &created.key.name);
                 Ok(created)
             }
@@ -292,7 +292,6 @@ impl Performer {
     ) -> Result<(), End> {
         self.check_leadership()?;
         match action {
-            Action::Patch { target, part, patch, .. } => self.patch(target, *part, patch, progress).await,
             Action::DeleteCollection { kind, namespace, .. } => self.delete_collection(kind, namespace).await,
             Action::Finalize { target, finalizers, .. } => self.finalize(target, finalizers, progress).await,
             Action::Confirm { target, expected, .. } => self.confirm(target, *expected, progress).await,
@@ -306,22 +305,41 @@ impl Performer {
                 });
                 Ok(())
             }
-            Action::Create { .. } | Action::Delete { .. } => {
-                unreachable!("creates and deletes are performed in runs")
+            Action::Create { .. } | Action::Delete { .. } | Action::Patch { .. } => {
+                unreachable!("creates, deletes and patches are performed in runs")
             }
         }
     }
 
+    async fn patch_all(&self, run: &[Action], progress: &mut Progress) -> Result<(), End> {
+        let versions = &progress.versions;
+        let results: Vec<_> = stream::iter(run)
+            .map(|action| self.patch(action, versions))
+            .buffered(CONCURRENT_REQUESTS)
+            .collect()
+            .await;
+        let mut end = Ok(());
+        for result in results {
+            match result {
+                Ok((target, written)) => progress.replaced(&target, written),
+                Err(refusal) => end = Err(refusal),
+            }
+        }
+        end
+    }
+
     async fn patch(
         &self,
-        target: &Target,
-        part: Part,
-        patch: &Value,
-        progress: &mut Progress,
-    ) -> Result<(), End> {
+        action: &Action,
+        versions: &HashMap<String, (Option<String>, Option<String>)>,
+    ) -> Result<(Target, DynamicObject), End> {
+        let Action::Patch { target, part, patch, .. } = action else {
+            unreachable!("a run of patches holds patches only")
+        };
+        self.check_leadership()?;
         let mut patch = patch.clone();
         patch["metadata"]["uid"] = json!(target.uid);
-        if let Some(version) = current_version(target, &progress.versions) {
+        if let Some(version) = current_version(target, versions) {
             patch["metadata"]["resourceVersion"] = json!(version);
         }
         let api = self.api(&target.kind, &target.namespace);
@@ -330,9 +348,7 @@ impl Performer {
             Part::Whole => api.patch(&target.name, &params, &patch).await,
             Part::Status => api.patch_status(&target.name, &params, &patch).await,
         };
-        let patched = patched.map_err(|error| end_of(&error))?;
-        progress.replaced(target, patched.metadata.resource_version);
-        Ok(())
+        patched.map(|patched| (target.clone(), patched)).map_err(|error| end_of(&error))
     }
 
     async fn delete_collection(&self, kind: &ApiResource, namespace: &str) -> Result<(), End> {
@@ -414,8 +430,10 @@ impl Performer {
 }
 
 impl Progress {
-    fn replaced(&mut self, target: &Target, version: Option<String>) {
+    fn replaced(&mut self, target: &Target, patched: DynamicObject) {
+        self.report.patched.push(written_of(&target.kind, &patched));
         if target.version.is_some() {
+            let version = patched.metadata.resource_version;
             self.versions.insert(target.uid.clone(), (target.version.clone(), version));
         }
     }
@@ -433,19 +451,48 @@ fn current_version(
     }
 }
 
-/// Creates of one kind in a row, and deletes in a row, are performed together.
+impl Report {
+    /// Of a plan that nothing was done about yet.
+    pub fn empty() -> Report {
+        Report {
+            created: Vec::new(),
+            deleted: Vec::new(),
+            patched: Vec::new(),
+            gone: Vec::new(),
+            end: End::Complete,
+        }
+    }
+}
+
+/// How many of `actions` are performed together.
+fn run_length(first: &Action, actions: &[Action]) -> usize {
+    let mut patched = HashSet::new();
+    let alike = |action: &&Action| match action {
+        // Two patches of one object depend on each other.
+        Action::Patch { target, .. } => same_run(first, action) && patched.insert(target.uid.clone()),
+        action => same_run(first, action),
+    };
+    actions.iter().take_while(alike).count()
+}
+
+/// Creates of one kind in a row, deletes in a row, and patches of pods in a row are performed together.
 fn same_run(first: &Action, other: &Action) -> bool {
     match (first, other) {
         (Action::Create { kind, .. }, Action::Create { kind: other, .. }) => kind == other,
         (Action::Delete { .. }, Action::Delete { .. }) => true,
+        (Action::Patch { target, part, .. }, Action::Patch { target: other, part: same, .. }) => {
+            target.uid == other.uid
+                || target.kind == other.kind && part == same && target.kind.plural == "pods"
+        }
         (first, other) => std::ptr::eq(first, other),
     }
 }
 
-fn created_of(object: &DynamicObject) -> Created {
+fn written_of(kind: &ApiResource, object: &DynamicObject) -> Written {
     let metadata = &object.metadata;
     let version = metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
-    Created {
+    Written {
+        plural: kind.plural.clone(),
         key: ObjectKey::new(
             metadata.namespace.clone().unwrap_or_default(),
             metadata.name.clone().unwrap_or_default(),

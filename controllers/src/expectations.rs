@@ -19,14 +19,16 @@ use std::{
 /// No entry stays longer; upstream's `ExpectationsTimeout`.
 const TIMEOUT: SignedDuration = SignedDuration::from_mins(5);
 
-/// A create that the cache may not show yet.
+/// A write that the cache may not show yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Created {
+pub struct Written {
+    /// The plural of its kind.
+    pub plural: String,
     /// Where it is.
     pub key: ObjectKey,
     /// The server's uid.
     pub uid: String,
-    /// The resourceVersion it was created at.
+    /// The resourceVersion it was written at.
     pub version: u64,
 }
 
@@ -37,6 +39,8 @@ pub struct Pending {
     pub created: BTreeSet<String>,
     /// Uids that the cache still shows as alive although we deleted them.
     pub deleted: BTreeSet<String>,
+    /// Uids of objects that the cache still shows as they were before our last patch.
+    pub patched: BTreeSet<String>,
     /// The last failure to create, until a create succeeds.
     pub failure: Option<String>,
 }
@@ -51,8 +55,11 @@ impl Pending {
 
 #[derive(Debug, Default)]
 struct Entry {
-    created: Vec<(Created, Timestamp)>,
+    created: Vec<(Written, Timestamp)>,
     deleted: BTreeMap<String, (ObjectKey, Timestamp)>,
+    patched: BTreeMap<String, (Written, Timestamp)>,
+    /// The version of our last write to the key's own object.
+    own: Option<(u64, Timestamp)>,
     failure: Option<String>,
 }
 
@@ -68,7 +75,7 @@ impl<Key> Default for Expectations<Key> {
 
 impl<Key: Clone + Eq + Hash> Expectations<Key> {
     /// Notes a create that the server acknowledged.
-    pub fn created(&self, key: &Key, created: Created, now: Timestamp) {
+    pub fn created(&self, key: &Key, created: Written, now: Timestamp) {
         let mut entries = self.0.lock();
         let entry = entries.entry(key.clone()).or_default();
         entry.failure = None;
@@ -78,6 +85,27 @@ impl<Key: Clone + Eq + Hash> Expectations<Key> {
     /// Notes a delete that the server acknowledged.
     pub fn deleted(&self, key: &Key, object: ObjectKey, uid: String, now: Timestamp) {
         self.0.lock().entry(key.clone()).or_default().deleted.insert(uid, (object, now));
+    }
+
+    /// Notes a patch that the server acknowledged.
+    pub fn patched(&self, key: &Key, patched: Written, now: Timestamp) {
+        self.0.lock().entry(key.clone()).or_default().patched.insert(patched.uid.clone(), (patched, now));
+    }
+
+    /// Notes a write to the key's own object.
+    pub fn wrote(&self, key: &Key, version: u64, now: Timestamp) {
+        self.0.lock().entry(key.clone()).or_default().own = Some((version, now));
+    }
+
+    /// True while `object`, the key's own, is from before our last write to it. A decision from such a state
+    /// could do again what was done: a Job's status says which of its pods are counted.
+    pub fn is_stale<K: Resource>(&self, key: &Key, object: &K, now: Timestamp) -> bool {
+        let Some((written, at)) = self.0.lock().get(key).and_then(|entry| entry.own) else { return false };
+        let version =
+            object.meta().resource_version.as_deref().and_then(|version| version.parse::<u64>().ok());
+        // Versions that can't be compared can't be waited for.
+        let older = version.is_some_and(|version| version < written) && written != u64::MAX;
+        older && now < at + TIMEOUT
     }
 
     /// Notes that a create was refused; returns whether that is news.
@@ -105,9 +133,13 @@ impl<Key: Clone + Eq + Hash> Expectations<Key> {
             newest < created.version && !has(store, &created.key, &created.uid) && now < *at + TIMEOUT
         });
         entry.deleted.retain(|uid, (object, at)| is_alive(store, object, uid) && now < *at + TIMEOUT);
+        entry.patched.retain(|uid, (patched, at)| {
+            newest < patched.version && is_older(store, patched, uid) && now < *at + TIMEOUT
+        });
         Pending {
             created: entry.created.iter().map(|(created, _)| created.uid.clone()).collect(),
             deleted: entry.deleted.keys().cloned().collect(),
+            patched: entry.patched.keys().cloned().collect(),
             failure: entry.failure.clone(),
         }
     }
@@ -115,6 +147,15 @@ impl<Key: Clone + Eq + Hash> Expectations<Key> {
 
 fn has<K: Object>(store: &Store<K>, key: &ObjectKey, uid: &str) -> bool {
     store.get(key).is_some_and(|object| object.meta().uid.as_deref() == Some(uid))
+}
+
+/// True if the store still shows the object in a state from before our write.
+fn is_older<K: Object>(store: &Store<K>, written: &Written, uid: &str) -> bool {
+    store.get(&written.key).is_some_and(|object| {
+        let version = object.meta().resource_version.as_deref().and_then(|version| version.parse().ok());
+        object.meta().uid.as_deref() == Some(uid)
+            && version.is_none_or(|version: u64| version < written.version)
+    })
 }
 
 fn is_alive<K: Object>(store: &Store<K>, key: &ObjectKey, uid: &str) -> bool {

@@ -7,13 +7,23 @@
 
 mod caches;
 mod catalog;
+pub mod claim_protection;
+pub mod cron_job;
+pub mod daemon_set;
 pub mod deployment;
+pub mod disruption;
 mod driver;
+pub mod endpoint_mirror;
+pub mod endpoint_slice;
+pub mod endpoints;
 mod expectations;
 pub mod garbage_collector;
+mod history;
+pub mod job;
 mod looks;
 pub mod namespace;
 pub mod node_lifecycle;
+mod node_match;
 mod owner;
 pub mod plan;
 mod pod;
@@ -21,26 +31,36 @@ pub mod pod_gc;
 pub mod replicaset;
 pub mod root_ca;
 pub mod service_account;
+mod slice_packing;
+pub mod stateful_set;
 pub mod taint_eviction;
+mod template;
 mod wiring;
 #[cfg(test)]
 mod world;
 
+use caches::{Caches, Informers};
 use catalog::Known;
 use client::{
     Shutdown,
     backoff::{Backoff, Policy},
     election::{self, ElectionConfig, Leadership},
     informer::Informer,
+    queue::WorkQueue,
     recorder,
 };
-use driver::{Clock, Performer};
+use driver::{Clock, Controller, Performer};
 use garbage_collector::Graph;
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
+    batch::v1::{CronJob, Job},
+    core::v1::{Endpoints, ReplicationController, Service},
+};
 use kube::{Api, Client, api::DynamicObject, core::PartialObjectMeta};
-use looks::GarbageCollector;
+use looks::{GarbageCollector, Workload};
 use node_lifecycle::NodeTimes;
 use std::time::Duration;
-use wiring::Queues;
+use wiring::{Queues, Wires};
 
 /// Name of the lease, as kube-controller-manager's: only one of both acts in a cluster.
 pub const LEASE: &str = "kube-controller-manager";
@@ -110,100 +130,131 @@ async fn lead(client: Client, config: ControllersConfig, leadership: Leadership)
     let queues = Queues::default();
     let garbage =
         GarbageCollector::new(Graph::new(known.iter().map(|known| (known.kind.clone(), known.namespaced))));
-    let others = observe_others(&client, &known, &queues, &garbage);
-    let informers = tokio::select! {
-        informers = wiring::connect(&client, &queues, &garbage) => informers,
-        () = shutdown.requested() => return,
-    };
+    let wires = Wires::new(&queues, &garbage);
+    let mut informers = Informers::new(&client, &wires);
+    let caches = Caches::from(&mut informers);
+    wires.know(&caches);
+    let others = observe_others(&client, &known, &informers.kinds, &queues, &garbage);
+    if !informers.wait_synced(&shutdown).await {
+        return;
+    }
     tracing::info!(kinds = known.len(), caches = informers.len() + others.len(), "controllers run");
     let performer = Performer { client, recorder, leadership, clock: Clock::start() };
-    run_all(&config, &informers.caches, &queues, garbage, &others, &performer, &shutdown).await;
+    let term = Term { config: &config, caches, queues: &queues, performer: &performer, shutdown };
+    // Boxed, because the parts of one future this big would have to fit on a stack together.
+    tokio::join!(
+        Box::pin(term.run_workloads()),
+        Box::pin(term.run_jobs()),
+        Box::pin(term.run_network()),
+        Box::pin(term.run_namespaces()),
+        Box::pin(term.run_nodes()),
+        Box::pin(term.collect_garbage(&garbage, &others)),
+    );
     drop(performer);
     events.drain().await;
 }
 
-async fn run_all(
-    config: &ControllersConfig,
-    caches: &caches::Caches,
-    queues: &Queues,
-    garbage: GarbageCollector,
-    others: &[Informer<PartialObjectMeta<DynamicObject>>],
-    performer: &Performer,
-    shutdown: &Shutdown,
-) {
-    let many = config.concurrency;
-    let sets = looks::ReplicaSets::new(caches.clone());
-    let deployments = looks::Deployments::new(caches.clone());
-    let namespaces = looks::Namespaces { caches: caches.clone(), client: performer.client.clone() };
-    let accounts = looks::Accounts(caches.clone());
-    let nodes = looks::NodeLifecycle::new(caches.clone(), config.nodes.clone());
-    let evictions = looks::TaintEviction(caches.clone());
-    let pod_gc = looks::PodGc::new(caches.clone(), config.missing_node_quarantine);
-    tokio::join!(
-        driver::run(&sets, &queues.sets, many, performer, shutdown.clone()),
-        driver::run(&deployments, &queues.deployments, many, performer, shutdown.clone()),
-        driver::run(&namespaces, &queues.namespaces, many, performer, shutdown.clone()),
-        driver::run(&accounts, &queues.accounts, many, performer, shutdown.clone()),
-        driver::run(&nodes, &queues.nodes, many, performer, shutdown.clone()),
-        driver::run(&evictions, &queues.evictions, many, performer, shutdown.clone()),
-        driver::run(&pod_gc, &queues.pod_gc, many, performer, shutdown.clone()),
-        publish_root_ca(config, caches, queues, performer, shutdown),
-        collect_garbage(&garbage, others, queues, many, performer, shutdown),
-    );
+/// What the controllers of one term share.
+struct Term<'a> {
+    config: &'a ControllersConfig,
+    caches: Caches,
+    queues: &'a Queues,
+    performer: &'a Performer,
+    shutdown: Shutdown,
 }
 
-async fn publish_root_ca(
-    config: &ControllersConfig,
-    caches: &caches::Caches,
-    queues: &Queues,
-    performer: &Performer,
-    shutdown: &Shutdown,
-) {
-    if let Some(ca) = config.root_ca.clone() {
-        let root_ca = looks::RootCa { caches: caches.clone(), ca };
-        driver::run(&root_ca, &queues.root_ca, config.concurrency, performer, shutdown.clone()).await;
+impl Term<'_> {
+    async fn run<C: Controller>(&self, controller: C, queue: &WorkQueue<C::Key>) {
+        driver::run(&controller, queue, self.config.concurrency, self.performer, self.shutdown.clone()).await;
     }
-}
 
-/// The collector starts when every kind has been listed: until then a missing owner means nothing.
-async fn collect_garbage(
-    garbage: &GarbageCollector,
-    others: &[Informer<PartialObjectMeta<DynamicObject>>],
-    queues: &Queues,
-    concurrency: usize,
-    performer: &Performer,
-    shutdown: &Shutdown,
-) {
-    for informer in others {
-        tokio::select! {
-            () = informer.wait_synced() => {}
-            () = shutdown.requested() => return,
+    fn caches(&self) -> Caches {
+        self.caches.clone()
+    }
+
+    async fn run_workloads(&self) {
+        tokio::join!(
+            self.run(Workload::<ReplicaSet>::new(self.caches()), &self.queues.sets),
+            self.run(Workload::<Deployment>::new(self.caches()), &self.queues.deployments),
+            self.run(
+                Workload::<ReplicationController>::new(self.caches()),
+                &self.queues.replication_controllers
+            ),
+            self.run(Workload::<StatefulSet>::new(self.caches()), &self.queues.stateful_sets),
+            self.run(Workload::<DaemonSet>::new(self.caches()), &self.queues.daemon_sets),
+        );
+    }
+
+    async fn run_jobs(&self) {
+        tokio::join!(
+            self.run(Workload::<Job>::new(self.caches()), &self.queues.jobs),
+            self.run(looks::JobPods(self.caches()), &self.queues.job_pods),
+            self.run(looks::JobEnds(self.caches()), &self.queues.job_ends),
+            self.run(Workload::<CronJob>::new(self.caches()), &self.queues.cron_jobs),
+        );
+    }
+
+    async fn run_network(&self) {
+        tokio::join!(
+            self.run(Workload::<Service>::new(self.caches()), &self.queues.services),
+            self.run(looks::EndpointsLists(self.caches()), &self.queues.endpoints),
+            self.run(Workload::<Endpoints>::new(self.caches()), &self.queues.mirrors),
+            self.run(looks::Budgets(self.caches()), &self.queues.budgets),
+            self.run(looks::ClaimProtection(self.caches()), &self.queues.claims),
+        );
+    }
+
+    async fn run_namespaces(&self) {
+        let client = self.performer.client.clone();
+        tokio::join!(
+            self.run(looks::Namespaces { caches: self.caches(), client }, &self.queues.namespaces),
+            self.run(looks::Accounts(self.caches()), &self.queues.accounts),
+            self.publish_root_ca(),
+        );
+    }
+
+    async fn run_nodes(&self) {
+        let nodes = looks::NodeLifecycle::new(self.caches(), self.config.nodes.clone());
+        let pod_gc = looks::PodGc::new(self.caches(), self.config.missing_node_quarantine);
+        tokio::join!(
+            self.run(nodes, &self.queues.nodes),
+            self.run(looks::TaintEviction(self.caches()), &self.queues.evictions),
+            self.run(pod_gc, &self.queues.pod_gc),
+        );
+    }
+
+    async fn publish_root_ca(&self) {
+        if let Some(ca) = self.config.root_ca.clone() {
+            self.run(looks::RootCa { caches: self.caches(), ca }, &self.queues.root_ca).await;
         }
     }
-    driver::run(garbage, &queues.garbage, concurrency, performer, shutdown.clone()).await;
+
+    /// The collector starts when every kind has been listed: until then a missing owner means nothing.
+    async fn collect_garbage(
+        &self,
+        garbage: &GarbageCollector,
+        others: &[Informer<PartialObjectMeta<DynamicObject>>],
+    ) {
+        for informer in others {
+            tokio::select! {
+                () = informer.wait_synced() => {}
+                () = self.shutdown.requested() => return,
+            }
+        }
+        self.run(garbage.clone(), &self.queues.garbage).await;
+    }
 }
 
-/// Kinds that have an informer of their own, whose changes feed the graph already.
-const TYPED: [(&str, &str); 7] = [
-    ("", "pods"),
-    ("", "namespaces"),
-    ("", "nodes"),
-    ("", "serviceaccounts"),
-    ("apps", "deployments"),
-    ("apps", "replicasets"),
-    ("coordination.k8s.io", "leases"),
-];
-
-/// Informers over the metadata of all other kinds, for the garbage collector only.
+/// Informers over the metadata of all kinds that have none of their own, for the garbage collector only.
 fn observe_others(
     client: &Client,
     known: &[Known],
+    typed: &[(String, String)],
     queues: &Queues,
     garbage: &GarbageCollector,
 ) -> Vec<Informer<PartialObjectMeta<DynamicObject>>> {
-    let others = known
-        .iter()
-        .filter(|known| !TYPED.contains(&(known.kind.group.as_str(), known.kind.plural.as_str())));
+    let is_typed = |known: &Known| typed.contains(&(known.kind.group.clone(), known.kind.plural.clone()));
+    let others = known.iter().filter(|known| !is_typed(known));
     others
         .map(|known| {
             let (kind, queue, garbage) = (known.kind.clone(), queues.garbage.clone(), garbage.clone());

@@ -2,11 +2,15 @@
 //! pure reconcile.
 
 mod garbage;
+mod jobs;
 mod namespaces;
+mod network;
 mod nodes;
 mod workloads;
 
 pub use garbage::{GarbageCollector, Uid};
+pub use jobs::{JobEnds, JobPods};
 pub use namespaces::{Accounts, Namespaces, RootCa};
+pub use network::{Budgets, ClaimProtection, EndpointsLists};
 pub use nodes::{NodeLifecycle, PodGc, TaintEviction};
-pub use workloads::{Deployments, ReplicaSets};
+pub use workloads::Workload;

@@ -46,6 +46,17 @@ pub fn claim<O: Owned, K: Owned>(
     candidates: &[Arc<K>],
     plan: &mut Plan,
 ) -> Vec<Arc<K>> {
+    claim_holding(owner, selector, candidates, None, plan)
+}
+
+/// The same, where the owner holds its objects with a finalizer: adopted ones get it, released ones lose it.
+pub fn claim_holding<O: Owned, K: Owned>(
+    owner: &O,
+    selector: &LabelSelector,
+    candidates: &[Arc<K>],
+    finalizer: Option<&str>,
+    plan: &mut Plan,
+) -> Vec<Arc<K>> {
     let owner_lives = owner.meta().deletion_timestamp.is_none();
     let mut claimed = Vec::new();
     let mut adoptions = Vec::new();
@@ -53,9 +64,11 @@ pub fn claim<O: Owned, K: Owned>(
         let matches = selector.matches(object.labels());
         match controller_of(&**object) {
             Some(_) if controls(owner, &**object) && matches => claimed.push(object.clone()),
-            Some(_) if controls(owner, &**object) && owner_lives => release(owner, &**object, plan),
+            Some(_) if controls(owner, &**object) && owner_lives => {
+                release(owner, &**object, finalizer, plan);
+            }
             None if matches && owner_lives && object.meta().deletion_timestamp.is_none() => {
-                adoptions.push(adoption(owner, &**object));
+                adoptions.push(adoption(owner, &**object, finalizer));
                 claimed.push(object.clone());
             }
             _ => {}
@@ -72,18 +85,27 @@ pub fn claim<O: Owned, K: Owned>(
     claimed
 }
 
-fn adoption<O: Owned, K: Owned>(owner: &O, object: &K) -> Action {
+fn adoption<O: Owned, K: Owned>(owner: &O, object: &K, finalizer: Option<&str>) -> Action {
     let mut references = object.owner_references().to_vec();
     references.push(controller_reference(owner));
+    let mut patch = json!({"metadata": {"ownerReferences": references}});
+    if let Some(finalizer) = finalizer.filter(|finalizer| !holds(object, finalizer)) {
+        let held: Vec<&str> = object.finalizers().iter().map(String::as_str).chain([finalizer]).collect();
+        patch["metadata"]["finalizers"] = json!(held);
+    }
     Action::Patch {
         target: Target::of(object),
         part: Part::Whole,
-        patch: json!({"metadata": {"ownerReferences": references}}),
+        patch,
         reason: format!("adopt: it matches the selector of {} and has no controller", owner.name_any()),
     }
 }
 
-fn release<O: Owned, K: Owned>(owner: &O, object: &K, plan: &mut Plan) {
+fn holds<K: Owned>(object: &K, finalizer: &str) -> bool {
+    object.finalizers().iter().any(|name| name == finalizer)
+}
+
+fn release<O: Owned, K: Owned>(owner: &O, object: &K, finalizer: Option<&str>, plan: &mut Plan) {
     if object.meta().deletion_timestamp.is_some() {
         return;
     }
@@ -91,5 +113,10 @@ fn release<O: Owned, K: Owned>(owner: &O, object: &K, plan: &mut Plan) {
     let left: Vec<&OwnerReference> =
         object.owner_references().iter().filter(|reference| Some(reference.uid.as_str()) != uid).collect();
     let reason = format!("release: it no longer matches the selector of {}", owner.name_any());
-    plan.patch(Target::of(object), Part::Whole, json!({"metadata": {"ownerReferences": left}}), reason);
+    let mut patch = json!({"metadata": {"ownerReferences": left}});
+    if let Some(finalizer) = finalizer.filter(|finalizer| holds(object, finalizer)) {
+        let held: Vec<&String> = object.finalizers().iter().filter(|name| *name != finalizer).collect();
+        patch["metadata"]["finalizers"] = json!(held);
+    }
+    plan.patch(Target::of(object), Part::Whole, patch, reason);
 }

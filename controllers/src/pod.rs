@@ -45,6 +45,26 @@ pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
     ready.last_transition_time.as_ref().map(|time| time.0)
 }
 
+/// Its addresses; the first is the one it is known by.
+pub fn addresses(pod: &Pod) -> Vec<String> {
+    let status = pod.status.as_ref();
+    let listed =
+        status.into_iter().flat_map(|status| status.pod_ips.iter().flatten()).map(|it| it.ip.clone());
+    let listed: Vec<String> = listed.filter(|ip| !ip.is_empty()).collect();
+    let only = status.and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty());
+    if listed.is_empty() { only.into_iter().collect() } else { listed }
+}
+
+/// The names of the claims that its volumes use; an ephemeral volume's is made of the pod's name and its own.
+pub fn claims(pod: &Pod) -> impl Iterator<Item = String> + '_ {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(claim), _) => Some(claim.claim_name.clone()),
+        (None, Some(_)) => Some(format!("{}-{}", pod.metadata.name.as_deref()?, volume.name)),
+        (None, None) => None,
+    })
+}
+
 /// When it has been (or will have been) ready for `min_ready_seconds`; none while it isn't ready.
 pub fn available_at(pod: &Pod, min_ready_seconds: i32) -> Option<Timestamp> {
     if !is_ready(pod) {

@@ -4,22 +4,23 @@
 //! late cache never leads to too many; nothing is deleted while such a pod is outstanding; terminating and
 //! finished pods don't count. Upstream's `pkg/controller/replicaset` gives the rules and the words.
 
-mod rank;
+pub mod rank;
 mod status;
 
 use crate::{
     expectations::Pending,
-    owner,
-    plan::{Action, Announce, Plan, Target, to_value},
+    owner::{self, Owned},
+    plan::{Action, Plan, Target, to_value},
     pod,
+    template::{self, Named},
 };
 use api::selector::LabelSelector;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{ReplicaSet, ReplicaSetSpec},
-    core::v1::{Pod, PodTemplateSpec},
+    core::v1::{Pod, ReplicationController},
 };
-use kube::{Resource, ResourceExt, core::ApiResource};
+use kube::ResourceExt;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -37,26 +38,67 @@ pub struct Snapshot {
     pub pending: Pending,
 }
 
-/// What to do for `set` now.
-pub fn reconcile(set: &ReplicaSet, view: &Snapshot, now: Timestamp) -> Plan {
+/// A kind that keeps a number of pods: a ReplicaSet, or its elder with a plainer selector.
+pub trait Replicated: Owned {
+    /// The object as a ReplicaSet, with its own metadata.
+    fn as_set(&self) -> ReplicaSet;
+
+    /// The kind's status for that of a ReplicaSet.
+    fn status_of(status: Value) -> Value {
+        status
+    }
+}
+
+impl Replicated for ReplicaSet {
+    fn as_set(&self) -> ReplicaSet {
+        self.clone()
+    }
+}
+
+impl Replicated for ReplicationController {
+    fn as_set(&self) -> ReplicaSet {
+        let mut object = to_value(self);
+        object["apiVersion"] = json!("apps/v1");
+        object["kind"] = json!("ReplicaSet");
+        let labels = object["spec"]["selector"].take();
+        object["spec"]["selector"] = json!({"matchLabels": labels});
+        serde_json::from_value(object).expect("both kinds have the same fields otherwise")
+    }
+
+    fn status_of(mut status: Value) -> Value {
+        if let Some(fields) = status.as_object_mut() {
+            fields.remove("terminatingReplicas");
+        }
+        status
+    }
+}
+
+/// What to do for `owner` now.
+pub fn reconcile<O: Replicated>(owner: &O, view: &Snapshot, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
+    let set = &owner.as_set();
     let spec = set.spec.clone();
     let Ok(selector) = LabelSelector::from_object(&spec.selector) else {
         // The API server refuses such a selector; there is nothing to retry.
         return plan;
     };
-    let pods = claimed(set, &selector, view, &mut plan);
+    if selector.is_empty() {
+        // Upstream: a controller that selects everything manages nothing.
+        return plan;
+    }
+    let pods = claimed(owner, &selector, view, &mut plan);
     let (terminating, pods): (Vec<_>, Vec<_>) = pods.into_iter().partition(|pod| pod::is_terminating(pod));
     let count = Count::of(&spec, &pods, &view.pending);
     let scale = if set.metadata.deletion_timestamp.is_some() {
         Vec::new()
     } else {
-        scale(set, &spec, &pods, view, &count, now)
+        scale(owner, set, &pods, view, &count, now)
     };
     let failure = view.pending.failure.as_deref().filter(|_| count.missing > 0);
     let status = status::of(set, &spec, &pods, terminating.len(), failure, now);
     let mut report = Plan::nothing();
-    report.status(Target::of(set), &set.status.clone().unwrap_or_default(), &status, "status");
+    let old = O::status_of(to_value(&set.status.clone().unwrap_or_default()));
+    report.status(Target::of(owner), &old, &O::status_of(to_value(&status)), "status");
     // The rest of a plan is dropped when a create fails, so a known failure is told before it is tried again.
     let ordered = if failure.is_some() { [report.actions, scale] } else { [scale, report.actions] };
     plan.actions.extend(ordered.into_iter().flatten());
@@ -67,11 +109,11 @@ pub fn reconcile(set: &ReplicaSet, view: &Snapshot, now: Timestamp) -> Plan {
 }
 
 /// Its pods that count or are terminating; finished ones are neither adopted nor counted.
-fn claimed(set: &ReplicaSet, selector: &LabelSelector, view: &Snapshot, plan: &mut Plan) -> Vec<Arc<Pod>> {
+fn claimed<O: Owned>(owner: &O, selector: &LabelSelector, view: &Snapshot, plan: &mut Plan) -> Vec<Arc<Pod>> {
     let deleted = |pod: &Pod| pod.uid().is_some_and(|uid| view.pending.deleted.contains(&uid));
     let candidates: Vec<Arc<Pod>> =
         view.pods.iter().filter(|pod| !pod::is_terminal(pod) && !deleted(pod)).cloned().collect();
-    owner::claim(set, selector, &candidates, plan)
+    owner::claim(owner, selector, &candidates, plan)
 }
 
 /// How far the number of pods is from what is wanted; one of both is zero.
@@ -91,68 +133,24 @@ impl Count {
     }
 }
 
-fn scale(
+fn scale<O: Owned>(
+    owner: &O,
     set: &ReplicaSet,
-    spec: &ReplicaSetSpec,
     pods: &[Arc<Pod>],
     view: &Snapshot,
     count: &Count,
     now: Timestamp,
 ) -> Vec<Action> {
+    let spec = &set.spec;
     if count.missing > 0 {
         let template = spec.template.clone().unwrap_or_default();
         let reason = format!("{} of {} replicas are missing", count.missing, spec.replicas.unwrap_or(1));
-        return (0..count.missing.min(BURST)).map(|_| create(set, &template, &reason)).collect();
+        let prefix = Named::From(format!("{}-", set.name_any()));
+        let create = |_| template::create(owner, &template, prefix.clone(), reason.clone());
+        return (0..count.missing.min(BURST)).map(create).collect();
     }
     let related = rank::related_pods(set, view);
     let victims = rank::to_delete(pods, &related, count.surplus.min(BURST), now);
     let reason = format!("{} more than {} replicas", count.surplus, spec.replicas.unwrap_or(1));
-    victims.into_iter().map(|pod| delete(set, &pod, &reason)).collect()
-}
-
-fn create(set: &ReplicaSet, template: &PodTemplateSpec, reason: &str) -> Action {
-    Action::Create {
-        kind: ApiResource::erase::<Pod>(&()),
-        object: pod_of(set, template),
-        announce: Some(announce(set)),
-        reason: reason.to_owned(),
-    }
-}
-
-fn delete(set: &ReplicaSet, pod: &Pod, reason: &str) -> Action {
-    Action::Delete {
-        target: Target::of(pod).in_any_state(),
-        propagation: None,
-        grace: None,
-        announce: Some(announce(set)),
-        reason: reason.to_owned(),
-    }
-}
-
-fn announce(set: &ReplicaSet) -> Announce {
-    Announce { regarding: set.object_ref(&()), noun: "pod" }
-}
-
-/// A pod of the template; its name is completed by the server.
-fn pod_of(set: &ReplicaSet, template: &PodTemplateSpec) -> Value {
-    let metadata = template.metadata.clone().unwrap_or_default();
-    let mut object = json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "namespace": set.namespace(),
-            "generateName": format!("{}-", set.name_any()),
-            "ownerReferences": [owner::controller_reference(set)],
-        },
-        "spec": to_value(&template.spec),
-    });
-    let fields = [
-        ("labels", to_value(&metadata.labels)),
-        ("annotations", to_value(&metadata.annotations)),
-        ("finalizers", to_value(&metadata.finalizers)),
-    ];
-    for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
-        object["metadata"][name] = value;
-    }
-    object
+    victims.into_iter().map(|pod| template::delete(owner, &pod, reason.clone())).collect()
 }

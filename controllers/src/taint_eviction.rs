@@ -49,7 +49,8 @@ fn tolerated_until(taint: &Taint, tolerations: &[Toleration]) -> Option<Timestam
     Some(added.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX))
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+/// True if the toleration bears the taint, whatever its effect.
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let same_effect =
         toleration.effect.as_deref().is_none_or(|effect| effect.is_empty() || effect == taint.effect);
     let key = toleration.key.as_deref().unwrap_or_default();

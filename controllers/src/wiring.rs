@@ -2,21 +2,35 @@
 //! look, a key too few would cost a reaction.
 
 use crate::{
-    caches::{BY_NODE, Caches, Handlers, Informers, NODE_LEASES},
+    caches::{BY_NODE, BY_OWNER, Caches, NODE_LEASES, Watched},
+    endpoint_slice, job,
     looks::{GarbageCollector, Uid},
     owner, pod, service_account,
 };
 use api::selector::LabelSelector;
 use client::{
-    informer::{Change, ObjectKey},
+    informer::{Change, ObjectKey, Store},
     queue::WorkQueue,
 };
-use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
-    core::v1::{Node, Pod},
+use k8s_openapi::{
+    api::{
+        apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
+        batch::v1::{CronJob, Job},
+        coordination::v1::Lease,
+        core::v1::{
+            ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController,
+            Service, ServiceAccount,
+        },
+        discovery::v1::EndpointSlice,
+        policy::v1::PodDisruptionBudget,
+    },
+    apimachinery::pkg::apis::meta::v1 as meta,
 };
-use kube::{Client, Resource, ResourceExt, core::ApiResource};
-use std::sync::{Arc, OnceLock};
+use kube::{Resource, ResourceExt, core::ApiResource};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 /// The queues of all controllers; clones are the same queues.
 #[derive(Clone, Default)]
@@ -25,6 +39,30 @@ pub struct Queues {
     pub sets: WorkQueue<ObjectKey>,
     /// Deployments.
     pub deployments: WorkQueue<ObjectKey>,
+    /// ReplicationControllers.
+    pub replication_controllers: WorkQueue<ObjectKey>,
+    /// StatefulSets.
+    pub stateful_sets: WorkQueue<ObjectKey>,
+    /// DaemonSets.
+    pub daemon_sets: WorkQueue<ObjectKey>,
+    /// Jobs.
+    pub jobs: WorkQueue<ObjectKey>,
+    /// Pods that a Job's finalizer may hold without need.
+    pub job_pods: WorkQueue<ObjectKey>,
+    /// Finished Jobs that may have a time to live.
+    pub job_ends: WorkQueue<ObjectKey>,
+    /// CronJobs.
+    pub cron_jobs: WorkQueue<ObjectKey>,
+    /// Services whose EndpointSlices may change.
+    pub services: WorkQueue<ObjectKey>,
+    /// Services whose Endpoints may change.
+    pub endpoints: WorkQueue<ObjectKey>,
+    /// Endpoints that may have to be mirrored.
+    pub mirrors: WorkQueue<ObjectKey>,
+    /// PodDisruptionBudgets.
+    pub budgets: WorkQueue<ObjectKey>,
+    /// Claims that a pod may use.
+    pub claims: WorkQueue<ObjectKey>,
     /// Namespaces that end.
     pub namespaces: WorkQueue<ObjectKey>,
     /// Namespaces that want a service account.
@@ -41,47 +79,12 @@ pub struct Queues {
     pub garbage: WorkQueue<Uid>,
 }
 
-/// What handlers need; the caches are there once all have listed.
+/// What handlers need.
 #[derive(Clone)]
-struct Wires {
+pub struct Wires {
     queues: Queues,
     garbage: GarbageCollector,
     caches: Arc<OnceLock<Caches>>,
-}
-
-/// Starts the informers with every change wired to the queues; returns once all have listed.
-pub async fn connect(client: &Client, queues: &Queues, garbage: &GarbageCollector) -> Informers {
-    let caches = Arc::new(OnceLock::new());
-    let wires = Wires { queues: queues.clone(), garbage: garbage.clone(), caches: caches.clone() };
-    let handler = || wires.clone();
-    let [pods, sets, deployments, namespaces, accounts, ca_maps, nodes, leases] =
-        std::array::from_fn(|_| handler());
-    let informers = Informers::start(
-        client,
-        Handlers {
-            pods: move |change: &_| pods.pod(change),
-            sets: move |change: &_| sets.set(change),
-            deployments: move |change: &_| deployments.deployment(change),
-            namespaces: move |change: &_| namespaces.namespace(change),
-            accounts: move |change: &_| accounts.account(change),
-            ca_maps: move |change: &_| {
-                for_each(change, |key| ca_maps.queues.root_ca.add(ObjectKey::cluster(&key.namespace)));
-            },
-            nodes: move |change: &_| nodes.node(change),
-            leases: move |change: &_| {
-                leases.collect(change);
-                for_each(change, |key| {
-                    if key.namespace == NODE_LEASES {
-                        leases.queues.nodes.add(ObjectKey::cluster(&key.name));
-                    }
-                });
-            },
-        },
-    )
-    .await;
-    // Set exactly once: `connect` made the cell.
-    let _ = caches.set(informers.caches.clone());
-    informers
 }
 
 /// Calls `add` for the object of a change.
@@ -100,43 +103,145 @@ fn states<K>(change: &Change<K>) -> impl Iterator<Item = &K> {
     old.into_iter().chain(change.object().map(|object| &**object))
 }
 
+/// The Service that a slice is for.
+pub fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
+    let service = slice.labels().get(endpoint_slice::SERVICE_NAME)?;
+    Some(ObjectKey::new(slice.namespace().unwrap_or_default(), service))
+}
+
+/// Adds every object of `store` in the namespace whose selector matches `labels`.
+fn add_selecting<K: Watched>(
+    store: &Store<K>,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+    queue: &WorkQueue<ObjectKey>,
+    selector: impl Fn(&K) -> Option<&meta::LabelSelector>,
+) {
+    for object in store.in_namespace(namespace) {
+        let selector = selector(&object).and_then(|selector| LabelSelector::from_object(selector).ok());
+        if selector.is_some_and(|selector| selector.matches(labels)) {
+            queue.add(ObjectKey::of(&*object));
+        }
+    }
+}
+
+/// The same for the older kinds, whose selectors are maps; an empty one selects nothing.
+fn add_mapping<K: Watched>(
+    store: &Store<K>,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+    queue: &WorkQueue<ObjectKey>,
+    selector: impl Fn(&K) -> Option<&BTreeMap<String, String>>,
+) {
+    for object in store.in_namespace(namespace) {
+        let selector = selector(&object).filter(|selector| !selector.is_empty());
+        if selector.is_some_and(|pairs| pairs.iter().all(|(name, value)| labels.get(name) == Some(value))) {
+            queue.add(ObjectKey::of(&*object));
+        }
+    }
+}
+
 impl Wires {
+    /// To these queues and this collector; deaf until it knows the caches.
+    pub fn new(queues: &Queues, garbage: &GarbageCollector) -> Wires {
+        Wires { queues: queues.clone(), garbage: garbage.clone(), caches: Arc::default() }
+    }
+
+    /// Tells which caches answer who is concerned; must be called once, before any of them has listed.
+    pub fn know(&self, caches: &Caches) {
+        let first = self.caches.set(caches.clone());
+        assert!(first.is_ok(), "wires are connected once");
+    }
+
     fn collect<K: Resource<DynamicType = ()>>(&self, change: &Change<K>) {
         for uid in self.garbage.observe(&ApiResource::erase::<K>(&()), change) {
             self.queues.garbage.add(uid);
         }
     }
 
-    fn pod(&self, change: &Change<Pod>) {
+    /// Tells the collector, and the object's own controller.
+    fn own<K: Resource<DynamicType = ()>>(&self, change: &Change<K>, queue: &WorkQueue<ObjectKey>) {
+        self.collect(change);
+        for_each(change, |key| queue.add(key));
+    }
+
+    /// The queue of a kind that controls pods or revisions.
+    fn owners(&self, kind: &str) -> Option<&WorkQueue<ObjectKey>> {
+        match kind {
+            "ReplicaSet" => Some(&self.queues.sets),
+            "ReplicationController" => Some(&self.queues.replication_controllers),
+            "StatefulSet" => Some(&self.queues.stateful_sets),
+            "DaemonSet" => Some(&self.queues.daemon_sets),
+            "Job" => Some(&self.queues.jobs),
+            _ => None,
+        }
+    }
+
+    pub fn pod(&self, change: &Change<Pod>) {
         self.collect(change);
         for_each(change, |key| {
             self.queues.evictions.add(key.clone());
             self.queues.pod_gc.add(key);
         });
         for pod in states(change) {
-            let namespace = pod.namespace().unwrap_or_default();
-            match owner::controller_of(pod) {
-                Some(owner) if owner.kind == "ReplicaSet" => {
-                    self.queues.sets.add(ObjectKey::new(&namespace, &owner.name));
-                }
-                Some(_) => {}
-                None => self.adopters_of_pod(pod, &namespace),
-            }
+            self.owner_of_pod(pod);
         }
         if let Some(pod) = change.object() {
             self.gone_or_terminal(pod, matches!(change, Change::Deleted(_)));
             self.emptied(pod);
+            self.held_claims(pod);
+            if job::is_tracked(pod) {
+                self.queues.job_pods.add(ObjectKey::of(&**pod));
+            }
+        }
+        self.selectors_of_pod(change);
+    }
+
+    fn owner_of_pod(&self, pod: &Pod) {
+        let namespace = pod.namespace().unwrap_or_default();
+        match owner::controller_of(pod) {
+            Some(owner) => {
+                if let Some(queue) = self.owners(&owner.kind) {
+                    queue.add(ObjectKey::new(&namespace, &owner.name));
+                }
+            }
+            None => self.adopters_of_pod(pod, &namespace),
         }
     }
 
-    /// ReplicaSets whose selector an uncontrolled pod matches.
+    /// Whoever's selector an uncontrolled pod matches.
     fn adopters_of_pod(&self, pod: &Pod, namespace: &str) {
         let Some(caches) = self.caches.get() else { return };
-        for set in caches.sets.in_namespace(namespace) {
-            let selector = LabelSelector::from_object(&set.spec.selector);
-            if selector.is_ok_and(|selector| selector.matches(pod.labels())) {
-                self.queues.sets.add(ObjectKey::of(&*set));
+        let (labels, queues) = (pod.labels(), &self.queues);
+        add_selecting(&caches.sets, namespace, labels, &queues.sets, |set| Some(&set.spec.selector));
+        add_selecting(&caches.stateful_sets, namespace, labels, &queues.stateful_sets, |set| {
+            Some(&set.spec.selector)
+        });
+        add_selecting(&caches.daemon_sets, namespace, labels, &queues.daemon_sets, |set| {
+            Some(&set.spec.selector)
+        });
+        add_selecting(&caches.jobs, namespace, labels, &queues.jobs, |job| {
+            job.spec.as_ref()?.selector.as_ref()
+        });
+        let controllers = &caches.replication_controllers;
+        add_mapping(controllers, namespace, labels, &queues.replication_controllers, |controller| {
+            controller.spec.as_ref()?.selector.as_ref()
+        });
+    }
+
+    /// Services and budgets that select the pod, before or now.
+    fn selectors_of_pod(&self, change: &Change<Pod>) {
+        let Some(caches) = self.caches.get() else { return };
+        for pod in states(change) {
+            let (namespace, labels) = (pod.namespace().unwrap_or_default(), pod.labels());
+            for queue in [&self.queues.services, &self.queues.endpoints] {
+                add_mapping(&caches.services, &namespace, labels, queue, |service| {
+                    service.spec.as_ref()?.selector.as_ref()
+                });
             }
+            add_selecting(&caches.budgets, &namespace, labels, &self.queues.budgets, |budget| {
+                budget.spec.as_ref()?.selector.as_ref()
+            });
         }
     }
 
@@ -163,11 +268,27 @@ impl Wires {
         }
     }
 
-    fn set(&self, change: &Change<ReplicaSet>) {
-        self.collect(change);
-        for_each(change, |key| self.queues.sets.add(key));
+    /// A claim that is being deleted waits for the last pod that uses it.
+    fn held_claims(&self, pod: &Pod) {
+        let namespace = pod.namespace().unwrap_or_default();
+        for claim in pod::claims(pod) {
+            self.queues.claims.add(ObjectKey::new(&namespace, claim));
+        }
+    }
+
+    pub fn set(&self, change: &Change<ReplicaSet>) {
+        self.own(change, &self.queues.sets);
         for set in states(change) {
             self.deployment_of(set);
+        }
+        self.sized(change);
+    }
+
+    /// Budgets count what the controllers of their pods want.
+    fn sized<K: Watched>(&self, change: &Change<K>) {
+        let (Some(caches), Some(object)) = (self.caches.get(), change.object()) else { return };
+        for budget in caches.budgets.in_namespace(&object.namespace().unwrap_or_default()) {
+            self.queues.budgets.add(ObjectKey::of(&*budget));
         }
     }
 
@@ -184,20 +305,103 @@ impl Wires {
 
     fn adopters_of_set(&self, set: &ReplicaSet, namespace: &str) {
         let Some(caches) = self.caches.get() else { return };
-        for deployment in caches.deployments.in_namespace(namespace) {
-            let selector = LabelSelector::from_object(&deployment.spec.selector);
-            if selector.is_ok_and(|selector| selector.matches(set.labels())) {
-                self.queues.deployments.add(ObjectKey::of(&*deployment));
+        add_selecting(&caches.deployments, namespace, set.labels(), &self.queues.deployments, |deployment| {
+            Some(&deployment.spec.selector)
+        });
+    }
+
+    pub fn deployment(&self, change: &Change<Deployment>) {
+        self.own(change, &self.queues.deployments);
+        self.sized(change);
+    }
+
+    pub fn replication_controller(&self, change: &Change<ReplicationController>) {
+        self.own(change, &self.queues.replication_controllers);
+        self.sized(change);
+    }
+
+    pub fn stateful_set(&self, change: &Change<StatefulSet>) {
+        self.own(change, &self.queues.stateful_sets);
+        self.sized(change);
+    }
+
+    pub fn daemon_set(&self, change: &Change<DaemonSet>) {
+        self.own(change, &self.queues.daemon_sets);
+    }
+
+    pub fn revision(&self, change: &Change<ControllerRevision>) {
+        self.collect(change);
+        let owner = change.object().and_then(|revision| owner::controller_of(&**revision).cloned());
+        let namespace = change.object().and_then(|revision| revision.namespace()).unwrap_or_default();
+        if let Some(owner) = owner
+            && let Some(queue) = self.owners(&owner.kind)
+        {
+            queue.add(ObjectKey::new(namespace, &owner.name));
+        }
+    }
+
+    pub fn job(&self, change: &Change<Job>) {
+        self.own(change, &self.queues.jobs);
+        for_each(change, |key| self.queues.job_ends.add(key));
+        for job in states(change) {
+            if let Some(owner) = owner::controller_of(job).filter(|owner| owner.kind == "CronJob") {
+                self.queues.cron_jobs.add(ObjectKey::new(job.namespace().unwrap_or_default(), &owner.name));
+            }
+        }
+        self.released_pods(change);
+    }
+
+    /// The pods of a Job that has ended, or is gone, are held no longer.
+    fn released_pods(&self, change: &Change<Job>) {
+        let (Some(caches), Some(job)) = (self.caches.get(), change.object()) else { return };
+        if matches!(change, Change::Deleted(_)) || job::is_finished(job) {
+            for pod in caches.pods.by_index(BY_OWNER, &job.uid().unwrap_or_default()) {
+                self.queues.job_pods.add(ObjectKey::of(&*pod));
             }
         }
     }
 
-    fn deployment(&self, change: &Change<Deployment>) {
-        self.collect(change);
-        for_each(change, |key| self.queues.deployments.add(key));
+    pub fn cron_job(&self, change: &Change<CronJob>) {
+        self.own(change, &self.queues.cron_jobs);
     }
 
-    fn namespace(&self, change: &Change<k8s_openapi::api::core::v1::Namespace>) {
+    pub fn service(&self, change: &Change<Service>) {
+        self.own(change, &self.queues.services);
+        for_each(change, |key| {
+            self.queues.endpoints.add(key.clone());
+            self.queues.mirrors.add(key);
+        });
+    }
+
+    pub fn endpoints(&self, change: &Change<Endpoints>) {
+        self.own(change, &self.queues.endpoints);
+        for_each(change, |key| self.queues.mirrors.add(key));
+    }
+
+    pub fn slice(&self, change: &Change<EndpointSlice>) {
+        self.collect(change);
+        for service in states(change).filter_map(service_of) {
+            self.queues.services.add(service.clone());
+            self.queues.mirrors.add(service);
+        }
+    }
+
+    pub fn budget(&self, change: &Change<PodDisruptionBudget>) {
+        self.own(change, &self.queues.budgets);
+    }
+
+    pub fn claim(&self, change: &Change<PersistentVolumeClaim>) {
+        self.own(change, &self.queues.claims);
+        let Some(caches) = self.caches.get() else { return };
+        let Some(claim) = change.object() else { return };
+        // A StatefulSet's pods wait for their claims, and its claims' owners follow its policy.
+        let namespace = claim.namespace().unwrap_or_default();
+        add_selecting(&caches.stateful_sets, &namespace, claim.labels(), &self.queues.stateful_sets, |set| {
+            set.spec.volume_claim_templates.as_ref().map(|_| &set.spec.selector)
+        });
+    }
+
+    pub fn namespace(&self, change: &Change<Namespace>) {
         self.collect(change);
         for_each(change, |key| {
             self.queues.namespaces.add(key.clone());
@@ -206,7 +410,7 @@ impl Wires {
         });
     }
 
-    fn account(&self, change: &Change<k8s_openapi::api::core::v1::ServiceAccount>) {
+    pub fn account(&self, change: &Change<ServiceAccount>) {
         self.collect(change);
         for_each(change, |key| {
             if key.name == service_account::DEFAULT {
@@ -215,9 +419,21 @@ impl Wires {
         });
     }
 
-    fn node(&self, change: &Change<Node>) {
+    pub fn ca_map(&self, change: &Change<ConfigMap>) {
+        for_each(change, |key| self.queues.root_ca.add(ObjectKey::cluster(&key.namespace)));
+    }
+
+    pub fn lease(&self, change: &Change<Lease>) {
         self.collect(change);
-        for_each(change, |key| self.queues.nodes.add(key));
+        for_each(change, |key| {
+            if key.namespace == NODE_LEASES {
+                self.queues.nodes.add(ObjectKey::cluster(&key.name));
+            }
+        });
+    }
+
+    pub fn node(&self, change: &Change<Node>) {
+        self.own(change, &self.queues.nodes);
         let Some(caches) = self.caches.get() else { return };
         if is_heartbeat(change) {
             return;
@@ -225,6 +441,9 @@ impl Wires {
         // The zone brake depends on all nodes.
         for node in caches.nodes.list() {
             self.queues.nodes.add(ObjectKey::of(&*node));
+        }
+        for set in caches.daemon_sets.list() {
+            self.queues.daemon_sets.add(ObjectKey::of(&*set));
         }
         let Some(node) = change.object() else { return };
         for pod in caches.pods.by_index(BY_NODE, &node.name_any()) {

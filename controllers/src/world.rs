@@ -5,98 +5,214 @@
 mod convergence;
 mod objects;
 mod owners;
+mod perturbation;
 mod script;
 mod server;
 
 use crate::{
-    caches::{Caches, pod_indexes, set_indexes},
+    caches::{Caches, Handler, Source, Watched},
     driver::{Controller, Report},
     garbage_collector::{self, Graph, Node},
-    looks::{Accounts, Deployments, NodeLifecycle, PodGc, ReplicaSets, RootCa, TaintEviction},
+    looks::{
+        Accounts, Budgets, ClaimProtection, EndpointsLists, GarbageCollector, JobEnds, JobPods,
+        NodeLifecycle, PodGc, RootCa, TaintEviction, Workload,
+    },
     namespace::{self, Content, Remaining},
     node_lifecycle::NodeTimes,
     plan::Plan,
+    wiring::{Queues, Wires},
 };
-use client::informer::{Object, ObjectKey, Store};
+use client::{
+    informer::{IndexFn, ObjectKey, Store},
+    queue::WorkQueue,
+};
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
+    batch::v1::{CronJob, Job},
+    core::v1::{Endpoints, ReplicationController, Service},
+};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::Value;
 use server::Server;
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
-/// Controllers that can be asked for a look, by the name of what they reconcile.
-pub const CONTROLLERS: [&str; 9] = [
-    "deployments",
-    "replicasets",
-    "namespaces",
-    "accounts",
-    "rootca",
-    "nodes",
-    "evictions",
-    "podgc",
-    "garbage",
+/// Controllers that can be asked for a look, and the kind whose keys they look at.
+pub const CONTROLLERS: [(&str, &str); 21] = [
+    ("deployments", "deployments"),
+    ("replicasets", "replicasets"),
+    ("replicationcontrollers", "replicationcontrollers"),
+    ("statefulsets", "statefulsets"),
+    ("daemonsets", "daemonsets"),
+    ("jobs", "jobs"),
+    ("jobpods", "pods"),
+    ("jobends", "jobs"),
+    ("cronjobs", "cronjobs"),
+    ("services", "services"),
+    ("endpoints", "services"),
+    ("mirrors", "endpoints"),
+    ("budgets", "poddisruptionbudgets"),
+    ("claims", "persistentvolumeclaims"),
+    ("namespaces", "namespaces"),
+    ("accounts", "namespaces"),
+    ("rootca", "namespaces"),
+    ("nodes", "nodes"),
+    ("evictions", "pods"),
+    ("podgc", "pods"),
+    ("garbage", ""),
 ];
 
 /// Group, version, kind, plural, namespaced.
-const KINDS: [(&str, &str, &str, &str, bool); 9] = [
+const KINDS: [(&str, &str, &str, &str, bool); 20] = [
     ("", "v1", "ConfigMap", "configmaps", true),
+    ("", "v1", "Endpoints", "endpoints", true),
     ("", "v1", "Namespace", "namespaces", false),
     ("", "v1", "Node", "nodes", false),
+    ("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", true),
     ("", "v1", "Pod", "pods", true),
+    ("", "v1", "ReplicationController", "replicationcontrollers", true),
     ("", "v1", "Secret", "secrets", true),
+    ("", "v1", "Service", "services", true),
     ("", "v1", "ServiceAccount", "serviceaccounts", true),
+    ("apps", "v1", "ControllerRevision", "controllerrevisions", true),
+    ("apps", "v1", "DaemonSet", "daemonsets", true),
     ("apps", "v1", "Deployment", "deployments", true),
     ("apps", "v1", "ReplicaSet", "replicasets", true),
+    ("apps", "v1", "StatefulSet", "statefulsets", true),
+    ("batch", "v1", "CronJob", "cronjobs", true),
+    ("batch", "v1", "Job", "jobs", true),
     ("coordination.k8s.io", "v1", "Lease", "leases", true),
+    ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", true),
+    ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", true),
 ];
 
 /// The cluster.
 pub struct World {
     pub server: Server,
-    caches: Caches,
-    loops: Loops,
+    process: Process,
     /// The owner graph and the revision it was built at.
     graph: RefCell<(u64, Rc<Graph>)>,
 }
 
 /// What a controller process keeps in memory; a crash makes it anew.
-struct Loops {
-    sets: ReplicaSets,
-    deployments: Deployments,
-    nodes: NodeLifecycle,
-    pod_gc: PodGc,
+struct Process {
+    caches: Caches,
+    wires: Wires,
+    queues: Queues,
+    loops: BTreeMap<&'static str, Box<dyn Loop>>,
+    lists: Lists,
 }
 
-impl Loops {
-    fn new(caches: &Caches) -> Loops {
-        Loops {
-            sets: ReplicaSets::new(caches.clone()),
-            deployments: Deployments::new(caches.clone()),
-            nodes: NodeLifecycle::new(caches.clone(), NodeTimes::upstream()),
-            pod_gc: PodGc::new(caches.clone(), Duration::from_secs(40)),
+/// A controller of objects, whatever it remembers.
+trait Loop {
+    fn plan(&self, key: &ObjectKey, now: Timestamp) -> Plan;
+    fn learn(&self, key: &ObjectKey, report: &Report, now: Timestamp);
+}
+
+impl<C: Controller<Key = ObjectKey>> Loop for C {
+    fn plan(&self, key: &ObjectKey, now: Timestamp) -> Plan {
+        self.look(key, now).now_or_never().expect("it asks nobody").expect("it can't fail")
+    }
+
+    fn learn(&self, key: &ObjectKey, report: &Report, now: Timestamp) {
+        self.performed(key, report, now);
+    }
+}
+
+type Refill = Box<dyn Fn(&Server, &Wires)>;
+
+/// Stores that are filled from the server's map, by the plural of their kind.
+#[derive(Default)]
+struct Lists(BTreeMap<String, Refill>);
+
+impl Source for Lists {
+    fn store<K: Watched>(
+        &mut self,
+        indexes: Vec<(&'static str, IndexFn<K>)>,
+        _fields: &str,
+        on_change: Handler<K>,
+    ) -> Store<K> {
+        let store = Store::fixed(indexes, []);
+        let filled = store.clone();
+        let refill = move |server: &Server, wires: &Wires| {
+            let changes = filled.refill(server.typed::<K>(&K::plural(&())));
+            changes.iter().for_each(|change| on_change(wires, change));
+        };
+        self.0.insert(K::plural(&()).into_owned(), Box::new(refill));
+        store
+    }
+}
+
+impl Process {
+    fn start() -> Process {
+        let queues = Queues::default();
+        let graph = Graph::new(KINDS.map(|(_, _, _, plural, namespaced)| (kind(plural), namespaced)));
+        let wires = Wires::new(&queues, &GarbageCollector::new(graph));
+        let mut lists = Lists::default();
+        let caches = Caches::from(&mut lists);
+        wires.know(&caches);
+        let loops = loops(&caches);
+        Process { caches, wires, queues, loops, lists }
+    }
+
+    fn queue(&self, controller: &str) -> &WorkQueue<ObjectKey> {
+        let queues = &self.queues;
+        match controller {
+            "deployments" => &queues.deployments,
+            "replicasets" => &queues.sets,
+            "replicationcontrollers" => &queues.replication_controllers,
+            "statefulsets" => &queues.stateful_sets,
+            "daemonsets" => &queues.daemon_sets,
+            "jobs" => &queues.jobs,
+            "jobpods" => &queues.job_pods,
+            "jobends" => &queues.job_ends,
+            "cronjobs" => &queues.cron_jobs,
+            "services" => &queues.services,
+            "endpoints" => &queues.endpoints,
+            "mirrors" => &queues.mirrors,
+            "budgets" => &queues.budgets,
+            "claims" => &queues.claims,
+            "namespaces" => &queues.namespaces,
+            "accounts" => &queues.accounts,
+            "rootca" => &queues.root_ca,
+            "nodes" => &queues.nodes,
+            "evictions" => &queues.evictions,
+            "podgc" => &queues.pod_gc,
+            other => panic!("{other} has no queue of objects"),
         }
     }
 }
 
-fn empty<K: Object>() -> Store<K> {
-    Store::fixed(Vec::new(), [])
+fn loops(caches: &Caches) -> BTreeMap<&'static str, Box<dyn Loop>> {
+    let caches = || caches.clone();
+    let loops: [(&'static str, Box<dyn Loop>); 19] = [
+        ("deployments", Box::new(Workload::<Deployment>::new(caches()))),
+        ("replicasets", Box::new(Workload::<ReplicaSet>::new(caches()))),
+        ("replicationcontrollers", Box::new(Workload::<ReplicationController>::new(caches()))),
+        ("statefulsets", Box::new(Workload::<StatefulSet>::new(caches()))),
+        ("daemonsets", Box::new(Workload::<DaemonSet>::new(caches()))),
+        ("jobs", Box::new(Workload::<Job>::new(caches()))),
+        ("jobpods", Box::new(JobPods(caches()))),
+        ("jobends", Box::new(JobEnds(caches()))),
+        ("cronjobs", Box::new(Workload::<CronJob>::new(caches()))),
+        ("services", Box::new(Workload::<Service>::new(caches()))),
+        ("endpoints", Box::new(EndpointsLists(caches()))),
+        ("mirrors", Box::new(Workload::<Endpoints>::new(caches()))),
+        ("budgets", Box::new(Budgets(caches()))),
+        ("claims", Box::new(ClaimProtection(caches()))),
+        ("accounts", Box::new(Accounts(caches()))),
+        ("rootca", Box::new(RootCa { caches: caches(), ca: "PEM".to_owned() })),
+        ("nodes", Box::new(NodeLifecycle::new(caches(), NodeTimes::upstream()))),
+        ("evictions", Box::new(TaintEviction(caches()))),
+        ("podgc", Box::new(PodGc::new(caches(), Duration::from_secs(40)))),
+    ];
+    loops.into()
 }
 
 impl World {
     pub fn new() -> World {
-        let caches = Caches {
-            pods: Store::fixed(pod_indexes(), []),
-            sets: Store::fixed(set_indexes(), []),
-            deployments: empty(),
-            namespaces: empty(),
-            accounts: empty(),
-            ca_maps: empty(),
-            nodes: empty(),
-            leases: empty(),
-        };
-        let loops = Loops::new(&caches);
-        World { server: Server::new(), caches, loops, graph: RefCell::default() }
+        World { server: Server::new(), process: Process::start(), graph: RefCell::default() }
     }
 
     /// Lets every cache catch up.
@@ -107,23 +223,16 @@ impl World {
     }
 
     fn refill(&self, plural: &str) {
-        match plural {
-            "pods" => self.caches.pods.refill(self.server.typed(plural)),
-            "replicasets" => self.caches.sets.refill(self.server.typed(plural)),
-            "deployments" => self.caches.deployments.refill(self.server.typed(plural)),
-            "namespaces" => self.caches.namespaces.refill(self.server.typed(plural)),
-            "serviceaccounts" => self.caches.accounts.refill(self.server.typed(plural)),
-            "configmaps" => self.caches.ca_maps.refill(self.server.typed(plural)),
-            "nodes" => self.caches.nodes.refill(self.server.typed(plural)),
-            "leases" => self.caches.leases.refill(self.server.typed(plural)),
-            _ => {}
+        if let Some(refill) = self.process.lists.0.get(plural) {
+            refill(&self.server, &self.process.wires);
         }
     }
 
-    /// The controllers' process dies and another starts.
+    /// The controllers' process dies and another starts, which lists everything.
     pub fn crash(&mut self) {
-        self.sync();
-        self.loops = Loops::new(&self.caches);
+        self.process = Process::start();
+        self.server.changed.clear();
+        self.process.lists.0.values().for_each(|refill| refill(&self.server, &self.process.wires));
     }
 
     /// Time passes.
@@ -133,45 +242,31 @@ impl World {
 
     /// Everything that `controller` could look at.
     pub fn keys(&self, controller: &str) -> Vec<String> {
-        let plural = match controller {
-            "accounts" | "rootca" => "namespaces",
-            "evictions" | "podgc" => "pods",
-            "garbage" => {
-                return self.server.objects.values().map(|object| text(object, "/metadata/uid")).collect();
-            }
-            plural => plural,
-        };
+        if controller == "garbage" {
+            return self.server.objects.values().map(|object| text(object, "/metadata/uid")).collect();
+        }
+        let (_, plural) = CONTROLLERS
+            .into_iter()
+            .find(|(name, _)| *name == controller)
+            .unwrap_or_else(|| panic!("there is no controller {controller}"));
         self.server.of_kind(plural).map(|(key, _)| key.to_string()).collect()
     }
 
     /// What `controller` wants done about `key`.
     pub fn look(&self, controller: &str, key: &str) -> Plan {
         let now = self.server.now;
-        let object = object_key(key);
-        let (caches, loops) = (self.caches.clone(), &self.loops);
         match controller {
-            "deployments" => at_once(&loops.deployments, &object, now),
-            "replicasets" => at_once(&loops.sets, &object, now),
             "namespaces" => self.look_namespace(key, now),
-            "accounts" => at_once(&Accounts(caches), &object, now),
-            "rootca" => at_once(&RootCa { caches, ca: "PEM".to_owned() }, &object, now),
-            "nodes" => at_once(&loops.nodes, &object, now),
-            "evictions" => at_once(&TaintEviction(caches), &object, now),
-            "podgc" => at_once(&loops.pod_gc, &object, now),
             "garbage" => garbage_collector::reconcile(key, &self.graph()),
-            other => panic!("there is no controller {other}"),
+            other => self.process.loops[other].plan(&object_key(key), now),
         }
     }
 
     /// Performs `plan`, at most `writes` of it; returns what became of it.
     pub fn perform(&mut self, controller: &str, key: &str, plan: &Plan, writes: &mut usize) -> Report {
         let report = self.server.perform(plan, writes);
-        let (object, now) = (object_key(key), self.server.now);
-        match controller {
-            "deployments" => self.loops.deployments.performed(&object, &report, now),
-            "replicasets" => self.loops.sets.performed(&object, &report, now),
-            "nodes" => self.loops.nodes.performed(&object, &report, now),
-            _ => {}
+        if let Some(it) = self.process.loops.get(controller) {
+            it.learn(&object_key(key), &report, self.server.now);
         }
         report
     }
@@ -182,7 +277,7 @@ impl World {
         let mut done = Vec::new();
         for _ in 0..60 {
             let before = self.server.revision;
-            for controller in CONTROLLERS {
+            for (controller, _) in CONTROLLERS {
                 self.sync();
                 for key in self.keys(controller) {
                     let plan = self.look(controller, &key);
@@ -202,7 +297,7 @@ impl World {
     }
 
     fn look_namespace(&self, name: &str, now: Timestamp) -> Plan {
-        let Some(object) = self.caches.namespaces.get(&ObjectKey::cluster(name)) else {
+        let Some(object) = self.process.caches.namespaces.get(&ObjectKey::cluster(name)) else {
             return Plan::nothing();
         };
         namespace::reconcile(&object, &self.content(name), now)
@@ -246,10 +341,6 @@ impl World {
         }
         graph
     }
-}
-
-fn at_once<C: Controller>(controller: &C, key: &C::Key, now: Timestamp) -> Plan {
-    controller.look(key, now).now_or_never().expect("it asks nobody").expect("it can't fail")
 }
 
 pub fn kind(plural: &str) -> ApiResource {

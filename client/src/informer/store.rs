@@ -175,9 +175,9 @@ impl<K: Object> Store<K> {
         store
     }
 
-    /// Makes `objects` the content of a [`Store::fixed`], as a relist would.
-    pub fn refill(&self, objects: impl IntoIterator<Item = K>) {
-        self.replace(objects.into_iter().map(Arc::new).collect());
+    /// Makes `objects` the content of a [`Store::fixed`], as a relist would; returns what changed by it.
+    pub fn refill(&self, objects: impl IntoIterator<Item = K>) -> Vec<Change<K>> {
+        self.replace(objects.into_iter().map(Arc::new).collect()).0
     }
 
     pub(super) fn insert(&self, object: Arc<K>) -> (Option<Arc<K>>, Audience<K>) {

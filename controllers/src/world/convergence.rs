@@ -179,10 +179,15 @@ fn a_crash_after_any_write_leads_to_the_same_end() {
     }
 }
 
-struct Random(u64);
+/// Numbers that a seed decides.
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -192,13 +197,13 @@ impl Random {
 
 /// Controllers act in random order on caches of random age; after each step the limits hold.
 fn simulate(seed: u64) {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(seed);
     let mut world = World::new();
     cluster(&mut world);
     deploy(&mut world);
     for step in 0..400 {
         disturb(&mut world, &mut random);
-        let controller = CONTROLLERS[random.below(CONTROLLERS.len())];
+        let (controller, _) = CONTROLLERS[random.below(CONTROLLERS.len())];
         let keys = world.keys(controller);
         if keys.is_empty() || controller == "garbage" || controller == "namespaces" {
             continue;

@@ -24,6 +24,11 @@ fn count_or_percent(value: &str) -> Value {
 impl World {
     /// Creates the object that a script line describes.
     pub fn make(&mut self, noun: &str, name: &str, words: &Words<'_>) {
+        self.make_with(noun, name, words, &json!({}));
+    }
+
+    /// The same, with more fields merged in.
+    pub fn make_with(&mut self, noun: &str, name: &str, words: &Words<'_>, more: &Value) {
         let namespace = words.get("ns").copied().unwrap_or("default");
         let (plural, mut object) = match noun {
             "deployment" => ("deployments", deployment(words)),
@@ -34,6 +39,15 @@ impl World {
             "namespace" => {
                 ("namespaces", json!({"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}))
             }
+            "job" => ("jobs", job(words)),
+            "cronjob" => ("cronjobs", cron_job(words)),
+            "statefulset" => ("statefulsets", stateful_set(words)),
+            "daemonset" => ("daemonsets", daemon_set(words)),
+            "rc" => ("replicationcontrollers", replication_controller(words)),
+            "service" => ("services", service(words)),
+            "endpoints" => ("endpoints", json!({})),
+            "budget" => ("poddisruptionbudgets", budget(words)),
+            "claim" => ("persistentvolumeclaims", json!({"spec": {}})),
             "configmap" => ("configmaps", json!({"data": {}})),
             "secret" => ("secrets", json!({})),
             other => panic!("can't make a {other}"),
@@ -58,6 +72,7 @@ impl World {
         if !owners.is_empty() {
             object["metadata"]["ownerReferences"] = json!(owners);
         }
+        merge(&mut object, more);
         let kind = kind(plural);
         object["apiVersion"] = json!(kind.api_version);
         object["kind"] = json!(kind.kind);
@@ -177,7 +192,44 @@ impl World {
             .map(|(key, _)| key.clone())
             .collect();
         for key in ended {
+            // Whom a finalizer holds is seen to have ended.
+            let pod = &self.server.objects[&("pods".to_owned(), key.clone())];
+            if !api::object::finalizers(pod).is_empty()
+                && !matches!(text(pod, "/status/phase").as_str(), "Succeeded" | "Failed")
+            {
+                self.end(&key, "Failed", 137);
+            }
             self.server.delete(&("pods".to_owned(), key), None, Some(0));
+        }
+    }
+
+    /// The pod's container ends.
+    pub fn end(&mut self, key: &ObjectKey, phase: &str, code: i32) {
+        let now = self.server.now.to_string();
+        let terminated = json!({"exitCode": code, "startedAt": now, "finishedAt": now});
+        let status = json!({"status": {
+            "phase": phase,
+            "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": now}],
+            "containerStatuses": [{"name": "c", "ready": false, "restartCount": 0, "image": "i", "imageID": "",
+                "state": {"terminated": terminated}}],
+        }});
+        self.edit("pods", key, &status);
+    }
+
+    /// Running pods of Jobs end: `succeed` says which way.
+    pub fn finish_jobs(&mut self, succeed: impl Fn(&Value) -> bool) {
+        let running: Vec<(ObjectKey, bool)> = self
+            .server
+            .of_kind("pods")
+            .filter(|(_, pod)| {
+                text(pod, "/status/phase") == "Running"
+                    && text(pod, "/metadata/ownerReferences/0/kind") == "Job"
+            })
+            .map(|(key, pod)| (key.clone(), succeed(pod)))
+            .collect();
+        for (key, succeeds) in running {
+            let (phase, code) = if succeeds { ("Succeeded", 0) } else { ("Failed", 1) };
+            self.end(&key, phase, code);
         }
     }
 
@@ -190,10 +242,19 @@ impl World {
             .map(|(key, _)| key.clone())
             .collect();
         for key in unbound {
-            if let Some(node) = self.emptiest_node() {
+            let chosen = self.bound_by_affinity(&key).or_else(|| self.emptiest_node());
+            if let Some(node) = chosen {
                 self.edit("pods", &key, &json!({"spec": {"nodeName": node}}));
             }
         }
+    }
+
+    /// The node that a daemon pod is meant for.
+    fn bound_by_affinity(&self, key: &ObjectKey) -> Option<String> {
+        let required = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution";
+        let field = "/nodeSelectorTerms/0/matchFields/0/values/0";
+        let pod = &self.server.objects[&("pods".to_owned(), key.clone())];
+        Some(text(pod, &format!("{required}{field}"))).filter(|node| !node.is_empty())
     }
 
     fn emptiest_node(&self) -> Option<String> {
@@ -260,15 +321,122 @@ fn replica_set(words: &Words<'_>) -> Value {
     }})
 }
 
+fn selector(words: &Words<'_>) -> Value {
+    json!({"matchLabels": {"app": words.get("app").copied().unwrap_or("web")}})
+}
+
+fn job(words: &Words<'_>) -> Value {
+    let mut spec = json!({
+        "parallelism": number(words, "parallelism", 1),
+        "backoffLimit": number(words, "backoff", 6),
+        "selector": selector(words),
+        "template": template(words),
+        "podReplacementPolicy": "TerminatingOrFailed",
+    });
+    if words.contains_key("completions") {
+        spec["completions"] = json!(number(words, "completions", 1));
+    }
+    if words.contains_key("indexed") {
+        spec["completionMode"] = json!("Indexed");
+    }
+    for (word, field) in [
+        ("per-index", "backoffLimitPerIndex"),
+        ("max-failed", "maxFailedIndexes"),
+        ("deadline", "activeDeadlineSeconds"),
+        ("ttl", "ttlSecondsAfterFinished"),
+    ] {
+        if words.contains_key(word) {
+            spec[field] = json!(number(words, word, 0));
+        }
+    }
+    if words.contains_key("suspend") {
+        spec["suspend"] = json!(true);
+    }
+    json!({"metadata": {}, "spec": spec})
+}
+
+fn cron_job(words: &Words<'_>) -> Value {
+    let minutes = words.get("every").copied().unwrap_or("1");
+    json!({"metadata": {}, "spec": {
+        "schedule": format!("*/{minutes} * * * *"),
+        "concurrencyPolicy": words.get("policy").copied().unwrap_or("Allow"),
+        "jobTemplate": {"spec": job(words)["spec"].clone()},
+    }})
+}
+
+fn stateful_set(words: &Words<'_>) -> Value {
+    json!({"metadata": {}, "spec": {
+        "replicas": number(words, "replicas", 1),
+        "serviceName": "web",
+        "selector": selector(words),
+        "template": template(words),
+        "podManagementPolicy": if words.contains_key("parallel") { "Parallel" } else { "OrderedReady" },
+        "revisionHistoryLimit": number(words, "history", 10),
+        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": number(words, "partition", 0)}},
+    }})
+}
+
+fn daemon_set(words: &Words<'_>) -> Value {
+    let rolling = json!({
+        "maxSurge": count_or_percent(words.get("surge").copied().unwrap_or("0")),
+        "maxUnavailable": count_or_percent(words.get("unavailable").copied().unwrap_or("1")),
+    });
+    json!({"metadata": {}, "spec": {
+        "selector": selector(words),
+        "template": template(words),
+        "revisionHistoryLimit": number(words, "history", 10),
+        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
+    }})
+}
+
+fn replication_controller(words: &Words<'_>) -> Value {
+    let mut object = replica_set(words);
+    object["spec"]["selector"] = selector(words)["matchLabels"].clone();
+    object
+}
+
+fn service(words: &Words<'_>) -> Value {
+    let port = words.get("port").copied().unwrap_or("80");
+    json!({"metadata": {}, "spec": {
+        "selector": selector(words)["matchLabels"].clone(),
+        "ipFamilies": ["IPv4"],
+        "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": count_or_percent(port)}],
+    }})
+}
+
+fn budget(words: &Words<'_>) -> Value {
+    let mut spec = json!({"selector": selector(words)});
+    for (word, field) in [("min", "minAvailable"), ("max", "maxUnavailable")] {
+        if let Some(value) = words.get(word) {
+            spec[field] = count_or_percent(value);
+        }
+    }
+    json!({"metadata": {}, "spec": spec})
+}
+
 fn line(plural: &str, key: &ObjectKey, object: &Value) -> String {
     let deleting = if api::object::is_deleting(object) { " deleting" } else { "" };
     let facts = match plural {
-        "pods" => format!("{} on {:?}", text(object, "/status/phase"), text(object, "/spec/nodeName")),
+        "pods" => format!(
+            "{} on {:?}{}",
+            text(object, "/status/phase"),
+            text(object, "/spec/nodeName"),
+            avoided(object)
+        ),
         "deployments" => format!("revision={} {}", annotation(object, "revision"), status(object)),
         "replicasets" => {
             let replicas = &object["spec"]["replicas"];
             format!("revision={} replicas={replicas} {}", annotation(object, "revision"), status(object))
         }
+        "jobs"
+        | "statefulsets"
+        | "daemonsets"
+        | "replicationcontrollers"
+        | "cronjobs"
+        | "poddisruptionbudgets" => status(object),
+        "endpointslices" => format!("{} {}", object["ports"], object["endpoints"]),
+        "endpoints" => object["subsets"].to_string(),
+        "controllerrevisions" => format!("revision={}", object["revision"]),
         "nodes" => format!("{} {}", object["status"]["conditions"][0]["status"], taints(object)),
         "namespaces" => text(object, "/status/phase"),
         _ => format!(
@@ -278,6 +446,17 @@ fn line(plural: &str, key: &ObjectKey, object: &Value) -> String {
         ),
     };
     format!("{plural} {key} {facts}{deleting}")
+}
+
+/// The nodes that a pod would rather not run on.
+fn avoided(pod: &Value) -> String {
+    let preferred =
+        "/spec/affinity/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution/0/preference";
+    let fields = pod.pointer(preferred).and_then(|term| term["matchFields"].as_array());
+    fields.map_or_else(String::new, |fields| {
+        let nodes: Vec<String> = fields.iter().map(|field| text(field, "/values/0")).collect();
+        format!(" rather than {}", nodes.join(", "))
+    })
 }
 
 fn annotation(object: &Value, name: &str) -> String {

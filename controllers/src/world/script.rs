@@ -1,7 +1,7 @@
 //! Scripts: each file of `testdata/` is a conversation with a [`World`]; UPDATE=1 rewrites the answers.
 //!
 //! ```text
-//! deployment web replicas=3     makes an object (also replicaset, pod, node, lease, namespace, configmap, secret)
+//! deployment web replicas=3     makes an object (or any other noun of `objects.rs`); JSON at the end is merged in
 //! set PLURAL KEY {"spec": …}    merges into an object
 //! delete PLURAL KEY [POLICY]    deletes it
 //! pass SECONDS | sync | crash   time passes; caches catch up; the controllers' process is replaced
@@ -10,6 +10,7 @@
 //! step CONTROLLER KEY           prints and performs the plan; caches stay as they are
 //! settle | quietly              all controllers act until none wants to, with or without telling
 //! schedule | kubelets [DEAD…]   the other parts of a cluster act
+//! end POD PHASE CODE | work     a pod's container ends; all running pods of Jobs succeed
 //! show PLURAL…                  prints objects
 //! ```
 
@@ -58,7 +59,14 @@ fn run(world: &mut World, line: &str, answer: &mut String) {
         ["show", plurals @ ..] => plurals.iter().flat_map(|plural| world.show(plural)).for_each(|line| {
             let _ = writeln!(answer, "{line}");
         }),
-        [noun, name, rest @ ..] => world.make(noun, name, &words(rest)),
+        ["end", key, phase, code] => world.end(&object_key(key), phase, code.parse().expect("an exit code")),
+        ["work"] => world.finish_jobs(|_| true),
+        [noun, name, rest @ ..] => {
+            let fields = line.find(" {").map_or("{}", |start| &line[start..]);
+            let fields = serde_json::from_str(fields).expect("JSON");
+            let rest: Vec<&str> = rest.iter().take_while(|word| !word.starts_with('{')).copied().collect();
+            world.make_with(noun, name, &words(&rest), &fields);
+        }
         other => panic!("what is {other:?}?"),
     }
 }

@@ -3,7 +3,7 @@
 use super::{kind, text};
 use crate::{
     driver::{End, Report},
-    expectations::Created,
+    expectations::Written,
     plan::{Action, Part, Plan, Presence, Target, difference},
 };
 use client::informer::ObjectKey;
@@ -51,8 +51,7 @@ impl Server {
 
     /// As the real performer: in order, until something isn't as expected, or no write is left.
     pub fn perform(&mut self, plan: &Plan, writes: &mut usize) -> Report {
-        let mut report =
-            Report { created: Vec::new(), deleted: Vec::new(), gone: Vec::new(), end: End::Complete };
+        let mut report = Report::empty();
         let mut versions = HashMap::new();
         for action in &plan.actions {
             if let Err(end) = self.act(action, &mut report, &mut versions) {
@@ -81,6 +80,12 @@ impl Server {
                 self.patch(target, *part, patch, versions.get(&target.uid))?;
                 let left =
                     self.objects.get(&slot(target)).map(|object| text(object, "/metadata/resourceVersion"));
+                report.patched.extend(left.iter().map(|version| Written {
+                    plural: target.kind.plural.clone(),
+                    key: slot(target).1,
+                    uid: target.uid.clone(),
+                    version: version.parse().expect("the world's versions are numbers"),
+                }));
                 versions.extend(left.map(|version| (target.uid.clone(), version)));
             }
             Action::Delete { target, propagation, grace, .. } => {
@@ -104,7 +109,7 @@ impl Server {
         Ok(())
     }
 
-    pub fn create(&mut self, resource: &ApiResource, mut object: Value) -> Result<Created, End> {
+    pub fn create(&mut self, resource: &ApiResource, mut object: Value) -> Result<Written, End> {
         if resource.plural == "pods"
             && let Some(message) = &self.refusal
         {
@@ -136,19 +141,22 @@ impl Server {
         }
         self.changed.insert(slot.0.clone());
         self.objects.insert(slot, object);
-        Ok(Created { key, uid, version: self.revision })
+        Ok(Written { plural: resource.plural.clone(), key, uid, version: self.revision })
     }
 
     fn patch(&mut self, target: &Target, part: Part, patch: &Value, own: Option<&String>) -> Result<(), End> {
-        let Some(object) = self.find(target, own).map_err(conflict)? else {
+        let Some(object) = self.find(target, own).map_err(conflict)?.cloned() else {
             return Err(End::Conflict(format!("{target} is gone")));
         };
         let mut new = object.clone();
         merge(&mut new, patch);
-        let fields: &[&str] = if part == Part::Status { &["status"] } else { &["metadata", "spec", "data"] };
         let mut next = object.clone();
-        for field in fields.iter().filter(|field| !new[**field].is_null()) {
-            next[*field] = new[*field].clone();
+        if part == Part::Status {
+            next["status"] = new["status"].clone();
+        } else {
+            let status = object.get("status").cloned();
+            next = new;
+            status.into_iter().for_each(|status| next["status"] = status);
         }
         self.put(slot(target), next);
         Ok(())
@@ -166,7 +174,10 @@ impl Server {
         self.revision += 1;
         self.changed.insert(slot.0.clone());
         next["metadata"]["resourceVersion"] = json!(self.revision.to_string());
-        let held = slot.0 == "pods" || slot.0 == "namespaces" || !api::object::finalizers(&next).is_empty();
+        let ends_at_once = next["metadata"]["deletionGracePeriodSeconds"] == json!(0);
+        let held = (slot.0 == "pods" && runs(&next) && !ends_at_once)
+            || slot.0 == "namespaces"
+            || !api::object::finalizers(&next).is_empty();
         if api::object::is_deleting(&next) && !held {
             self.objects.remove(&slot);
         } else {
@@ -188,18 +199,21 @@ impl Server {
             _ => None,
         };
         finalizers.extend(added.map(str::to_owned).filter(|name| !finalizers.contains(name)));
-        let runs = slot.0 == "pods"
-            && grace != Some(0)
-            && !text(&object, "/spec/nodeName").is_empty()
-            && !matches!(text(&object, "/status/phase").as_str(), "Succeeded" | "Failed");
-        let held = runs || slot.0 == "namespaces" || !finalizers.is_empty();
+        let held = (slot.0 == "pods" && grace != Some(0) && runs(&object))
+            || slot.0 == "namespaces"
+            || !finalizers.is_empty();
         self.revision += 1;
         self.changed.insert(slot.0.clone());
         if !held {
             self.objects.remove(slot);
             return;
         }
-        object["metadata"]["finalizers"] = json!(finalizers);
+        if !finalizers.is_empty() {
+            object["metadata"]["finalizers"] = json!(finalizers);
+        }
+        if grace == Some(0) {
+            object["metadata"]["deletionGracePeriodSeconds"] = json!(0);
+        }
         if !api::object::is_deleting(&object) {
             object["metadata"]["deletionTimestamp"] = json!(self.now.to_string());
         }
@@ -251,6 +265,12 @@ impl Server {
             _ => Ok(Some(object)),
         }
     }
+}
+
+/// A kubelet has it, and it hasn't ended.
+fn runs(pod: &Value) -> bool {
+    !text(pod, "/spec/nodeName").is_empty()
+        && !matches!(text(pod, "/status/phase").as_str(), "Succeeded" | "Failed")
 }
 
 fn conflict(message: String) -> End {
