@@ -74,7 +74,8 @@ impl Checker<'_> {
 
     fn ident(&mut self, name: &str, at: usize) -> Outcome {
         let kind = self.known(name).or_else(|| type_named(name).map(|_| Type::Type));
-        let kind = kind.ok_or_else(|| error(at, format!("undeclared reference to '{name}' (in container '')")))?;
+        let kind =
+            kind.ok_or_else(|| error(at, format!("undeclared reference to '{name}' (in container '')")))?;
         Ok(Checked { kind, cost: 1 })
     }
 
@@ -138,16 +139,23 @@ impl Checker<'_> {
         let below = given.iter().fold(0u64, |sum, arg| sum.saturating_add(arg.cost));
         let kinds: Vec<&Type> = given.iter().map(|arg| &arg.kind).collect();
         // Methods of another library's values are its own affair.
-        if is_method && matches!(kinds.first(), Some(Type::Opaque(name)) if self.environment.is_extension(name)) {
+        if is_method
+            && matches!(kinds.first(), Some(Type::Opaque(name)) if self.environment.is_extension(name))
+        {
             let kind = if args.is_empty() { Type::Dyn } else { (*kinds[0]).clone() };
-            return Ok(Checked { kind: if kind_is_chained(function) { kind } else { Type::Dyn }, cost: below.saturating_add(1) });
+            return Ok(Checked {
+                kind: if kind_is_chained(function) { kind } else { Type::Dyn },
+                cost: below.saturating_add(1),
+            });
         }
         let candidates: Vec<&Signature> = named(&name).iter().filter(|s| s.is_method == is_method).collect();
         if candidates.is_empty() {
             return Err(error(at, format!("undeclared reference to '{name}' (in container '')")));
         }
-        let fitting: Vec<(&Signature, Type)> =
-            candidates.iter().filter_map(|signature| Some((*signature, resolve(signature, &kinds)?))).collect();
+        let fitting: Vec<(&Signature, Type)> = candidates
+            .iter()
+            .filter_map(|signature| Some((*signature, resolve(signature, &kinds)?)))
+            .collect();
         let Some((signature, first)) = fitting.first() else {
             return Err(no_overload(at, &shown_name(&name), &kinds, is_method));
         };
@@ -222,7 +230,9 @@ impl Checker<'_> {
             Type::Object(object) => (Type::STRING, Type::Dyn, object.fields.len() as u64),
             Type::Dyn => (Type::Dyn, Type::Dyn, UNBOUNDED),
             other => {
-                let text = format!("expression of type '{other}' cannot be range of a comprehension (must be list, map, or dynamic)");
+                let text = format!(
+                    "expression of type '{other}' cannot be range of a comprehension (must be list, map, or dynamic)"
+                );
                 return Err(error(at, text));
             }
         };
@@ -380,8 +390,8 @@ fn result_size(name: &str, sizes: &[u64]) -> u64 {
     let size = |index: usize| sizes.get(index).copied().unwrap_or(UNBOUNDED);
     match name {
         "+" => size(0).saturating_add(size(1)),
-        "lowerAscii" | "upperAscii" | "trim" | "substring" | "reverse" | "sort" | "distinct" | "slice" | "split"
-        | "find" | "findAll" | "bytes" => size(0),
+        "lowerAscii" | "upperAscii" | "trim" | "substring" | "reverse" | "sort" | "distinct" | "slice"
+        | "split" | "find" | "findAll" | "bytes" => size(0),
         "charAt" => 1,
         "string" => size(0).max(40),
         _ => UNBOUNDED,

@@ -138,7 +138,8 @@ impl<'v> Scope<'_, 'v> {
     /// `&&` and `||`: an error on one side doesn't matter if the other decides.
     fn both(&mut self, a: &Expr, b: &Expr, decisive: bool) -> Answer<'v> {
         let first = self.flag(a);
-        if matches!(first, Ok(value) if value == decisive) || matches!(&first, Err(error) if error.is_fatal()) {
+        if matches!(first, Ok(value) if value == decisive) || matches!(&first, Err(error) if error.is_fatal())
+        {
             return first.map(Value::Bool);
         }
         let second = self.flag(b);
@@ -345,7 +346,9 @@ pub(super) fn namespaced(target: &Expr, function: &str) -> Option<String> {
 fn qualified(of: &Expr, field: &str) -> Option<String> {
     match &of.kind {
         Kind::Ident(name) => Some(format!("{name}.{field}")),
-        Kind::Select { of, field: middle, mode: Mode::Value } => Some(format!("{}.{field}", qualified(of, middle)?)),
+        Kind::Select { of, field: middle, mode: Mode::Value } => {
+            Some(format!("{}.{field}", qualified(of, middle)?))
+        }
         _ => None,
     }
 }
@@ -353,8 +356,19 @@ fn qualified(of: &Expr, field: &str) -> Option<String> {
 /// The names of types that expressions can compare with.
 pub(super) fn type_named(name: &str) -> Option<&'static str> {
     const NAMES: [&str; 13] = [
-        "bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type", "type", "optional_type",
-        "google.protobuf.Timestamp", "google.protobuf.Duration",
+        "bool",
+        "int",
+        "uint",
+        "double",
+        "string",
+        "bytes",
+        "list",
+        "map",
+        "null_type",
+        "type",
+        "optional_type",
+        "google.protobuf.Timestamp",
+        "google.protobuf.Duration",
     ];
     NAMES.into_iter().find(|known| *known == name)
 }

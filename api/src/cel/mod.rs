@@ -115,7 +115,8 @@ impl Environment {
     }
 
     fn has_structure(&self, name: &str) -> bool {
-        let below = |known: &String| name.strip_prefix(known.as_str()).is_some_and(|rest| rest.starts_with('.'));
+        let below =
+            |known: &String| name.strip_prefix(known.as_str()).is_some_and(|rest| rest.starts_with('.'));
         self.structures.iter().any(|known| known == name || below(known))
     }
 }

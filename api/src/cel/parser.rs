@@ -11,7 +11,8 @@ const MAX_LENGTH: usize = 100_000;
 
 pub(super) fn parse(source: &str) -> Result<Expr, CompileError> {
     if source.chars().nth(MAX_LENGTH).is_some() {
-        let text = format!("expression code point size exceeds limit: size: {}, limit {MAX_LENGTH}", source.len());
+        let text =
+            format!("expression code point size exceeds limit: size: {}, limit {MAX_LENGTH}", source.len());
         return Err(CompileError { at: 0, text });
     }
     let mut parser = Parser { tokens: tokens(source)?, next: 0, depth: 0 };
@@ -109,7 +110,9 @@ impl Parser {
         let mut left = self.binary(level + 1)?;
         loop {
             let at = self.at();
-            let Some(operator) = operators.iter().find(|operator| self.eat(operator)) else { return Ok(left) };
+            let Some(operator) = operators.iter().find(|operator| self.eat(operator)) else {
+                return Ok(left);
+            };
             let right = self.binary(level + 1)?;
             let kind = Kind::Call { function: (*operator).to_owned(), target: None, args: vec![left, right] };
             left = Expr { kind, at };
@@ -130,7 +133,8 @@ impl Parser {
                 return self.negative(at);
             }
             let inner = self.member()?;
-            let applied = |inner| Kind::Call { function: function.to_owned(), target: None, args: vec![inner] };
+            let applied =
+                |inner| Kind::Call { function: function.to_owned(), target: None, args: vec![inner] };
             return Ok((0..count).fold(inner, |inner, _| Expr { kind: applied(inner), at }));
         }
         self.member()
@@ -325,7 +329,10 @@ fn method(of: Expr, name: String, mut args: Vec<Expr>, at: usize) -> Parsed {
     if matches!(name.as_str(), "optMap" | "optFlatMap") && args.len() == 2 {
         let body = Box::new(args.remove(1));
         let flat = name == "optFlatMap";
-        return Ok(Expr { kind: Kind::OptMap { of: Box::new(of), name: variable(&args[0])?, body, flat }, at });
+        return Ok(Expr {
+            kind: Kind::OptMap { of: Box::new(of), name: variable(&args[0])?, body, flat },
+            at,
+        });
     }
     if let Some((kind, second, filter)) = loop_shape(&name, args.len()) {
         return looped(kind, second, filter, of, args, at);

@@ -69,8 +69,11 @@ fn table() -> &'static HashMap<String, Vec<Signature>> {
     TABLE.get_or_init(|| {
         let mut table: HashMap<String, Vec<Signature>> = HashMap::new();
         let lines = include_str!("library/signatures.txt").lines();
-        for line in lines.filter(|line| !line.is_empty() && !line.starts_with("# ") && !line.starts_with("#\n")) {
-            let (name, signature) = read(line).expect("the table of functions is well-formed; a test reads it");
+        for line in
+            lines.filter(|line| !line.is_empty() && !line.starts_with("# ") && !line.starts_with("#\n"))
+        {
+            let (name, signature) =
+                read(line).expect("the table of functions is well-formed; a test reads it");
             table.entry(name).or_default().push(signature);
         }
         // The order of values is one relation.

@@ -73,7 +73,8 @@ fn what_is_too_expensive_ends_early() {
     let list = json!((0..1000).collect::<Vec<_>>());
     let kind = Type::list(Type::Int);
     let environment = Environment::new([("self", kind.clone())]);
-    let program = compile("self.all(a, self.all(b, self.all(c, a + b + c >= 0)))", &environment).expect("fine");
+    let program =
+        compile("self.all(a, self.all(b, self.all(c, a + b + c >= 0)))", &environment).expect("fine");
     assert_eq!(program.estimated_cost(), UNBOUNDED);
     let mut budget = Budget::new(PER_CALL_LIMIT);
     let error = program.evaluate(&Bindings::new([("self", Value::of(&list, &kind))]), &mut budget);

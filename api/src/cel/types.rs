@@ -89,7 +89,8 @@ impl Type {
 
     /// An object; `fields` are JSON names, which are escaped as expressions need it.
     pub fn object(name: &str, fields: impl IntoIterator<Item = (String, Type)>) -> Self {
-        let fields = fields.into_iter().filter_map(|(json, kind)| Some((escape(&json)?, FieldType { json, kind })));
+        let fields =
+            fields.into_iter().filter_map(|(json, kind)| Some((escape(&json)?, FieldType { json, kind })));
         Self::Object(Arc::new(ObjectType { name: name.to_owned(), fields: fields.collect() }))
     }
 
@@ -121,7 +122,9 @@ impl Type {
             (Self::Map(a, x, _), Self::Map(b, y, _)) => a.fits(b) && x.fits(y),
             (Self::Object(a), Self::Object(b)) => a.name == b.name,
             // An object is a map to whoever takes any map.
-            (Self::Object(_), Self::Map(..)) => matches!(wanted, Self::Map(_, v, _) if matches!(**v, Self::Dyn)),
+            (Self::Object(_), Self::Map(..)) => {
+                matches!(wanted, Self::Map(_, v, _) if matches!(**v, Self::Dyn))
+            }
             (Self::Null, Self::Object(_) | Self::Duration | Self::Timestamp | Self::Optional(_)) => true,
             (Self::Opaque(a), Self::Opaque(b)) => a == b,
             (Self::Var(a), Self::Var(b)) => a == b,
@@ -156,8 +159,27 @@ impl fmt::Display for Type {
 
 /// Words that can't be field names as they are.
 const RESERVED: [&str; 21] = [
-    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import",
-    "let", "loop", "package", "namespace", "return", "var", "void", "while",
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
 ];
 
 /// A property's name as expressions write it; `None` if it can't be written.

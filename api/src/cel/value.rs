@@ -178,9 +178,9 @@ impl<'v> Value<'v> {
             Self::Bool(value) => (*value).into(),
             Self::Int(value) => (*value).into(),
             Self::Uint(value) => (*value).into(),
-            Self::Double(value) => {
-                serde_json::Number::from_f64(*value).map(Json::Number).ok_or("a double that JSON can't hold")?
-            }
+            Self::Double(value) => serde_json::Number::from_f64(*value)
+                .map(Json::Number)
+                .ok_or("a double that JSON can't hold")?,
             Self::String(text) => text.to_string().into(),
             Self::Bytes(bytes) => STANDARD.encode(bytes).into(),
             Self::List(List::Json(items, _)) => Json::Array(items.to_vec()),

@@ -48,7 +48,8 @@ fn metadata() -> Type {
 }
 
 fn text(schema: &Structural) -> Type {
-    let longest_choice = schema.values.choices.iter().filter_map(|choice| choice.as_str()).map(str::len).max();
+    let longest_choice =
+        schema.values.choices.iter().filter_map(|choice| choice.as_str()).map(str::len).max();
     match schema.values.format.as_deref() {
         Some("byte") => Type::Bytes(schema.values.max_length.unwrap_or(REQUEST_BYTES)),
         Some("duration") => Type::Duration,

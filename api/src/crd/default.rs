@@ -65,9 +65,6 @@ mod tests {
         }}));
         let mut object = json!({"foo": null, "bar": null, "baz": null, "map": {"a": null, "b": 2}});
         default(&schema, &mut object);
-        assert_eq!(
-            object,
-            json!({"foo": "d", "bar": null, "deep": {"n": 1}, "map": {"a": 7, "b": 2}})
-        );
+        assert_eq!(object, json!({"foo": "d", "bar": null, "deep": {"n": 1}, "map": {"a": 7, "b": 2}}));
     }
 }

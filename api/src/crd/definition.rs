@@ -154,7 +154,11 @@ fn names(names: &Value) -> Errors {
     }
     let (kind, list_kind) = (text(names, "kind"), text(names, "listKind"));
     if !kind.is_empty() && kind == list_kind {
-        errors.push(FieldError::invalid("spec.names.listKind", list_kind, "kind and listKind may not be the same"));
+        errors.push(FieldError::invalid(
+            "spec.names.listKind",
+            list_kind,
+            "kind and listKind may not be the same",
+        ));
     }
     errors
 }
@@ -234,7 +238,8 @@ fn scale(scale: &Value, at: &str) -> Errors {
         } else if !given.starts_with('.') {
             errors.push(FieldError::invalid(at, given, "must be a simple json path starting with ."));
         } else if !given.starts_with(below) && !spec_too {
-            let place = if required { below.trim_matches('.').to_owned() } else { "status or .spec".to_owned() };
+            let place =
+                if required { below.trim_matches('.').to_owned() } else { "status or .spec".to_owned() };
             errors.push(FieldError::invalid(at, given, format!("should be a json path under .{place}")));
         }
     }
@@ -347,7 +352,10 @@ fn webhook_conversion(webhook: &Value) -> Errors {
             errors.push(FieldError::required(format!("{at}.clientConfig"), why));
         }
         (Some(_), true) | (None, false) => {
-            errors.push(FieldError::required(format!("{at}.clientConfig"), "exactly one of url or service is required"));
+            errors.push(FieldError::required(
+                format!("{at}.clientConfig"),
+                "exactly one of url or service is required",
+            ));
         }
         (Some(url), false) if !url.starts_with("https://") => {
             let why = format!("'https' is the only allowed URL scheme; {url:?} was given");
@@ -394,7 +402,8 @@ mod tests {
     fn cases() {
         golden("crd/definitions.txt", |case| {
             let text = case.get("crd").replace("\\n", "\n");
-            let mut crd = crate::schema::parse(text.as_bytes(), crate::schema::Format::Yaml).expect("YAML").value;
+            let mut crd =
+                crate::schema::parse(text.as_bytes(), crate::schema::Format::Yaml).expect("YAML").value;
             crate::defaults::apply("apiextensions.k8s.io", "CustomResourceDefinition", &mut crd);
             let errors: Vec<String> = validate_definition(&crd).iter().map(FieldError::to_string).collect();
             if errors.is_empty() { "fine".into() } else { errors.join("\n") }

@@ -7,10 +7,40 @@ use base64::engine::general_purpose::STANDARD;
 
 /// Every format that upstream 1.37 checks or knows.
 const KNOWN: &[&str] = &[
-    "bsonobjectid", "byte", "cidr", "creditcard", "date", "date-time", "datetime", "double", "duration", "email",
-    "float", "hexcolor", "hostname", "int-or-string", "int32", "int64", "ipv4", "ipv6", "isbn", "isbn10", "isbn13",
-    "k8s-long-name", "k8s-short-name", "mac", "password", "rgbcolor", "ssn", "uint32", "uint64", "uri", "uuid",
-    "uuid3", "uuid4", "uuid5",
+    "bsonobjectid",
+    "byte",
+    "cidr",
+    "creditcard",
+    "date",
+    "date-time",
+    "datetime",
+    "double",
+    "duration",
+    "email",
+    "float",
+    "hexcolor",
+    "hostname",
+    "int-or-string",
+    "int32",
+    "int64",
+    "ipv4",
+    "ipv6",
+    "isbn",
+    "isbn10",
+    "isbn13",
+    "k8s-long-name",
+    "k8s-short-name",
+    "mac",
+    "password",
+    "rgbcolor",
+    "ssn",
+    "uint32",
+    "uint64",
+    "uri",
+    "uuid",
+    "uuid3",
+    "uuid4",
+    "uuid5",
 ];
 
 /// Whether anybody knows the format.
@@ -51,7 +81,9 @@ fn is_cidr(text: &str) -> bool {
         Ok(IpAddr::V6(_)) => 128,
         Err(_) => return false,
     };
-    bits.len() <= 3 && bits.chars().all(|c| c.is_ascii_digit()) && bits.parse::<u8>().is_ok_and(|bits| bits <= most)
+    bits.len() <= 3
+        && bits.chars().all(|c| c.is_ascii_digit())
+        && bits.parse::<u8>().is_ok_and(|bits| bits <= most)
 }
 
 fn is_mac(text: &str) -> bool {

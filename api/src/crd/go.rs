@@ -13,7 +13,13 @@ pub(crate) fn float(value: f64) -> String {
         return "0".into();
     }
     if !value.is_finite() {
-        return if value.is_nan() { "NaN".into() } else if value > 0.0 { "+Inf".into() } else { "-Inf".into() };
+        return if value.is_nan() {
+            "NaN".into()
+        } else if value > 0.0 {
+            "+Inf".into()
+        } else {
+            "-Inf".into()
+        };
     }
     let scientific = format!("{value:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
@@ -45,7 +51,8 @@ mod tests {
 
     #[test]
     fn floats_are_written_as_go_does() {
-        let cases = [(10.0, "10"), (0.5, "0.5"), (-3.25, "-3.25"), (1e21, "1e+21"), (1e-7, "1e-07"), (0.0, "0")];
+        let cases =
+            [(10.0, "10"), (0.5, "0.5"), (-3.25, "-3.25"), (1e21, "1e+21"), (1e-7, "1e-07"), (0.0, "0")];
         for (value, text) in cases {
             assert_eq!(float(value), text);
         }

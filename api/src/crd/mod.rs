@@ -29,6 +29,5 @@ pub use rules::validate_rules;
 pub use structural::{Additional, Structural, Type, Values};
 pub use validate::{validate, validate_object};
 
-
 #[cfg(test)]
 mod properties;

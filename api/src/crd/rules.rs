@@ -121,7 +121,11 @@ impl Run {
             Value::Object(map) => {
                 for (key, value) in map {
                     let Some(child) = schema.child(key) else { continue };
-                    let step = if schema.properties.contains_key(key) { join(path, key) } else { format!("{path}[{key}]") };
+                    let step = if schema.properties.contains_key(key) {
+                        join(path, key)
+                    } else {
+                        format!("{path}[{key}]")
+                    };
                     self.node(child, value, old.and_then(|old| old.get(key)), &step);
                 }
             }
@@ -144,7 +148,11 @@ impl Run {
         let program = match &rule.program {
             Ok(program) => program,
             Err(why) => {
-                self.errors.push(FieldError::invalid(path, type_of(value), format!("rule compile error: {why}")));
+                self.errors.push(FieldError::invalid(
+                    path,
+                    type_of(value),
+                    format!("rule compile error: {why}"),
+                ));
                 return;
             }
         };
@@ -166,7 +174,11 @@ impl Run {
         }
     }
 
-    fn evaluate<'v>(&mut self, program: &Program, bindings: &Bindings<'v>) -> Result<cel::Value<'v>, cel::EvalError> {
+    fn evaluate<'v>(
+        &mut self,
+        program: &Program,
+        bindings: &Bindings<'v>,
+    ) -> Result<cel::Value<'v>, cel::EvalError> {
         let granted = self.left.min(PER_CALL_LIMIT);
         let mut budget = Budget::new(granted);
         let result = program.evaluate(bindings, &mut budget);
@@ -203,10 +215,14 @@ fn bindings<'v>(rule: &Rule, own: &'v Type, value: &'v Value, old: Option<&'v Va
 fn broken(error: &cel::EvalError, rule: &str) -> String {
     match error.text.as_str() {
         _ if error.is_fatal() => {
-            format!("'{error}': no further validation rules will be run due to call cost exceeds limit for rule: {rule}")
+            format!(
+                "'{error}': no further validation rules will be run due to call cost exceeds limit for rule: {rule}"
+            )
         }
         "no such overload" => {
-            format!("'{error}': call arguments did not match a supported operator, function or macro signature for rule: {rule}")
+            format!(
+                "'{error}': call arguments did not match a supported operator, function or macro signature for rule: {rule}"
+            )
         }
         _ => format!("{error} evaluating rule: {rule}"),
     }

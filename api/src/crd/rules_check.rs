@@ -106,7 +106,9 @@ impl Check {
                 let why = "messageExpression must evaluate to a string";
                 self.errors.push(FieldError::invalid(at, source, why));
             }
-            Ok(program) => self.cost(program.estimated_cost(), "estimated messageExpression cost", &at, place),
+            Ok(program) => {
+                self.cost(program.estimated_cost(), "estimated messageExpression cost", &at, place)
+            }
         }
     }
 
@@ -125,10 +127,18 @@ fn words(rule: &Value, at: &str) -> Errors {
     let (source, message) = (text(rule, "rule"), text(rule, "message"));
     let given = rule.get("message").is_some() && !message.is_empty();
     if given && message.trim().is_empty() {
-        errors.push(FieldError::invalid(format!("{at}.message"), message, "message must be non-empty if specified"));
+        errors.push(FieldError::invalid(
+            format!("{at}.message"),
+            message,
+            "message must be non-empty if specified",
+        ));
     }
     if message.trim().contains('\n') {
-        errors.push(FieldError::invalid(format!("{at}.message"), message, "message must not contain line breaks"));
+        errors.push(FieldError::invalid(
+            format!("{at}.message"),
+            message,
+            "message must not contain line breaks",
+        ));
     }
     if source.contains('\n') && message.is_empty() {
         let why = "message must be specified if rule contains line breaks";

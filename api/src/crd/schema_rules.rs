@@ -69,7 +69,9 @@ fn type_of(schema: &Value, path: &str) -> Errors {
     let at = format!("{path}.type");
     match text(schema, "type") {
         "" | "object" | "array" | "string" | "integer" | "number" | "boolean" => Errors::new(),
-        "null" => vec![FieldError::forbidden(at, "type cannot be set to null, use nullable as an alternative")],
+        "null" => {
+            vec![FieldError::forbidden(at, "type cannot be set to null, use nullable as an alternative")]
+        }
         other => {
             let supported = ["array", "boolean", "integer", "number", "object", "string"];
             vec![FieldError::not_supported(at, other, &supported)]

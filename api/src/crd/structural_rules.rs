@@ -56,7 +56,8 @@ fn below(schema: &Value, path: &str) -> Errors {
 fn types(schema: &Value, level: Level, kind: &str, path: &str) -> Errors {
     let mut errors = Errors::new();
     let at = format!("{path}.type");
-    let untyped = flag(schema, "x-kubernetes-int-or-string") || flag(schema, "x-kubernetes-preserve-unknown-fields");
+    let untyped =
+        flag(schema, "x-kubernetes-int-or-string") || flag(schema, "x-kubernetes-preserve-unknown-fields");
     let additional = schema.get("additionalProperties").is_some_and(|value| !value.is_null());
     if flag(schema, "x-kubernetes-embedded-resource") {
         errors.extend(embedded(schema, kind, path));
@@ -72,7 +73,10 @@ fn types(schema: &Value, level: Level, kind: &str, path: &str) -> Errors {
         errors.push(FieldError::invalid(&at, kind, "must be object at the root"));
     }
     if level == Level::Root && additional {
-        errors.push(FieldError::forbidden(format!("{path}.additionalProperties"), "must not be used at the root"));
+        errors.push(FieldError::forbidden(
+            format!("{path}.additionalProperties"),
+            "must not be used at the root",
+        ));
     }
     errors
 }
@@ -89,7 +93,8 @@ fn embedded(schema: &Value, kind: &str, path: &str) -> Errors {
         let why = "must not be used if x-kubernetes-embedded-resource is set";
         errors.push(FieldError::forbidden(format!("{path}.additionalProperties"), why));
     }
-    if !flag(schema, "x-kubernetes-preserve-unknown-fields") && entries(schema, "properties").next().is_none() {
+    if !flag(schema, "x-kubernetes-preserve-unknown-fields") && entries(schema, "properties").next().is_none()
+    {
         let why = "must not be empty if x-kubernetes-embedded-resource is true without \
                    x-kubernetes-preserve-unknown-fields";
         errors.push(FieldError::required(format!("{path}.properties"), why));
@@ -233,7 +238,9 @@ fn is_zero(value: &Value) -> bool {
 
 /// Every field that is restricted is also specified outside of the restriction.
 fn complete(schema: &Value, path: &str) -> Errors {
-    let mut errors = nested_of(schema, path).flat_map(|(nested, at)| specified(nested, schema, &at, path)).collect::<Errors>();
+    let mut errors = nested_of(schema, path)
+        .flat_map(|(nested, at)| specified(nested, schema, &at, path))
+        .collect::<Errors>();
     if let Some(items) = schema.get("items") {
         errors.extend(complete(items, &format!("{path}.items")));
     }
@@ -258,11 +265,14 @@ fn nested_of<'a>(schema: &'a Value, path: &str) -> impl Iterator<Item = (&'a Val
 }
 
 fn specified(nested: &Value, schema: &Value, at: &str, path: &str) -> Errors {
-    let mut errors = nested_of(nested, at).flat_map(|(inner, at)| specified(inner, schema, &at, path)).collect::<Errors>();
+    let mut errors =
+        nested_of(nested, at).flat_map(|(inner, at)| specified(inner, schema, &at, path)).collect::<Errors>();
     let why = |missing: &str| format!("because it is defined in {}.{missing}", at);
     if let Some(items) = nested.get("items") {
         match schema.get("items") {
-            Some(outer) => errors.extend(specified(items, outer, &format!("{at}.items"), &format!("{path}.items"))),
+            Some(outer) => {
+                errors.extend(specified(items, outer, &format!("{at}.items"), &format!("{path}.items")))
+            }
             None => errors.push(FieldError::required(format!("{path}.items"), why("items"))),
         }
     }
@@ -300,7 +310,10 @@ mod tests {
     fn what_is_not_structural_is_told() {
         let cases = [
             (json!({}), "s.type: Required value: must not be empty at the root"),
-            (json!({"type": "array", "items": {"type": "string"}}), r#"s.type: Invalid value: "array": must be object at the root"#),
+            (
+                json!({"type": "array", "items": {"type": "string"}}),
+                r#"s.type: Invalid value: "array": must be object at the root"#,
+            ),
             (
                 json!({"type": "object", "properties": {"a": {}}}),
                 "s.properties[a].type: Required value: must not be empty for specified object fields",

@@ -73,7 +73,6 @@ fn wrong_type(schema: &Structural, value: &Value, path: &str) -> Option<FieldErr
     (!fits).then(|| FieldError::type_invalid(path, found, why()))
 }
 
-
 fn has_type(kind: Type, value: &Value) -> bool {
     match kind {
         Type::Object => value.is_object(),
@@ -399,7 +398,9 @@ mod tests {
         );
         assert_eq!(
             texts(schema, json!({"a": 1, "b": 1})),
-            [r#"<nil>: Invalid value: "": "spec" must validate one and only one schema (oneOf). Found 2 valid alternatives"#]
+            [
+                r#"<nil>: Invalid value: "": "spec" must validate one and only one schema (oneOf). Found 2 valid alternatives"#
+            ]
         );
     }
 

@@ -56,7 +56,7 @@ pub fn apply(group: &str, kind: &str, object: &mut Value) {
         ("", "LimitRange") => control::limit_range(object),
         ("admissionregistration.k8s.io", _) => admission(kind, object),
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => control::flow_schema(object),
-        ("flowcontrol.apiserver.k8s.io", _) => control::priority_level(object),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => control::priority_level(object),
         ("resource.k8s.io", "ResourceClaim") => control::claim(object),
         ("resource.k8s.io", "ResourceClaimTemplate") => control::claim_template(object),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => rbac::binding(object),
@@ -69,7 +69,10 @@ fn admission(kind: &str, object: &mut Value) {
         "MutatingWebhookConfiguration" => control::webhooks(object, true),
         "ValidatingWebhookConfiguration" => control::webhooks(object, false),
         "MutatingAdmissionPolicy" | "ValidatingAdmissionPolicy" => control::policy(object),
-        _ => control::policy_binding(object),
+        "MutatingAdmissionPolicyBinding" | "ValidatingAdmissionPolicyBinding" => {
+            control::policy_binding(object)
+        }
+        _ => {}
     }
 }
 
@@ -118,7 +121,9 @@ fn custom_resource_definition(object: &mut Value) {
         spec.under("conversion", |conversion| conversion.text("strategy", "None"));
         spec.within("conversion", |conversion| {
             conversion.within("webhook", |webhook| {
-                webhook.within("clientConfig", |client| client.within("service", |service| service.or_insert("port", 443)));
+                webhook.within("clientConfig", |client| {
+                    client.within("service", |service| service.or_insert("port", 443))
+                });
             });
         });
     });

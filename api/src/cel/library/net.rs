@@ -17,7 +17,9 @@ pub(super) fn call<'v>(name: &str, args: &[Value<'v>]) -> Option<Answer<'v>> {
         (_, [Ip(ip)]) => return of_address(name, *ip).map(Ok),
         ("containsIP", [Cidr(net, bits), Ip(ip)]) => Ok(Bool(contains(*net, *bits, *ip))),
         ("containsIP", [Cidr(net, bits), Text(ip)]) => address(ip).map(|ip| Bool(contains(*net, *bits, ip))),
-        ("containsCIDR", [Cidr(net, bits), Cidr(ip, inner)]) => Ok(Bool(inner >= bits && contains(*net, *bits, *ip))),
+        ("containsCIDR", [Cidr(net, bits), Cidr(ip, inner)]) => {
+            Ok(Bool(inner >= bits && contains(*net, *bits, *ip)))
+        }
         ("containsCIDR", [Cidr(net, bits), Text(inner)]) => {
             network(inner).map(|(ip, inner)| Bool(inner >= *bits && contains(*net, *bits, ip)))
         }
@@ -55,7 +57,8 @@ fn is_link_local(ip: IpAddr) -> bool {
 }
 
 fn address(text: &str) -> Result<IpAddr, String> {
-    let parsed: IpAddr = text.parse().map_err(|_| format!("IP Address {text:?} parse error during conversion from string"))?;
+    let parsed: IpAddr =
+        text.parse().map_err(|_| format!("IP Address {text:?} parse error during conversion from string"))?;
     match parsed {
         IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => {
             Err(format!("IPv4-mapped IPv6 address {text:?} is not allowed"))
@@ -65,7 +68,8 @@ fn address(text: &str) -> Result<IpAddr, String> {
 }
 
 fn network(text: &str) -> Result<(IpAddr, u8), String> {
-    let wrong = || format!("network address parse error during conversion from string: invalid CIDR {text:?}");
+    let wrong =
+        || format!("network address parse error during conversion from string: invalid CIDR {text:?}");
     let (ip, bits) = text.split_once('/').ok_or_else(wrong)?;
     let ip = address(ip)?;
     let most = if ip.is_ipv4() { 32 } else { 128 };

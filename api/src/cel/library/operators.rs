@@ -23,7 +23,9 @@ pub(super) fn call<'v>(name: &str, args: &[Value<'v>]) -> Option<Answer<'v>> {
         ("!_", [Bool(a)]) => Some(Ok(Bool(!a))),
         ("-_", [Int(a)]) => Some(checked(a.checked_neg().map(Int))),
         ("-_", [Double(a)]) => Some(Ok(Double(-a))),
-        ("size", [a @ (Text(_) | Bytes(_) | Value::List(_) | Value::Map(_))]) => Some(Ok(Int(a.size() as i64))),
+        ("size", [a @ (Text(_) | Bytes(_) | Value::List(_) | Value::Map(_))]) => {
+            Some(Ok(Int(a.size() as i64)))
+        }
         ("type", [a]) => Some(Ok(Value::Type(a.type_name().to_owned().into()))),
         ("dyn", [a]) => Some(Ok(a.clone())),
         (_, [a]) if is_conversion(name) => convert(name, a),
@@ -99,7 +101,9 @@ fn is_conversion(name: &str) -> bool {
 fn convert<'v>(name: &str, value: &Value<'v>) -> Option<Answer<'v>> {
     let failed = || format!("type conversion error from '{}' to '{name}'", value.type_name());
     let converted = match (name, value) {
-        ("int", Int(_)) | ("uint", Uint(_)) | ("double", Double(_)) | ("string", Text(_)) => Some(value.clone()),
+        ("int", Int(_)) | ("uint", Uint(_)) | ("double", Double(_)) | ("string", Text(_)) => {
+            Some(value.clone())
+        }
         ("bytes", Bytes(_)) | ("bool", Bool(_)) | ("duration", Duration(_)) => Some(value.clone()),
         ("timestamp", Value::Timestamp(_)) => Some(value.clone()),
         ("int", Uint(a)) => i64::try_from(*a).ok().map(Int),
@@ -131,7 +135,9 @@ fn convert<'v>(name: &str, value: &Value<'v>) -> Option<Answer<'v>> {
 
 fn math<'v>(name: &str, args: &[Value<'v>]) -> Option<Answer<'v>> {
     Some(match (name, args) {
-        ("math.greatest" | "math.least", [Value::List(list)]) => extreme(name, &list.iter().collect::<Vec<_>>()),
+        ("math.greatest" | "math.least", [Value::List(list)]) => {
+            extreme(name, &list.iter().collect::<Vec<_>>())
+        }
         ("math.greatest" | "math.least", [_, ..]) => extreme(name, args),
         ("math.abs", [Int(a)]) => checked(a.checked_abs().map(Int)),
         ("math.abs", [Double(a)]) => Ok(Double(a.abs())),

@@ -11,13 +11,13 @@ use Value::{Bool, Int, Quantity as Q, String as Text};
 
 pub(super) fn call<'v>(name: &str, args: &[Value<'v>]) -> Option<Answer<'v>> {
     Some(match (name, args) {
-        ("quantity", [Text(text)]) => {
-            Quantity::parse(text).map(of).map_err(|error| error.to_string())
-        }
+        ("quantity", [Text(text)]) => Quantity::parse(text).map(of).map_err(|error| error.to_string()),
         ("isQuantity", [Text(text)]) => Ok(Bool(Quantity::parse(text).is_ok())),
         ("sign", [Q(a)]) => Ok(Int(a.signum().into())),
         ("isInteger", [Q(a)]) => Ok(Bool(whole(a).is_some())),
-        ("asInteger", [Q(a)]) => whole(a).map(Int).ok_or_else(|| "cannot convert value to integer".to_owned()),
+        ("asInteger", [Q(a)]) => {
+            whole(a).map(Int).ok_or_else(|| "cannot convert value to integer".to_owned())
+        }
         ("asApproximateFloat", [Q(a)]) => Ok(Value::Double(a.as_milli() as f64 / 1000.0)),
         ("add", [Q(a), Q(b)]) => Ok(of(a.add(b))),
         ("add", [Q(a), Int(b)]) => Ok(of(a.add(&units(*b)))),

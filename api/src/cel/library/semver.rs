@@ -33,7 +33,8 @@ impl Semver {
             *number = part.parse().ok().filter(|_| !padded && part.chars().all(|c| c.is_ascii_digit()))?;
         }
         let pre: Vec<String> = pre.into_iter().flat_map(|pre| pre.split('.')).map(str::to_owned).collect();
-        let word = |part: &String| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        let word =
+            |part: &String| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
         pre.iter().all(word).then(|| Self { numbers, pre, build: build.to_owned() })
     }
 

@@ -24,7 +24,9 @@ pub(super) fn format(template: &str, args: &[Value<'_>]) -> Result<String, Strin
             while let Some(digit) = chars.next_if(char::is_ascii_digit) {
                 digits.push(digit);
             }
-            precision = Some(digits.parse::<usize>().map_err(|_| "could not find end of precision specifier")?.min(1000));
+            precision = Some(
+                digits.parse::<usize>().map_err(|_| "could not find end of precision specifier")?.min(1000),
+            );
         }
         let clause = chars.next().ok_or("unexpected end of string")?;
         let index = args.len() - rest.len();
@@ -36,15 +38,22 @@ pub(super) fn format(template: &str, args: &[Value<'_>]) -> Result<String, Strin
 
 fn filled(clause: char, precision: Option<usize>, value: &Value<'_>) -> Result<String, String> {
     let wrong = |wanted: &str| {
-        format!("error during formatting: {wanted} clause can only be used on numbers, was given {}", value.type_name())
+        format!(
+            "error during formatting: {wanted} clause can only be used on numbers, was given {}",
+            value.type_name()
+        )
     };
     Ok(match (clause, value) {
         ('s', value) => shown(value),
         ('d', Value::Int(number)) => number.to_string(),
         ('d', Value::Uint(number)) => number.to_string(),
         ('d', Value::Double(number)) if number.fract() == 0.0 => format!("{number:.0}"),
-        ('f', number) => format!("{:.*}", precision.unwrap_or(6), double(number).ok_or_else(|| wrong("fixed-point"))?),
-        ('e', number) => scientific(double(number).ok_or_else(|| wrong("scientific"))?, precision.unwrap_or(6)),
+        ('f', number) => {
+            format!("{:.*}", precision.unwrap_or(6), double(number).ok_or_else(|| wrong("fixed-point"))?)
+        }
+        ('e', number) => {
+            scientific(double(number).ok_or_else(|| wrong("scientific"))?, precision.unwrap_or(6))
+        }
         ('b', Value::Int(number)) => signed(*number, |n| format!("{n:b}")),
         ('b', Value::Uint(number)) => format!("{number:b}"),
         ('b', Value::Bool(flag)) => u8::from(*flag).to_string(),
@@ -54,7 +63,11 @@ fn filled(clause: char, precision: Option<usize>, value: &Value<'_>) -> Result<S
         ('X', value) => hex(value).ok_or_else(|| wrong("hex"))?.to_uppercase(),
         ('d', _) => return Err(wrong("decimal")),
         ('b' | 'o', _) => return Err(wrong("binary or octal")),
-        (other, _) => return Err(format!("could not parse formatting clause: unrecognized formatting clause \"{other}\"")),
+        (other, _) => {
+            return Err(format!(
+                "could not parse formatting clause: unrecognized formatting clause \"{other}\""
+            ));
+        }
     })
 }
 
@@ -92,7 +105,9 @@ fn hex(value: &Value<'_>) -> Option<String> {
 /// A value in words: lists and maps with what is in them.
 fn shown(value: &Value<'_>) -> String {
     match value {
-        Value::List(list) => format!("[{}]", list.iter().map(|item| shown(&item)).collect::<Vec<_>>().join(", ")),
+        Value::List(list) => {
+            format!("[{}]", list.iter().map(|item| shown(&item)).collect::<Vec<_>>().join(", "))
+        }
         Value::Map(map) => {
             let pair = |(key, value): (Value<'_>, Value<'_>)| format!("{}: {}", shown(&key), shown(&value));
             let mut pairs: Vec<String> = entries(map).into_iter().map(pair).collect();

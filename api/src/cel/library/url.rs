@@ -22,7 +22,9 @@ pub struct Url {
 impl Url {
     /// Reads an absolute URL or an absolute path. Errors: a text.
     fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("URL parse error during conversion from string: parse {text:?}: invalid URI for request");
+        let wrong = || {
+            format!("URL parse error during conversion from string: parse {text:?}: invalid URI for request")
+        };
         if text.chars().any(|c| c.is_control() || c == ' ') || text.is_empty() {
             return Err(wrong());
         }
@@ -39,7 +41,13 @@ impl Url {
         };
         let host = host.rsplit('@').next().unwrap_or(host);
         let owned = |part: &str| part.to_owned();
-        Ok(Self { text: owned(text), scheme: owned(scheme), host: owned(host), path: owned(path), query: owned(query) })
+        Ok(Self {
+            text: owned(text),
+            scheme: owned(scheme),
+            host: owned(host),
+            path: owned(path),
+            query: owned(query),
+        })
     }
 
     fn hostname(&self) -> &str {
