@@ -9,7 +9,7 @@ use crate::verb;
 
 /// A Kubernetes-compatible cluster in one binary.
 #[derive(Debug, Parser)]
-#[command(name = "amoeba", version, max_term_width = 110, disable_help_subcommand = true)]
+#[command(name = "amoeba", version, max_term_width = 110)]
 #[command(after_help = "Start with:  amoeba up            then, in a second terminal:  amoeba get nodes")]
 pub struct Cli {
     /// Which cluster.
