@@ -10,6 +10,7 @@ pub mod cel;
 pub mod cidr;
 pub mod crd;
 pub mod cron;
+pub mod csr;
 pub mod defaults;
 pub mod difference;
 pub mod hash;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::AuditConfig;
+use crate::auth::oidc::Oidc;
 use crate::auth::{AccountPolicy, TokenTable};
 use crate::pki::Pki;
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub account_tokens: AccountPolicy,
     /// Where requests are recorded, if they are.
     pub audit: Option<AuditConfig>,
+    /// An OpenID Connect provider whose tokens are believed.
+    pub provider: Option<Arc<Oidc>>,
     /// Where this server is reached; the Endpoints of Service `default/kubernetes` name it.
     pub advertise: Option<std::net::SocketAddr>,
 }
@@ -38,6 +41,7 @@ impl Config {
             pki,
             static_tokens: TokenTable::default(),
             account_tokens: AccountPolicy::default(),
+            provider: None,
             audit: None,
             advertise: None,
         }

@@ -116,7 +116,8 @@ impl ApiServer {
             storage.clone(),
         );
         let server = Arc::new(Self {
-            authenticator: Authenticator::new(config.static_tokens.clone(), accounts, storage.clone()),
+            authenticator: Authenticator::new(config.static_tokens.clone(), accounts, storage.clone())
+                .with_provider(config.provider.clone()),
             storage,
             registry,
             authorizer,

@@ -19,6 +19,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use api::csr::CertificateRequest;
 use rcgen::{Issuer, KeyPair};
 use rustls_pki_types::CertificateDer;
 
@@ -199,6 +200,18 @@ impl Pki {
         let names = [node.to_owned()];
         let subject = issue::Subject { user: &user, groups: &[NODES_GROUP], names: &names, addresses };
         self.cluster.issue(&subject, Usage::Both)
+    }
+
+    /// Signs somebody's request for a certificate of the cluster, valid for these times in seconds since 1970, but
+    /// not longer than the authority itself. Whether it should be signed is the caller's to know.
+    pub fn sign_request(
+        &self,
+        request: &CertificateRequest,
+        usages: &[String],
+        valid: std::ops::Range<i64>,
+    ) -> Result<String, PkiError> {
+        let end = valid.end.min(tls::end_of(&self.cluster.certificate));
+        issue::sign_request(&self.cluster.issuer, request, usages, valid.start..end)
     }
 
     /// A store member's certificate for both ends of a Raft connection; `member` is for humans.

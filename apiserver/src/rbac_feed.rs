@@ -1,7 +1,7 @@
-//! Keeps the authorizer's view of roles and bindings as new as the cache.
+//! Keeps the authorizer's view of roles, bindings and pods as new as the cache.
 //!
 //! It is told before any reader of the cache can see a change, so a client that has seen its binding may
-//! rely on it.
+//! rely on it, and so may a node that has seen its pod.
 
 use std::sync::Arc;
 
@@ -13,8 +13,9 @@ use crate::storage::change::Change;
 use crate::storage::object::Stored;
 
 const PREFIX: &[u8] = b"/registry/rbac.authorization.k8s.io/";
+const PODS: &[u8] = b"/registry/core/pods/";
 
-/// Tells the authorizer of roles and bindings.
+/// Tells the authorizer of roles, bindings and pods.
 pub struct RbacFeed(Arc<Authorizer>);
 
 impl RbacFeed {
@@ -26,12 +27,18 @@ impl RbacFeed {
 
 impl Observer for RbacFeed {
     fn reset(&self, objects: &mut dyn Iterator<Item = &Arc<Stored>>) {
-        let values: Vec<Value> = objects.filter_map(|stored| rbac_object(stored)).collect();
+        let objects: Vec<&Arc<Stored>> = objects.collect();
+        let values: Vec<Value> = objects.iter().filter_map(|stored| rbac_object(stored)).collect();
+        let pods = objects.iter().filter(|stored| stored.key.starts_with(PODS));
+        self.0.replace_pods(pods.map(|stored| (stored.key.as_ref(), stored.json.as_ref())));
         self.0.replace(values.iter().map(|value| (api::object::kind(value), value)));
     }
 
     fn changed(&self, change: &Change) {
-        if let Some(value) = change.now.as_deref().and_then(rbac_object) {
+        let subject = change.now.as_deref().or(change.before.as_deref());
+        if let Some(pod) = subject.filter(|stored| stored.key.starts_with(PODS)) {
+            self.0.pod(&pod.key, change.now.as_deref().map(|stored| stored.json.as_ref()));
+        } else if let Some(value) = change.now.as_deref().and_then(rbac_object) {
             self.0.update(api::object::kind(&value), &value);
         } else if let Some(value) = change.before.as_deref().and_then(rbac_object) {
             self.0.delete(api::object::kind(&value), &value);

@@ -347,6 +347,7 @@ impl Performer {
         let patched = match part {
             Part::Whole => api.patch(&target.name, &params, &patch).await,
             Part::Status => api.patch_status(&target.name, &params, &patch).await,
+            Part::Approval => api.patch_subresource("approval", &target.name, &params, &patch).await,
         };
         patched.map(|patched| (target.clone(), patched)).map_err(|error| end_of(&error))
     }

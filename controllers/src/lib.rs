@@ -7,6 +7,7 @@
 
 mod caches;
 mod catalog;
+pub mod certificates;
 pub mod claim_protection;
 pub mod cron_job;
 pub mod daemon_set;
@@ -45,7 +46,7 @@ use client::{
     Shutdown,
     backoff::{Backoff, Policy},
     election::{self, ElectionConfig, Leadership},
-    informer::Informer,
+    informer::{Informer, ObjectKey},
     queue::WorkQueue,
     recorder,
 };
@@ -54,19 +55,20 @@ use garbage_collector::Graph;
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
     batch::v1::{CronJob, Job},
+    certificates::v1::CertificateSigningRequest,
     core::v1::{Endpoints, ReplicationController, Service},
 };
 use kube::{Api, Client, api::DynamicObject, core::PartialObjectMeta};
 use looks::{GarbageCollector, Workload};
 use node_lifecycle::NodeTimes;
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 use wiring::{Queues, Wires};
 
 /// Name of the lease, as kube-controller-manager's: only one of both acts in a cluster.
 pub const LEASE: &str = "kube-controller-manager";
 
 /// How the controllers run.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ControllersConfig {
     /// Who we are and how fast leadership moves.
     pub election: ElectionConfig,
@@ -76,8 +78,17 @@ pub struct ControllersConfig {
     pub missing_node_quarantine: Duration,
     /// The cluster's CA as PEM, published in every namespace; none publishes nothing.
     pub root_ca: Option<String>,
+    /// Who signs certificate requests; none leaves them to others.
+    pub signer: Option<Arc<dyn certificates::CertificateSigner>>,
     /// Keys that one controller reconciles at the same time. Upstream: 5.
     pub concurrency: usize,
+}
+
+impl fmt::Debug for ControllersConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let signs = self.signer.is_some();
+        f.debug_struct("ControllersConfig").field("election", &self.election).field("signs", &signs).finish()
+    }
 }
 
 impl ControllersConfig {
@@ -88,6 +99,7 @@ impl ControllersConfig {
             nodes: NodeTimes::upstream(),
             missing_node_quarantine: Duration::from_secs(40),
             root_ca: None,
+            signer: None,
             concurrency: 5,
         }
     }
@@ -210,6 +222,7 @@ impl Term<'_> {
             self.run(looks::Namespaces { caches: self.caches(), client }, &self.queues.namespaces),
             self.run(looks::Accounts(self.caches()), &self.queues.accounts),
             self.publish_root_ca(),
+            self.sign_certificates(),
         );
     }
 
@@ -221,6 +234,21 @@ impl Term<'_> {
             self.run(looks::TaintEviction(self.caches()), &self.queues.evictions),
             self.run(pod_gc, &self.queues.pod_gc),
         );
+    }
+
+    /// Certificate requests are rare and nobody else's business: they have a cache and a queue of their own.
+    async fn sign_certificates(&self) {
+        let Some(signer) = self.config.signer.clone() else { return };
+        let (client, queue) = (self.performer.client.clone(), WorkQueue::default());
+        let added: WorkQueue<ObjectKey> = queue.clone();
+        let requests = Informer::builder(Api::<CertificateSigningRequest>::all(client.clone()))
+            .on_change(move |change| {
+                if let Some(request) = change.object() {
+                    added.add(ObjectKey::of(&**request));
+                }
+            })
+            .start();
+        self.run(looks::Certificates { requests: requests.store(), client, signer }, &queue).await;
     }
 
     async fn publish_root_ca(&self) {

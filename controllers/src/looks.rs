@@ -1,6 +1,7 @@
 //! From a key to a plan: each controller's look gathers its snapshot from the shared caches and calls the
 //! pure reconcile.
 
+mod certificates;
 mod garbage;
 mod jobs;
 mod namespaces;
@@ -8,6 +9,7 @@ mod network;
 mod nodes;
 mod workloads;
 
+pub use certificates::Certificates;
 pub use garbage::{GarbageCollector, Uid};
 pub use jobs::{JobEnds, JobPods};
 pub use namespaces::{Accounts, Namespaces, RootCa};

@@ -44,6 +44,8 @@ pub enum Part {
     Whole,
     /// The status subresource.
     Status,
+    /// The decision on a certificate request, which has a subresource of its own.
+    Approval,
 }
 
 /// Events about a create or delete that only its outcome can word.
@@ -265,7 +267,11 @@ impl fmt::Display for Action {
                 write!(f, "create {} {} {}: {reason}", kind.plural, created_name(object), brief(object))
             }
             Action::Patch { target, part, patch, reason } => {
-                let part = if *part == Part::Status { "status of " } else { "" };
+                let part = match part {
+                    Part::Whole => "",
+                    Part::Status => "status of ",
+                    Part::Approval => "approval of ",
+                };
                 write!(f, "patch {part}{target} {}: {reason}", brief(patch))
             }
             Action::Delete { target, propagation, grace, reason, .. } => {

@@ -48,6 +48,9 @@ pub enum MemberError {
     /// The file of bearer tokens can't be used.
     #[error("cannot use the bearer tokens")]
     Tokens(#[source] apiserver::auth::TokenError),
+    /// The OpenID Connect provider's keys can't be used.
+    #[error("cannot use --oidc-jwks-file")]
+    Provider(#[source] apiserver::auth::oidc::KeySetError),
     /// The audit policy can't be used.
     #[error("cannot use --audit-policy-file")]
     AuditPolicy(#[source] apiserver::audit::policy::PolicyError),

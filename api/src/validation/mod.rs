@@ -4,6 +4,7 @@
 //! and what needs other objects (quota, references) is checked elsewhere.
 
 mod batch;
+mod certificates;
 mod config;
 mod container;
 mod control;
@@ -57,6 +58,9 @@ pub fn validate_status_update(group: &str, kind: &str, object: &Value, old: &Val
         ("apps", "Deployment" | "ReplicaSet" | "StatefulSet") => {
             errors.extend(workload::status(&root.get("status")))
         }
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            errors.extend(certificates::signing_request(&root));
+        }
         ("", "Pod") => errors.extend(pod_update::status(&root, &old)),
         _ => {}
     }
@@ -92,6 +96,7 @@ fn content(group: &str, kind: &str, root: &Field<'_>) -> Errors {
         ("", "Secret") => config::secret(root),
         ("", "Node") => node::node(root),
         ("", "Event") => node::event(root),
+        ("certificates.k8s.io", "CertificateSigningRequest") => certificates::signing_request(root),
         ("coordination.k8s.io", "Lease") => node::lease(&root.get("spec")),
         ("rbac.authorization.k8s.io", "Role") => rbac::role(root, true),
         ("rbac.authorization.k8s.io", "ClusterRole") => rbac::role(root, false),

@@ -3,6 +3,7 @@
 //! The plugins are upstream's, in upstream's order: first all that change the object, then, once the object
 //! has proved valid, all that only judge it. Every way to write an object passes here.
 
+mod certificates;
 mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
@@ -19,6 +20,7 @@ mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod taint_nodes;
+mod token_secret;
 pub mod turns;
 
 use bytes::Bytes;
@@ -65,6 +67,8 @@ pub async fn mutate_create(call: &Call<'_>, object: &mut Value, admitted: &mut A
         ("", "PersistentVolumeClaim") => default_storage_class::set(call, object).await?,
         ("networking.k8s.io", "Ingress") => default_ingress_class::set(call, object).await?,
         ("", "Node") => taint_nodes::add(object),
+        ("", "Secret") => token_secret::fill(call, object).await?,
+        ("certificates.k8s.io", "CertificateSigningRequest") => certificates::stamp(call, object)?,
         _ => {}
     }
     Ok(())
@@ -75,6 +79,7 @@ pub async fn mutate_create(call: &Call<'_>, object: &mut Value, admitted: &mut A
 /// # Errors
 /// The first refusal.
 pub async fn validate_create(call: &Call<'_>, object: &Value, admitted: &mut Admitted) -> Outcome<()> {
+    node_restriction::create(call, object)?;
     match (call.resource.group.as_str(), call.resource.kind.as_str()) {
         ("", "Pod" | "PersistentVolumeClaim") => limit_ranger::check(call, object).await?,
         ("scheduling.k8s.io", "PriorityClass") => priority::check_class(call, object).await?,
@@ -91,11 +96,14 @@ pub async fn validate_create(call: &Call<'_>, object: &Value, admitted: &mut Adm
 /// The first refusal.
 pub async fn mutate_update(
     call: &Call<'_>,
-    _object: &mut Value,
-    _old: &Value,
+    object: &mut Value,
+    old: &Value,
     _admitted: &mut Admitted,
 ) -> Outcome<()> {
     debug_assert!(!call.info.verb.is_read(), "what only reads isn't admitted");
+    if is_signing_request(call) {
+        certificates::complete(call, object, old);
+    }
     Ok(())
 }
 
@@ -109,8 +117,12 @@ pub async fn validate_update(
     old: &Value,
     admitted: &mut Admitted,
 ) -> Outcome<()> {
+    node_restriction::update(call, object, old)?;
     if let Some("ephemeralcontainers" | "resize") = call.info.subresource.as_deref() {
         return pod_security::check(call, object, old, admitted).await;
+    }
+    if is_signing_request(call) {
+        certificates::check(call, object, old)?;
     }
     if call.info.subresource.is_some() {
         return Ok(());
@@ -128,11 +140,16 @@ pub async fn validate_update(
     resource_quota::charge(call, object, Some(old), admitted).await
 }
 
+fn is_signing_request(call: &Call<'_>) -> bool {
+    call.resource.group == "certificates.k8s.io" && call.resource.kind == "CertificateSigningRequest"
+}
+
 /// Admits the deletion of `old`.
 ///
 /// # Errors
 /// The first refusal.
 pub async fn delete(call: &Call<'_>, old: &Value) -> Outcome<()> {
+    node_restriction::delete(call, old)?;
     namespace_lifecycle::check_delete(call, api::object::name(old))
 }
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::bootstrap_token::{self, BootstrapToken};
 use super::jwt::Token;
+use super::oidc::Oidc;
 use super::{AccountTokens, Identity, TokenTable};
 use crate::peer::Peer;
 use crate::pki::MASTERS_GROUP;
@@ -21,6 +22,7 @@ pub struct Authenticator {
     tokens: TokenTable,
     accounts: AccountTokens,
     storage: Arc<Storage>,
+    provider: Option<Arc<Oidc>>,
 }
 
 /// Whose a token is, and for whom it is meant.
@@ -40,7 +42,14 @@ pub struct BadCredentials(String);
 impl Authenticator {
     /// Accepts client certificates that TLS has verified, these tokens, and those in the store.
     pub fn new(tokens: TokenTable, accounts: AccountTokens, storage: Arc<Storage>) -> Self {
-        Self { tokens, accounts, storage }
+        Self { tokens, accounts, storage, provider: None }
+    }
+
+    /// The same, which also accepts the tokens of an OpenID Connect provider.
+    #[must_use]
+    pub fn with_provider(mut self, provider: Option<Arc<Oidc>>) -> Self {
+        self.provider = provider;
+        self
     }
 
     /// Makes service-account tokens.
@@ -96,6 +105,11 @@ impl Authenticator {
         }
         if let Some(identity) = self.tokens.find(token) {
             return Ok((identity.clone(), met));
+        }
+        if let (Some(provider), Ok(parsed)) = (&self.provider, Token::parse(token))
+            && provider.issues(parsed.issuer())
+        {
+            return Ok((provider.recognise(&parsed, Timestamp::now())?, met));
         }
         let Some(bootstrap) = BootstrapToken::parse(token) else {
             return Err("the token is unknown".to_owned());

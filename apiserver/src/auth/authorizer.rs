@@ -7,6 +7,7 @@
 use parking_lot::RwLock;
 use serde_json::Value;
 
+use super::node_graph::NodeGraph;
 use super::{Attributes, Identity, RbacView, escalation, node};
 use crate::pki::MASTERS_GROUP;
 
@@ -16,6 +17,7 @@ const ALWAYS_OPEN: [&str; 3] = ["/healthz", "/livez", "/readyz"];
 #[derive(Debug, Default)]
 pub struct Authorizer {
     view: RwLock<RbacView>,
+    graph: RwLock<NodeGraph>,
 }
 
 /// An authorizer's answer.
@@ -46,7 +48,7 @@ impl Authorizer {
             return Decision::allow(String::new());
         }
         let decision = self.view.read().authorize(who, act);
-        if !decision.allowed && node::allows(who, act) {
+        if !decision.allowed && node::allows(&self.graph.read(), who, act) {
             return Decision::allow("node: allowed for the node itself".to_owned());
         }
         decision
@@ -69,6 +71,23 @@ impl Authorizer {
             view.update(kind, object);
         }
         *self.view.write() = view;
+    }
+
+    /// Takes in a pod's newest state as it is stored; `None` if it was deleted.
+    pub fn pod(&self, key: &[u8], stored: Option<&[u8]>) {
+        match stored {
+            Some(stored) => self.graph.write().update(key, stored),
+            None => self.graph.write().delete(key),
+        }
+    }
+
+    /// Starts over from all pods, each with its key.
+    pub fn replace_pods<'a>(&self, pods: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
+        let mut graph = NodeGraph::default();
+        for (key, stored) in pods {
+            graph.update(key, stored);
+        }
+        *self.graph.write() = graph;
     }
 
     /// Whether `who` may write a role or binding without gaining rights by it; the refusal's reason if not.

@@ -230,6 +230,11 @@ impl<'a> Token<'a> {
         self.claims["iss"].as_str().unwrap_or_default()
     }
 
+    /// The key that the token names.
+    pub fn key_id(&self) -> Option<&str> {
+        self.key_id.as_deref()
+    }
+
     /// Whether one of `keys` made the signature. A token that names its key is checked with that key only.
     ///
     /// # Errors

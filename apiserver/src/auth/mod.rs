@@ -15,6 +15,8 @@ mod identity;
 mod impersonate;
 pub mod jwt;
 pub mod node;
+mod node_graph;
+pub mod oidc;
 mod rbac;
 pub mod reviews;
 mod rules;

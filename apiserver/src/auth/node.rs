@@ -1,9 +1,9 @@
-//! What a node may do: the node authorizer, without upstream's graph of which pod needs which Secret.
+//! What a node may do: the node authorizer.
 //!
-//! A node reads what pods need and writes only itself, its lease, its pods' status and events. Which pods
-//! are its own can't be seen from a request's path; that is for admission. Secrets and ConfigMaps are read
-//! one by one, by name: a node can't list them.
+//! A node reads what its pods need, one by one and by name ([`NodeGraph`]), and writes only itself, its lease,
+//! its pods' status and events. What can't be seen from a request's path is for admission (NodeRestriction).
 
+use super::node_graph::NodeGraph;
 use super::{Attributes, Identity};
 use crate::pki::NODES_GROUP;
 
@@ -24,10 +24,7 @@ const ANY_NODE: &[(&str, &str, &[&str])] = &[
     ("", "nodes", CREATE),
     ("", "events", &["create", "update", "patch"]),
     ("events.k8s.io", "events", &["create", "update", "patch"]),
-    ("", "persistentvolumeclaims", &["get"]),
     ("", "persistentvolumes", &["get"]),
-    ("", "serviceaccounts", &["get"]),
-    ("", "serviceaccounts/token", CREATE),
     ("node.k8s.io", "runtimeclasses", READ),
     ("storage.k8s.io", "csidrivers", READ),
     ("certificates.k8s.io", "certificatesigningrequests", &["create", "get", "list", "watch"]),
@@ -41,10 +38,13 @@ pub fn node_of(who: &Identity) -> Option<&str> {
 }
 
 /// Whether `who` is a node and may do this as one.
-pub(super) fn allows(who: &Identity, act: &Attributes<'_>) -> bool {
+pub(super) fn allows(graph: &NodeGraph, who: &Identity, act: &Attributes<'_>) -> bool {
     let Some(node) = node_of(who) else { return false };
     act.is_resource
-        && (allows_any(act) || reads_by_name(act) || writes_itself(node, act) || owns_lease(node, act))
+        && (allows_any(act)
+            || serves_its_pods(graph, node, act)
+            || writes_itself(node, act)
+            || owns_lease(node, act))
 }
 
 fn allows_any(act: &Attributes<'_>) -> bool {
@@ -53,9 +53,17 @@ fn allows_any(act: &Attributes<'_>) -> bool {
     rows.flat_map(|(_, _, verbs)| verbs.iter()).any(|verb| *verb == act.verb)
 }
 
-fn reads_by_name(act: &Attributes<'_>) -> bool {
-    let readable = act.group.is_empty() && matches!(act.resource_path().as_str(), "secrets" | "configmaps");
-    readable && READ.contains(&act.verb) && !act.name.is_empty() && !act.namespace.is_empty()
+/// What is named, and one of the node's pods needs it.
+fn serves_its_pods(graph: &NodeGraph, node: &str, act: &Attributes<'_>) -> bool {
+    let verbs: &[&str] = match act.resource_path().as_str() {
+        "secrets" | "configmaps" => READ,
+        "persistentvolumeclaims" | "serviceaccounts" => &["get"],
+        "serviceaccounts/token" => CREATE,
+        _ => return false,
+    };
+    act.group.is_empty()
+        && verbs.contains(&act.verb)
+        && graph.needs(node, act.resource, act.namespace, act.name)
 }
 
 fn writes_itself(node: &str, act: &Attributes<'_>) -> bool {

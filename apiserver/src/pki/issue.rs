@@ -1,11 +1,14 @@
 //! Making certificates: subjects, lifetimes and usages. No files and no sockets.
 
 use std::net::IpAddr;
+use std::ops::Range;
+use std::time::Duration;
 
+use api::csr::CertificateRequest;
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls_pki_types::CertificateDer;
 
@@ -59,6 +62,44 @@ pub(super) fn sign(
     let key = KeyPair::generate().map_err(fail)?;
     let certificate = params.signed_by(&key, issuer).map_err(fail)?;
     Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+}
+
+/// A certificate for somebody else's key, valid from and to these seconds since 1970.
+pub(super) fn sign_request(
+    issuer: &Issuer<'static, KeyPair>,
+    request: &CertificateRequest,
+    usages: &[String],
+    valid: Range<i64>,
+) -> Result<String, PkiError> {
+    let fail = |source| PkiError::Sign { subject: request.common_name.clone(), source };
+    let groups: Vec<&str> = request.organizations.iter().map(String::as_str).collect();
+    let subject = Subject {
+        user: &request.common_name,
+        groups: &groups,
+        names: &request.names,
+        addresses: &request.addresses,
+    };
+    let mut params = CertificateParams::default();
+    let at = |second: i64| {
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(second).unwrap_or_default())
+    };
+    (params.not_before, params.not_after) = (at(valid.start), at(valid.end));
+    params.serial_number = Some(SerialNumber::from(rand::random::<u64>() >> 1));
+    params.distinguished_name = distinguished_name(&subject)?;
+    params.subject_alt_names = alternative_names(&subject).map_err(fail)?;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.use_authority_key_identifier_extension = true;
+    for usage in usages {
+        match usage.as_str() {
+            "digital signature" => params.key_usages.push(KeyUsagePurpose::DigitalSignature),
+            "key encipherment" => params.key_usages.push(KeyUsagePurpose::KeyEncipherment),
+            "client auth" => params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth),
+            "server auth" => params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth),
+            _ => {} // No signer of ours lets others through.
+        }
+    }
+    let key = SubjectPublicKeyInfo::from_der(&request.public_key).map_err(fail)?;
+    Ok(params.signed_by(&key, issuer).map_err(fail)?.pem())
 }
 
 /// Whether `certificate` is an authority, still valid, and belongs to `key`.

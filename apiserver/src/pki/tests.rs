@@ -203,3 +203,40 @@ async fn only_the_etcd_client_opens_the_stores_own_api() {
         handshake(server.clone(), trusting(&other), "127.0.0.1").await.expect_err("of another authority");
     }
 }
+
+#[test]
+fn a_request_is_signed_for_its_key_and_its_time() {
+    let (_dir, pki) = pki();
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(vec!["n1".to_owned()]).expect("a name");
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "system:node:n1");
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
+    let pem = params.serialize_request(&key).and_then(|request| request.pem()).expect("a request");
+    let request = api::csr::CertificateRequest::parse(pem.as_bytes()).expect("parses");
+    assert_eq!(
+        (request.names.as_slice(), request.organizations.as_slice()),
+        (&["n1".to_owned()][..], &["system:nodes".to_owned()][..])
+    );
+    let usages = ["digital signature".to_owned(), "client auth".to_owned()];
+    let signed = pki.sign_request(&request, &usages, 1_000..2_000).expect("signed");
+    let der = super::tls::parse_certificate(&signed).expect("PEM");
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).expect("X.509");
+    assert_eq!(parsed.public_key().subject_public_key.data.as_ref(), key.public_key_raw());
+    let validity = parsed.validity();
+    assert_eq!((validity.not_before.timestamp(), validity.not_after.timestamp()), (1_000, 2_000));
+    let extended = parsed.extended_key_usage().expect("well-formed").expect("there").value;
+    assert!(extended.client_auth && !extended.server_auth);
+    let identity = crate::auth::Identity::from_certificate(&der).expect("a user");
+    assert_eq!(
+        (identity.user.as_str(), identity.groups),
+        ("system:node:n1", vec!["system:nodes".to_owned()])
+    );
+    let long = pki.sign_request(&request, &usages, 1_000..i64::MAX / 2).expect("signed");
+    let der = super::tls::parse_certificate(&long).expect("PEM");
+    assert_eq!(
+        super::tls::end_of(&der),
+        super::tls::end_of(&pki.cluster.certificate),
+        "not longer than the authority"
+    );
+}

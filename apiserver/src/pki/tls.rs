@@ -16,6 +16,12 @@ pub(super) fn parse_certificate(pem: &str) -> Result<CertificateDer<'static>, Pk
         .map_err(|source| PkiError::Pem { what: "certificate", source })
 }
 
+/// When an authority's certificate ends, in seconds since 1970.
+pub(super) fn end_of(certificate: &CertificateDer<'_>) -> i64 {
+    let parsed = x509_parser::parse_x509_certificate(certificate);
+    parsed.map_or(i64::MAX, |(_, certificate)| certificate.validity().not_after.timestamp())
+}
+
 /// Anonymous clients get in; whoever shows a certificate must show one of `authority`.
 pub(super) fn optional_clients_of(
     authority: &CertificateDer<'static>,

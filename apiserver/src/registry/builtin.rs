@@ -5,7 +5,10 @@ use crate::registry::resource::{Resource, SubresourceAction, Verbs};
 use crate::registry::row::Row;
 use crate::registry::strategy::{Review, Traits};
 use crate::request::Verb;
-use crate::strategies::{CustomResourceDefinition, Event, Fresh, Job, Namespace, Node, Ordinary, Pod, Service};
+use crate::strategies::{
+    CertificateSigningRequest, CustomResourceDefinition, Event, Fresh, Job, Namespace, Node, Ordinary, Pod,
+    Service,
+};
 
 /// The built-in resources, grouped as discovery lists them, by name in each group.
 pub fn rows() -> Vec<Resource> {
@@ -19,6 +22,7 @@ pub fn rows() -> Vec<Resource> {
         authorization(),
         autoscaling(),
         batch(),
+        certificates(),
         coordination(),
         discovery(),
         control::flow_control(),
@@ -203,6 +207,21 @@ fn batch() -> Vec<Resource> {
             .status()
             .fields(&[("status.successful", "/status/succeeded")])
             .special(Job)
+            .build(),
+    ]
+}
+
+fn certificates() -> Vec<Resource> {
+    let package = "io.k8s.api.certificates.v1";
+    let kind = ("certificates.k8s.io", "v1", "CertificateSigningRequest");
+    vec![
+        Row::new(kind.0, package, kind.2, "certificatesigningrequests")
+            .short("csr")
+            .cluster()
+            .sub("approval", kind, Verbs::GET_PATCH_UPDATE, SubresourceAction::Status)
+            .status()
+            .fields(&[("spec.signerName", "/spec/signerName")])
+            .special(CertificateSigningRequest)
             .build(),
     ]
 }

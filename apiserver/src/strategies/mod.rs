@@ -35,6 +35,23 @@ impl Strategy for Event {
     }
 }
 
+/// CertificateSigningRequest: what was asked for stays as it was.
+pub struct CertificateSigningRequest;
+
+impl Strategy for CertificateSigningRequest {
+    fn traits(&self) -> Traits {
+        Traits::ORDINARY
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        set(object, "status", Value::Object(Default::default()));
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        set(object, "spec", old["spec"].clone());
+    }
+}
+
 /// Sets a top-level field of an object.
 fn set(object: &mut Value, field: &str, value: Value) {
     if let Some(map) = object.as_object_mut() {

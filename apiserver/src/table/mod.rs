@@ -7,6 +7,7 @@
 mod apps;
 mod batch;
 mod cells;
+mod certificates;
 mod control;
 mod core;
 mod event;
@@ -105,6 +106,7 @@ pub fn columns(group: &str, kind: &str) -> Vec<Column> {
         ("autoscaling", "HorizontalPodAutoscaler") => policy::AUTOSCALER,
         ("scheduling.k8s.io", "PriorityClass") => policy::PRIORITY_CLASS,
         ("apps", _) => apps::columns(kind),
+        ("certificates.k8s.io", "CertificateSigningRequest") => certificates::SIGNING_REQUEST,
         ("coordination.k8s.io", "Lease") => core::LEASE,
         ("rbac.authorization.k8s.io", _) => rbac::columns(kind),
         _ => control::columns(group, kind),

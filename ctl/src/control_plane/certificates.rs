@@ -1,8 +1,13 @@
 //! Certificates that a member makes for itself at each start, signed by the cluster's authorities.
 
+use std::error::Error as _;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
+use std::sync::Arc;
 
+use api::csr::CertificateRequest;
 use apiserver::pki::{Issued, PEER_SERVER_NAME, Pki, PkiError};
+use controllers::certificates::CertificateSigner;
 use store::PeerTls;
 
 /// Names under which every API server is reached.
@@ -34,6 +39,23 @@ pub fn peer(pki: &Pki, member: &str) -> Result<PeerTls, PkiError> {
         client: pki.peer_client_tls(&issued)?,
         server_name: Some(PEER_SERVER_NAME.to_owned()),
     })
+}
+
+/// Signs certificate requests with the cluster's authority.
+pub struct Signer(pub Arc<Pki>);
+
+impl CertificateSigner for Signer {
+    fn sign(
+        &self,
+        request: &CertificateRequest,
+        usages: &[String],
+        valid: Range<i64>,
+    ) -> Result<String, String> {
+        self.0.sign_request(request, usages, valid).map_err(|error| match error.source() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        })
+    }
 }
 
 /// Names and addresses, each once; loopback is always among them.

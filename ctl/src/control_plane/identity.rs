@@ -1,6 +1,9 @@
 //! Flags of a member that say whose tokens it makes and believes.
 
+use std::path::PathBuf;
+
 use apiserver::auth::AccountPolicy;
+use apiserver::auth::oidc::OidcPolicy;
 
 /// Whose tokens a member makes and believes; flags named as kube-apiserver's.
 #[derive(Clone, Debug, clap::Args)]
@@ -13,6 +16,27 @@ pub struct IdentityArgs {
     /// For whom tokens must be meant to be believed here [default: the first issuer]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     api_audiences: Vec<String>,
+    /// An OpenID Connect provider whose tokens are believed
+    #[arg(long, value_name = "URL", requires = "oidc_client_id", requires = "oidc_jwks_file")]
+    oidc_issuer_url: Option<String>,
+    /// For whom the provider's tokens must be meant
+    #[arg(long, value_name = "NAME", requires = "oidc_issuer_url")]
+    oidc_client_id: Option<String>,
+    /// The provider's keys: what its jwks_uri gives, kept new by whatever fetches it
+    #[arg(long, value_name = "FILE", requires = "oidc_issuer_url")]
+    oidc_jwks_file: Option<PathBuf>,
+    /// Which claim of the provider's tokens is the user
+    #[arg(long, value_name = "CLAIM", default_value = "sub")]
+    oidc_username_claim: String,
+    /// In front of the provider's users; - for nothing [default: the issuer and #, nothing for email]
+    #[arg(long, value_name = "TEXT")]
+    oidc_username_prefix: Option<String>,
+    /// Which claim of the provider's tokens holds the groups
+    #[arg(long, value_name = "CLAIM")]
+    oidc_groups_claim: Option<String>,
+    /// In front of the provider's groups
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    oidc_groups_prefix: String,
 }
 
 impl IdentityArgs {
@@ -27,6 +51,27 @@ impl IdentityArgs {
             policy.audiences.clone_from(&self.api_audiences);
         }
         policy
+    }
+
+    /// What is said of an OpenID Connect provider, if there is one.
+    pub fn provider(&self) -> Option<OidcPolicy> {
+        let issuer = self.oidc_issuer_url.clone()?;
+        let claim = &self.oidc_username_claim;
+        let username_prefix = match self.oidc_username_prefix.as_deref() {
+            Some("-") => String::new(),
+            Some(prefix) => prefix.to_owned(),
+            None if claim == "email" => String::new(),
+            None => format!("{issuer}#"),
+        };
+        Some(OidcPolicy {
+            issuer,
+            client_id: self.oidc_client_id.clone()?,
+            username_claim: claim.clone(),
+            username_prefix,
+            groups_claim: self.oidc_groups_claim.clone(),
+            groups_prefix: self.oidc_groups_prefix.clone(),
+            keys_file: self.oidc_jwks_file.clone()?,
+        })
     }
 }
 
@@ -66,5 +111,21 @@ mod tests {
         let both = policy(&["--service-account-issuer=https://a", "--api-audiences=x,y"]).expect("URLs");
         assert_eq!(both.audiences, ["x", "y"]);
         assert!(policy(&["--service-account-issuer", "http://a.example"]).is_err());
+    }
+    #[test]
+    fn a_providers_users_are_told_from_others_unless_said_otherwise() {
+        let provider = |more: &[&str]| {
+            let flags = ["test", "--oidc-issuer-url=https://id", "--oidc-client-id=c", "--oidc-jwks-file=k"];
+            let command = Command::try_parse_from(flags.iter().chain(more)).expect("flags");
+            command.identity.provider().expect("a provider")
+        };
+        assert_eq!(provider(&[]).username_prefix, "https://id#");
+        assert_eq!(provider(&["--oidc-username-claim=email"]).username_prefix, "");
+        assert_eq!(provider(&["--oidc-username-prefix=-"]).username_prefix, "");
+        assert_eq!(provider(&["--oidc-username-prefix=x:"]).username_prefix, "x:");
+        assert!(
+            Command::try_parse_from(["test", "--oidc-issuer-url=https://id"]).is_err(),
+            "the rest is missing"
+        );
     }
 }

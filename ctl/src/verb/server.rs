@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver::auth::TokenTable;
+use apiserver::auth::oidc::Oidc;
 use apiserver::pki::{Pki, PkiError};
 use apiserver::{ApiServer, Identity};
 use client::election::ElectionConfig;
@@ -344,6 +345,8 @@ fn api_config(args: &Args, pki: Arc<Pki>, tokens: TokenTable) -> Result<apiserve
     let mut config = apiserver::Config::new(pki);
     config.static_tokens = tokens;
     config.account_tokens = args.identity.account_policy();
+    let provider = args.identity.provider().map(Oidc::load).transpose().map_err(MemberError::Provider)?;
+    config.provider = provider.map(Arc::new);
     config.default_toleration_seconds = args.default_toleration_seconds;
     config.event_ttl = args.event_ttl;
     config.advertise = Some(args.advertise.unwrap_or(args.listen));
@@ -354,7 +357,7 @@ fn api_config(args: &Args, pki: Arc<Pki>, tokens: TokenTable) -> Result<apiserve
 fn start_loops(
     api: &Arc<ApiServer>,
     args: &Args,
-    pki: &Pki,
+    pki: &Arc<Pki>,
     asked: &Shutdown,
 ) -> Result<LocalBoxFuture<'static, ()>, MemberError> {
     let in_process = |user: &str, agent: &str| {
@@ -372,7 +375,7 @@ fn start_loops(
     Ok(futures::future::join(controllers, scheduler).map(|_| ()).boxed_local())
 }
 
-fn controllers_config(args: &Args, identity: &str, pki: &Pki) -> ControllersConfig {
+fn controllers_config(args: &Args, identity: &str, pki: &Arc<Pki>) -> ControllersConfig {
     let mut config = ControllersConfig::upstream(identity);
     config.election = election(args, config.election);
     config.nodes.grace = args.node_monitor_grace_period;
@@ -380,6 +383,7 @@ fn controllers_config(args: &Args, identity: &str, pki: &Pki) -> ControllersConf
     config.nodes.eviction_rate = args.node_eviction_rate;
     config.missing_node_quarantine = args.missing_node_quarantine;
     config.root_ca = Some(pki.ca_pem().to_owned());
+    config.signer = Some(Arc::new(certificates::Signer(pki.clone())));
     config
 }
 
