@@ -94,6 +94,11 @@ impl Leadership {
         Leadership { valid_until: Arc::new(Mutex::new(far)), ending: shutdown }
     }
 
+    /// Leadership whose end somebody else decides, for tests.
+    pub fn until(valid_until: Arc<Mutex<Instant>>, shutdown: Shutdown) -> Leadership {
+        Leadership { valid_until, ending: shutdown }
+    }
+
     /// Leadership that is over, for tests of what must not happen then.
     pub fn expired(shutdown: Shutdown) -> Leadership {
         Leadership { valid_until: Arc::new(Mutex::new(Instant::now())), ending: shutdown }

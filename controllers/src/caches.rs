@@ -10,8 +10,8 @@ use k8s_openapi::api::{
     batch::v1::{CronJob, Job},
     coordination::v1::Lease,
     core::v1::{
-        ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Service,
-        ServiceAccount,
+        ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController,
+        ResourceQuota, Service, ServiceAccount,
     },
     discovery::v1::EndpointSlice,
     policy::v1::PodDisruptionBudget,
@@ -79,6 +79,8 @@ pub struct Caches {
     pub budgets: Store<PodDisruptionBudget>,
     /// PersistentVolumeClaims.
     pub claims: Store<PersistentVolumeClaim>,
+    /// ResourceQuotas.
+    pub quotas: Store<ResourceQuota>,
     /// Namespaces.
     pub namespaces: Store<Namespace>,
     /// ServiceAccounts.
@@ -109,6 +111,7 @@ impl Caches {
             slices: source.store(vec![(BY_SERVICE, Box::new(service_of))], "", Wires::slice),
             budgets: source.store(Vec::new(), "", Wires::budget),
             claims: source.store(Vec::new(), "", Wires::claim),
+            quotas: source.store(Vec::new(), "", Wires::quota),
             namespaces: source.store(Vec::new(), "", Wires::namespace),
             accounts: source.store(Vec::new(), "", Wires::account),
             ca_maps: source.store(Vec::new(), &format!("metadata.name={}", root_ca::NAME), Wires::ca_map),

@@ -23,7 +23,7 @@ use k8s_openapi::api::{
     core::v1::{Node, Pod},
 };
 use kube::{Resource, ResourceExt};
-use placement::Placement;
+use placement::{Demands, Placement};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -93,7 +93,8 @@ impl<'a> Look<'a> {
         update: Revision,
         now: Timestamp,
     ) -> Look<'a> {
-        let places = view.nodes.iter().map(|node| (node.name_any(), Placement::of(set, node))).collect();
+        let demands = Demands::of(set);
+        let places = view.nodes.iter().map(|node| (node.name_any(), demands.judge(node))).collect();
         let mut pods: BTreeMap<String, Vec<Arc<Pod>>> = BTreeMap::new();
         for pod in claimed {
             pods.entry(placement::node_of(&pod)).or_default().push(pod);

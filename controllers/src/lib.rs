@@ -30,6 +30,7 @@ pub mod plan;
 mod pod;
 pub mod pod_gc;
 pub mod replicaset;
+pub mod resource_quota;
 pub mod root_ca;
 pub mod service_account;
 mod slice_packing;
@@ -146,13 +147,13 @@ async fn lead(client: Client, config: ControllersConfig, leadership: Leadership)
     let mut informers = Informers::new(&client, &wires);
     let caches = Caches::from(&mut informers);
     wires.know(&caches);
-    let others = observe_others(&client, &known, &informers.kinds, &queues, &garbage);
+    let others = observe_others(&client, &known, &informers.kinds, &wires);
     if !informers.wait_synced(&shutdown).await {
         return;
     }
     tracing::info!(kinds = known.len(), caches = informers.len() + others.len(), "controllers run");
     let performer = Performer { client, recorder, leadership, clock: Clock::start() };
-    let term = Term { config: &config, caches, queues: &queues, performer: &performer, shutdown };
+    let term = Term { config: &config, known, caches, queues: &queues, performer: &performer, shutdown };
     // Boxed, because the parts of one future this big would have to fit on a stack together.
     tokio::join!(
         Box::pin(term.run_workloads()),
@@ -169,6 +170,7 @@ async fn lead(client: Client, config: ControllersConfig, leadership: Leadership)
 /// What the controllers of one term share.
 struct Term<'a> {
     config: &'a ControllersConfig,
+    known: Vec<Known>,
     caches: Caches,
     queues: &'a Queues,
     performer: &'a Performer,
@@ -219,7 +221,14 @@ impl Term<'_> {
     async fn run_namespaces(&self) {
         let client = self.performer.client.clone();
         tokio::join!(
-            self.run(looks::Namespaces { caches: self.caches(), client }, &self.queues.namespaces),
+            self.run(
+                looks::Namespaces { caches: self.caches(), client: client.clone() },
+                &self.queues.namespaces
+            ),
+            self.run(
+                looks::Quotas { caches: self.caches(), client, known: self.known.clone() },
+                &self.queues.quotas
+            ),
             self.run(looks::Accounts(self.caches()), &self.queues.accounts),
             self.publish_root_ca(),
             self.sign_certificates(),
@@ -278,18 +287,15 @@ fn observe_others(
     client: &Client,
     known: &[Known],
     typed: &[(String, String)],
-    queues: &Queues,
-    garbage: &GarbageCollector,
+    wires: &Wires,
 ) -> Vec<Informer<PartialObjectMeta<DynamicObject>>> {
     let is_typed = |known: &Known| typed.contains(&(known.kind.group.clone(), known.kind.plural.clone()));
     let others = known.iter().filter(|known| !is_typed(known));
     others
         .map(|known| {
-            let (kind, queue, garbage) = (known.kind.clone(), queues.garbage.clone(), garbage.clone());
+            let (kind, wires) = (known.kind.clone(), wires.clone());
             Informer::builder(Api::all_with(client.clone(), &known.kind))
-                .on_change(move |change| {
-                    garbage.observe(&kind, change).into_iter().for_each(|uid| queue.add(uid))
-                })
+                .on_change(move |change| wires.observe(&kind, change))
                 .start()
         })
         .collect()

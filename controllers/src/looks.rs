@@ -7,6 +7,7 @@ mod jobs;
 mod namespaces;
 mod network;
 mod nodes;
+mod quotas;
 mod workloads;
 
 pub use certificates::Certificates;
@@ -15,4 +16,5 @@ pub use jobs::{JobEnds, JobPods};
 pub use namespaces::{Accounts, Namespaces, RootCa};
 pub use network::{Budgets, ClaimProtection, EndpointsLists};
 pub use nodes::{NodeLifecycle, PodGc, TaintEviction};
+pub use quotas::Quotas;
 pub use workloads::Workload;

@@ -1,11 +1,16 @@
 //! Which change makes which controller look at which key. Nothing is decided here: a key too many costs a
 //! look, a key too few would cost a reaction.
 
+mod pods;
+mod queues;
+
+pub use queues::Queues;
+
 use crate::{
     caches::{BY_NODE, BY_OWNER, Caches, NODE_LEASES, Watched},
     endpoint_slice, job,
-    looks::{GarbageCollector, Uid},
-    owner, pod, service_account,
+    looks::GarbageCollector,
+    owner, service_account,
 };
 use api::selector::LabelSelector;
 use client::{
@@ -18,8 +23,8 @@ use k8s_openapi::{
         batch::v1::{CronJob, Job},
         coordination::v1::Lease,
         core::v1::{
-            ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController,
-            Service, ServiceAccount,
+            ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, ReplicationController,
+            ResourceQuota, Service, ServiceAccount,
         },
         discovery::v1::EndpointSlice,
         policy::v1::PodDisruptionBudget,
@@ -31,53 +36,6 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
 };
-
-/// The queues of all controllers; clones are the same queues.
-#[derive(Clone, Default)]
-pub struct Queues {
-    /// ReplicaSets.
-    pub sets: WorkQueue<ObjectKey>,
-    /// Deployments.
-    pub deployments: WorkQueue<ObjectKey>,
-    /// ReplicationControllers.
-    pub replication_controllers: WorkQueue<ObjectKey>,
-    /// StatefulSets.
-    pub stateful_sets: WorkQueue<ObjectKey>,
-    /// DaemonSets.
-    pub daemon_sets: WorkQueue<ObjectKey>,
-    /// Jobs.
-    pub jobs: WorkQueue<ObjectKey>,
-    /// Pods that a Job's finalizer may hold without need.
-    pub job_pods: WorkQueue<ObjectKey>,
-    /// Finished Jobs that may have a time to live.
-    pub job_ends: WorkQueue<ObjectKey>,
-    /// CronJobs.
-    pub cron_jobs: WorkQueue<ObjectKey>,
-    /// Services whose EndpointSlices may change.
-    pub services: WorkQueue<ObjectKey>,
-    /// Services whose Endpoints may change.
-    pub endpoints: WorkQueue<ObjectKey>,
-    /// Endpoints that may have to be mirrored.
-    pub mirrors: WorkQueue<ObjectKey>,
-    /// PodDisruptionBudgets.
-    pub budgets: WorkQueue<ObjectKey>,
-    /// Claims that a pod may use.
-    pub claims: WorkQueue<ObjectKey>,
-    /// Namespaces that end.
-    pub namespaces: WorkQueue<ObjectKey>,
-    /// Namespaces that want a service account.
-    pub accounts: WorkQueue<ObjectKey>,
-    /// Namespaces that want the root CA.
-    pub root_ca: WorkQueue<ObjectKey>,
-    /// Nodes.
-    pub nodes: WorkQueue<ObjectKey>,
-    /// Pods that may have to leave their node.
-    pub evictions: WorkQueue<ObjectKey>,
-    /// Pods that nobody may finish.
-    pub pod_gc: WorkQueue<ObjectKey>,
-    /// Objects whose owners may be gone.
-    pub garbage: WorkQueue<Uid>,
-}
 
 /// What handlers need.
 #[derive(Clone)]
@@ -154,9 +112,28 @@ impl Wires {
     }
 
     fn collect<K: Resource<DynamicType = ()>>(&self, change: &Change<K>) {
-        for uid in self.garbage.observe(&ApiResource::erase::<K>(&()), change) {
+        self.observe(&ApiResource::erase::<K>(&()), change);
+    }
+
+    /// What concerns those who look at every kind: the collector, and quotas, to which a deleted object gives back.
+    pub fn observe<K: Resource>(&self, kind: &ApiResource, change: &Change<K>) {
+        for uid in self.garbage.observe(kind, change) {
             self.queues.garbage.add(uid);
         }
+        if let Change::Deleted(last) = change {
+            self.recount(&last.namespace().unwrap_or_default());
+        }
+    }
+
+    fn recount(&self, namespace: &str) {
+        let Some(caches) = self.caches.get().filter(|_| !namespace.is_empty()) else { return };
+        for quota in caches.quotas.in_namespace(namespace) {
+            self.queues.quotas.add(ObjectKey::of(&*quota));
+        }
+    }
+
+    pub fn quota(&self, change: &Change<ResourceQuota>) {
+        self.own(change, &self.queues.quotas);
     }
 
     /// Tells the collector, and the object's own controller.
@@ -174,105 +151,6 @@ impl Wires {
             "DaemonSet" => Some(&self.queues.daemon_sets),
             "Job" => Some(&self.queues.jobs),
             _ => None,
-        }
-    }
-
-    pub fn pod(&self, change: &Change<Pod>) {
-        self.collect(change);
-        for_each(change, |key| {
-            self.queues.evictions.add(key.clone());
-            self.queues.pod_gc.add(key);
-        });
-        for pod in states(change) {
-            self.owner_of_pod(pod);
-        }
-        if let Some(pod) = change.object() {
-            self.gone_or_terminal(pod, matches!(change, Change::Deleted(_)));
-            self.emptied(pod);
-            self.held_claims(pod);
-            if job::is_tracked(pod) {
-                self.queues.job_pods.add(ObjectKey::of(&**pod));
-            }
-        }
-        self.selectors_of_pod(change);
-    }
-
-    fn owner_of_pod(&self, pod: &Pod) {
-        let namespace = pod.namespace().unwrap_or_default();
-        match owner::controller_of(pod) {
-            Some(owner) => {
-                if let Some(queue) = self.owners(&owner.kind) {
-                    queue.add(ObjectKey::new(&namespace, &owner.name));
-                }
-            }
-            None => self.adopters_of_pod(pod, &namespace),
-        }
-    }
-
-    /// Whoever's selector an uncontrolled pod matches.
-    fn adopters_of_pod(&self, pod: &Pod, namespace: &str) {
-        let Some(caches) = self.caches.get() else { return };
-        let (labels, queues) = (pod.labels(), &self.queues);
-        add_selecting(&caches.sets, namespace, labels, &queues.sets, |set| Some(&set.spec.selector));
-        add_selecting(&caches.stateful_sets, namespace, labels, &queues.stateful_sets, |set| {
-            Some(&set.spec.selector)
-        });
-        add_selecting(&caches.daemon_sets, namespace, labels, &queues.daemon_sets, |set| {
-            Some(&set.spec.selector)
-        });
-        add_selecting(&caches.jobs, namespace, labels, &queues.jobs, |job| {
-            job.spec.as_ref()?.selector.as_ref()
-        });
-        let controllers = &caches.replication_controllers;
-        add_mapping(controllers, namespace, labels, &queues.replication_controllers, |controller| {
-            controller.spec.as_ref()?.selector.as_ref()
-        });
-    }
-
-    /// Services and budgets that select the pod, before or now.
-    fn selectors_of_pod(&self, change: &Change<Pod>) {
-        let Some(caches) = self.caches.get() else { return };
-        for pod in states(change) {
-            let (namespace, labels) = (pod.namespace().unwrap_or_default(), pod.labels());
-            for queue in [&self.queues.services, &self.queues.endpoints] {
-                add_mapping(&caches.services, &namespace, labels, queue, |service| {
-                    service.spec.as_ref()?.selector.as_ref()
-                });
-            }
-            add_selecting(&caches.budgets, &namespace, labels, &self.queues.budgets, |budget| {
-                budget.spec.as_ref()?.selector.as_ref()
-            });
-        }
-    }
-
-    /// A Deployment that recreates waits for the last old pod.
-    fn gone_or_terminal(&self, pod: &Pod, gone: bool) {
-        let (Some(owner), Some(caches)) = (owner::controller_of(pod), self.caches.get()) else { return };
-        let ended = gone || pod::is_terminal(pod);
-        let set = ended.then(|| ObjectKey::new(pod.namespace().unwrap_or_default(), &owner.name));
-        if let Some(set) = set.and_then(|key| caches.sets.get(&key)) {
-            self.deployment_of(&set);
-        }
-    }
-
-    /// A namespace that ends waits for its pods.
-    fn emptied(&self, pod: &Pod) {
-        let Some(caches) = self.caches.get() else { return };
-        let key = ObjectKey::cluster(pod.namespace().unwrap_or_default());
-        if caches
-            .namespaces
-            .get(&key)
-            .is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
-        {
-            self.queues.namespaces.add(key);
-        }
-    }
-
-    /// A claim that is being deleted waits for the last pod that uses it.
-    fn held_claims(&self, pod: &Pod) {
-        let namespace = pod.namespace().unwrap_or_default();
-        for claim in pod::claims(pod) {
-            self.queues.claims.add(ObjectKey::new(&namespace, claim));
         }
     }
 

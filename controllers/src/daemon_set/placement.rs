@@ -38,16 +38,27 @@ pub struct Placement {
     pub may_stay: bool,
 }
 
-impl Placement {
+/// What a set asks of nodes; made once for all of them.
+pub struct Demands {
+    spec: PodSpec,
+    tolerations: Vec<Toleration>,
+}
+
+impl Demands {
     /// By the template's node name, selector, affinity and tolerations.
-    pub fn of(set: &DaemonSet, node: &Node) -> Placement {
+    pub fn of(set: &DaemonSet) -> Demands {
         let spec = set.spec.template.spec.clone().unwrap_or_default();
-        let named = spec.node_name.as_ref().is_none_or(|name| name.is_empty() || *name == node.name_any());
-        if !named || !node_match::fits(&spec, node) {
+        Demands { tolerations: tolerations(&spec), spec }
+    }
+
+    /// What `node` is to the set.
+    pub fn judge(&self, node: &Node) -> Placement {
+        let named =
+            self.spec.node_name.as_ref().is_none_or(|name| name.is_empty() || *name == node.name_any());
+        if !named || !node_match::fits(&self.spec, node) {
             return Placement { should_run: false, may_stay: false };
         }
-        let tolerations = tolerations(&spec);
-        let bears = |taint: &Taint| tolerations.iter().any(|toleration| tolerates(toleration, taint));
+        let bears = |taint: &Taint| self.tolerations.iter().any(|toleration| tolerates(toleration, taint));
         let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
         let unborne: Vec<&str> =
             taints.filter(|taint| !bears(taint)).map(|taint| taint.effect.as_str()).collect();

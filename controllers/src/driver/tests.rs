@@ -9,7 +9,12 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{client::Body, core::ApiResource};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 type Log = Arc<Mutex<Vec<String>>>;
 
@@ -134,4 +139,49 @@ async fn nothing_is_written_without_leadership() {
     let report = performer.perform("test", &plan(vec![create(), patch("a")])).await;
     assert_eq!((report.end, log.lock().len()), (End::NotLeading, 0));
     drop(trigger);
+}
+
+#[tokio::test]
+async fn pods_that_were_patched_are_reported_although_another_had_changed() {
+    let (performer, log, _events, _trigger) =
+        performer(vec![(200, object("a", "6")), failure(409, "Conflict")]);
+    let release = |name: &str| Action::Patch {
+        target: Target {
+            version: Some("5".to_owned()),
+            ..Target::named(ApiResource::erase::<Pod>(&()), "ns", name, &format!("u-{name}"))
+        },
+        part: Part::Whole,
+        patch: json!({"metadata": {"finalizers": []}}),
+        reason: "test".to_owned(),
+    };
+    let report = performer.perform("test", &plan(vec![release("a"), release("b"), patch("later")])).await;
+    assert_eq!((report.end, log.lock().len()), (End::Conflict("it is Conflict".to_owned()), 2));
+    let patched: Vec<_> =
+        report.patched.iter().map(|written| (written.uid.as_str(), written.version)).collect();
+    assert_eq!(patched, [("u-a", 6)], "what is done must be remembered, or a Job counts it twice");
+}
+
+#[tokio::test]
+async fn leadership_that_ends_within_a_plan_ends_the_plan() {
+    let valid_until = Arc::new(Mutex::new(Instant::now() + Duration::from_secs(3600)));
+    let (ended, log) = (valid_until.clone(), Log::default());
+    let requests = log.clone();
+    // The server takes so long to answer the first write that our time is over by then.
+    let service = tower::service_fn(move |request: Request<Body>| {
+        requests.lock().push(request.method().to_string());
+        *ended.lock() = Instant::now();
+        let response = Response::new(Full::from(object("x", "6").to_string()));
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let client = config::in_process(service, "test").expect("a client");
+    let (recorder, _events) = recorder::start(client.clone(), "test", "");
+    let (_trigger, shutdown) = shutdown::channel();
+    let leadership = Leadership::until(valid_until, shutdown);
+    let performer = Performer { client, recorder, leadership, clock: Clock::start() };
+    let report = performer.perform("test", &plan(vec![patch("a"), create(), patch("b")])).await;
+    assert_eq!(
+        (report.end, log.lock().len()),
+        (End::NotLeading, 1),
+        "an old leader that wakes up changes nothing"
+    );
 }
