@@ -8,6 +8,7 @@
 
 mod history;
 mod revision;
+mod rollback;
 mod rolling;
 mod scale;
 mod status;
@@ -183,6 +184,7 @@ impl<'a> Rollout<'a> {
         let status = status::calculate(&self);
         let old = self.deployment.status.clone().unwrap_or_default();
         self.plan.status(Target::of(self.deployment), &old, &status, "status");
+        self.roll_back_if_failed(&status);
         if let Some(when) = status::next_deadline(&self, &status) {
             self.plan.look_again(when);
         }

@@ -26,7 +26,9 @@ const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// Annotations of a Deployment that its ReplicaSets don't inherit.
-const NOT_INHERITED: [&str; 6] = [
+const NOT_INHERITED: [&str; 8] = [
+    super::rollback::ASKED,
+    super::rollback::DONE,
     "kubectl.kubernetes.io/last-applied-configuration",
     REVISION,
     REVISION_HISTORY,
@@ -41,7 +43,8 @@ pub fn has_template(set: &ReplicaSet, template: &PodTemplateSpec) -> bool {
     without_hash(own) == without_hash(template.clone())
 }
 
-fn without_hash(mut template: PodTemplateSpec) -> PodTemplateSpec {
+/// The template as its Deployment has it.
+pub fn without_hash(mut template: PodTemplateSpec) -> PodTemplateSpec {
     let metadata = template.metadata.get_or_insert_default();
     let labels = metadata.labels.get_or_insert_default();
     labels.remove(TEMPLATE_HASH);

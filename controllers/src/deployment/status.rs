@@ -18,6 +18,16 @@ const REPLICA_FAILURE: &str = "ReplicaFailure";
 const COMPLETE: &str = "NewReplicaSetAvailable";
 const TIMED_OUT: &str = "ProgressDeadlineExceeded";
 
+/// True if the rollout made no progress within its deadline.
+pub fn has_timed_out(status: &DeploymentStatus) -> bool {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.any(|condition| {
+        condition.type_.as_deref() == Some(PROGRESSING)
+            && condition.status.as_deref() == Some("False")
+            && condition.reason.as_deref() == Some(TIMED_OUT)
+    })
+}
+
 /// The conditions as this look leaves them.
 #[derive(Debug, Clone)]
 pub struct Conditions {
