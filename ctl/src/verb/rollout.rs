@@ -1,4 +1,6 @@
-//! `amoeba rollout status|history|undo|restart|pause|resume` of Deployments
+//! `amoeba rollout status|history|undo|restart|pause|resume` of Deployments, StatefulSets and DaemonSets
+
+mod progress;
 
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use crate::cluster::path::{self, Query};
 use crate::cluster::request::PatchKind;
 use crate::cluster::watch::{EventKind, WatchStart};
 use crate::failure::Failure;
+use progress::{Progress, progress};
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
@@ -81,7 +84,7 @@ struct UndoArgs {
     to_revision: i64,
 }
 
-/// One Deployment and how to reach it.
+/// One workload and how to reach it.
 struct Workload<'a> {
     cluster: &'a Cluster,
     kind: Kind,
@@ -118,8 +121,11 @@ impl Command {
 async fn workloads<'a>(cluster: &'a Cluster, which: &Which) -> Result<Vec<Workload<'a>>, Failure> {
     let named = selection::named(cluster, "roll out", &which.what).await?;
     let workload = |(kind, name): (Kind, String)| match kind.kind.as_str() {
-        "Deployment" => Ok(Workload { cluster, kind, name }),
-        _ => Err(Failure::Usage(format!("{} has no rollout: only deployments have one", kind.printed()))),
+        "Deployment" | "StatefulSet" | "DaemonSet" => Ok(Workload { cluster, kind, name }),
+        _ => Err(Failure::Usage(format!(
+            "{} has no rollout: only deployments, statefulsets and daemonsets have one",
+            kind.printed()
+        ))),
     };
     named.into_iter().map(workload).collect()
 }
@@ -159,7 +165,7 @@ impl Workload<'_> {
             as_table: false,
         });
         loop {
-            match progress(&object) {
+            match progress(&self.kind.kind, &object) {
                 Progress::Complete(text) => {
                     say(text);
                     return Ok(());
@@ -183,19 +189,21 @@ impl Workload<'_> {
         }
     }
 
-    /// The ReplicaSets that the Deployment controls, oldest revision first.
-    async fn revisions(&self, deployment: &Value) -> Result<Vec<(i64, Value)>, Failure> {
+    /// The objects that keep the workload's earlier templates, oldest revision first.
+    async fn revisions(&self, workload: &Value) -> Result<Vec<(i64, Value)>, Failure> {
+        let keepers =
+            if self.kind.kind == "Deployment" { "replicasets.apps" } else { "controllerrevisions.apps" };
         let kinds = self.cluster.kinds().await?;
-        let sets =
-            kinds.resolve_one("replicasets.apps").map_err(|error| Failure::Usage(error.to_string()))?;
-        let selector = label_selector(&deployment["spec"]["selector"]).unwrap_or_default();
-        let collection = path::collection(sets, Some(self.cluster.namespace()));
+        let kind = kinds.resolve_one(keepers).map_err(|error| Failure::Usage(error.to_string()))?;
+        let selector = label_selector(&workload["spec"]["selector"]).unwrap_or_default();
+        let collection = path::collection(kind, Some(self.cluster.namespace()));
         let list = self.cluster.get(&Query::new().with("labelSelector", selector).on(&collection)).await?;
-        let owned = |set: &&Value| {
-            api::object::controller_of(set).is_some_and(|owner| owner.uid == api::object::uid(deployment))
+        let owned = |keeper: &&Value| {
+            api::object::controller_of(keeper).is_some_and(|owner| owner.uid == api::object::uid(workload))
         };
-        let sets = list["items"].as_array().into_iter().flatten().filter(owned);
-        let mut revisions: Vec<(i64, Value)> = sets.map(|set| (revision(set), set.clone())).collect();
+        let keepers = list["items"].as_array().into_iter().flatten().filter(owned);
+        let mut revisions: Vec<(i64, Value)> =
+            keepers.map(|keeper| (revision(keeper), keeper.clone())).collect();
         revisions.sort_by_key(|(revision, _)| *revision);
         Ok(revisions)
     }
@@ -208,9 +216,9 @@ impl Workload<'_> {
             list(&revisions).iter().for_each(say);
             return Ok(());
         };
-        let (_, set) = self.find(&revisions, wanted)?;
+        let (_, keeper) = self.find(&revisions, wanted)?;
         self.say(&format!("with revision #{wanted}"));
-        say(format!("Pod Template:\n{}", indented(&api::yaml::to_yaml(&set["spec"]["template"]))));
+        say(format!("Pod Template:\n{}", indented(&api::yaml::to_yaml(&kept_template(keeper)))));
         Ok(())
     }
 
@@ -261,6 +269,10 @@ impl Workload<'_> {
     }
 
     async fn pause(&self, paused: bool) -> Result<(), Failure> {
+        if self.kind.kind != "Deployment" {
+            let text = format!("{}/{} can't be paused: only deployments can", self.kind.printed(), self.name);
+            return Err(Failure::Usage(text));
+        }
         let deployment = self.cluster.get(&self.path()).await?;
         if (deployment["spec"]["paused"] == json!(true)) == paused {
             let state = if paused { "already paused" } else { "not paused" };
@@ -282,8 +294,10 @@ impl Workload<'_> {
     }
 }
 
-fn revision(set: &Value) -> i64 {
-    api::object::annotation(set, REVISION).and_then(|text| text.parse().ok()).unwrap_or(0)
+/// A ReplicaSet has its revision in an annotation, a ControllerRevision in a field.
+fn revision(keeper: &Value) -> i64 {
+    let annotated = || api::object::annotation(keeper, REVISION).and_then(|text| text.parse().ok());
+    keeper["revision"].as_i64().or_else(annotated).unwrap_or(0)
 }
 
 fn list(revisions: &[(i64, Value)]) -> Vec<String> {
@@ -298,9 +312,19 @@ fn indented(text: &str) -> String {
     text.lines().map(|line| format!("  {line}\n")).collect::<String>().trim_end().to_owned()
 }
 
-/// The template of a ReplicaSet without the label that the controller added to it.
-fn template_of(set: &Value) -> Value {
-    let mut template = set["spec"]["template"].clone();
+/// The template that a ReplicaSet or a ControllerRevision keeps.
+fn kept_template(keeper: &Value) -> Value {
+    let kept = if keeper["data"].is_null() { &keeper["spec"] } else { &keeper["data"]["spec"] };
+    let mut template = kept["template"].clone();
+    if let Some(fields) = template.as_object_mut() {
+        fields.remove("$patch");
+    }
+    template
+}
+
+/// The same without the label that the controller added to it.
+fn template_of(keeper: &Value) -> Value {
+    let mut template = kept_template(keeper);
     if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
         labels.remove("pod-template-hash");
     }
@@ -311,94 +335,19 @@ fn template_of_deployment(deployment: &Value) -> Value {
     deployment["spec"]["template"].clone()
 }
 
-/// How a rollout stands, in kubectl's words.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Everything runs as wanted.
-    Complete(String),
-    /// Not yet.
-    Waiting(String),
-    /// The controller has given up.
-    Failed(String),
-}
-
-/// Reads the status of a Deployment.
-pub fn progress(deployment: &Value) -> Progress {
-    let name = api::object::name(deployment);
-    let (spec, status) = (&deployment["spec"], &deployment["status"]);
-    let number = |value: &Value| value.as_i64().unwrap_or(0);
-    if number(&deployment["metadata"]["generation"]) > number(&status["observedGeneration"]) {
-        return Progress::Waiting("Waiting for deployment spec update to be observed...".into());
-    }
-    if condition_reason(status, "Progressing") == Some("ProgressDeadlineExceeded") {
-        return Progress::Failed(format!("deployment \"{name}\" exceeded its progress deadline"));
-    }
-    let wanted = spec["replicas"].as_i64().unwrap_or(1);
-    let (updated, total) = (number(&status["updatedReplicas"]), number(&status["replicas"]));
-    let available = number(&status["availableReplicas"]);
-    let waiting = |text: String| {
-        Progress::Waiting(format!("Waiting for deployment \"{name}\" rollout to finish: {text}..."))
-    };
-    match () {
-        () if updated < wanted => {
-            waiting(format!("{updated} out of {wanted} new replicas have been updated"))
-        }
-        () if total > updated => waiting(format!("{} old replicas are pending termination", total - updated)),
-        () if available < updated => {
-            waiting(format!("{available} of {updated} updated replicas are available"))
-        }
-        () => Progress::Complete(format!("deployment \"{name}\" successfully rolled out")),
-    }
-}
-
-fn condition_reason<'a>(status: &'a Value, kind: &str) -> Option<&'a str> {
-    let conditions = status["conditions"].as_array()?;
-    conditions.iter().find(|condition| condition["type"] == kind)?["reason"].as_str()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn deployment(generation: i64, replicas: [i64; 4]) -> Value {
-        let [wanted, updated, total, available] = replicas;
-        json!({"metadata": {"name": "web", "generation": 2}, "spec": {"replicas": wanted},
-            "status": {"observedGeneration": generation, "updatedReplicas": updated, "replicas": total,
-                       "availableReplicas": available}})
-    }
-
-    #[test]
-    fn progress_speaks_as_kubectl_does() {
-        let table = [
-            (deployment(1, [3, 3, 3, 3]), "Waiting for deployment spec update to be observed..."),
-            (
-                deployment(2, [3, 1, 4, 3]),
-                "Waiting for deployment \"web\" rollout to finish: 1 out of 3 new replicas have been updated...",
-            ),
-            (
-                deployment(2, [3, 3, 4, 3]),
-                "Waiting for deployment \"web\" rollout to finish: 1 old replicas are pending termination...",
-            ),
-            (
-                deployment(2, [3, 3, 3, 2]),
-                "Waiting for deployment \"web\" rollout to finish: 2 of 3 updated replicas are available...",
-            ),
-        ];
-        for (deployment, text) in table {
-            assert_eq!(progress(&deployment), Progress::Waiting(text.to_owned()));
-        }
-        let done = Progress::Complete("deployment \"web\" successfully rolled out".into());
-        assert_eq!(progress(&deployment(2, [3, 3, 3, 3])), done);
-        let mut late = deployment(2, [3, 1, 4, 3]);
-        late["status"]["conditions"] = json!([{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]);
-        assert!(matches!(progress(&late), Progress::Failed(_)));
-    }
 
     #[test]
     fn the_template_to_go_back_to_has_no_hash() {
         let set =
             json!({"spec": {"template": {"metadata": {"labels": {"a": "b", "pod-template-hash": "x"}}}}});
         assert_eq!(template_of(&set), json!({"metadata": {"labels": {"a": "b"}}}));
+        let revision =
+            json!({"revision": 2, "data": {"spec": {"template": {"$patch": "replace", "spec": {}}}}});
+        assert_eq!(template_of(&revision)["spec"], json!({}));
+        assert!(template_of(&revision).get("$patch").is_none());
     }
 
     #[test]
