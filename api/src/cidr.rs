@@ -13,6 +13,12 @@ pub struct Cidr {
 }
 
 impl Cidr {
+    /// The IPv4 range with this first address and length of prefix; bits behind the prefix are dropped.
+    pub const fn v4(first: [u8; 4], prefix: u32) -> Self {
+        let free = 32 - prefix;
+        Self { first: ((u32::from_be_bytes(first) >> free) << free) as u128, free, ipv6: false }
+    }
+
     /// Reads a range; `None` if it is none, or has bits behind its prefix.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, length) = text.split_once('/')?;

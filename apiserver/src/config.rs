@@ -1,12 +1,18 @@
 //! What an API server is told at its start. Parsed once; nothing below reads the environment.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
+
+use api::cidr::Cidr;
 
 use crate::audit::AuditConfig;
 use crate::auth::oidc::Oidc;
 use crate::auth::{AccountPolicy, TokenTable};
 use crate::pki::Pki;
+
+/// 10.96.0.0/12, as kubeadm has it.
+const SERVICE_RANGE: Cidr = Cidr::v4([10, 96, 0, 0], 12);
 
 /// What an API server is told at its start.
 #[derive(Clone, Debug)]
@@ -27,6 +33,10 @@ pub struct Config {
     pub audit: Option<AuditConfig>,
     /// An OpenID Connect provider whose tokens are believed.
     pub provider: Option<Arc<Oidc>>,
+    /// Where the cluster IPs of Services come from.
+    pub service_range: Cidr,
+    /// Where the node ports of Services come from.
+    pub node_ports: RangeInclusive<u16>,
     /// Where this server is reached; the Endpoints of Service `default/kubernetes` name it.
     pub advertise: Option<std::net::SocketAddr>,
 }
@@ -43,6 +53,8 @@ impl Config {
             account_tokens: AccountPolicy::default(),
             provider: None,
             audit: None,
+            service_range: SERVICE_RANGE,
+            node_ports: 30_000..=32_767,
             advertise: None,
         }
     }

@@ -82,6 +82,17 @@ async fn subresource(call: Call<'_>, name: &str, body: &[u8]) -> Answer {
         (SubresourceAction::Status, Verb::Get) => get::get(call).await,
         (SubresourceAction::Status, Verb::Patch) => patch::patch(call, Part::Status, body).await,
         (SubresourceAction::Status, _) => update::update(call, Part::Status, body).await,
+        (SubresourceAction::EphemeralContainers | SubresourceAction::Resize, Verb::Get) => {
+            get::get(call).await
+        }
+        (SubresourceAction::EphemeralContainers, Verb::Patch) => {
+            patch::patch(call, Part::EphemeralContainers, body).await
+        }
+        (SubresourceAction::EphemeralContainers, _) => {
+            update::update(call, Part::EphemeralContainers, body).await
+        }
+        (SubresourceAction::Resize, Verb::Patch) => patch::patch(call, Part::Resize, body).await,
+        (SubresourceAction::Resize, _) => update::update(call, Part::Resize, body).await,
         (SubresourceAction::Finalize, _) => update::update(call, Part::Finalizers, body).await,
         (SubresourceAction::Scale, _) => scale::scale(call, body).await,
         (SubresourceAction::Binding, _) => binding::bind(call, body).await,

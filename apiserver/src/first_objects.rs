@@ -22,7 +22,8 @@ use crate::storage::follower::RETRY;
 /// # Errors
 /// The first refusal that isn't "already exists".
 pub async fn ensure(server: &Arc<ApiServer>) -> Result<(), StartError> {
-    for object in crate::bootstrap::objects() {
+    let own = crate::kubernetes_service::objects(&server.config);
+    for object in crate::bootstrap::objects().into_iter().chain(own) {
         while !exists(server, &object) && !create(server, &object).await? {
             tokio::time::sleep(RETRY).await;
         }

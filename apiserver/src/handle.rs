@@ -35,7 +35,7 @@ use crate::request::{RequestInfo, Verb};
 use crate::storage::cache::{Cache, Observer};
 use crate::storage::{Storage, follower};
 use crate::verbs::{Answer, Call};
-use crate::{auth, crd, dispatch, rbac_feed, response, transaction};
+use crate::{auth, crd, dispatch, kubernetes_service, rbac_feed, response, transaction};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +75,8 @@ pub struct ApiServer {
     pub(crate) audit: Option<Audit>,
     /// Becomes true when the server is about to end: watches end then.
     pub(crate) draining: watch::Sender<bool>,
-    /// What feeds the cache, seals what lies in clear or under an old key, and looks after custom resources;
+    /// What feeds the cache, seals what lies in clear or under an old key, looks after custom
+    /// resources and the endpoints of Service `default/kubernetes`;
     /// they end with the server.
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -137,6 +138,10 @@ impl ApiServer {
         // From its first answer on the server judges by the roles that exist.
         let applied = server.storage.status().revision;
         server.storage.cache.wait_for(applied, server.config.limits.freshness).await;
+        if let Some(own) = server.config.advertise {
+            let keeper = tokio::spawn(kubernetes_service::keep(Arc::downgrade(&server), own));
+            server.tasks.lock().push(keeper);
+        }
         Ok(server)
     }
 

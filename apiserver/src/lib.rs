@@ -6,6 +6,7 @@
 //! differs between kinds is a row of the [`registry`] and a small strategy. Objects are JSON values here,
 //! never Rust types: a built-in kind and a custom one take the same path.
 
+pub mod addresses;
 pub mod admission;
 pub mod audit;
 pub mod auth;
@@ -25,6 +26,7 @@ mod golden;
 pub mod handle;
 pub mod health;
 pub mod in_process;
+mod kubernetes_service;
 pub mod metrics;
 mod negotiate;
 pub mod node_proxy;

@@ -1,15 +1,16 @@
 //! What holds when requests overlap: one winner, nothing lost, nothing in a namespace that is going, and
 //! one order for all watchers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::k8s::api::core::v1::{ConfigMap, Event, Namespace};
+use api::k8s::api::core::v1::{ConfigMap, Event, Namespace, ResourceQuota, Service};
 use apiserver::pki::Pki;
 use apiserver::{ApiServer, Config, Identity};
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use store::kv::{KeyRange, Kv, RangeRequest};
@@ -53,6 +54,67 @@ async fn of_many_creations_one_wins() {
     let (won, lost): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
     assert_eq!(won.len(), 1);
     assert!(lost.iter().all(|result| result.as_ref().is_err_and(|error| code(error) == 409)));
+}
+
+/// Two servers over one store, as in a cluster of several members.
+async fn two_servers() -> (Cluster, Cluster) {
+    let one = cluster().await;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut config = Config::new(Arc::new(Pki::load_or_create(dir.path()).expect("a new authority")));
+    config.limits.patch_tries = 50;
+    let server = ApiServer::start(Arc::new(one.store.clone()), config).await.expect("the server starts");
+    let client = Client::new(server.in_process(Identity::new("admin", &["system:masters"])), "default");
+    let two = Cluster { client, store: one.store.clone(), _server: server, _dir: dir };
+    (one, two)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_address_or_node_port_is_given_twice() {
+    let (one, two) = two_servers().await;
+    let service = |name: String, spec: Value| -> Service {
+        serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).expect("typed")
+    };
+    let apis: Vec<Api<Service>> =
+        [&one, &two].map(|cluster| Api::default_namespaced(cluster.client.clone())).into();
+    let params = PostParams::default();
+    let ports = json!([{"port": 80}]);
+    let services: Vec<Service> =
+        (0..40).map(|n| service(format!("s{n}"), json!({"type": "NodePort", "ports": ports}))).collect();
+    let created = services.iter().enumerate().map(|(n, service)| apis[n % 2].create(&params, service));
+    let specs = join_all(created).await.into_iter().map(|made| made.expect("created").spec.expect("a spec"));
+    let (addresses, node_ports): (BTreeSet<_>, BTreeSet<_>) =
+        specs.map(|spec| (spec.cluster_ip, spec.ports.expect("ports")[0].node_port)).unzip();
+    assert_eq!((addresses.len(), node_ports.len()), (40, 40));
+    let fixed = json!({"clusterIP": "10.96.0.20", "ports": ports});
+    let rivals: Vec<Service> = (0..10).map(|n| service(format!("r{n}"), fixed.clone())).collect();
+    let created = rivals.iter().enumerate().map(|(n, rival)| apis[n % 2].create(&params, rival));
+    let (won, lost): (Vec<_>, Vec<_>) = join_all(created).await.into_iter().partition(Result::is_ok);
+    assert_eq!(won.len(), 1);
+    assert!(lost.iter().all(|result| result.as_ref().is_err_and(|error| code(error) == 422)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_is_never_exceeded() {
+    let (one, two) = two_servers().await;
+    let quotas: Api<ResourceQuota> = Api::default_namespaced(one.client.clone());
+    let hard = json!({"count/configmaps": "10"});
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": hard}});
+    let quota = serde_json::from_value(quota).expect("typed");
+    quotas.create(&PostParams::default(), &quota).await.expect("created");
+    let counted = Patch::Merge(json!({"status": {"hard": hard, "used": {"count/configmaps": "0"}}}));
+    quotas.patch_status("q", &PatchParams::default(), &counted).await.expect("counted");
+    let apis: Vec<Api<ConfigMap>> =
+        [&one, &two].map(|cluster| Api::default_namespaced(cluster.client.clone())).into();
+    // The other server hears of the quota a moment later, as of everything.
+    apis[1].list(&ListParams::default()).await.expect("a list waits for the newest revision");
+    let params = PostParams::default();
+    let maps: Vec<ConfigMap> = (0..30).map(|n| config_map(&format!("m{n}"))).collect();
+    let created = maps.iter().enumerate().map(|(n, map)| apis[n % 2].create(&params, map));
+    let (won, lost): (Vec<_>, Vec<_>) = join_all(created).await.into_iter().partition(Result::is_ok);
+    let codes: BTreeSet<u16> = lost.iter().filter_map(|lost| lost.as_ref().err().map(code)).collect();
+    assert_eq!((won.len(), codes), (10, BTreeSet::from([403])));
+    let used = quotas.get("q").await.expect("there").status.and_then(|status| status.used).expect("used");
+    assert_eq!(used["count/configmaps"].0, "10");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

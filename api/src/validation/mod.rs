@@ -67,6 +67,32 @@ pub fn validate_status_update(group: &str, kind: &str, object: &Value, old: &Val
     errors
 }
 
+/// Validates a pod whose ephemeral containers replace those of `old`.
+pub fn validate_ephemeral_containers(
+    group: &str,
+    kind: &str,
+    object: &Value,
+    old: &Value,
+) -> Vec<FieldError> {
+    let (root, old) = (Field::root(object), Field::root(old));
+    let mut errors = meta::object_meta_update(&root, &old);
+    errors.extend(content(group, kind, &root));
+    errors.extend(pod_update::ephemeral_containers(
+        &root.at("spec.ephemeralContainers"),
+        &old.at("spec.ephemeralContainers"),
+    ));
+    errors
+}
+
+/// Validates a pod whose containers' resources replace those of `old`.
+pub fn validate_resize(group: &str, kind: &str, object: &Value, old: &Value) -> Vec<FieldError> {
+    let (root, old) = (Field::root(object), Field::root(old));
+    let mut errors = meta::object_meta_update(&root, &old);
+    errors.extend(content(group, kind, &root));
+    errors.extend(pod_update::resize(&root, &old));
+    errors
+}
+
 /// The rules about an object alone.
 fn content(group: &str, kind: &str, root: &Field<'_>) -> Errors {
     match (group, kind) {

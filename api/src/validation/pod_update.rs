@@ -1,8 +1,10 @@
 //! What may change in a pod that exists.
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::field::{Errors, Field};
+use crate::k8s::api::core::v1::PodSpec;
 
 const MAY_CHANGE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
     `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing \
@@ -110,4 +112,74 @@ pub(super) fn status(new: &Field<'_>, old: &Field<'_>) -> Errors {
         true => Errors::new(),
         false => vec![node.forbidden("may not be changed directly")],
     }
+}
+
+/// Ephemeral containers may only be added.
+pub(super) fn ephemeral_containers(new: &Field<'_>, old: &Field<'_>) -> Errors {
+    let mut errors = Errors::new();
+    for before in old.items() {
+        let name = before.get("name").text();
+        match new.items().find(|container| container.get("name").text() == name) {
+            None => {
+                errors.push(
+                    new.forbidden(&format!("existing ephemeral containers {name:?} may not be removed\n")),
+                );
+            }
+            Some(now) if now.value != before.value => {
+                errors.push(
+                    new.forbidden(&format!("existing ephemeral containers {name:?} may not be changed\n")),
+                );
+            }
+            Some(_) => {}
+        }
+    }
+    errors
+}
+
+/// A resize changes how much processor and memory containers have, nothing else that follows from it.
+pub(super) fn resize(new: &Field<'_>, old: &Field<'_>) -> Errors {
+    let class = |pod: &Field<'_>| {
+        PodSpec::deserialize(pod.get("spec").value).ok().map(|spec| crate::pod::qos_class(&spec))
+    };
+    let mut errors = Errors::new();
+    if class(new) != class(old) {
+        errors.push(crate::status::FieldError::invalid(
+            "metadata",
+            class(new).map(|class| class.as_str()),
+            "Pod QOS Class may not change as a result of resizing",
+        ));
+    }
+    for list in ["spec.containers", "spec.initContainers"] {
+        for (now, before) in new.at(list).items().zip(old.at(list).items()) {
+            errors.extend(resized(&now.get("resources"), &before.get("resources")));
+        }
+    }
+    errors
+}
+
+fn resized(new: &Field<'_>, old: &Field<'_>) -> Errors {
+    let rest = |resources: &Field<'_>| {
+        let mut rest = resources.value.clone();
+        for part in ["limits", "requests"] {
+            let Some(amounts) = rest.get_mut(part).and_then(Value::as_object_mut) else { continue };
+            amounts.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
+            if amounts.is_empty() {
+                rest.as_object_mut().map(|rest| rest.remove(part));
+            }
+        }
+        rest.as_object().cloned().unwrap_or_default()
+    };
+    let mut errors = Errors::new();
+    if rest(new) != rest(old) {
+        errors.push(new.forbidden("only cpu and memory resources are mutable"));
+    }
+    for (part, why) in
+        [("limits", "resource limits cannot be removed"), ("requests", "resource requests cannot be removed")]
+    {
+        let gone = |(name, _): (&String, Field<'_>)| !new.get(part).get(name).exists();
+        if old.get(part).entries().any(gone) {
+            errors.push(new.get(part).forbidden(why));
+        }
+    }
+    errors
 }

@@ -78,7 +78,9 @@ fn core() -> Vec<Resource> {
             .category("all")
             .sub("binding", ("", "v1", "Binding"), Verbs::CREATE, SubresourceAction::Binding)
             .sub("eviction", ("policy", "v1", "Eviction"), Verbs::CREATE, SubresourceAction::Eviction)
-            .sub("log", ("", "v1", "Pod"), Verbs::GET, SubresourceAction::Log)
+            .sub("ephemeralcontainers", POD, Verbs::GET_PATCH_UPDATE, SubresourceAction::EphemeralContainers)
+            .sub("log", POD, Verbs::GET, SubresourceAction::Log)
+            .sub("resize", POD, Verbs::GET_PATCH_UPDATE, SubresourceAction::Resize)
             .status()
             .fields(&POD_FIELDS)
             .special(Pod)
@@ -310,6 +312,8 @@ const COUNTED: Traits = Traits { has_generation: true, ..Traits::ORDINARY };
 const RETURNS_OBJECT: Traits = Traits { delete_returns_object: true, ..Traits::ORDINARY };
 
 const COUNTED_OBJECT: Traits = Traits { has_generation: true, ..RETURNS_OBJECT };
+
+const POD: (&str, &str, &str) = ("", "v1", "Pod");
 
 const POD_FIELDS: [(&str, &str); 9] = [
     ("spec.nodeName", "/spec/nodeName"),

@@ -116,6 +116,10 @@ pub enum SubresourceAction {
     Binding,
     /// Deletes a pod if that is allowed now.
     Eviction,
+    /// A pod of which only `spec.ephemeralContainers` is written.
+    EphemeralContainers,
+    /// A pod of which only what its containers may use is written.
+    Resize,
     /// A namespace of which only `spec.finalizers` is written.
     Finalize,
     /// The log of a container, read from its node.

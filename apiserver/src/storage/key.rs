@@ -3,6 +3,7 @@
 //! ```text
 //! /registry/GROUP/PLURAL/NAME             an object of the cluster
 //! /registry/GROUP/PLURAL/NAMESPACE/NAME   an object in a namespace
+//! /allocated/nodeports/PORT               whose a node port is
 //! ```
 //! GROUP is `core` for the core group. Names and namespaces never hold a slash (a request path can't
 //! carry one and validation refuses it), so no key of one resource lies in the range of another.
@@ -69,6 +70,11 @@ fn resource_prefix(resource: &Resource) -> String {
 pub fn of_core(plural: &str, namespace: &str, name: &str) -> Bytes {
     let place = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
     format!("{ROOT}core/{plural}/{place}{name}").into()
+}
+
+/// Where it is recorded whose a node port is: beside the objects, so that nobody takes it for one.
+pub fn node_port(port: u16) -> Bytes {
+    format!("/allocated/nodeports/{port}").into()
 }
 
 /// The prefix of the resource that `key` belongs to; `None` if it isn't one of ours.

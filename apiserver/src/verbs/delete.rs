@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use store::kv::Revision;
 
+use crate::addresses;
 use crate::admission;
 use crate::body::Body;
 use crate::error::Outcome;
@@ -16,9 +17,9 @@ use crate::registry::strategy::Strategy;
 use crate::response;
 use crate::storage::key::Key;
 use crate::storage::object::Stored;
-use crate::storage::{Commit, Write, decode};
+use crate::storage::{Also, Commit, Write, decode};
 use crate::verbs::delete_options::{self, DeleteOptions, Propagation};
-use crate::verbs::{Answer, Call, submit};
+use crate::verbs::{Answer, Call, eviction, submit};
 
 /// What a deletion does to the object as it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +72,29 @@ pub async fn remove(
     name: &str,
     options: &DeleteOptions,
 ) -> Outcome<Deleted> {
+    remove_if(call, namespace, name, options, Gate::Open).await
+}
+
+/// What a deletion must pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Nothing more.
+    Open,
+    /// The pod's disruption budget, which is charged in the same transaction.
+    DisruptionBudget,
+}
+
+/// The same, if the gate lets it pass.
+///
+/// # Errors
+/// Those of [`remove`], and of the gate.
+pub async fn remove_if(
+    call: &Call<'_>,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+    gate: Gate,
+) -> Outcome<Deleted> {
     let key = Key::Object(call.resource, namespace, name).to_bytes();
     let mut current = call.storage().read(&key).await?;
     loop {
@@ -78,7 +102,11 @@ pub async fn remove(
         let old = decode(&stored)?;
         admission::delete(call, &old).await?;
         check_preconditions(call, &old, options)?;
-        match attempt(call, &stored, old, options).await? {
+        let charged = match gate {
+            Gate::Open => Vec::new(),
+            Gate::DisruptionBudget => eviction::charge(call, &old).await?,
+        };
+        match attempt(call, &stored, old, options, charged).await? {
             Ok(deleted) => return Ok(deleted),
             Err(newer) => current = newer,
         }
@@ -91,6 +119,7 @@ async fn attempt(
     stored: &Stored,
     old: Value,
     options: &DeleteOptions,
+    mut also: Vec<Also>,
 ) -> Outcome<Result<Deleted, Option<Stored>>> {
     let (mut object, gone) = match plan(&old, call.resource.strategy.as_ref(), options, Timestamp::now()) {
         Plan::Nothing => return Ok(Ok(Deleted { object: old, gone: false })),
@@ -100,12 +129,15 @@ async fn attempt(
     if options.dry_run {
         return Ok(Ok(Deleted { object, gone }));
     }
+    if gone {
+        also.extend(addresses::release(call, &object).await?);
+    }
     let write = Write {
         key: stored.key.clone(),
         expected: stored.revision,
         value: if gone { None } else { Some(submit::encoded(call, &object)?) },
         guards: Vec::new(),
-        also: Vec::new(),
+        also,
         expires: call.resource.strategy.traits().expires,
         origin: call.origin(),
     };

@@ -51,7 +51,7 @@ fn not_written(call: &Call<'_>, part: Part) -> FieldSet {
         Part::Main => FieldSet::default(),
         Part::Status if call.resource.custom.is_some() => reset_fields(&[&["spec"], &["metadata"]]),
         Part::Status => reset_fields(&[&["spec"], &["metadata", "labels"], &["metadata", "ownerReferences"]]),
-        Part::Finalizers => reset_fields(&[&["status"]]),
+        Part::Finalizers | Part::EphemeralContainers | Part::Resize => reset_fields(&[&["status"]]),
     }
 }
 

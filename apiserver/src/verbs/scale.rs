@@ -16,7 +16,7 @@ use crate::verbs::decode::{self, Draft, KindName};
 use crate::verbs::patch::Patch;
 use crate::verbs::submit::{self, Part};
 use crate::verbs::update::change;
-use crate::verbs::{Answer, Call, get, present};
+use crate::verbs::{Answer, Call, get, ownership, present, server_side};
 
 const SCALE: KindName<'_> = KindName { group: "autoscaling", version: "v1", kind: "Scale" };
 
@@ -26,6 +26,10 @@ pub async fn scale(call: Call<'_>, body: &[u8]) -> Answer {
         Verb::Get => {
             let stored = present::one(call.resource, Arc::new(get::read(&call).await?)).await?;
             Ok(response::json(StatusCode::OK, &scale_of(call.resource, &decode_stored(&stored)?)))
+        }
+        Verb::Patch if ownership::is_apply(&call) => {
+            let config = server_side::parse_config(&call, SCALE, body)?;
+            write_object(&call, |old| apply(&call, old, &config)).await
         }
         Verb::Patch => {
             let patch = Patch::parse(&call, body)?;
@@ -39,11 +43,25 @@ pub async fn scale(call: Call<'_>, body: &[u8]) -> Answer {
 }
 
 async fn write(call: &Call<'_>, mut scale: impl FnMut(&Value) -> Outcome<Draft> + Send) -> Answer {
-    let written = change(call, Part::Main, |old| {
+    let make = |old: &Value| {
         let scale = scale(old)?;
         Ok(Draft { object: scaled(call.resource, old, &scale.object), warnings: scale.warnings })
-    });
-    let written = written.await?.ok_or_else(|| call.not_found(call.name()))?;
+    };
+    write_object(call, make).await
+}
+
+/// What a server-side apply of a Scale makes of the object: its manager owns the number of replicas.
+fn apply(call: &Call<'_>, old: &Value, scale: &Value) -> Outcome<Draft> {
+    let mut config =
+        json!({"apiVersion": old["apiVersion"], "kind": old["kind"], "metadata": scale["metadata"]});
+    if let Some(replicas) = scale["spec"].get("replicas") {
+        set_at(&mut config, &paths(call.resource).spec, replicas.clone());
+    }
+    server_side::draft(call, Part::Main, old, &config)
+}
+
+async fn write_object(call: &Call<'_>, make: impl FnMut(&Value) -> Outcome<Draft> + Send) -> Answer {
+    let written = change(call, Part::Main, make).await?.ok_or_else(|| call.not_found(call.name()))?;
     let object = decode_stored(&*present::one(call.resource, Arc::new(written.stored)).await?)?;
     let mut response = response::json(StatusCode::OK, &scale_of(call.resource, &object));
     submit::warn(&mut response, &written.warnings);

@@ -20,7 +20,7 @@ const TRIES: usize = 8;
 /// # Errors
 /// 409 with a cause for each conflict, 400 if the configuration isn't one of this kind.
 pub async fn apply(call: &Call<'_>, part: Part, body: &[u8]) -> Outcome<Written> {
-    let config = parse_config(call, body)?;
+    let config = parse_config(call, KindName::of(call), body)?;
     for _ in 0..TRIES {
         if let Some(written) = change(call, part, |live| draft(call, part, live, &config)).await? {
             return Ok(written);
@@ -37,11 +37,13 @@ pub async fn apply(call: &Call<'_>, part: Part, body: &[u8]) -> Outcome<Written>
     Err(call.not_found(call.name()).into())
 }
 
-fn parse_config(call: &Call<'_>, body: &[u8]) -> Outcome<Value> {
+/// Reads a configuration of a kind.
+pub(super) fn parse_config(call: &Call<'_>, kind: KindName<'_>, body: &[u8]) -> Outcome<Value> {
     let mut parsed = parse(body, Format::Yaml)
         .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
-    decode::check_kind(&mut parsed.value, KindName::of(call))?;
+    decode::check_kind(&mut parsed.value, kind)?;
     let decoded = match &call.resource.custom {
+        _ if kind.kind != call.resource.kind => decode_partial(decode::schema(kind)?, parsed),
         Some(custom) => decode_custom(&custom.structural, parsed, FieldValidation::Strict),
         None => decode_partial(decode::own_schema(call)?, parsed),
     };
@@ -64,7 +66,7 @@ fn untyped(call: &Call<'_>, error: &DecodeError) -> String {
 }
 
 /// The object that the configuration makes of `live`. Unless it names a version, it is meant for any.
-fn draft(call: &Call<'_>, part: Part, live: &Value, config: &Value) -> Outcome<Draft> {
+pub(super) fn draft(call: &Call<'_>, part: Part, live: &Value, config: &Value) -> Outcome<Draft> {
     let mut object = ownership::apply(call, part, live, config)?;
     let metadata = api::object::metadata_mut(&mut object);
     let owners = metadata.remove("managedFields");

@@ -8,6 +8,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 use store::kv::Revision;
 
+use crate::addresses;
 use crate::admission::{self, Admitted};
 use crate::body::Body;
 use crate::error::Outcome;
@@ -26,6 +27,10 @@ pub enum Part {
     Status,
     /// Only a namespace's `spec.finalizers`.
     Finalizers,
+    /// Only a pod's `spec.ephemeralContainers`.
+    EphemeralContainers,
+    /// Only what a pod's containers may use.
+    Resize,
 }
 
 /// The outcome of a write.
@@ -67,6 +72,7 @@ pub async fn complete_new(call: &Call<'_>, new: &mut Value) -> Outcome<Admitted>
     track(call, Part::Main, &Value::Null, new)?;
     let mut admitted = Admitted::default();
     admission::mutate_create(call, new, &mut admitted).await?;
+    addresses::assign(call, new, &Value::Null, &mut admitted).await?;
     resource.strategy.finish_create(new);
     let mut errors = api::validation::validate_create(&resource.group, &resource.kind, new);
     errors.extend(custom_errors(call, new, None));
@@ -113,10 +119,13 @@ pub async fn complete_change(
     track(call, part, old, &mut new)?;
     let mut admitted = Admitted::default();
     admission::mutate_update(call, &mut new, old, &mut admitted).await?;
+    addresses::assign(call, &mut new, old, &mut admitted).await?;
     metadata::count_generation(resource, &mut new, old);
     let validate = match part {
         Part::Status => api::validation::validate_status_update,
         Part::Main | Part::Finalizers => api::validation::validate_update,
+        Part::EphemeralContainers => api::validation::validate_ephemeral_containers,
+        Part::Resize => api::validation::validate_resize,
     };
     let mut errors = validate(&resource.group, &resource.kind, &new, old);
     errors.extend(custom_errors(call, &new, Some(old)));
@@ -140,12 +149,42 @@ fn restrict(call: &Call<'_>, part: Part, mut new: Value, old: &Value) -> Value {
             copy(&mut kept["metadata"], &old["metadata"], "ownerReferences");
             kept
         }
+        Part::EphemeralContainers => {
+            let mut kept = old.clone();
+            copy(&mut kept["spec"], &new["spec"], "ephemeralContainers");
+            carry_ownership(kept, &mut new)
+        }
+        Part::Resize => {
+            let mut kept = old.clone();
+            for list in ["containers", "initContainers"] {
+                resize(&mut kept["spec"][list], &new["spec"][list]);
+            }
+            copy(&mut kept["spec"], &new["spec"], "resources");
+            carry_ownership(kept, &mut new)
+        }
         Part::Finalizers => {
             let mut kept = old.clone();
             let mut spec = kept["spec"].take();
             copy(&mut spec, &new["spec"], "finalizers");
             kept["spec"] = spec;
             kept
+        }
+    }
+}
+
+/// Who owns what is settled by then if the write is a server-side apply.
+fn carry_ownership(mut kept: Value, new: &mut Value) -> Value {
+    copy(&mut kept["metadata"], &new["metadata"].take(), "managedFields");
+    kept
+}
+
+/// Gives containers the resources that those of the same name have.
+fn resize(containers: &mut Value, new: &Value) {
+    for container in containers.as_array_mut().into_iter().flatten() {
+        let same = new.as_array().into_iter().flatten().find(|other| other["name"] == container["name"]);
+        if let Some(same) = same {
+            copy(container, same, "resources");
+            copy(container, same, "resizePolicy");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::status::{FieldError, FieldErrorKind, Status};
 use serde_json::Value;
 
+use crate::addresses;
 use crate::error::Outcome;
 use crate::storage::key::Key;
 use crate::storage::object::Stored;
@@ -95,12 +96,16 @@ async fn attempt(
         let stored = submit::stored(call, &new, bytes, stored.revision);
         return Ok(Ok(Written { stored, warnings, created: false }));
     }
+    let mut also = admitted.also;
+    if ends {
+        also.extend(addresses::release(call, old).await?);
+    }
     let write = Write {
         key: stored.key.clone(),
         expected: stored.revision,
         value: (!ends).then(|| bytes.clone()),
         guards: admitted.guards,
-        also: admitted.also,
+        also,
         expires: call.resource.strategy.traits().expires,
         origin: call.origin(),
     };
