@@ -55,7 +55,7 @@ async fn create(server: &Arc<ApiServer>, object: &Value) -> Result<bool, StartEr
         .body(Body::from(object.to_string()))
         .map_err(|error| refused(api::status::Status::internal(error)))?;
     let identity = Identity::new("system:apiserver", &[MASTERS_GROUP]);
-    let response = server.handle(request, Peer::InProcess(identity)).await;
+    let response = Box::pin(server.handle(request, Peer::InProcess(identity))).await;
     match response.status() {
         StatusCode::CREATED | StatusCode::CONFLICT => Ok(true),
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {

@@ -159,7 +159,7 @@ impl ApiServer {
     pub async fn handle(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let id = audit_id(&parts);
-        let answer = self.answer(&parts, body, &peer, &id).await;
+        let answer = Box::pin(self.answer(&parts, body, &peer, &id)).await;
         let mut response = answer.unwrap_or_else(response::failure);
         response.headers_mut().insert(HeaderName::from_static("audit-id"), id);
         response
@@ -286,7 +286,8 @@ impl ApiServer {
             false => self.read_body(body).await?,
         };
         let call = Call { server: self, info, resource, identity, headers: &parts.headers, batch: None };
-        dispatch::resource(call, &body).await
+        // A verb's state is large and deep; on the heap the states of what leads to it stay small.
+        Box::pin(dispatch::resource(call, &body)).await
     }
 
     /// The whole body.

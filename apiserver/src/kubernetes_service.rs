@@ -92,7 +92,8 @@ impl Seen {
             if known.0 != renewed {
                 *known = (renewed, now);
             }
-            let holder = lease["spec"]["holderIdentity"].as_str().and_then(|text| text.parse().ok());
+            let holder: Option<SocketAddr> =
+                lease["spec"]["holderIdentity"].as_str().and_then(|text| text.parse().ok());
             if now.duration_since(known.1) < MISSED {
                 alive.extend(holder);
             }

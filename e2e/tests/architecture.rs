@@ -154,6 +154,20 @@ fn the_architecture_page_names_what_is_there() {
     }
 }
 
+/// Every file that the map of conformance names as the holder of an item exists.
+#[test]
+fn the_map_of_conformance_names_what_is_there() {
+    let root = e2e::checkout();
+    let page = include_str!("../../docs/conformance.md");
+    let words = page.split('`').skip(1).step_by(2);
+    let is_file = |word: &&str| word.contains('/') && (word.ends_with(".rs") || word.ends_with(".txt"));
+    let named: Vec<&str> = words.filter(is_file).collect();
+    assert!(named.len() > 50, "the map names {} files only", named.len());
+    for file in named {
+        assert!(root.join(file).exists(), "docs/conformance.md names {file}, which is not there");
+    }
+}
+
 /// The text of each Rust file below the rooms.
 fn sources(root: &std::path::Path) -> impl Iterator<Item = String> {
     let mut folders: Vec<_> = ALLOWED.iter().map(|(room, _)| root.join(room)).collect();

@@ -296,18 +296,21 @@ fn address_key(call: &Call<'_>, address: IpAddr) -> Option<Bytes> {
 
 /// As far as this server knows; the transaction asks again.
 fn is_taken_here(call: &Call<'_>, key: Option<&Bytes>) -> bool {
-    let pending = |key: &Bytes| call.batch.is_some_and(|batch| batch.also(key).is_some());
-    key.is_some_and(|key| pending(key) || call.storage().cache.get(key).is_some())
+    key.is_some_and(|key| is_pending(call, key) || call.storage().cache.get(key).is_some())
 }
 
+/// As the store knows: what was given back a moment ago is free.
 async fn is_taken(call: &Call<'_>, key: Option<Bytes>) -> Outcome<bool> {
-    if is_taken_here(call, key.as_ref()) {
-        return Ok(true);
-    }
     match key {
+        Some(key) if is_pending(call, &key) => Ok(true),
         Some(key) => Ok(call.storage().read(&key).await?.is_some()),
         None => Ok(false),
     }
+}
+
+/// An earlier step of the same transaction takes it.
+fn is_pending(call: &Call<'_>, key: &Bytes) -> bool {
+    call.batch.is_some_and(|batch| batch.also(key).is_some())
 }
 
 /// The record that an address is this Service's.

@@ -19,18 +19,22 @@ mod rbac_escalation;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod storage_in_use;
 mod taint_nodes;
 mod token_secret;
 pub mod turns;
+mod webhook;
 
 use bytes::Bytes;
 use serde_json::Value;
 use store::kv::Revision;
 
 use crate::admission::turns::Turn;
+use crate::admission::webhook::Operation;
 use crate::error::Outcome;
 use crate::storage::Also;
 use crate::verbs::Call;
+use crate::verbs::decode::{self, KindName};
 
 /// A key that must not have changed since this revision when the object is written: what was admitted
 /// because of it stays true.
@@ -64,12 +68,37 @@ pub async fn mutate_create(call: &Call<'_>, object: &mut Value, admitted: &mut A
             default_toleration_seconds::add(object, seconds);
             runtime_class::apply(call, object).await?;
         }
-        ("", "PersistentVolumeClaim") => default_storage_class::set(call, object).await?,
+        ("", "PersistentVolumeClaim") => {
+            default_storage_class::set(call, object).await?;
+            storage_in_use::protect_claim(object);
+        }
         ("networking.k8s.io", "Ingress") => default_ingress_class::set(call, object).await?,
         ("", "Node") => taint_nodes::add(object),
         ("", "Secret") => token_secret::fill(call, object).await?,
         ("certificates.k8s.io", "CertificateSigningRequest") => certificates::stamp(call, object)?,
         _ => {}
+    }
+    ask_webhooks(call, Operation::Create, object, &Value::Null, admitted).await
+}
+
+/// What webhooks make of the object is decoded and completed like what clients send.
+async fn ask_webhooks(
+    call: &Call<'_>,
+    operation: Operation,
+    object: &mut Value,
+    old: &Value,
+    admitted: &mut Admitted,
+) -> Outcome<()> {
+    if !Box::pin(webhook::mutate(call, operation, object, old, admitted)).await? {
+        return Ok(());
+    }
+    let owners = api::object::metadata_mut(object).remove("managedFields");
+    *object = decode::value(call, KindName::of(call), object.take())?.object;
+    if let Some(owners) = owners {
+        api::object::metadata_mut(object).insert("managedFields".into(), owners);
+    }
+    if call.resource.custom.is_none() {
+        api::defaults::apply(&call.resource.group, &call.resource.kind, object);
     }
     Ok(())
 }
@@ -87,6 +116,7 @@ pub async fn validate_create(call: &Call<'_>, object: &Value, admitted: &mut Adm
         _ => {}
     }
     pod_security::check(call, object, &Value::Null, admitted).await?;
+    Box::pin(webhook::validate(call, Operation::Create, object, &Value::Null, admitted)).await?;
     resource_quota::charge(call, object, None, admitted).await
 }
 
@@ -98,13 +128,12 @@ pub async fn mutate_update(
     call: &Call<'_>,
     object: &mut Value,
     old: &Value,
-    _admitted: &mut Admitted,
+    admitted: &mut Admitted,
 ) -> Outcome<()> {
-    debug_assert!(!call.info.verb.is_read(), "what only reads isn't admitted");
     if is_signing_request(call) {
         certificates::complete(call, object, old);
     }
-    Ok(())
+    ask_webhooks(call, Operation::Update, object, old, admitted).await
 }
 
 /// Judges a change that is complete and valid.
@@ -118,14 +147,16 @@ pub async fn validate_update(
     admitted: &mut Admitted,
 ) -> Outcome<()> {
     node_restriction::update(call, object, old)?;
-    if let Some("ephemeralcontainers" | "resize") = call.info.subresource.as_deref() {
-        return pod_security::check(call, object, old, admitted).await;
-    }
     if is_signing_request(call) {
         certificates::check(call, object, old)?;
     }
-    if call.info.subresource.is_some() {
-        return Ok(());
+    match call.info.subresource.as_deref() {
+        None => {}
+        Some("ephemeralcontainers" | "resize") => {
+            pod_security::check(call, object, old, admitted).await?;
+            return Box::pin(webhook::validate(call, Operation::Update, object, old, admitted)).await;
+        }
+        Some(_) => return Box::pin(webhook::validate(call, Operation::Update, object, old, admitted)).await,
     }
     match (call.resource.group.as_str(), call.resource.kind.as_str()) {
         ("rbac.authorization.k8s.io", _) => rbac_escalation::check(call, object, Some(old))?,
@@ -137,6 +168,7 @@ pub async fn validate_update(
         _ => {}
     }
     pod_security::check(call, object, old, admitted).await?;
+    Box::pin(webhook::validate(call, Operation::Update, object, old, admitted)).await?;
     resource_quota::charge(call, object, Some(old), admitted).await
 }
 
@@ -150,7 +182,12 @@ fn is_signing_request(call: &Call<'_>) -> bool {
 /// The first refusal.
 pub async fn delete(call: &Call<'_>, old: &Value) -> Outcome<()> {
     node_restriction::delete(call, old)?;
-    namespace_lifecycle::check_delete(call, api::object::name(old))
+    namespace_lifecycle::check_delete(call, api::object::name(old))?;
+    if call.info.subresource.is_some() {
+        return Ok(()); // An eviction has been asked about as such.
+    }
+    let mut admitted = Admitted::default();
+    Box::pin(webhook::validate(call, Operation::Delete, &Value::Null, old, &mut admitted)).await
 }
 
 /// Admits the making of a token that is bound to `bound`.

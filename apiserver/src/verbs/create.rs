@@ -16,7 +16,7 @@ use crate::verbs::{Answer, Call, metadata};
 /// How often another name is drawn when a generated one is taken (upstream: 8).
 const NAME_TRIES: usize = 8;
 /// How often the object is admitted anew because its namespace, a quota or an address changed meanwhile.
-const GUARD_TRIES: usize = 8;
+const GUARD_TRIES: usize = 32;
 
 /// Answers with the new object.
 pub async fn create(call: Call<'_>, body: &[u8]) -> Answer {

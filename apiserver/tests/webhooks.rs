@@ -1,0 +1,183 @@
+//! Admission webhooks over real TLS: asked in order, heard, refused, ignored, and never about themselves.
+
+use std::sync::Arc;
+
+use api::k8s::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use api::k8s::api::core::v1::ConfigMap;
+use apiserver::pki::Pki;
+use apiserver::{ApiServer, Config, Identity};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use kube::Client;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use store::model::Model;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// A webhook: its URL, and the certificate that vouches for it in base64.
+struct Hook {
+    url: String,
+    bundle: String,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Hook {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// Adds what its path says to `data`, or refuses who has `data.bad`.
+fn judge(path: &str, review: &Value) -> Value {
+    let request = &review["request"];
+    let mut response = json!({"uid": request["uid"], "allowed": true});
+    match path {
+        "/add" => {
+            let seen = request["object"]["data"].as_object().map_or(0, serde_json::Map::len);
+            let data = json!({"seen": seen.to_string(), "user": request["userInfo"]["username"]});
+            let patch = json!([{"op": "add", "path": "/data", "value": data}]).to_string();
+            response["patch"] = json!(STANDARD.encode(patch));
+            response["patchType"] = json!("JSONPatch");
+            response["warnings"] = json!(["changed on the way"]);
+        }
+        "/judge"
+            if request["object"]["data"]["bad"].is_string()
+                || request["oldObject"]["data"]["kept"].is_string() =>
+        {
+            response["allowed"] = json!(false);
+            response["status"] =
+                json!({"message": format!("{} is not wanted", request["operation"]), "code": 422});
+        }
+        "/broken" => return json!("nonsense"),
+        _ => {}
+    }
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
+}
+
+async fn hook() -> Hook {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("names");
+    let certificate = params.self_signed(&key).expect("a certificate");
+    let private = rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a private key");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], private)
+        .expect("a certificate and its key");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("https://{}", listener.local_addr().expect("bound"));
+    let server = tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let Ok(tls) = acceptor.accept(tcp).await else { continue };
+            let service =
+                hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
+                    let path = request.uri().path().to_owned();
+                    let body = request.into_body().collect().await?.to_bytes();
+                    let review: Value = serde_json::from_slice(&body).expect("a review");
+                    let answer = judge(&path, &review).to_string();
+                    Ok::<_, hyper::Error>(http::Response::new(Full::<bytes::Bytes>::from(answer)))
+                });
+            let connection =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tls), service);
+            let _ = connection.await; // a client that goes is no matter of the test
+        }
+    });
+    Hook { url, bundle: STANDARD.encode(certificate.pem()), server }
+}
+
+async fn cluster() -> (Client, Arc<ApiServer>, tempfile::TempDir) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let config = Config::new(Arc::new(Pki::load_or_create(dir.path()).expect("a new authority")));
+    let server = ApiServer::start(Arc::new(Model::new()), config).await.expect("the server starts");
+    let client = Client::new(server.in_process(Identity::new("admin", &["system:masters"])), "default");
+    (client, server, dir)
+}
+
+fn configuration(hook: &Hook, name: &str, path: &str, more: Value) -> Value {
+    let mut webhook = json!({
+        "name": format!("{name}.example.com"),
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "clientConfig": {"url": format!("{}{path}", hook.url), "caBundle": hook.bundle},
+        "rules": [{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}],
+    });
+    for (key, value) in more.as_object().cloned().unwrap_or_default() {
+        webhook[key] = value;
+    }
+    json!({"metadata": {"name": name}, "webhooks": [webhook]})
+}
+
+fn map(name: &str, data: Value) -> ConfigMap {
+    serde_json::from_value(json!({"metadata": {"name": name}, "data": data})).expect("typed")
+}
+
+fn status(error: kube::Error) -> (u16, String) {
+    match error {
+        kube::Error::Api(status) => (status.code, status.message),
+        other => panic!("no answer of the API: {other}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webhooks_change_and_refuse() {
+    let ((client, _server, _dir), hook) = (cluster().await, hook().await);
+    let mutating: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
+    let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
+    let params = PostParams::default();
+
+    let judge = configuration(&hook, "judge", "/judge", json!({}));
+    validating.create(&params, &serde_json::from_value(judge).expect("typed")).await.expect("created");
+    let refused = maps.create(&params, &map("a", json!({"bad": "yes"}))).await.expect_err("refused");
+    let why = "admission webhook \"judge.example.com\" denied the request: \"CREATE\" is not wanted";
+    assert_eq!(status(refused), (422, why.to_owned()));
+    maps.create(&params, &map("kept", json!({"kept": "yes"}))).await.expect("allowed");
+    let refused = maps.delete("kept", &DeleteParams::default()).await.expect_err("refused");
+    assert!(status(refused).1.contains("\"DELETE\" is not wanted"));
+
+    // The conditions decide who is asked.
+    let only = json!({"matchConditions": [{"name": "marked", "expression": "has(object.metadata.labels) && 'mark' in object.metadata.labels"}]});
+    let add = configuration(&hook, "add", "/add", only);
+    mutating.create(&params, &serde_json::from_value(add).expect("typed")).await.expect("created");
+    let plain = maps.create(&params, &map("plain", json!({"x": "y"}))).await.expect("created");
+    assert_eq!(plain.data.expect("data")["x"], "y");
+    let mark = Patch::Merge(json!({"metadata": {"labels": {"mark": ""}}}));
+    let marked = maps.patch("plain", &PatchParams::default(), &mark).await.expect("patched");
+    assert_eq!(json!(marked.data), json!({"seen": "1", "user": "admin"}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fails_is_told_or_ignored() {
+    let ((client, _server, _dir), hook) = (cluster().await, hook().await);
+    let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
+    let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
+    let params = PostParams::default();
+    let broken = configuration(&hook, "broken", "/broken", json!({}));
+    validating.create(&params, &serde_json::from_value(broken).expect("typed")).await.expect("created");
+    let failed = status(maps.create(&params, &map("a", json!({}))).await.expect_err("failed"));
+    assert_eq!(failed.0, 500);
+    assert!(failed.1.contains("failed calling webhook \"broken.example.com\""), "{}", failed.1);
+    let ignored = json!({"webhooks": [{"name": "broken.example.com", "failurePolicy": "Ignore"}]});
+    let ignore = Patch::Strategic(ignored);
+    // Nobody is asked about the configuration itself.
+    validating.patch("broken", &PatchParams::default(), &ignore).await.expect("patched");
+    maps.create(&params, &map("a", json!({}))).await.expect("created");
+    // A webhook that nobody vouches for isn't asked at all.
+    let mut stranger = configuration(&hook, "stranger", "/judge", json!({}));
+    stranger["webhooks"][0]["clientConfig"]["caBundle"] = json!(hook_of_somebody_else().await);
+    validating.create(&params, &serde_json::from_value(stranger).expect("typed")).await.expect("created");
+    let failed = status(maps.create(&params, &map("b", json!({}))).await.expect_err("failed"));
+    assert!(failed.0 == 500 && failed.1.contains("tls"), "{}", failed.1);
+}
+
+async fn hook_of_somebody_else() -> String {
+    hook().await.bundle.clone()
+}
