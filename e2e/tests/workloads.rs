@@ -142,7 +142,9 @@ fn cron_job(cluster: &Cluster) {
     cluster.k("wait --for=condition=complete job/now --timeout=60s");
     cluster.k("get cronjob nightly");
     // Due at the next full minute, or at once if one has passed since the CronJob was made.
-    cluster.k(r#"patch cronjob nightly --type=merge -p {"spec":{"schedule":"*/1 * * * *"}}"#);
+    let schedule = r#"{"spec":{"schedule":"*/1 * * * *"}}"#;
+    let patched = cluster.kubectl(["patch", "cronjob", "nightly", "--type=merge", "-p", schedule]);
+    assert!(patched.ok, "{}", patched.err);
     eventually("the schedule started a Job, which is complete", || {
         let last = cluster.k("get cronjob nightly -o jsonpath={.status.lastSuccessfulTime}");
         let started = cluster.k("get cronjob nightly -o jsonpath={.status.lastScheduleTime}");
