@@ -12,6 +12,11 @@ pub use strategic::strategic_merge;
 /// Most operations in one JSON patch.
 pub const MAX_OPERATIONS: usize = 10_000;
 
+/// Most bytes that the copies of one JSON patch may add, as in upstream.
+pub const MAX_COPIED_BYTES: usize = 3 << 20;
+/// Deepest nesting of what a JSON patch makes: an object that is deeper than a parser goes could never be read again.
+const MAX_DEPTH: usize = 100;
+
 /// Why a patch can't be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatchError {
@@ -59,9 +64,44 @@ pub fn json_patch(current: &Value, patch: &Value) -> Result<Value, PatchError> {
     }
     let patch: json_patch::Patch =
         serde_json::from_value(patch.clone()).map_err(|error| PatchError::Malformed(error.to_string()))?;
-    let mut result = current.clone();
-    json_patch::patch(&mut result, &patch).map_err(|error| PatchError::Rejected(error.to_string()))?;
+    let (mut result, mut copied) = (current.clone(), 0);
+    for (index, operation) in patch.0.iter().enumerate() {
+        copied += copied_bytes(&result, operation);
+        if copied > MAX_COPIED_BYTES {
+            return Err(PatchError::Rejected(format!(
+                "unable to complete the copy at operation {index}: the patch copies {copied} bytes, exceeding the \
+                 limit {MAX_COPIED_BYTES}"
+            )));
+        }
+        // Without the undoing of `json_patch::patch`, which can panic: on an error the half-patched clone is dropped.
+        json_patch::patch_unsafe(&mut result, std::slice::from_ref(operation)).map_err(|mut error| {
+            error.operation = index;
+            PatchError::Rejected(error.to_string())
+        })?;
+    }
+    if is_deeper(&result, MAX_DEPTH) {
+        return Err(PatchError::Rejected(format!("the result is nested more than {MAX_DEPTH} deep")));
+    }
     Ok(result)
+}
+
+/// What a copy adds; copies of copies could double an object with each operation.
+fn copied_bytes(object: &Value, operation: &json_patch::PatchOperation) -> usize {
+    match operation {
+        json_patch::PatchOperation::Copy(copy) => {
+            object.pointer(copy.from.as_str()).map_or(0, |value| value.to_string().len())
+        }
+        _ => 0,
+    }
+}
+
+fn is_deeper(value: &Value, limit: usize) -> bool {
+    let Some(limit) = limit.checked_sub(1) else { return true };
+    match value {
+        Value::Array(items) => items.iter().any(|item| is_deeper(item, limit)),
+        Value::Object(fields) => fields.values().any(|field| is_deeper(field, limit)),
+        _ => false,
+    }
 }
 
 /// Applies an RFC 7386 patch.
@@ -88,6 +128,49 @@ mod tests {
         let stale = json!([{"op": "remove", "path": "/spec"}, {"op": "test", "path": "/a", "value": 1}]);
         let status = json_patch(&object, &stale).expect_err("the test fails").to_status();
         assert_eq!((status.code(), status.reason), (422, crate::status::Reason::Invalid));
+    }
+
+    #[test]
+    fn a_patch_that_fails_half_way_is_only_refused() {
+        let object = json!({"data": {"k": "v"}});
+        let patch = json!([
+            {"op": "add", "path": "/data/x", "value": "y"},
+            {"op": "move", "from": "/data", "path": "/z"},
+            {"op": "test", "path": "/data/k", "value": "v"},
+        ]);
+        assert!(
+            matches!(json_patch(&object, &patch), Err(PatchError::Rejected(why)) if why.contains("'/2'"))
+        );
+    }
+
+    #[test]
+    fn copies_of_copies_have_a_limit_and_so_has_depth() {
+        let double = json!({"op": "copy", "from": "/a", "path": "/a/-"});
+        let patch = Value::Array(vec![double; 60]);
+        let refused = json_patch(&json!({"a": ["x".repeat(1000)]}), &patch).expect_err("2^60 kilobytes");
+        assert!(refused.to_string().contains("exceeding the limit"), "{refused}");
+        let mut patch = vec![json!({"op": "add", "path": "/a", "value": {"a": {}}})];
+        patch.extend((1..90).map(|depth| {
+            let path = "/a".repeat(depth + 1);
+            json!({"op": "add", "path": path, "value": {"a": {"a": {}}}})
+        }));
+        patch.push(json!({"op": "copy", "from": "/a", "path": "/a".repeat(60)}));
+        let refused = json_patch(&json!({}), &Value::Array(patch)).expect_err("too deep");
+        assert!(refused.to_string().contains("nested more than"), "{refused}");
+    }
+
+    proptest::proptest! {
+        /// Whatever the operations are, the answer is a value or a refusal, and never a panic.
+        #[test]
+        fn any_operations_are_applied_or_refused(steps in proptest::collection::vec(
+            (0usize..6, "(/|/a|/b|/a/0|/a/-|/a/b|/b/c|/a/1/b|)", "(/|/a|/b|/a/0|/a/-|/a/b|/b/c|)"), 0..12)) {
+            let operation = |(what, path, from): (usize, String, String)| {
+                let op = ["add", "remove", "replace", "move", "copy", "test"][what];
+                json!({"op": op, "path": path, "from": from, "value": {"b": [1]}})
+            };
+            let patch = Value::Array(steps.into_iter().map(operation).collect());
+            let _ = json_patch(&json!({"a": [1, {"b": 2}], "b": {"c": 3}}), &patch);
+        }
     }
 
     #[test]
