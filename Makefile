@@ -11,7 +11,7 @@ KUBECTL          ?= $(CACHE)/kubectl-1.37
 HELM             ?= $(CACHE)/helm-4
 export CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC KUBECTL HELM
 
-.PHONY: help demo test soak build bench bench-store check setup clean
+.PHONY: help demo test soak build bench bench-store bench-api check setup clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -57,6 +57,14 @@ bench-store: build ## Measure the store beside etcd (BENCH_STORE=--quick: a few 
 	@.ci/setup etcd=etcd-server strace=strace taskset=util-linux
 	@cargo build --locked --release -p bench
 	@$(CARGO_TARGET_DIR)/release/bench store --amoeba bin/amoeba --output docs $(BENCH_STORE)
+
+# KUBECONFIG=FILE measures another server, with BENCH_API="--name kube-apiserver --pid PID,…"; without it ours is started.
+# (Only a KUBECONFIG of the command line counts, not that of the environment.)
+BENCH_API ?=
+bench-api: build ## Measure an API server (make bench-api KUBECONFIG=FILE; without it a cluster of its own)
+	@cargo build --locked --release -p bench
+	@$(CARGO_TARGET_DIR)/release/bench api --amoeba bin/amoeba --output docs \
+	    $(if $(filter command,$(firstword $(origin KUBECONFIG))),--kubeconfig "$(KUBECONFIG)") $(BENCH_API)
 
 check: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Formatting, lints and (if cargo-deny is installed) licences
 	@cargo fmt --all --check

@@ -93,6 +93,11 @@ impl Cluster {
         }
     }
 
+    /// Where it is reached, and as whom.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// A connection, as soon as there is somebody to connect to.
     pub async fn connect(&self) -> Result<Connection> {
         within("connect to the API server", async {

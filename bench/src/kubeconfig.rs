@@ -16,8 +16,10 @@ pub struct Target {
     pub address: String,
     /// The name that the server's certificate must have.
     pub name: ServerName<'static>,
-    /// Roots and client certificate.
+    /// Roots, and the client certificate if there is one.
     pub tls: Arc<ClientConfig>,
+    /// Bearer token, if there is one.
+    pub token: Option<String>,
 }
 
 impl Target {
@@ -37,6 +39,7 @@ impl Target {
             address: format!("{host}:{}", uri.port_u16().unwrap_or(443)),
             name: ServerName::try_from(host.to_owned()).context("the server's name")?,
             tls: Arc::new(tls(config)?),
+            token: config["users"][0]["user"]["token"].as_str().map(str::to_owned),
         })
     }
 }
@@ -47,15 +50,24 @@ fn tls(config: &Value) -> Result<ClientConfig> {
     for certificate in certificates(&pem(cluster, "certificate-authority-data")?)? {
         roots.add(certificate).context("the certificate authority")?;
     }
-    let chain = certificates(&pem(user, "client-certificate-data")?)?;
-    let key = PrivateKeyDer::from_pem_slice(&pem(user, "client-key-data")?).context("the client key")?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(builder.with_root_certificates(roots).with_client_auth_cert(chain, key)?)
+    let builder = builder.with_root_certificates(roots);
+    if user["token"].is_string() {
+        return Ok(builder.with_no_client_auth());
+    }
+    let chain = certificates(&pem(user, "client-certificate-data")?)?;
+    let key = PrivateKeyDer::from_pem_slice(&pem(user, "client-key-data")?).context("the client key")?;
+    Ok(builder.with_client_auth_cert(chain, key)?)
 }
 
+/// Embedded, or in the file that the field without `-data` names.
 fn pem(object: &Value, field: &str) -> Result<Vec<u8>> {
-    let encoded = object[field].as_str().with_context(|| format!("no {field}"))?;
+    let file = object[field.trim_end_matches("-data")].as_str();
+    let Some(encoded) = object[field].as_str() else {
+        let file = file.with_context(|| format!("no {field}"))?;
+        return std::fs::read(file).with_context(|| format!("read {file}"));
+    };
     base64::engine::general_purpose::STANDARD.decode(encoded).with_context(|| format!("decode {field}"))
 }
 

@@ -4,6 +4,7 @@
 //! nothing of it. Figures are printed with the load average at their time: on a busy machine they say less.
 //! No figure is asserted.
 
+mod api;
 mod cluster;
 mod http;
 mod kubeconfig;
@@ -40,6 +41,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Api(api::Arguments),
     Store(store::Arguments),
 }
 
@@ -56,6 +58,7 @@ enum Measurement {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.command {
+        Some(Command::Api(arguments)) => api::run(arguments),
         Some(Command::Store(arguments)) => store::run(arguments),
         None => cluster(&arguments),
     };

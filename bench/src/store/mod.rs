@@ -3,7 +3,7 @@
 //! One generator drives both. The sides alternate, pair by pair, so that what the machine does meanwhile
 //! hits both alike; a ratio is taken within a pair.
 
-mod document;
+pub mod document;
 mod flushes;
 mod http2;
 mod load;
