@@ -85,8 +85,10 @@ impl Space {
         &self.dir
     }
 
-    /// Gives the reserve to whoever needs it now.
-    pub fn give_reserve(&self) {
+    /// Gives the reserve to whoever needs it now. Space is short until there is another, however much the
+    /// engine frees meanwhile.
+    pub fn give_reserve(&mut self) {
+        self.low = true;
         if std::fs::remove_file(self.reserve()).is_ok() {
             tracing::warn!(dir = %self.dir.display(), "the disk is full; the reserve is given up");
         }
@@ -106,13 +108,14 @@ impl Space {
         // A margin, so that the alarm doesn't come and go with each write.
         let enough = if self.low { floor + floor / 4 } else { floor };
         self.low = found.free_bytes < enough || self.low && !stocked;
+        let needed = if stocked { enough } else { enough.max(self.enough_to_stock(found)) };
         self.low.then(|| {
             format!(
                 "{}: {} MiB are free and {} MiB are needed; free space on this filesystem or compact history. \
                  Puts are refused until then and go on by themselves",
                 self.dir.display(),
                 found.free_bytes >> 20,
-                enough.div_ceil(1 << 20),
+                needed.div_ceil(1 << 20),
             )
         })
     }
@@ -127,19 +130,28 @@ impl Space {
 
     /// Makes the reserve if there is plenty of room; whether it is there.
     fn restock(&self, found: Filesystem) -> bool {
-        let wanted = self.reserve_wanted.min(found.total_bytes / FLOOR_PARTS);
+        let wanted = self.reserve_size(found);
         let path = self.reserve();
         if std::fs::metadata(&path).is_ok_and(|file| file.blocks() * 512 >= wanted) {
             return true;
         }
-        let floor = self.floor(found);
-        found.free_bytes >= floor + floor / 4 + wanted
+        found.free_bytes >= self.enough_to_stock(found)
             && allocate(&path, wanted)
                 .inspect_err(|error| {
                     tracing::debug!(%error, "no reserve yet");
-                    self.give_reserve();
+                    let _half_of_it = std::fs::remove_file(&path);
                 })
                 .is_ok()
+    }
+
+    /// What must be free before a reserve is made.
+    fn enough_to_stock(&self, found: Filesystem) -> u64 {
+        let floor = self.floor(found);
+        floor + floor / 4 + self.reserve_size(found)
+    }
+
+    fn reserve_size(&self, found: Filesystem) -> u64 {
+        self.reserve_wanted.min(found.total_bytes / FLOOR_PARTS)
     }
 }
 
@@ -178,6 +190,18 @@ mod tests {
         space.judge(with(MIB));
         assert!(!dir.path().join("reserve").exists(), "given up");
         assert!(space.judge(with(10 * MIB)).is_some(), "no reserve yet");
+        assert_eq!(space.judge(with(11 * MIB)), None);
+        assert!(dir.path().join("reserve").exists());
+    }
+
+    #[test]
+    fn a_disk_that_was_full_is_short_of_space_until_there_is_a_reserve_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut space = space(dir.path());
+        assert_eq!(space.judge(with(9 * MIB)), None);
+        space.give_reserve();
+        let text = space.judge(with(10 * MIB)).expect("the engine has freed some");
+        assert!(text.contains("10 MiB are free and 11 MiB are needed"), "{text}");
         assert_eq!(space.judge(with(11 * MIB)), None);
         assert!(dir.path().join("reserve").exists());
     }
