@@ -53,6 +53,14 @@ impl Body {
         }
     }
 
+    /// The bytes, shared, if the body is no stream.
+    pub fn as_shared(&self) -> Option<Bytes> {
+        match &self.0 {
+            Source::Bytes(bytes) => bytes.clone(),
+            Source::Stream(_) => None,
+        }
+    }
+
     /// The bytes, if the body is no stream.
     pub fn as_bytes(&self) -> Option<&[u8]> {
         match &self.0 {

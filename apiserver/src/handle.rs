@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use crate::audit::{Answered, Audit};
 use crate::auth::{AccountTokens, Attributes, Authenticator, Authorizer, Identity};
 use crate::body::Body;
+use crate::compress::compressed;
 use crate::config::Config;
 use crate::crd::feed::CrdFeed;
 use crate::encryption::SealedKv;
@@ -35,7 +36,7 @@ use crate::request::{RequestInfo, Verb};
 use crate::storage::cache::{Cache, Observer};
 use crate::storage::{Storage, follower};
 use crate::verbs::{Answer, Call};
-use crate::{auth, crd, dispatch, kubernetes_service, rbac_feed, response, transaction};
+use crate::{auth, crd, dispatch, kubernetes_service, rbac_feed, response, transaction, websocket};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -157,10 +158,14 @@ impl ApiServer {
 
     /// Answers one request of `peer`.
     pub async fn handle(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let id = audit_id(&parts);
         let answer = Box::pin(self.answer(&parts, body, &peer, &id)).await;
-        let mut response = answer.unwrap_or_else(response::failure);
+        let mut response = compressed(&parts, answer.unwrap_or_else(response::failure)).await;
+        // Of the streams only watches are offered over WebSocket here; others come upgraded already.
+        if websocket::is_asked(&parts.headers) && response.body().as_bytes().is_none() {
+            response = websocket::upgraded(&mut parts, response);
+        }
         response.headers_mut().insert(HeaderName::from_static("audit-id"), id);
         response
     }

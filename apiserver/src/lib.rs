@@ -42,6 +42,8 @@ pub mod request;
 mod response;
 pub mod server;
 mod stall;
+mod compress;
+mod websocket;
 pub mod storage;
 mod strategies;
 pub mod table;

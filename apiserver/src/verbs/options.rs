@@ -32,8 +32,14 @@ pub fn list_version(query: &Query) -> Result<Version, Status> {
         (None, _) => Version::Newest,
         (Some("0"), _) => Version::Any,
         (Some(text), Some("Exact")) => Version::Exact(parse_revision(text)?),
+        // As it was before there was resourceVersionMatch: a page is of exactly the version asked for.
+        (Some(text), None) if is_limited(query) => Version::Exact(parse_revision(text)?),
         (Some(text), _) => Version::NotOlderThan(parse_revision(text)?),
     })
+}
+
+fn is_limited(query: &Query) -> bool {
+    query.get("limit").and_then(|limit| limit.parse::<i64>().ok()).is_some_and(|limit| limit > 0)
 }
 
 fn list_errors(query: &Query, version: Option<&str>, matching: Option<&str>) -> Vec<FieldError> {
@@ -148,6 +154,9 @@ mod tests {
             ("resourceVersion=0", "Any"),
             ("resourceVersion=7", "NotOlderThan(Revision(7))"),
             ("resourceVersion=7&resourceVersionMatch=Exact", "Exact(Revision(7))"),
+            ("resourceVersion=7&limit=5", "Exact(Revision(7))"),
+            ("resourceVersion=7&limit=5&resourceVersionMatch=NotOlderThan", "NotOlderThan(Revision(7))"),
+            ("resourceVersion=0&limit=5", "Any"),
             ("resourceVersion=x", "400"),
             ("resourceVersionMatch=Exact", "422"),
             ("resourceVersion=0&resourceVersionMatch=Exact", "422"),
