@@ -14,6 +14,7 @@ pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.De
 pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 
+/// The last is for built-in kinds only; kubectl applies to custom ones by a merge patch if it isn't listed.
 const PATCH_TYPES: [&str; 3] =
     ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
 const LIST_PARAMETERS: [(&str, &str); 9] = [
@@ -38,6 +39,8 @@ struct Target<'a> {
     version: &'a str,
     kind: &'a str,
     schema: String,
+    /// Whether a definition made the resource.
+    is_custom: bool,
 }
 
 /// All paths of a resource with their items.
@@ -47,6 +50,7 @@ pub(super) fn of_resource(resource: &std::sync::Arc<Resource>) -> Vec<(String, V
         version: &resource.version,
         kind: &resource.kind,
         schema: resource.definition.clone(),
+        is_custom: resource.custom.is_some(),
     };
     let root = format!("/{}", super::root(&resource.group, &resource.version));
     let plural = &resource.plural;
@@ -75,7 +79,8 @@ fn subresource(resource: &Resource, base: &str, sub: &Subresource) -> Option<(St
     let namespaced = resource.namespaced;
     let is_own = sub.kind == resource.kind && sub.group == resource.group;
     let schema = subresource_definition(sub).or_else(|| is_own.then(|| resource.definition.clone()))?;
-    let target = Target { group: &sub.group, version: &sub.version, kind: &sub.kind, schema };
+    let is_custom = resource.custom.is_some();
+    let target = Target { group: &sub.group, version: &sub.version, kind: &sub.kind, schema, is_custom };
     let mut operations = single(sub.verbs, &target);
     operations.extend(
         collection(Verbs::of(&[Verb::Create]), &target)
@@ -145,7 +150,8 @@ fn single(verbs: Verbs, target: &Target<'_>) -> Map<String, Value> {
         );
     }
     if verbs.contains(Verb::Patch) {
-        let body = body(&PATCH_TYPES, PATCH);
+        let types = if target.is_custom { &PATCH_TYPES[..2] } else { &PATCH_TYPES[..] };
+        let body = body(types, PATCH);
         operations.insert(
             "patch".to_owned(),
             operation("patch", target, &WRITE_PARAMETERS, Some(body), &target.schema),
