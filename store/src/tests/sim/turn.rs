@@ -78,6 +78,7 @@ impl World {
             inputs.push(Input::Tick);
         }
         let before = running.replica.state().head.index;
+        let may_install = inputs.iter().any(brings_snapshot);
         let vote = |running: &Running| {
             let state = &running.replica.member().log().hard_state;
             (state.term, state.vote)
@@ -88,13 +89,23 @@ impl World {
         let fails = node.fails_after_vote && vote(running) != voted && vote(running).1 != 0;
         sent.into_iter().for_each(|message| self.send(message));
         match handled {
-            Ok(_) if fails => self.crash(at),
+            Ok(_) if fails => self.fail(at, before, may_install),
             Ok(output) => self.settle(at, before, output, tick),
             Err(Fatal::Fenced(why)) => {
                 violated(Judge::SameState, format!("member {} is fenced: {why}", at + 1))
             }
-            Err(_) => self.crash(at),
+            Err(_) => self.fail(at, before, may_install),
         }
+    }
+
+    /// The power fails amid a turn. What was applied in it the others may have been told of already.
+    fn fail(&mut self, at: usize, before: u64, may_install: bool) {
+        let Node { running, disk, .. } = &self.nodes[at];
+        let head = running.as_ref().expect("it has just run").replica.state().head;
+        if !may_install {
+            self.oracle.learn(self.now, disk, before, &head, false);
+        }
+        self.crash(at);
     }
 
     fn settle(&mut self, at: usize, before: u64, output: Output, tick: bool) {
@@ -214,4 +225,8 @@ impl World {
             }
         }
     }
+}
+
+fn brings_snapshot(input: &Input) -> bool {
+    matches!(input, Input::Message(message) if message.get_msg_type() == MessageType::MsgSnapshot)
 }
