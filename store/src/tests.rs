@@ -7,6 +7,7 @@ mod disk;
 mod generate;
 mod group;
 mod growth;
+mod lag;
 mod links;
 mod measure;
 mod network;

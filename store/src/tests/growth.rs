@@ -107,7 +107,7 @@ impl Cluster {
 }
 
 /// Asks again while the cluster isn't ready for it: the health of members shows after a moment.
-async fn retry<F>(mut ask: impl FnMut() -> F) -> MemberInfo
+pub async fn retry<F>(mut ask: impl FnMut() -> F) -> MemberInfo
 where
     F: Future<Output = Result<MemberInfo, MemberError>>,
 {

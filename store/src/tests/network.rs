@@ -17,6 +17,8 @@ use crate::raft::replica::{Input, LogKeep, Now, Replica, ReplicaConfig};
 
 const TICK: Duration = Duration::from_millis(50);
 pub const ELECTION_TICKS: usize = 6;
+/// Entries of the log that are kept without need.
+pub const KEEP: usize = 50;
 
 pub struct Network {
     pub members: Vec<Replica<SimDisk>>,
@@ -27,8 +29,12 @@ pub struct Network {
     pub cut: BTreeSet<(u64, u64)>,
     /// What has come of proposals.
     results: BTreeMap<Ticket, Applied>,
-    /// Who was removed and has ended.
+    /// Who was removed and has ended, or stands still.
     pub gone: BTreeSet<MemberId>,
+    /// Snapshots that have arrived.
+    pub snapshots: usize,
+    /// While there is a list, snapshots wait in it.
+    pub held: Option<Vec<Message>>,
     /// Inputs that are handled before the power fails; afterwards nothing happens any more.
     power: Option<usize>,
 }
@@ -44,6 +50,8 @@ impl Network {
             cut: BTreeSet::new(),
             results: BTreeMap::new(),
             gone: BTreeSet::new(),
+            snapshots: 0,
+            held: None,
             power: None,
         };
         network.members = (1..=members).map(|id| network.start(MemberId(id))).collect();
@@ -92,6 +100,11 @@ impl Network {
     fn deliver(&mut self, message: Message) -> Vec<Message> {
         let (from, to) = (MemberId(message.from), MemberId(message.to));
         if message.get_msg_type() == MessageType::MsgSnapshot {
+            self.snapshots += usize::from(self.held.is_none());
+            if let Some(held) = &mut self.held {
+                held.push(message);
+                return Vec::new();
+            }
             let sent = self.handle(from, Input::SnapshotSent(to, true));
             return sent.into_iter().chain(self.handle(to, Input::Message(message))).collect();
         }
@@ -151,6 +164,14 @@ impl Network {
     pub fn remove(&mut self, asked: MemberId, removed: MemberId) {
         let change = Command::Member(MemberChange::Remove(removed));
         self.give(asked, Input::Propose(Ticket(u64::from(self.ticks)), change));
+    }
+
+    /// The snapshots that were held up arrive now.
+    pub fn release_snapshots(&mut self) {
+        let mut waiting = self.held.take().unwrap_or_default();
+        while !waiting.is_empty() {
+            waiting = waiting.into_iter().flat_map(|message| self.deliver(message)).collect();
+        }
     }
 
     /// Whether a put through the member is accepted within a few ticks.
@@ -215,7 +236,7 @@ fn config(id: MemberId, members: u64, seed: u64) -> ReplicaConfig {
             id,
             election_ticks: ELECTION_TICKS,
             heartbeat_ticks: 2,
-            max_message_bytes: 1 << 20,
+            max_message_bytes: 1000,
             max_inflight: 8,
             max_uncommitted_bytes: 1 << 20,
             max_apply_bytes: 1 << 20,
@@ -230,7 +251,7 @@ fn config(id: MemberId, members: u64, seed: u64) -> ReplicaConfig {
             timeout: Duration::from_secs(5),
             resend_after: Duration::from_millis(600),
         },
-        log_keep: LogKeep { entries: 100, bytes: 100_000, for_snapshot_bytes: 1_000_000 },
+        log_keep: LogKeep { entries: KEEP, bytes: 100_000, for_snapshot_bytes: 1_000_000 },
         history: Duration::from_secs(3600),
         compact_every: Duration::from_secs(60),
         lease_checkpoint: Duration::from_secs(60),

@@ -37,14 +37,19 @@ impl<D: Disk> Replica<D> {
         Ok(())
     }
 
-    /// The first index after which the log is needed by members that were sent a snapshot and haven't
-    /// answered from it yet: receiving and installing takes its time.
+    /// The first index after which the log is needed by members that were sent a snapshot: receiving and
+    /// installing it takes its time, and so does catching up with what was written meanwhile. Without that
+    /// they would need another snapshot as soon as they have one, for as long as the group is busy.
     fn needed_by_receivers(&mut self) -> u64 {
         if !self.receivers.is_empty() {
-            let matched = self.member.matched();
-            let leads = self.member.is_leader();
-            let waits = |id: &MemberId, index: u64| leads && matched.get(id).is_some_and(|at| *at < index);
-            self.receivers.retain(|id, index| waits(id, *index));
+            let (matched, leads) = (self.member.matched(), self.member.is_leader());
+            let kept_anyway = self.member.log().last().saturating_sub(self.config.log_keep.entries as u64);
+            self.receivers.retain(|id, needed| {
+                let Some(at) = matched.get(id).filter(|_| leads) else { return false };
+                let has_it = *at >= *needed;
+                *needed = (*needed).max(*at);
+                !has_it || *at < kept_anyway
+            });
         }
         self.receivers.values().copied().min().unwrap_or(u64::MAX)
     }
