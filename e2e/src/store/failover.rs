@@ -48,23 +48,32 @@ impl fmt::Display for Gaps {
     }
 }
 
+/// How a leader dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// The process alone: its host closes its connections, which the others notice.
+    Process,
+    /// The host with it: the others hear nothing, and have to find out.
+    Host,
+}
+
 /// Kills the leader of three members under load so often, each time when all members serve, and judges what the
 /// clients were told.
 ///
 /// # Errors
 /// Every promise that was broken, in words.
-pub fn kill_leaders(program: Program, kills: usize, seed: u64) -> Result<Gaps, Vec<String>> {
+pub fn kill_leaders(program: Program, death: Death, kills: usize) -> Result<Gaps, Vec<String>> {
     let mut group = Group::start(Shape::plain(program, 3));
     let clients = group.switch.clients.handle().expect("a descriptor");
-    let verdict = inside(&clients, judged(&mut group, kills, seed));
+    let verdict = inside(&clients, judged(&mut group, death, kills));
     if verdict.is_err() {
         group.explain();
     }
     verdict
 }
 
-async fn judged(group: &mut Group, kills: usize, seed: u64) -> Result<Gaps, Vec<String>> {
-    let run = Arc::new(Run::new(Clients::connect(&group.endpoints()).await, seed));
+async fn judged(group: &mut Group, death: Death, kills: usize) -> Result<Gaps, Vec<String>> {
+    let run = Arc::new(Run::new(Clients::connect(&group.endpoints()).await, 1));
     recover(&run).await.map_err(|what| vec![what])?;
     let tasks = Tasks::spawn(&run);
     let mut probes = JoinSet::new();
@@ -73,12 +82,18 @@ async fn judged(group: &mut Group, kills: usize, seed: u64) -> Result<Gaps, Vec<
     while gaps.len() < kills && broken.is_ok() {
         let Some((term, who, _)) = leader_and_term(&run).await else { continue };
         let killed = Instant::now();
+        if death == Death::Host {
+            group.switch.unplug(who);
+        }
         group.kill(who);
         let written = first_write(&run, who, &mut probes).await;
         match leader_and_term(&run).await {
             Some((next, other, _)) if next > term && other != who => gaps.push(written - killed),
             // It had lost its leadership just before: nothing was measured.
             found => println!("m{} led term {term} no more: {found:?}", who + 1),
+        }
+        if death == Death::Host {
+            group.switch.plug(who);
         }
         group.spawn_missing();
         // Whatever was sent is answered and written down, before the next kill and before anybody is judged.

@@ -63,10 +63,12 @@ impl Place {
         let receives = name.ends_with("_receive") || name == "snapshot_before_sync";
         let sends = name.starts_with("snapshot_") && !receives;
         let installs = among_others && !sends && !name.starts_with("peer_");
+        // What only a leader does.
+        let leads = ["compact_scheduled", "lease_promote", "lease_before_keep_alive"].contains(&name);
         match self {
             _ if of_tools(name) => false,
             Self::Alone => !among_others,
-            Self::Follower => !sends,
+            Self::Follower => !sends && !leads,
             Self::Leader => !installs,
         }
     }
@@ -210,7 +212,7 @@ async fn carry_out(run: &Arc<Run>, group: &mut Group, trial: &Trial) -> bool {
     }
     if trial.name == "install_finish_at_start" {
         group.spawn(who, &[("FAILPOINTS", "install_after_marker=return(kill)")]);
-        wait(group, who).await;
+        wait(group, who, REACH).await;
         group.kill(who);
     }
     group.spawn(who, &[("FAILPOINTS", &trial.setting())]);
@@ -227,7 +229,9 @@ async fn carry_out(run: &Arc<Run>, group: &mut Group, trial: &Trial) -> bool {
     if full {
         tokio::task::block_in_place(|| group.fill(who));
     }
-    let died = wait(group, who).await;
+    // History has to become old first.
+    let patience = if trial.need() == Need::ShortHistory { 3 * REACH } else { REACH };
+    let died = wait(group, who, patience).await;
     group.kill(who);
     if full {
         group.free(who);
@@ -236,8 +240,8 @@ async fn carry_out(run: &Arc<Run>, group: &mut Group, trial: &Trial) -> bool {
     died
 }
 
-async fn wait(group: &mut Group, who: usize) -> bool {
-    let ended = tokio::task::block_in_place(|| group.wait_for_end(who, REACH));
+async fn wait(group: &mut Group, who: usize, patience: Duration) -> bool {
+    let ended = tokio::task::block_in_place(|| group.wait_for_end(who, patience));
     ended.is_some_and(|status| status.signal() == Some(libc::SIGKILL))
 }
 
