@@ -18,6 +18,16 @@ pub struct Known {
     pub collection: bool,
 }
 
+/// Group and plural name: where a kind is served.
+pub type Place = (String, String);
+
+impl Known {
+    /// Where it is served, in whatever version.
+    pub fn place(&self) -> Place {
+        (self.kind.group.clone(), self.kind.plural.clone())
+    }
+}
+
 /// All kinds that can be listed, watched and deleted. Events are left out: they own nothing, nothing owns
 /// them, they expire by themselves, and there are many.
 pub async fn discover(client: &Client) -> kube::Result<Vec<Known>> {

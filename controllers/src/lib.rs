@@ -42,7 +42,7 @@ mod wiring;
 mod world;
 
 use caches::{Caches, Informers};
-use catalog::Known;
+use catalog::{Known, Place};
 use client::{
     Shutdown,
     backoff::{Backoff, Policy},
@@ -62,7 +62,13 @@ use k8s_openapi::api::{
 use kube::{Api, Client, api::DynamicObject, core::PartialObjectMeta};
 use looks::{GarbageCollector, Workload};
 use node_lifecycle::NodeTimes;
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::watch;
 use wiring::{Queues, Wires};
 
 /// Name of the lease, as kube-controller-manager's: only one of both acts in a cluster.
@@ -162,6 +168,7 @@ async fn lead(client: Client, config: ControllersConfig, leadership: Leadership)
         Box::pin(term.run_namespaces()),
         Box::pin(term.run_nodes()),
         Box::pin(term.collect_garbage(&garbage, &others)),
+        Box::pin(term.follow_kinds(&garbage, &known)),
     );
     drop(performer);
     events.drain().await;
@@ -263,6 +270,39 @@ impl Term<'_> {
     async fn publish_root_ca(&self) {
         if let Some(ca) = self.config.root_ca.clone() {
             self.run(looks::RootCa { caches: self.caches(), ca }, &self.queues.root_ca).await;
+        }
+    }
+
+    /// Kinds come and go with their definitions: the collector observes those that are there.
+    async fn follow_kinds(&self, garbage: &GarbageCollector, known: &[Known]) {
+        let client = &self.performer.client;
+        let definitions = kube::core::ApiResource::from_gvk_with_plural(
+            &kube::core::GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
+            "customresourcedefinitions",
+        );
+        let (notify, mut changed) = watch::channel(());
+        let _definitions = Informer::<PartialObjectMeta<DynamicObject>>::builder(Api::all_with(client.clone(), &definitions))
+            .on_change(move |_| drop(notify.send(())))
+            .start();
+        let first: BTreeSet<Place> = known.iter().map(Known::place).collect();
+        let mut observed: BTreeMap<Place, Vec<Informer<PartialObjectMeta<DynamicObject>>>> = BTreeMap::new();
+        loop {
+            tokio::select! {
+                told = changed.changed() => if told.is_err() { return },
+                () = self.shutdown.requested() => return,
+            }
+            let now = tokio::select! {
+                now = discover(client) => now,
+                () = self.shutdown.requested() => return,
+            };
+            observed.retain(|place, _| now.iter().any(|known| known.place() == *place));
+            for kind in now.into_iter().filter(|kind| !first.contains(&kind.place())) {
+                if !observed.contains_key(&kind.place()) {
+                    garbage.learn(&kind.kind, kind.namespaced).into_iter().for_each(|uid| self.queues.garbage.add(uid));
+                    let place = kind.place();
+                    observed.insert(place, observe_others(client, &[kind], &[], self.queues, garbage));
+                }
+            }
         }
     }
 

@@ -100,6 +100,18 @@ impl Graph {
         Graph { kinds: kinds.into_iter().map(by_kind).collect(), ..Graph::default() }
     }
 
+    /// Takes in a kind that came later, or comes in another version; gives the objects that name an owner of
+    /// it, about which nothing could be said before.
+    pub fn learn(&mut self, kind: ApiResource, namespaced: bool) -> Vec<String> {
+        let names = |reference: &OwnerReference| {
+            group_of(&reference.api_version) == kind.group && reference.kind == kind.kind
+        };
+        let waiting = self.nodes.values().filter(|node| node.owners.iter().any(names));
+        let waiting = waiting.map(|node| node.uid.clone()).collect();
+        self.kinds.insert((kind.group.clone(), kind.kind.clone()), (kind, namespaced));
+        waiting
+    }
+
     /// The object with this uid.
     pub fn node(&self, uid: &str) -> Option<&Node> {
         self.nodes.get(uid)
@@ -200,4 +212,35 @@ impl Graph {
 
 fn group_of(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::garbage_collector::reconcile;
+    use kube::core::GroupVersionKind;
+
+    #[test]
+    fn who_has_an_owner_of_an_unknown_kind_waits_until_the_kind_is_known() {
+        let gvk = |group, kind| ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
+        let mut graph = Graph::new([(gvk("", "ConfigMap"), true)]);
+        let owner = OwnerReference {
+            api_version: "example.com/v1".into(),
+            kind: "CronTab".into(),
+            name: "gone".into(),
+            uid: "u-gone".into(),
+            ..OwnerReference::default()
+        };
+        let metadata = ObjectMeta {
+            name: Some("c".into()),
+            namespace: Some("default".into()),
+            uid: Some("u-c".into()),
+            owner_references: Some(vec![owner]),
+            ..ObjectMeta::default()
+        };
+        graph.apply(Node::of(&gvk("", "ConfigMap"), &metadata));
+        assert!(reconcile("u-c", &graph).actions.is_empty(), "nothing can be said of its owner");
+        assert_eq!(graph.learn(gvk("example.com", "CronTab"), true), ["u-c"]);
+        assert!(!reconcile("u-c", &graph).actions.is_empty(), "the server is asked for the owner");
+    }
 }

@@ -31,6 +31,11 @@ impl GarbageCollector {
         GarbageCollector(Arc::new(Mutex::new(graph)))
     }
 
+    /// Takes in a kind that came later; returns what to look at again.
+    pub fn learn(&self, kind: &ApiResource, namespaced: bool) -> Vec<Uid> {
+        self.0.lock().learn(kind.clone(), namespaced).into_iter().map(Uid).collect()
+    }
+
     /// Takes in a change of an object of `kind`; returns what to look at again.
     pub fn observe<K: Resource>(&self, kind: &ApiResource, change: &Change<K>) -> Vec<Uid> {
         let mut graph = self.0.lock();
