@@ -50,6 +50,7 @@ pub mod table;
 mod transaction;
 mod verbs;
 pub mod version;
+mod webhook;
 
 pub use auth::Identity;
 pub use body::Body;

@@ -4,6 +4,7 @@
 //! what a definition's status should be, and [`controller`] writes that and cleans up.
 
 pub mod controller;
+pub mod conversion;
 pub mod feed;
 pub mod status;
 

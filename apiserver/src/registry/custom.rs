@@ -8,6 +8,7 @@ use api::jsonpath::Template;
 use api::schema::Schema;
 use serde_json::{Value, json};
 
+use crate::crd::conversion::Converter;
 use crate::registry::resource::{Resource, SelectableField, Subresource, SubresourceAction, Verbs, group_version};
 use crate::request::Verb;
 use crate::strategies::Custom as CustomStrategy;
@@ -24,6 +25,8 @@ pub struct Custom {
     pub openapi: Value,
     /// Where its objects keep the numbers of a Scale.
     pub scale: Option<ScalePaths>,
+    /// Who converts objects between versions; nobody if only the version's name differs.
+    pub converter: Option<Converter>,
     /// The `apiVersion` of stored objects.
     pub stored_as: String,
     /// No new objects: the definition is being deleted.
@@ -121,6 +124,7 @@ fn custom(crd: &Value, version: &Value, terminating: bool) -> Custom {
         structural: Structural::root(schema),
         schema: compiled.expect("an object without fields is a schema"),
         openapi: schema.clone(),
+        converter: Converter::of(crd),
         scale: scale_paths(&version["subresources"]["scale"]),
         stored_as: group_version(group, stored.map_or(name, |stored| text(stored, "name"))),
         terminating,

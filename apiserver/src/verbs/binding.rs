@@ -30,7 +30,7 @@ pub async fn bind(call: Call<'_>, body: &[u8]) -> Answer {
 
 async fn attempt(call: &Call<'_>, binding: &Value, stored: &Stored) -> Outcome<Commit> {
     let pod = bound(call, binding, decode_stored(stored)?, Timestamp::now())?;
-    let value = submit::encoded(call, &pod)?;
+    let value = submit::encoded(call, &pod).await?;
     if submit::is_dry_run(call)? {
         return Ok(Commit::Done(stored.revision));
     }

@@ -63,7 +63,7 @@ enum Attempt {
 
 async fn attempt(call: &Call<'_>, mut object: Value) -> Outcome<Attempt> {
     let admitted = submit::complete_new(call, &mut object).await?;
-    let bytes = submit::encoded(call, &object)?;
+    let bytes = submit::encoded(call, &object).await?;
     let key = submit::key_of(call, &object);
     if submit::is_dry_run(call)? {
         return Ok(match call.storage().read(&key).await? {

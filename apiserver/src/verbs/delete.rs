@@ -135,7 +135,7 @@ async fn attempt(
     let write = Write {
         key: stored.key.clone(),
         expected: stored.revision,
-        value: if gone { None } else { Some(submit::encoded(call, &object)?) },
+        value: if gone { None } else { Some(submit::encoded(call, &object).await?) },
         guards: Vec::new(),
         also,
         expires: call.resource.strategy.traits().expires,

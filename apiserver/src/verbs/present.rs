@@ -1,11 +1,13 @@
 //! Stored objects as clients of one version of a custom kind see them.
 //!
 //! An object is stored in one version and may be older than the definition's present schema: on its way out
-//! it gets the version that was asked for, loses what the schema doesn't know any more, and gets defaults
-//! that came later. What comes out is remembered with the stored object, so that a list pays once. Built-in
-//! kinds pass as they are.
+//! it is converted to the version that was asked for, loses what the schema doesn't know any more, and gets
+//! defaults that came later. What comes out is remembered with the stored object, so that a list pays once.
+//! Built-in kinds pass as they are.
 
 use std::sync::Arc;
+
+use serde_json::Value;
 
 use crate::error::Outcome;
 use crate::registry::custom::Custom;
@@ -16,35 +18,64 @@ use crate::storage::object::{Stored, encode};
 /// One object.
 ///
 /// # Errors
-/// If what is stored is no JSON.
+/// If what is stored is no JSON, or can't be converted.
 pub async fn one(resource: &Resource, stored: Arc<Stored>) -> Outcome<Arc<Stored>> {
-    match &resource.custom {
-        None => Ok(stored),
-        Some(custom) => as_seen(resource, custom, stored),
-    }
+    let seen = all(resource, vec![stored.clone()]).await?;
+    Ok(seen.into_iter().next().unwrap_or(stored))
 }
 
-/// Many objects.
+/// Many objects; those that must be converted are asked for at once.
 ///
 /// # Errors
-/// If one that is stored is no JSON.
-pub async fn all(resource: &Resource, stored: Vec<Arc<Stored>>) -> Outcome<Vec<Arc<Stored>>> {
-    match &resource.custom {
-        None => Ok(stored),
-        Some(custom) => stored.into_iter().map(|stored| as_seen(resource, custom, stored)).collect(),
+/// If one that is stored is no JSON, or can't be converted.
+pub async fn all(resource: &Resource, mut stored: Vec<Arc<Stored>>) -> Outcome<Vec<Arc<Stored>>> {
+    let Some(custom) = &resource.custom else { return Ok(stored) };
+    let mut unknown = Vec::new();
+    for (index, stored) in stored.iter_mut().enumerate() {
+        match stored.remembered(&custom.state) {
+            Some(Some(seen)) => *stored = seen,
+            Some(None) => {}
+            None => unknown.push(index),
+        }
     }
+    let objects = unknown.iter().map(|index| decode(&stored[*index])).collect::<Outcome<Vec<Value>>>()?;
+    let converted = convert(custom, &resource.api_version(), objects).await?;
+    for (index, object) in unknown.into_iter().zip(converted) {
+        stored[index] = completed(custom, &stored[index], object);
+    }
+    Ok(stored)
 }
 
-fn as_seen(resource: &Resource, custom: &Custom, stored: Arc<Stored>) -> Outcome<Arc<Stored>> {
-    if let Some(seen) = stored.remembered(&custom.state) {
-        return Ok(seen.unwrap_or(stored));
+/// Objects of a custom kind in another version.
+///
+/// # Errors
+/// If the definition's webhook doesn't convert them.
+pub async fn convert(custom: &Custom, api_version: &str, mut objects: Vec<Value>) -> Outcome<Vec<Value>> {
+    let is_other = |object: &Value| api::object::api_version(object) != api_version;
+    let Some(converter) = &custom.converter else {
+        for object in objects.iter_mut().filter(|object| is_other(object)) {
+            let kind = api::object::kind(object).to_owned();
+            api::object::set_type(object, api_version, &kind);
+        }
+        return Ok(objects);
+    };
+    let others: Vec<Value> = objects.iter().filter(|object| is_other(object)).cloned().collect();
+    if others.is_empty() {
+        return Ok(objects);
     }
-    let mut object = decode(&stored)?;
-    api::object::set_type(&mut object, &resource.api_version(), &resource.kind);
+    let mut converted = converter.convert(api_version, others).await?.into_iter();
+    for object in objects.iter_mut().filter(|object| is_other(object)) {
+        *object = converted.next().unwrap_or_default();
+    }
+    Ok(objects)
+}
+
+/// The object by the schema of now; the stored one itself if that is the same.
+fn completed(custom: &Custom, stored: &Arc<Stored>, mut object: Value) -> Arc<Stored> {
     api::crd::prune(&custom.structural, &mut object);
     api::crd::default(&custom.structural, &mut object);
     let json = encode(&object);
     let seen = (json != stored.json).then(|| Arc::new(Stored::of(stored.key.clone(), json, stored.revision)));
     stored.remember(&custom.state, seen.clone());
-    Ok(seen.unwrap_or(stored))
+    seen.unwrap_or_else(|| stored.clone())
 }

@@ -16,7 +16,7 @@ use crate::query::Query;
 use crate::storage::key::Key;
 use crate::storage::object::{Stored, encode};
 use crate::verbs::view::View;
-use crate::verbs::{Call, metadata, ownership};
+use crate::verbs::{Call, metadata, ownership, present};
 
 /// Which part of an object an update may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,17 +210,16 @@ fn refuse(call: &Call<'_>, object: &Value, errors: Vec<api::status::FieldError>)
 ///
 /// # Errors
 /// 413 if it is larger than an object may be.
-pub fn encoded(call: &Call<'_>, object: &Value) -> Result<Bytes, Status> {
+pub async fn encoded(call: &Call<'_>, object: &Value) -> Outcome<Bytes> {
     let bytes = match &call.resource.custom {
         Some(custom) if api::object::api_version(object) != custom.stored_as => {
-            let mut stored = object.clone();
-            api::object::set_type(&mut stored, &custom.stored_as, &call.resource.kind);
-            encode(&stored)
+            let converted = present::convert(custom, &custom.stored_as, vec![object.clone()]).await?;
+            converted.first().map(encode).unwrap_or_default()
         }
         _ => encode(object),
     };
     let limit = call.server.config.limits.object_bytes;
-    if bytes.len() > limit { Err(Status::request_too_large(limit)) } else { Ok(bytes) }
+    if bytes.len() > limit { Err(Status::request_too_large(limit).into()) } else { Ok(bytes) }
 }
 
 /// The object as it will read back, once written at `revision`.

@@ -90,7 +90,7 @@ async fn attempt(
     let pinned = !api::object::resource_version(&object).is_empty();
     let (new, admitted) = submit::complete_change(call, part, object, old).await?;
     warnings.extend(admitted.warnings);
-    let bytes = submit::encoded(call, &new)?;
+    let bytes = submit::encoded(call, &new).await?;
     let ends = is_finished(call, &new);
     if (bytes == stored.json && !ends) || submit::is_dry_run(call)? {
         let stored = submit::stored(call, &new, bytes, stored.revision);
