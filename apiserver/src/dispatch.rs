@@ -32,7 +32,9 @@ async fn serve(call: Call<'_>, body: &[u8]) -> Answer {
     if let Some(name) = &call.info.subresource {
         return subresource(call, name, body).await;
     }
-    if call.info.verb == Verb::Create && call.resource.custom.as_ref().is_some_and(|custom| custom.terminating) {
+    if call.info.verb == Verb::Create
+        && call.resource.custom.as_ref().is_some_and(|custom| custom.terminating)
+    {
         let why = "create not allowed while custom resource definition is terminating";
         return Err(method_not_allowed(&call).with_message(why).into());
     }

@@ -30,7 +30,9 @@ fn converted(mut object: Value, to: &str) -> Value {
             let (host, port) = both.split_once(':').unwrap_or((&both, ""));
             json!({"host": host, "port": port})
         }
-        _ => json!({"hostPort": format!("{}:{}", text(&object["spec"]["host"]), text(&object["spec"]["port"]))}),
+        _ => {
+            json!({"hostPort": format!("{}:{}", text(&object["spec"]["host"]), text(&object["spec"]["port"]))})
+        }
     };
     object
 }
@@ -73,7 +75,9 @@ async fn webhook(pki: &Pki) -> (String, Arc<AtomicUsize>) {
                     Ok::<_, Infallible>(Response::new(answer))
                 }
             });
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tls), service));
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tls), service),
+            );
         }
     });
     (url, reviews)
@@ -137,7 +141,8 @@ async fn objects_are_converted_both_ways() {
     assert_eq!((code, &made["spec"]), (201, &json!({"host": "h", "port": "80"})), "{made}");
     let (_, stored) = server.ask("GET", "/apis/example.com/v1/links/a", Value::Null).await;
     assert_eq!(stored["spec"], json!({"hostPort": "h:80"}), "stored in the storage version");
-    let (_, patched) = server.ask("PATCH", "/apis/example.com/v2/links/a", json!({"spec": {"port": "81"}})).await;
+    let (_, patched) =
+        server.ask("PATCH", "/apis/example.com/v2/links/a", json!({"spec": {"port": "81"}})).await;
     assert_eq!((&patched["spec"]["port"], &patched["metadata"]["generation"]), (&json!("81"), &json!(2)));
     let (_, _) = server.ask("GET", "/apis/example.com/v2/links", Value::Null).await;
     let before = reviews.load(Ordering::SeqCst);
@@ -147,6 +152,7 @@ async fn objects_are_converted_both_ways() {
     let bad = json!({"metadata": {"name": "b"}, "spec": {"hostPort": "refuse"}});
     assert_eq!(server.ask("POST", "/apis/example.com/v1/links", bad).await.0, 201);
     let (code, refused) = server.ask("GET", "/apis/example.com/v2/links/b", Value::Null).await;
-    let why = "Internal error occurred: conversion webhook for example.com/v1, Kind=Link failed: not this one";
+    let why =
+        "Internal error occurred: conversion webhook for example.com/v1, Kind=Link failed: not this one";
     assert_eq!((code, &refused["message"]), (500, &json!(why)));
 }

@@ -168,7 +168,7 @@ async fn lead(client: Client, config: ControllersConfig, leadership: Leadership)
         Box::pin(term.run_namespaces()),
         Box::pin(term.run_nodes()),
         Box::pin(term.collect_garbage(&garbage, &others)),
-        Box::pin(term.follow_kinds(&garbage, &known)),
+        Box::pin(term.follow_kinds(&garbage, &wires)),
     );
     drop(performer);
     events.drain().await;
@@ -274,17 +274,22 @@ impl Term<'_> {
     }
 
     /// Kinds come and go with their definitions: the collector observes those that are there.
-    async fn follow_kinds(&self, garbage: &GarbageCollector, known: &[Known]) {
+    async fn follow_kinds(&self, garbage: &GarbageCollector, wires: &Wires) {
         let client = &self.performer.client;
         let definitions = kube::core::ApiResource::from_gvk_with_plural(
             &kube::core::GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
             "customresourcedefinitions",
         );
         let (notify, mut changed) = watch::channel(());
-        let _definitions = Informer::<PartialObjectMeta<DynamicObject>>::builder(Api::all_with(client.clone(), &definitions))
-            .on_change(move |_| drop(notify.send(())))
-            .start();
-        let first: BTreeSet<Place> = known.iter().map(Known::place).collect();
+        let _definitions = Informer::<PartialObjectMeta<DynamicObject>>::builder(Api::all_with(
+            client.clone(),
+            &definitions,
+        ))
+        .on_change(move |_| {
+            notify.send_replace(());
+        })
+        .start();
+        let first: BTreeSet<Place> = self.known.iter().map(Known::place).collect();
         let mut observed: BTreeMap<Place, Vec<Informer<PartialObjectMeta<DynamicObject>>>> = BTreeMap::new();
         loop {
             tokio::select! {
@@ -298,9 +303,9 @@ impl Term<'_> {
             observed.retain(|place, _| now.iter().any(|known| known.place() == *place));
             for kind in now.into_iter().filter(|kind| !first.contains(&kind.place())) {
                 if !observed.contains_key(&kind.place()) {
-                    garbage.learn(&kind.kind, kind.namespaced).into_iter().for_each(|uid| self.queues.garbage.add(uid));
-                    let place = kind.place();
-                    observed.insert(place, observe_others(client, &[kind], &[], self.queues, garbage));
+                    let again = garbage.learn(&kind.kind, kind.namespaced);
+                    again.into_iter().for_each(|uid| self.queues.garbage.add(uid));
+                    observed.insert(kind.place(), observe_others(client, &[kind], &[], wires));
                 }
             }
         }

@@ -63,7 +63,8 @@ fn taken(response: &Value, uid: &str, api_version: &str, asked: &[Value]) -> Res
         return Err(format!("expected response.uid={uid:?}, got {}", response["uid"]));
     }
     if response["result"]["status"] != "Success" {
-        let message = response["result"]["message"].as_str().unwrap_or("response.result.status was not Success");
+        let message =
+            response["result"]["message"].as_str().unwrap_or("response.result.status was not Success");
         return Err(message.to_owned());
     }
     let given = response["convertedObjects"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -109,7 +110,9 @@ mod tests {
 
     #[test]
     fn an_answer_is_taken_if_it_is_one() {
-        let asked = [json!({"apiVersion": "e.com/v1", "kind": "T", "metadata": {"name": "a", "uid": "u", "labels": {"x": "1"}}})];
+        let asked = [
+            json!({"apiVersion": "e.com/v1", "kind": "T", "metadata": {"name": "a", "uid": "u", "labels": {"x": "1"}}}),
+        ];
         let mut response = json!({"uid": "r", "result": {"status": "Success"}, "convertedObjects": [
             {"apiVersion": "e.com/v2", "kind": "T", "metadata": {"name": "a", "uid": "u", "generation": 9,
              "annotations": {"y": "2"}}, "spec": {"n": 1}}]});
@@ -117,11 +120,17 @@ mod tests {
                               "metadata": {"name": "a", "uid": "u", "annotations": {"y": "2"}}});
         assert_eq!(taken(&response, "r", "e.com/v2", &asked), Ok(vec![expected]));
         let why = |response: &Value| taken(response, "r", "e.com/v2", &asked).expect_err("refused");
-        assert_eq!(taken(&response, "q", "e.com/v2", &asked).expect_err("refused"), r#"expected response.uid="q", got "r""#);
+        assert_eq!(
+            taken(&response, "q", "e.com/v2", &asked).expect_err("refused"),
+            r#"expected response.uid="q", got "r""#
+        );
         response["convertedObjects"][0]["metadata"]["name"] = json!("b");
         assert_eq!(why(&response), "the converted object has another metadata.name");
         response["convertedObjects"][0]["apiVersion"] = json!("e.com/v1");
-        assert_eq!(why(&response), r#"expected converted object to have apiVersion "e.com/v2", got "e.com/v1""#);
+        assert_eq!(
+            why(&response),
+            r#"expected converted object to have apiVersion "e.com/v2", got "e.com/v1""#
+        );
         response["convertedObjects"] = json!([]);
         assert_eq!(why(&response), "expected 1 converted objects, got 0");
         response["result"] = json!({"status": "Failed", "message": "no way"});

@@ -47,7 +47,9 @@ fn approval(crd: &mut Value, now: Timestamp) {
 /// The names that it has or gets, and the last of the conflicts.
 fn accepted_names(crd: &Value, all: &[Value]) -> (Value, Option<(&'static str, String)>) {
     let (wanted, had) = (&crd["spec"]["names"], &crd["status"]["acceptedNames"]);
-    let others = || all.iter().filter(|other| other["spec"]["group"] == crd["spec"]["group"] && name(other) != name(crd));
+    let others = || {
+        all.iter().filter(|other| other["spec"]["group"] == crd["spec"]["group"] && name(other) != name(crd))
+    };
     let taken = |keys: &[&str]| -> BTreeSet<String> {
         others().flat_map(|other| names_of(&other["status"]["acceptedNames"], keys)).collect()
     };
@@ -56,9 +58,12 @@ fn accepted_names(crd: &Value, all: &[Value]) -> (Value, Option<(&'static str, S
     let mut names = had.clone();
     let mut conflict = None;
     let mut take = |key: &str, used: &BTreeSet<String>, reason: &'static str| {
-        let missing = names_of(wanted, &[key]).into_iter().filter(|name| used.contains(name)).collect::<Vec<_>>();
+        let missing =
+            names_of(wanted, &[key]).into_iter().filter(|name| used.contains(name)).collect::<Vec<_>>();
         match missing.first() {
-            Some(name) if wanted[key] != had[key] => conflict = Some((reason, format!("{name:?} is already in use"))),
+            Some(name) if wanted[key] != had[key] => {
+                conflict = Some((reason, format!("{name:?} is already in use")))
+            }
             _ => copy(&mut names, wanted, key),
         }
     };
@@ -165,7 +170,10 @@ mod tests {
         let planned = plan(&second, &all, now()).expect("a new status");
         assert_eq!(condition(&planned, "Established"), Some("False"));
         let accepted = &planned["status"]["conditions"][0];
-        assert_eq!((&accepted["reason"], &accepted["message"]), (&json!("ShortNamesConflict"), &json!("\"x\" is already in use")));
+        assert_eq!(
+            (&accepted["reason"], &accepted["message"]),
+            (&json!("ShortNamesConflict"), &json!("\"x\" is already in use"))
+        );
         assert_eq!(planned["status"]["acceptedNames"]["shortNames"], Value::Null);
         assert_eq!(planned["status"]["acceptedNames"]["kind"], "B");
         let alone = plan(&planned, std::slice::from_ref(&planned), now()).expect("the name is free again");

@@ -9,7 +9,9 @@ use api::schema::Schema;
 use serde_json::{Value, json};
 
 use crate::crd::conversion::Converter;
-use crate::registry::resource::{Resource, SelectableField, Subresource, SubresourceAction, Verbs, group_version};
+use crate::registry::resource::{
+    Resource, SelectableField, Subresource, SubresourceAction, Verbs, group_version,
+};
 use crate::request::Verb;
 use crate::strategies::Custom as CustomStrategy;
 use crate::table::{Cell, Column};
@@ -111,8 +113,15 @@ fn row(crd: &Value, version: &Value) -> Resource {
     }
 }
 
-const TERMINATING: Verbs =
-    Verbs::of(&[Verb::Delete, Verb::DeleteCollection, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch]);
+const TERMINATING: Verbs = Verbs::of(&[
+    Verb::Delete,
+    Verb::DeleteCollection,
+    Verb::Get,
+    Verb::List,
+    Verb::Patch,
+    Verb::Update,
+    Verb::Watch,
+]);
 
 fn custom(crd: &Value, version: &Value, terminating: bool) -> Custom {
     let schema = &version["schema"]["openAPIV3Schema"];
@@ -204,7 +213,10 @@ fn column(spec: &Value) -> Column {
         format: text(spec, "format").to_owned(),
         description,
         priority: i32::try_from(spec["priority"].as_i64().unwrap_or(0)).unwrap_or(0),
-        cell: template.map_or(Cell::Text(String::new()), |path| Cell::Path { path: Arc::new(path), kind: kind.clone() }),
+        cell: template.map_or(Cell::Text(String::new()), |path| Cell::Path {
+            path: Arc::new(path),
+            kind: kind.clone(),
+        }),
         kind,
     }
 }
@@ -230,9 +242,13 @@ mod tests {
 
     #[test]
     fn versions_are_ordered_as_kubernetes_does() {
-        let mut versions = ["foo1", "v1alpha1", "v10", "v2", "v11beta2", "v1", "v3beta1", "foo10", "v11alpha2"];
+        let mut versions =
+            ["foo1", "v1alpha1", "v10", "v2", "v11beta2", "v1", "v3beta1", "foo10", "v11alpha2"];
         versions.sort_by_key(|version| Reverse(version_priority(version)));
-        assert_eq!(versions, ["v10", "v2", "v1", "v11beta2", "v3beta1", "v11alpha2", "v1alpha1", "foo1", "foo10"]);
+        assert_eq!(
+            versions,
+            ["v10", "v2", "v1", "v11beta2", "v3beta1", "v11alpha2", "v1alpha1", "foo1", "foo10"]
+        );
     }
 
     #[test]

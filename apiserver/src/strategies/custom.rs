@@ -33,7 +33,8 @@ impl Strategy for Custom {
             let mut counted = object.clone();
             if let Some(map) = counted.as_object_mut() {
                 map.retain(|key, _| {
-                    !matches!(key.as_str(), "metadata" | "apiVersion") && !(self.has_status && key == "status")
+                    !matches!(key.as_str(), "metadata" | "apiVersion")
+                        && !(self.has_status && key == "status")
                 });
             }
             counted
@@ -51,7 +52,8 @@ impl Strategy for CustomResourceDefinition {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        let status = json!({"acceptedNames": {"kind": "", "plural": ""}, "conditions": [], "storedVersions": []});
+        let status =
+            json!({"acceptedNames": {"kind": "", "plural": ""}, "conditions": [], "storedVersions": []});
         set(object, "status", status);
         remember_stored_version(object);
     }
@@ -82,7 +84,8 @@ impl Strategy for CustomResourceDefinition {
 
 fn remember_stored_version(object: &mut Value) {
     let versions = object["spec"]["versions"].as_array().into_iter().flatten();
-    let stored = versions.filter(|version| version["storage"] == true).map(|version| version["name"].clone()).next();
+    let stored =
+        versions.filter(|version| version["storage"] == true).map(|version| version["name"].clone()).next();
     let Some(stored) = stored else { return };
     match object["status"]["storedVersions"].as_array_mut() {
         Some(known) if known.contains(&stored) => {}

@@ -142,13 +142,13 @@ pub(super) fn custom_cell(path: &Template, kind: &str, item: &Value, now: Timest
     match (kind, *value) {
         ("string", Value::String(text)) => json!(text),
         ("string", other) => json!(other.to_string()),
-        ("integer", Value::Number(number)) => {
-            number.as_i64().or_else(|| number.as_f64().map(|number| number as i64)).map_or(Value::Null, Value::from)
-        }
+        ("integer", Value::Number(number)) => number
+            .as_i64()
+            .or_else(|| number.as_f64().map(|number| number as i64))
+            .map_or(Value::Null, Value::from),
         ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => (*value).clone(),
-        ("date", Value::String(text)) => {
-            api::time::parse(text).map_or_else(|| json!("<invalid>"), |since| json!(api::time::age(since, now)))
-        }
+        ("date", Value::String(text)) => api::time::parse(text)
+            .map_or_else(|| json!("<invalid>"), |since| json!(api::time::age(since, now))),
         _ => Value::Null,
     }
 }
