@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -87,10 +87,13 @@ pub async fn create_pods(server: &Server, prefix: &str, count: usize) -> Result<
     Ok(())
 }
 
-/// Deletes all pods of our namespace, and waits until they are gone.
+/// Deletes all pods of our namespace, and waits until they are gone. More of them than a server deletes within one
+/// request's time take several.
 pub async fn remove_pods(wire: &mut Wire) -> Result<()> {
     loop {
-        wire.expect("DELETE", &collection("pods"), b"{\"gracePeriodSeconds\":0}").await?;
+        let (status, answer) =
+            wire.send("DELETE", &collection("pods"), b"{\"gracePeriodSeconds\":0}").await?;
+        ensure!(matches!(status, 200 | 504), "deleting pods: {status}: {}", String::from_utf8_lossy(&answer));
         let (_, left) = wire.send("GET", &format!("{}?limit=1", collection("pods")), &[]).await?;
         let left: Value = serde_json::from_slice(&left)?;
         if left["items"].as_array().is_none_or(Vec::is_empty) {
