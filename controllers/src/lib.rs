@@ -63,7 +63,7 @@ use kube::{Api, Client, api::DynamicObject, core::PartialObjectMeta};
 use looks::{GarbageCollector, Workload};
 use node_lifecycle::NodeTimes;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
     sync::Arc,
     time::Duration,
@@ -302,10 +302,10 @@ impl Term<'_> {
             };
             observed.retain(|place, _| now.iter().any(|known| known.place() == *place));
             for kind in now.into_iter().filter(|kind| !first.contains(&kind.place())) {
-                if !observed.contains_key(&kind.place()) {
+                if let Entry::Vacant(place) = observed.entry(kind.place()) {
                     let again = garbage.learn(&kind.kind, kind.namespaced);
                     again.into_iter().for_each(|uid| self.queues.garbage.add(uid));
-                    observed.insert(kind.place(), observe_others(client, &[kind], &[], wires));
+                    place.insert(observe_others(client, &[kind], &[], wires));
                 }
             }
         }

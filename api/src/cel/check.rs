@@ -349,17 +349,19 @@ fn resolve(signature: &Signature, given: &[&Type]) -> Option<Type> {
     fits.then(|| substituted(&signature.result, &variables))
 }
 
+/// Gives a variable its type, or one that takes both this and the one it has. Only equality takes values of any two
+/// types that evaluation can compare.
+fn bind(name: char, given: &Type, variables: &mut BTreeMap<char, Type>) -> bool {
+    let kind = match variables.get(&name) {
+        Some(known) => joined(known, given),
+        None => Some(given.clone()),
+    };
+    kind.map(|kind| variables.insert(name, kind)).is_some()
+}
+
 fn unify(wanted: &Type, given: &Type, variables: &mut BTreeMap<char, Type>) -> bool {
     match (wanted, given) {
-        (Type::Var(name), given) => match variables.get(name).cloned() {
-            Some(known) => match joined(&known, given) {
-                Some(kind) => drop(variables.insert(*name, kind)),
-                // Only equality takes values of any two types that evaluation can compare.
-                None => return false,
-            },
-            None => drop(variables.insert(*name, given.clone())),
-        }
-        .eq(&()),
+        (Type::Var(name), given) => bind(*name, given, variables),
         (_, Type::Dyn) => true,
         (Type::List(wanted, _), Type::List(given, _)) | (Type::Optional(wanted), Type::Optional(given)) => {
             unify(wanted, given, variables)

@@ -109,7 +109,8 @@ impl Gate {
 
     /// Appends what each level has and uses.
     pub fn render(&self, text: &mut Text) {
-        let gauges: [(&str, &str, fn(&Level) -> u64); 4] = [
+        type Gauge = (&'static str, &'static str, fn(&Level) -> u64);
+        let gauges: [Gauge; 4] = [
             ("apiserver_flowcontrol_nominal_limit_seats", "Seats of the level's own.", |l| {
                 l.shape.nominal.into()
             }),

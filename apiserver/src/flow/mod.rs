@@ -126,7 +126,6 @@ impl Flow {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the parts of a request that has arrived")]
     fn arrive(
         &self,
         who: &Identity,

@@ -33,8 +33,8 @@ impl Strategy for Custom {
             let mut counted = object.clone();
             if let Some(map) = counted.as_object_mut() {
                 map.retain(|key, _| {
-                    !matches!(key.as_str(), "metadata" | "apiVersion")
-                        && !(self.has_status && key == "status")
+                    let apart = matches!(key.as_str(), "metadata" | "apiVersion");
+                    !apart && (key != "status" || !self.has_status)
                 });
             }
             counted

@@ -81,7 +81,7 @@ pub struct Server {
 
 /// Runs the measurements and prints the page.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if !(arguments.seconds > 0.0) {
+    if arguments.seconds.is_nan() || arguments.seconds <= 0.0 {
         bail!("--seconds must be more than 0");
     }
     // One thread: the generator must not spread over the cores that the server needs.
