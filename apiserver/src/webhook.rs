@@ -1,7 +1,7 @@
 //! Asks a webhook: one POST of JSON over HTTPS, to a server that the configuration's authority vouches for.
 //!
-//! A connection serves one question. Webhooks are named by URL; a Service has no address that a member could
-//! dial by itself.
+//! A connection serves one question. Conversion webhooks are named by URL only; those of admission, which have a
+//! request whose cache knows endpoints, also by Service (`admission/webhook/client.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,20 +107,30 @@ fn address(client: &Value) -> Result<Uri, WebhookError> {
     }
 }
 
-/// Only who shows a certificate of the `caBundle` is believed.
 fn tls(client: &Value) -> Result<Arc<ClientConfig>, WebhookError> {
-    let wrong = |error: &dyn std::fmt::Display| WebhookError::Authority(error.to_string());
+    let config = trusting(client).map_err(WebhookError::Authority)?;
+    let nobody = "clientConfig.caBundle holds no certificate, and no others are trusted";
+    config.ok_or_else(|| WebhookError::Authority(nobody.to_owned()))
+}
+
+/// Believes only who shows a certificate that the `caBundle` of a `clientConfig` vouches for; `None` if it holds
+/// no certificate.
+///
+/// # Errors
+/// Why it can't be read.
+pub fn trusting(client: &Value) -> Result<Option<Arc<ClientConfig>>, String> {
     let bundle = client["caBundle"].as_str().unwrap_or_default();
-    let pem = STANDARD.decode(bundle).map_err(|error| wrong(&error))?;
+    let pem = STANDARD.decode(bundle).map_err(|error| error.to_string())?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
-        roots.add(certificate.map_err(|error| wrong(&error))?).map_err(|error| wrong(&error))?;
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
     }
     if roots.is_empty() {
-        return Err(wrong(&"clientConfig.caBundle holds no certificate, and no others are trusted"));
+        return Ok(None);
     }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| wrong(&error))?;
-    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+        .map_err(|error| error.to_string())?;
+    Ok(Some(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
 }

@@ -5,18 +5,13 @@
 //! trusts no authority of the machine's.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use http::Request;
 use http::header::{CONTENT_TYPE, HOST};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -24,6 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use super::lookup;
 use crate::verbs::Call;
+use crate::webhook;
 
 /// Largest answer that is read, in bytes.
 const ANSWER: usize = 3 << 20;
@@ -77,23 +73,9 @@ pub(super) async fn post(
 }
 
 fn connector(config: &Value) -> Result<TlsConnector, String> {
-    let bundle = config["caBundle"].as_str().unwrap_or_default();
-    let pem = STANDARD.decode(bundle).map_err(|error| format!("clientConfig.caBundle: {error}"))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| format!("clientConfig.caBundle: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("clientConfig.caBundle: {error}"))?;
-    }
-    if roots.is_empty() {
-        return Err("clientConfig.caBundle is required: no certificate vouches for the webhook".to_owned());
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config).into())
+    let tls = webhook::trusting(config).map_err(|error| format!("clientConfig.caBundle: {error}"))?;
+    let nobody = "clientConfig.caBundle is required: no certificate vouches for the webhook";
+    tls.map(TlsConnector::from).ok_or_else(|| nobody.to_owned())
 }
 
 async fn target(call: &Call<'_>, config: &Value) -> Result<Target, String> {
