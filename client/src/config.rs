@@ -4,8 +4,11 @@
 //! repeated on another server only if the first surely didn't act on it. Below `main` nobody reads the
 //! environment, so the kubeconfig's path is an argument.
 
-use crate::failover::{Failover, HeaderTimeout};
-use http::{HeaderValue, Request, Response, Uri, header::USER_AGENT};
+use crate::{
+    cause,
+    failover::{Failover, HeaderTimeout},
+};
+use http::{HeaderValue, Request, Response, Uri};
 use kube::{
     Client,
     client::Body,
@@ -117,7 +120,6 @@ pub fn from_config(mut config: kube::Config, options: &Options) -> Result<Client
     install_crypto();
     let agent = user_agent(&options.user_agent)?;
     config.connect_timeout = Some(options.connect_timeout);
-    config.headers.push((USER_AGENT, agent));
     // Our callers retry by looking again; kube's own retry may hold one request back for minutes.
     config.default_retry = false;
     let namespace = config.default_namespace.clone();
@@ -126,7 +128,7 @@ pub fn from_config(mut config: kube::Config, options: &Options) -> Result<Client
     let clients: Result<Vec<Client>, ConfigError> =
         servers.into_iter().map(|server| client_of(&config, server)).collect();
     let service = Failover::new(clients?, HeaderTimeout(options.request_timeout));
-    Ok(Client::new(service, namespace))
+    Ok(Client::new(service.map_request(move |request| cause::sign(request, &agent)), namespace))
 }
 
 /// A client over an API server in this process: no socket, no TLS.
@@ -139,11 +141,7 @@ where
     B::Error: Into<BoxError>,
 {
     let agent = user_agent(agent)?;
-    let service = service.map_request(move |mut request: Request<Body>| {
-        request.headers_mut().insert(USER_AGENT, agent.clone());
-        request
-    });
-    Ok(Client::new(service, "default"))
+    Ok(Client::new(service.map_request(move |request| cause::sign(request, &agent)), "default"))
 }
 
 fn user_agent(agent: &str) -> Result<HeaderValue, ConfigError> {

@@ -13,6 +13,7 @@ pub use store::{IndexFn, ObjectKey, Store};
 use crate::{
     Shutdown,
     backoff::{Backoff, Policy},
+    cause::{Cause, because},
     shutdown,
 };
 use futures::{StreamExt, pin_mut};
@@ -119,8 +120,8 @@ where
         self
     }
 
-    /// Calls `handler` at each change, after the store has it. It runs inside the informer's task and
-    /// must not wait: it adds keys to a queue.
+    /// Calls `handler` at each change, after the store has it. It runs inside the informer's task, because of
+    /// that change, and must not wait: it adds keys to a queue.
     pub fn on_change(mut self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) -> Self {
         self.handlers.push(Box::new(handler));
         self
@@ -301,9 +302,8 @@ where
     }
 
     async fn tell(&self, audience: &[mpsc::Sender<Change<K>>], change: Change<K>) {
-        for handler in &self.handlers {
-            handler(&change);
-        }
+        let cause = change.object().and_then(|object| Cause::of(&**object));
+        because(cause, || self.handlers.iter().for_each(|handler| handler(&change)));
         for subscriber in audience {
             // A closed receiver is a subscriber that has left; the store forgets it at the next change.
             let _ = subscriber.send(change.clone()).await;

@@ -5,7 +5,11 @@
 //! [`Core`] decides this as a value with the time as an argument, [`WorkQueue`] is the thin driver. The
 //! queue doesn't know what a key means, nor what happened to it.
 
-use crate::{Shutdown, backoff::Policy};
+use crate::{
+    Shutdown,
+    backoff::Policy,
+    cause::{self, Cause},
+};
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use std::{
@@ -49,6 +53,8 @@ pub struct Core<K> {
     /// The one timer of a key: the earliest wins, since a run sets a new one if it still wants it.
     timer_of: HashMap<K, (Instant, u64)>,
     failures: HashMap<K, u32>,
+    /// The newest cause of each key that is ready, running or waiting, if it has one.
+    causes: HashMap<K, Cause>,
     sequence: u64,
 }
 
@@ -62,6 +68,7 @@ impl<K: Clone + Eq + Hash> Core<K> {
             timers: BTreeMap::new(),
             timer_of: HashMap::new(),
             failures: HashMap::new(),
+            causes: HashMap::new(),
             sequence: 0,
         }
     }
@@ -80,6 +87,17 @@ impl<K: Clone + Eq + Hash> Core<K> {
                 true
             }
         }
+    }
+
+    /// Notes why `key` was added; the newest of several causes counts, until a run of the key ends for good.
+    pub fn blame(&mut self, key: K, cause: Cause) {
+        let newest = self.causes.entry(key).or_insert(cause);
+        *newest = cause.max(*newest);
+    }
+
+    /// The newest cause of `key`.
+    pub fn cause(&self, key: &K) -> Option<Cause> {
+        self.causes.get(key).copied()
     }
 
     /// Makes `key` ready at `when`; an earlier timer of the same key stays.
@@ -119,6 +137,8 @@ impl<K: Clone + Eq + Hash> Core<K> {
         self.settle(&key, outcome, now, random);
         if place == Some(Place::RunningDirty) {
             self.add(key);
+        } else if !self.timer_of.contains_key(&key) {
+            self.causes.remove(&key);
         }
     }
 
@@ -188,9 +208,19 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         WorkQueue(Arc::new(Shared { core: Mutex::new(Core::new(policy)), changed: Notify::new() }))
     }
 
-    /// Makes `key` ready now. Never waits; the queue is bounded by the number of distinct keys.
+    /// Makes `key` ready now, because of what is told just now ([`cause::current`]). Never waits; the queue is
+    /// bounded by the number of distinct keys.
     pub fn add(&self, key: K) {
-        if self.0.core.lock().add(key) {
+        self.add_because(key, cause::current());
+    }
+
+    /// As [`WorkQueue::add`], because of `cause`.
+    pub fn add_because(&self, key: K, cause: Option<Cause>) {
+        let mut core = self.0.core.lock();
+        if let Some(cause) = cause {
+            core.blame(key.clone(), cause);
+        }
+        if core.add(key) {
             self.0.changed.notify_one();
         }
     }
@@ -207,6 +237,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         let ready = core.ready.drain(..).collect::<Vec<K>>();
         for key in &ready {
             core.places.remove(key);
+            core.causes.remove(key);
         }
         ready
     }
@@ -221,18 +252,18 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         self.0.core.lock().is_empty()
     }
 
-    /// Runs keys until `shutdown`, at most `concurrency` at a time, each within this task. Running
-    /// keys are finished before it returns; dropping the future drops them at once.
+    /// Runs keys with their newest causes until `shutdown`, at most `concurrency` at a time, each within
+    /// this task. Running keys are finished before it returns; dropping the future drops them at once.
     pub async fn run<F, R>(&self, concurrency: usize, shutdown: Shutdown, reconcile: F)
     where
-        F: Fn(K) -> R,
+        F: Fn(K, Option<Cause>) -> R,
         R: Future<Output = Outcome>,
     {
         let mut running = FuturesUnordered::new();
         loop {
             while !shutdown.is_requested() && running.len() < concurrency {
-                let Some(key) = self.0.core.lock().next(Instant::now()) else { break };
-                running.push(reconcile(key.clone()).map(move |outcome| (key, outcome)));
+                let Some((key, cause)) = self.next() else { break };
+                running.push(reconcile(key.clone(), cause).map(move |outcome| (key, outcome)));
             }
             if shutdown.is_requested() && running.is_empty() {
                 return;
@@ -244,6 +275,13 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
                 () = shutdown.requested(), if !shutdown.is_requested() => {}
             }
         }
+    }
+
+    fn next(&self) -> Option<(K, Option<Cause>)> {
+        let mut core = self.0.core.lock();
+        let key = core.next(Instant::now())?;
+        let cause = core.cause(&key);
+        Some((key, cause))
     }
 
     fn finished(&self, key: K, outcome: Outcome) {

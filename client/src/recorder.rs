@@ -8,6 +8,7 @@ mod correlator;
 
 pub use correlator::{Correlator, Note, Record};
 
+use crate::cause::{Cause, acting};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{Event, EventSource, ObjectReference},
@@ -163,7 +164,10 @@ impl Writer {
     }
 
     fn events(&self, record: &Record) -> Api<Event> {
-        Api::namespaced(self.client.clone(), &record.namespace)
+        // The object as it was when this happened to it.
+        let cause = Cause::parse(record.note.regarding.resource_version.as_deref());
+        let client = cause.map(|cause| acting(&self.client, None, Some(cause)));
+        Api::namespaced(client.unwrap_or_else(|| self.client.clone()), &record.namespace)
     }
 
     fn event(&self, record: &Record) -> Event {

@@ -10,6 +10,7 @@ use crate::{
 };
 use client::{
     Shutdown,
+    cause::{self, Cause},
     election::Leadership,
     informer::ObjectKey,
     queue::{Outcome, WorkQueue},
@@ -123,10 +124,16 @@ pub async fn run<C: Controller>(
     performer: &Performer,
     shutdown: Shutdown,
 ) {
-    queue.run(concurrency, shutdown, |key| async move { reconcile(controller, &key, performer).await }).await;
+    let reconcile = |key, cause| async move { reconcile(controller, &key, cause, performer).await };
+    queue.run(concurrency, shutdown, reconcile).await;
 }
 
-async fn reconcile<C: Controller>(controller: &C, key: &C::Key, performer: &Performer) -> Outcome {
+async fn reconcile<C: Controller>(
+    controller: &C,
+    key: &C::Key,
+    cause: Option<Cause>,
+    performer: &Performer,
+) -> Outcome {
     let plan = match controller.look(key, performer.clock.now()).await {
         Ok(plan) => plan,
         Err(error) => {
@@ -140,7 +147,7 @@ async fn reconcile<C: Controller>(controller: &C, key: &C::Key, performer: &Perf
     for action in &plan.actions {
         tracing::debug!(controller = C::NAME, %key, "{action}");
     }
-    let report = performer.perform(C::NAME, &plan).await;
+    let report = performer.acting(C::NAME, cause).perform(C::NAME, &plan).await;
     let now = performer.clock.now();
     controller.performed(key, &report, now);
     match &report.end {
@@ -167,6 +174,13 @@ struct Progress {
 }
 
 impl Performer {
+    /// For one plan of `controller`: its writes name their author, in the form PROCESS/CONTROLLER, of which the
+    /// server takes the first part as the fields' manager (upstream's name, which tools know), and their cause.
+    fn acting(&self, controller: &str, cause: Option<Cause>) -> Performer {
+        let agent = format!("{}/{controller}", crate::LEASE);
+        Performer { client: cause::acting(&self.client, Some(&agent), cause), ..self.clone() }
+    }
+
     /// Performs `plan` until something isn't as it expects.
     pub async fn perform(&self, component: &str, plan: &Plan) -> Report {
         let mut progress = Progress { report: Report::empty(), versions: HashMap::new() };

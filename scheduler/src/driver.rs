@@ -7,11 +7,12 @@
 use crate::name::PodKey;
 use crate::node::NodeInfo;
 use crate::pod::{DEFAULT_SCHEDULER, PodInfo};
-use crate::scheduler::{Event, Scheduler};
+use crate::scheduler::{Effect, Event, Scheduler};
 use crate::writes::Writes;
 use api::k8s::api::core::v1::{Node, Pod};
+use client::cause::Cause;
 use client::election::{ElectionConfig, run_when_leader};
-use client::informer::{Change, Informer, Subscription};
+use client::informer::{Change, Informer, ObjectKey, Subscription};
 use client::{Shutdown, recorder};
 use futures::FutureExt;
 use kube::{Api, Client};
@@ -151,8 +152,18 @@ impl Term {
     fn schedule(&mut self) -> usize {
         let effects = self.scheduler.schedule(BATCH, Instant::now(), &mut rand::random);
         let count = effects.len();
-        effects.into_iter().for_each(|effect| self.writes.start(effect));
+        for effect in effects {
+            let cause = self.cause(&effect);
+            self.writes.start(effect, cause);
+        }
         count
+    }
+
+    /// The pod as it was seen when that was decided.
+    fn cause(&self, effect: &Effect) -> Option<Cause> {
+        let (Effect::Bind { pod, .. } | Effect::Report { pod, .. }) = effect;
+        let key = ObjectKey::new(&*pod.namespace, &*pod.name);
+        self.pods.0.store().get(&key).and_then(|pod| Cause::of(&*pod))
     }
 }
 

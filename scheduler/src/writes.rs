@@ -9,6 +9,7 @@ use crate::name::{NodeName, PodKey, PodUid};
 use crate::scheduler::{BINDINGS_IN_FLIGHT, Effect, Event};
 use api::k8s::api::core::v1::{Binding, ObjectReference, Pod};
 use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use client::cause::{Cause, acting};
 use client::election::Leadership;
 use client::recorder::{Recorder, Severity};
 use kube::api::{Patch, PatchParams, PostParams};
@@ -29,7 +30,14 @@ pub struct Writes {
     /// At most [`BINDINGS_IN_FLIGHT`] bindings (the state machine sees to that) and the reports.
     tasks: JoinSet<Option<Event>>,
     reports_in_flight: usize,
-    waiting: BTreeMap<PodKey, (PodUid, Arc<str>)>,
+    waiting: BTreeMap<PodKey, Report>,
+}
+
+/// What a user is to be told of a pod.
+struct Report {
+    uid: PodUid,
+    message: Arc<str>,
+    cause: Option<Cause>,
 }
 
 /// What every write needs.
@@ -51,16 +59,16 @@ impl Writes {
         &self.writer.leadership
     }
 
-    /// Begins an effect.
-    pub fn start(&mut self, effect: Effect) {
+    /// Begins an effect; `cause` is the pod as it was seen when that was decided.
+    pub fn start(&mut self, effect: Effect, cause: Option<Cause>) {
         match effect {
             Effect::Bind { pod, uid, node } => {
                 let writer = self.writer.clone();
-                self.tasks.spawn(async move { Some(writer.bind(pod, uid, node).await) });
+                self.tasks.spawn(async move { Some(writer.bind(pod, uid, node, cause).await) });
                 debug_assert!(self.tasks.len() <= BINDINGS_IN_FLIGHT + REPORTS_IN_FLIGHT);
             }
             Effect::Report { pod, uid, message } => {
-                self.waiting.insert(pod, (uid, message));
+                self.waiting.insert(pod, Report { uid, message, cause });
                 self.start_reports();
             }
         }
@@ -94,11 +102,11 @@ impl Writes {
 
     fn start_reports(&mut self) {
         while self.reports_in_flight < REPORTS_IN_FLIGHT {
-            let Some((pod, (uid, message))) = self.waiting.pop_first() else { return };
+            let Some((pod, report)) = self.waiting.pop_first() else { return };
             let writer = self.writer.clone();
             self.reports_in_flight += 1;
             self.tasks.spawn(async move {
-                writer.report(&pod, &uid, &message).await;
+                writer.report(&pod, report).await;
                 None
             });
         }
@@ -106,12 +114,12 @@ impl Writes {
 }
 
 impl Writer {
-    fn pods(&self, pod: &PodKey) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), &pod.namespace)
+    fn pods(&self, pod: &PodKey, cause: Option<Cause>) -> Api<Pod> {
+        Api::namespaced(acting(&self.client, None, cause), &pod.namespace)
     }
 
-    async fn bind(&self, pod: PodKey, uid: PodUid, node: NodeName) -> Event {
-        let accepted = self.leadership.is_valid() && self.post_binding(&pod, &uid, &node).await;
+    async fn bind(&self, pod: PodKey, uid: PodUid, node: NodeName, cause: Option<Cause>) -> Event {
+        let accepted = self.leadership.is_valid() && self.post_binding(&pod, &uid, &node, cause).await;
         if accepted {
             let message = format!("Successfully assigned {pod} to {node}");
             self.recorder.event(&reference(&pod, &uid), Severity::Normal, "Scheduled", &message);
@@ -119,23 +127,24 @@ impl Writer {
         Event::Bound { pod, uid, accepted }
     }
 
-    async fn post_binding(&self, pod: &PodKey, uid: &PodUid, node: &NodeName) -> bool {
+    async fn post_binding(&self, pod: &PodKey, uid: &PodUid, node: &NodeName, cause: Option<Cause>) -> bool {
         let binding = binding(pod, uid, node);
-        let reply: Result<Value, _> =
-            self.pods(pod).create_subresource("binding", &pod.name, &PostParams::default(), &binding).await;
+        let (pods, params) = (self.pods(pod, cause), PostParams::default());
+        let reply: Result<Value, _> = pods.create_subresource("binding", &pod.name, &params, &binding).await;
         if let Err(error) = &reply {
             tracing::info!(%pod, %node, %error, "binding refused; the pod will be tried again");
         }
         reply.is_ok()
     }
 
-    async fn report(&self, pod: &PodKey, uid: &PodUid, message: &str) {
+    async fn report(&self, pod: &PodKey, Report { uid, message, cause }: Report) {
         if !self.leadership.is_valid() {
             return;
         }
-        self.recorder.event(&reference(pod, uid), Severity::Warning, "FailedScheduling", message);
-        let patch = Patch::Strategic(unschedulable(uid, message, jiff::Timestamp::now()));
-        if let Err(error) = self.pods(pod).patch_status(&pod.name, &PatchParams::default(), &patch).await {
+        self.recorder.event(&reference(pod, &uid), Severity::Warning, "FailedScheduling", &message);
+        let patch = Patch::Strategic(unschedulable(&uid, &message, jiff::Timestamp::now()));
+        let pods = self.pods(pod, cause);
+        if let Err(error) = pods.patch_status(&pod.name, &PatchParams::default(), &patch).await {
             tracing::info!(%pod, %error, "could not report the pod as unschedulable");
         }
     }

@@ -1,7 +1,11 @@
 //! The rules of the queue, first of the value, then of the driver.
 
 use super::{Core, Outcome, WorkQueue};
-use crate::{backoff::Policy, shutdown};
+use crate::{
+    backoff::Policy,
+    cause::{Cause, because},
+    shutdown,
+};
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -70,6 +74,39 @@ fn the_earliest_timer_wins_and_an_event_does_not_wait_for_it() {
     assert_eq!(core.next(now + 10 * MS), Some("a"), "the timer was not forgotten");
 }
 
+#[test]
+fn the_newest_cause_counts_until_the_key_is_done() {
+    let (mut core, now) = core();
+    core.blame("a", Cause(5));
+    core.add("a");
+    core.blame("a", Cause(3));
+    assert_eq!((core.next(now), core.cause(&"a")), (Some("a"), Some(Cause(5))));
+    core.done("a", Outcome::Retry, now, 0.0);
+    let now = now + 10 * MS;
+    assert_eq!((core.next(now), core.cause(&"a")), (Some("a"), Some(Cause(5))), "a retry has the same cause");
+    core.blame("a", Cause(7));
+    core.add("a");
+    core.done("a", Outcome::Done, now, 0.0);
+    assert_eq!((core.next(now), core.cause(&"a")), (Some("a"), Some(Cause(7))));
+    core.done("a", Outcome::Done, now, 0.0);
+    assert_eq!(core.cause(&"a"), None);
+}
+
+#[tokio::test]
+async fn what_is_added_while_a_change_is_told_has_its_cause() {
+    let queue: WorkQueue<&str> = WorkQueue::default();
+    let (trigger, shutdown) = shutdown::channel();
+    because(Some(Cause(9)), || queue.add("a"));
+    let seen = parking_lot::Mutex::new(None);
+    let run = queue.run(1, shutdown, |_, cause| {
+        *seen.lock() = Some(cause);
+        trigger.request();
+        std::future::ready(Outcome::Done)
+    });
+    run.await;
+    assert_eq!(*seen.lock(), Some(Some(Cause(9))));
+}
+
 #[tokio::test]
 async fn the_driver_runs_every_key_and_never_one_twice_at_a_time() {
     let queue: WorkQueue<u32> = WorkQueue::default();
@@ -78,7 +115,7 @@ async fn the_driver_runs_every_key_and_never_one_twice_at_a_time() {
     let runs = Arc::new(parking_lot::Mutex::new(0u32));
     (0..50).for_each(|key| queue.add(key));
     queue
-        .run(4, shutdown, |key| {
+        .run(4, shutdown, |key, _| {
             let (running, runs, queue) = (running.clone(), runs.clone(), queue.clone());
             let trigger = &trigger;
             async move {
@@ -102,7 +139,7 @@ async fn timers_wake_the_driver() {
     let queue: WorkQueue<&str> = WorkQueue::default();
     let (trigger, shutdown) = shutdown::channel();
     queue.add_after("later", 5 * MS);
-    let run = queue.run(1, shutdown, |_| {
+    let run = queue.run(1, shutdown, |_, _| {
         trigger.request();
         async { Outcome::Done }
     });

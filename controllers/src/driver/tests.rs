@@ -1,10 +1,18 @@
 //! The performer against an API server that answers from a list.
 
-use super::{Clock, End, Performer};
+use super::{Clock, Controller, End, Performer};
 use crate::plan::{Action, Part, Plan, Presence, Target};
-use client::{config, election::Leadership, recorder, shutdown};
+use client::{
+    cause::{Cause, because},
+    config,
+    election::Leadership,
+    informer::ObjectKey,
+    queue::WorkQueue,
+    recorder, shutdown,
+};
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{client::Body, core::ApiResource};
 use parking_lot::Mutex;
@@ -15,6 +23,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tower::Service;
 
 type Log = Arc<Mutex<Vec<String>>>;
 
@@ -31,15 +40,24 @@ fn performer(answers: Vec<(u16, Value)>) -> (Performer, Log, recorder::RecorderT
             let path = parts.uri.path().to_owned();
             log.lock().push(format!("{} {path} {}", parts.method, String::from_utf8_lossy(&body)));
             let (status, body) = answers.lock().pop_front().unwrap_or((200, object("x", "9")));
-            let response = Response::builder().status(status).body(Full::new(body.to_string().into()));
+            let response = Response::builder().status(status).body(Body::from(body.to_string().into_bytes()));
             Ok::<_, Infallible>(response.expect("a response"))
         }
     });
+    let (performer, events, trigger) = performer_of(service);
+    (performer, log, events, trigger)
+}
+
+fn performer_of<S>(service: S) -> (Performer, recorder::RecorderTask, shutdown::Trigger)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+{
     let client = config::in_process(service, "test").expect("a client");
     let (recorder, events) = recorder::start(client.clone(), "test", "");
     let (trigger, shutdown) = shutdown::channel();
     let leadership = Leadership::permanent(shutdown);
-    (Performer { client, recorder, leadership, clock: Clock::start() }, log, events, trigger)
+    (Performer { client, recorder, leadership, clock: Clock::start() }, events, trigger)
 }
 
 fn object(name: &str, version: &str) -> Value {
@@ -88,6 +106,36 @@ async fn a_second_patch_goes_on_from_the_first() {
             && log[0].contains(r#""resourceVersion":"5""#)
     );
     assert!(log[1].contains(r#""resourceVersion":"6""#) && log[1].contains(r#""uid":"u-x""#), "{log:?}");
+}
+
+/// Wants one pod, once.
+struct OnePod;
+
+impl Controller for OnePod {
+    type Key = ObjectKey;
+    const NAME: &'static str = "one-pod";
+
+    async fn look(&self, _: &ObjectKey, _: Timestamp) -> kube::Result<Plan> {
+        Ok(plan(vec![create()]))
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_names_its_author_and_the_change_that_caused_it() {
+    let seen = Arc::new(Mutex::new(None));
+    let (log, (trigger, shutdown)) = (seen.clone(), shutdown::channel());
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let header = |name: &str| request.headers()[name].to_str().unwrap_or_default().to_owned();
+        *log.lock() = Some((header("user-agent"), header("amoeba-cause")));
+        trigger.request();
+        std::future::ready(Ok::<_, Infallible>(Response::new(Body::from(object("x", "8").to_string().into_bytes()))))
+    });
+    let (performer, _events, _leading) = performer_of(service);
+    let queue = WorkQueue::default();
+    because(Some(Cause(7)), || queue.add(ObjectKey::new("ns", "x")));
+    super::run(&OnePod, &queue, 1, &performer, shutdown).await;
+    let expected = ("kube-controller-manager/one-pod".to_owned(), "7".to_owned());
+    assert_eq!(*seen.lock(), Some(expected));
 }
 
 #[tokio::test]
@@ -170,14 +218,12 @@ async fn leadership_that_ends_within_a_plan_ends_the_plan() {
     let service = tower::service_fn(move |request: Request<Body>| {
         requests.lock().push(request.method().to_string());
         *ended.lock() = Instant::now();
-        let response = Response::new(Full::from(object("x", "6").to_string()));
+        let response = Response::new(Body::from(object("x", "6").to_string().into_bytes()));
         std::future::ready(Ok::<_, Infallible>(response))
     });
-    let client = config::in_process(service, "test").expect("a client");
-    let (recorder, _events) = recorder::start(client.clone(), "test", "");
-    let (_trigger, shutdown) = shutdown::channel();
-    let leadership = Leadership::until(valid_until, shutdown);
-    let performer = Performer { client, recorder, leadership, clock: Clock::start() };
+    let (mut performer, _events, _trigger) = performer_of(service);
+    let (_ending, shutdown) = shutdown::channel();
+    performer.leadership = Leadership::until(valid_until, shutdown);
     let report = performer.perform("test", &plan(vec![patch("a"), create(), patch("b")])).await;
     assert_eq!(
         (report.end, log.lock().len()),

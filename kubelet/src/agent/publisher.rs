@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use client::Shutdown;
 use client::backoff::Policy;
+use client::cause::{self, Cause};
 use client::queue::{Outcome, WorkQueue};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
@@ -34,21 +35,21 @@ impl Publisher {
         Self { client, queue: WorkQueue::new(Policy::CONNECT), newest: Arc::default() }
     }
 
-    /// Replaces what was to be told of this pod.
-    pub fn publish(&self, publication: Publication) {
+    /// Replaces what was to be told of this pod; `cause` is the pod as it was seen when that was found out.
+    pub fn publish(&self, publication: Publication, cause: Option<Cause>) {
         let uid = publication.pod.uid.clone();
         self.newest.lock().insert(uid.clone(), publication);
-        self.queue.add(uid);
+        self.queue.add_because(uid, cause);
     }
 
     /// Tells until asked to stop.
     pub async fn run(&self, shutdown: Shutdown) {
-        self.queue.run(CONCURRENCY, shutdown, |uid| self.tell(uid)).await;
+        self.queue.run(CONCURRENCY, shutdown, |uid, cause| self.tell(uid, cause)).await;
     }
 
-    async fn tell(&self, uid: PodUid) -> Outcome {
+    async fn tell(&self, uid: PodUid, cause: Option<Cause>) -> Outcome {
         let Some(publication) = self.newest.lock().get(&uid).cloned() else { return Outcome::Done };
-        match self.send(&publication).await {
+        match self.send(&publication, cause).await {
             Ok(()) => {
                 let mut newest = self.newest.lock();
                 if newest.get(&uid) == Some(&publication) {
@@ -64,8 +65,9 @@ impl Publisher {
         }
     }
 
-    async fn send(&self, publication: &Publication) -> Result<(), kube::Error> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &publication.pod.namespace);
+    async fn send(&self, publication: &Publication, cause: Option<Cause>) -> Result<(), kube::Error> {
+        let client = cause::acting(&self.client, None, cause);
+        let pods: Api<Pod> = Api::namespaced(client, &publication.pod.namespace);
         let name = &publication.pod.name;
         let patch = Patch::Strategic(&publication.patch);
         let told = pods.patch_status(name, &PatchParams::default(), &patch).await;

@@ -147,7 +147,10 @@ impl RunLoop {
                         performing.await.map_or(Answer::None, |(uid, event)| Answer::Pod(uid, event))
                     });
                 }
-                Work::Publish(publication) => self.publisher.publish(publication),
+                Work::Publish(publication) => {
+                    let cause = self.table.cause(&publication.pod.uid);
+                    self.publisher.publish(publication, cause);
+                }
                 Work::Save(pod) => {
                     // Not fsynced, so it costs no more than a copy to the page cache.
                     if let Err(error) = self.performer.checkpoints.save(&pod, false) {

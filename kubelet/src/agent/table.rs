@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::cause::Cause;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
@@ -227,6 +228,11 @@ impl PodTable {
         let uids: Vec<PodUid> =
             self.pods.iter().filter(|(_, entry)| concerned(entry)).map(|(uid, _)| uid.clone()).collect();
         uids.iter().flat_map(|uid| self.answered(uid, PodEvent::ReferencesChanged, now)).collect()
+    }
+
+    /// What the pod's status answers: the pod as it was seen last.
+    pub fn cause(&self, uid: &PodUid) -> Option<Cause> {
+        Cause::of(self.pods.get(uid)?.life.pod())
     }
 
     /// When [`PodTable::tick`] is wanted next.
