@@ -9,6 +9,8 @@
 
 pub mod agent;
 pub mod config;
+pub mod confined;
+pub mod image;
 pub mod node;
 pub mod pod;
 pub mod process;
