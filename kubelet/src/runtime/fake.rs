@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 
 use crate::pod::{ContainerId, PodRef};
 use crate::runtime::{
-    ContainerConfig, EVENT_QUEUE, ExecOutput, Exit, FoundContainer, FoundState, Runtime, RuntimeError,
-    RuntimeEvent,
+    ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, Exit, FoundContainer, FoundState, Runtime,
+    RuntimeError, RuntimeEvent, Session, Streams,
 };
 
 /// The environment variable through which a container says what it does.
@@ -213,6 +213,20 @@ impl Runtime for FakeRuntime {
             Some(FoundState::Running { .. }) => Ok(ExecOutput { code: 0, output: Vec::new() }),
             _ => Err(RuntimeError::NotRunning(id.clone())),
         }
+    }
+
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        _command: &[String],
+        _streams: Streams,
+    ) -> Result<Session, RuntimeError> {
+        Err(RuntimeError::NotRunning(id.clone()))
+    }
+
+    async fn port_forward(&self, _pod: &PodRef, port: u16) -> Result<Box<dyn ByteStream>, RuntimeError> {
+        let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        Err(RuntimeError::System { attempted: format!("connect to port {port}"), source })
     }
 
     fn events(&self) -> Option<mpsc::Receiver<RuntimeEvent>> {

@@ -5,6 +5,7 @@
 
 pub mod fake;
 pub mod native;
+pub mod session;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::pod::{ContainerId, ContainerName, PodRef};
+pub use session::{ByteStream, Input, Output, Session, Streams, TerminalSize};
 
 /// Ends of containers waiting to be taken up. When it is full, the runtime's watchers wait: an end is
 /// never dropped.
@@ -256,6 +258,17 @@ pub trait Runtime: Send + Sync + 'static {
         command: &[String],
         timeout: Duration,
     ) -> Result<ExecOutput, RuntimeError>;
+
+    /// Starts a command inside the container and hands out its streams.
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        streams: Streams,
+    ) -> Result<Session, RuntimeError>;
+
+    /// Connects to a port that the pod listens on, as seen from inside it.
+    async fn port_forward(&self, pod: &PodRef, port: u16) -> Result<Box<dyn ByteStream>, RuntimeError>;
 
     /// The ends of containers. There is one receiver; later calls get `None`.
     fn events(&self) -> Option<mpsc::Receiver<RuntimeEvent>>;

@@ -34,6 +34,7 @@ use crate::process::boot_id;
 use crate::shim::record::ContainerDir;
 use crate::shim::request::Request;
 use crate::shim::title::Title;
+pub use crate::shim::spawn::environment;
 pub use crate::shim::title::padding;
 
 /// Runs the fork server with the arguments that follow the subcommand's name: the node's directory, by

@@ -1,5 +1,6 @@
 //! Starts the container's command.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -78,12 +79,18 @@ fn arguments(config: &ContainerConfig) -> impl Iterator<Item = &String> {
     config.command.iter().chain(&config.args)
 }
 
+/// What every process of the container finds in its environment.
+pub fn environment(config: &ContainerConfig) -> BTreeMap<&str, &str> {
+    let home = if config.user.unwrap_or(0) == 0 { "/root" } else { "/" };
+    let mut all = BTreeMap::from([("PATH", DEFAULT_PATH), ("HOSTNAME", &config.pod.name), ("HOME", home)]);
+    all.extend(config.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    all
+}
+
 fn command(config: &ContainerConfig) -> Command {
     let mut words = arguments(config);
     let mut command = Command::new(words.next().map_or("", String::as_str));
-    command.args(words).env_clear().env("PATH", DEFAULT_PATH).env("HOSTNAME", &config.pod.name);
-    command.env("HOME", if config.user.unwrap_or(0) == 0 { "/root" } else { "/" });
-    command.envs(&config.env);
+    command.args(words).env_clear().envs(environment(config));
     command.current_dir(config.working_dir.as_deref().unwrap_or("/".as_ref()));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     config.group.into_iter().for_each(|group| {

@@ -1,12 +1,13 @@
 //! All tests that need more than one module: one program, so that it is linked once.
 
 mod environment;
-mod images;
-mod privileged;
-mod tars;
+mod exec;
 mod fork_server;
+mod images;
 mod logs;
 mod native;
+mod privileged;
 mod properties;
 mod scripts;
 mod table;
+mod tars;

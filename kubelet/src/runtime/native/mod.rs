@@ -7,8 +7,11 @@
 //! exists, so a restarted agent finds all of them; no signal reaches a process that only has the number
 //! of ours.
 
+mod enter;
 mod exec;
 mod launcher;
+mod port_forward;
+mod pty;
 mod store;
 mod watch;
 
@@ -32,7 +35,8 @@ use crate::pod::{ContainerId, PodRef, volumes};
 use crate::runtime::native::launcher::Launcher;
 use crate::runtime::native::store::NativeStore;
 use crate::runtime::{
-    ContainerConfig, EVENT_QUEUE, ExecOutput, FoundContainer, FoundState, Runtime, RuntimeError, RuntimeEvent,
+    ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, FoundContainer, FoundState, Runtime, RuntimeError,
+    RuntimeEvent, Session, Streams,
 };
 use crate::shim::record::{ContainerDir, Order, RunningRecord};
 
@@ -204,8 +208,22 @@ impl Runtime for NativeRuntime {
         command: &[String],
         timeout: Duration,
     ) -> Result<ExecOutput, RuntimeError> {
-        let (known, _) = self.running(id)?;
-        exec::run(&known.config, command, timeout).await
+        let (known, record) = self.running(id)?;
+        exec::run(&known.config, &record, command, timeout).await
+    }
+
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        streams: Streams,
+    ) -> Result<Session, RuntimeError> {
+        let (known, record) = self.running(id)?;
+        exec::start(&known.config, &record, command, streams)
+    }
+
+    async fn port_forward(&self, _pod: &PodRef, port: u16) -> Result<Box<dyn ByteStream>, RuntimeError> {
+        port_forward::dial(port).await
     }
 
     fn events(&self) -> Option<mpsc::Receiver<RuntimeEvent>> {

@@ -8,6 +8,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use crate::pod::{ContainerId, PodRef};
+use crate::process::ProcessIdentity;
 use crate::runtime::{Exit, FoundState, RuntimeEvent};
 use crate::shim::record::{ContainerDir, RunningRecord};
 
@@ -42,7 +43,7 @@ pub async fn end_of(
     record: RunningRecord,
     events: mpsc::Sender<RuntimeEvent>,
 ) {
-    if let Err(error) = shim_gone(&record).await {
+    if let Err(error) = gone(&record.shim).await {
         // Without a pidfd the end can't be seen: better to say so than to report an end that isn't one.
         tracing::error!(container = %id, %error, "watch the container's shim");
         return;
@@ -52,12 +53,13 @@ pub async fn end_of(
     let _ = events.send(RuntimeEvent { pod, id, exit }).await;
 }
 
-async fn shim_gone(record: &RunningRecord) -> io::Result<()> {
-    let Some(shim) = record.shim.open()? else { return Ok(()) };
+/// Waits until the process has ended.
+pub async fn gone(process: &ProcessIdentity) -> io::Result<()> {
+    let Some(process) = process.open()? else { return Ok(()) };
     // SAFETY: the pidfd owns its descriptor, never replaces it, and lives as long as the registration.
-    let shim =
-        unsafe { AsyncFd::register_with_interest(shim, Interest::READABLE) }.map_err(io::Error::from)?;
-    shim.readable().await.map(drop)
+    let process =
+        unsafe { AsyncFd::register_with_interest(process, Interest::READABLE) }.map_err(io::Error::from)?;
+    process.readable().await.map(drop)
 }
 
 fn exit_of(dir: &ContainerDir, record: &RunningRecord, now: Timestamp) -> Exit {
