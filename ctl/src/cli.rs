@@ -82,6 +82,8 @@ pub enum Command {
     Get(verb::get::Args),
     /// Show everything about an object, with its events
     Describe(verb::describe::Args),
+    /// Say why an object is as it is, and what would help
+    Why(verb::why::Args),
     /// Show who changed which field of an object, and when
     History(verb::history::Args),
     /// Show what differs between an object's past and its present

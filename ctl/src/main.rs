@@ -23,6 +23,7 @@ mod standalone;
 mod text;
 mod up;
 mod verb;
+mod why;
 
 use std::process::ExitCode;
 

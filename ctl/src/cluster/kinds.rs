@@ -105,6 +105,11 @@ pub enum UnknownKind {
 }
 
 impl Kinds {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Kind> {
+        self.0.iter()
+    }
+
     /// What `word` means: one kind, or all kinds of a category.
     pub fn resolve(&self, word: &str) -> Result<Vec<&Kind>, UnknownKind> {
         let lower = word.to_lowercase();

@@ -24,6 +24,7 @@ pub mod snapshot;
 pub mod store;
 pub mod up;
 pub mod version;
+pub mod why;
 
 use crate::app::App;
 use crate::cli::Command;
@@ -38,6 +39,7 @@ pub async fn run(app: &App, command: Command) -> Result<(), Failure> {
         Command::Get(args) => get::run(app, args).await,
         Command::Describe(args) => describe::run(app, args).await,
         Command::History(args) => history::run(app, args).await,
+        Command::Why(args) => why::run(app, args).await,
         Command::Diff(args) => diff::run(app, args).await,
         Command::Revert(args) => revert::run(app, args).await,
         Command::Delete(args) => delete::run(app, args).await,
