@@ -17,7 +17,7 @@ use crate::verbs::{
     Answer, Call, binding, create, delete, delete_collection, eviction, get, list, patch, review, scale,
     submit, token_request, update, watch,
 };
-use crate::{discovery, health, open_id, openapi, response, version};
+use crate::{admission, discovery, health, open_id, openapi, response, version};
 
 /// Answers a request for a resource or a subresource.
 pub async fn resource(call: Call<'_>, body: &[u8]) -> Answer {
@@ -79,6 +79,10 @@ async fn subresource(call: Call<'_>, name: &str, body: &[u8]) -> Answer {
     };
     if !row.verbs.contains(call.info.verb) || call.info.namespace.is_none() && call.resource.namespaced {
         return Err(method_not_allowed(&call).into());
+    }
+    // Streams are asked for with an object of their own: `PodExecOptions`.
+    if row.kind.ends_with("Options") {
+        admission::connect(&call, &row.kind).await?;
     }
     match (row.action, call.info.verb) {
         (SubresourceAction::Status, Verb::Get) => get::get(call).await,

@@ -69,6 +69,8 @@ pub struct ApiServer {
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) node_proxy: NodeProxy,
     pub(crate) metrics: Arc<Metrics>,
+    /// Of webhooks and admission policies, compiled.
+    pub(crate) programs: crate::admission::Programs,
     /// Of requests that charge quotas.
     pub(crate) turns: crate::admission::turns::Turns,
     pub(crate) flow: Arc<Flow>,
@@ -125,6 +127,7 @@ impl ApiServer {
             authorizer,
             node_proxy: NodeProxy::new(&config.pki).map_err(StartError::Pki)?,
             metrics: Arc::default(),
+            programs: crate::admission::Programs::default(),
             turns: crate::admission::turns::Turns::default(),
             flow,
             quotas,

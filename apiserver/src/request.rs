@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
+use crate::audit::annotations::Annotations;
 pub use crate::query::Query;
 use crate::registry::Registry;
 use crate::registry::resource::{Resource, Subresource};
@@ -120,6 +121,8 @@ pub struct RequestInfo {
     pub query: Query,
     /// Whether the path is below a resource; otherwise it is judged by non-resource rules.
     pub is_resource: bool,
+    /// What admission notes for the audit log.
+    pub annotations: Arc<Annotations>,
 }
 
 impl RequestInfo {
@@ -148,6 +151,7 @@ impl RequestInfo {
             path: path.to_owned(),
             query,
             is_resource: false,
+            annotations: Arc::default(),
         }
     }
 
@@ -171,6 +175,7 @@ impl RequestInfo {
             path: path.to_owned(),
             query,
             is_resource: true,
+            annotations: Arc::default(),
         }
     }
 

@@ -83,6 +83,11 @@ impl Checker<'_> {
         if dotted(of).is_some_and(|name| type_named(&format!("{name}.{field}")).is_some()) {
             return Ok(Checked { kind: Type::Type, cost: 0 });
         }
+        // Some variables have a dot in their name: `authorizer.requestResource`.
+        let variable = dotted(of).and_then(|name| self.environment.get(&format!("{name}.{field}")));
+        if let Some(kind) = variable {
+            return Ok(Checked { kind: kind.clone(), cost: 1 });
+        }
         let target = self.expr(of)?;
         let cost = target.cost.saturating_add(1);
         let (kind, inside) = match &target.kind {
@@ -138,16 +143,6 @@ impl Checker<'_> {
         }
         let below = given.iter().fold(0u64, |sum, arg| sum.saturating_add(arg.cost));
         let kinds: Vec<&Type> = given.iter().map(|arg| &arg.kind).collect();
-        // Methods of another library's values are its own affair.
-        if is_method
-            && matches!(kinds.first(), Some(Type::Opaque(name)) if self.environment.is_extension(name))
-        {
-            let kind = if args.is_empty() { Type::Dyn } else { (*kinds[0]).clone() };
-            return Ok(Checked {
-                kind: if kind_is_chained(function) { kind } else { Type::Dyn },
-                cost: below.saturating_add(1),
-            });
-        }
         let candidates: Vec<&Signature> = named(&name).iter().filter(|s| s.is_method == is_method).collect();
         if candidates.is_empty() {
             return Err(error(at, format!("undeclared reference to '{name}' (in container '')")));
@@ -211,14 +206,20 @@ impl Checker<'_> {
     }
 
     fn structure(&mut self, name: &str, fields: &[(String, Expr, bool)], at: usize) -> Outcome {
-        if !self.environment.has_structure(name) {
+        let Some(known) = self.environment.structure(name) else {
             return Err(error(at, format!("undeclared reference to '{name}' (in container '')")));
-        }
+        };
         let mut cost = 40u64;
-        for (_, value, _) in fields {
+        for (field, value, _) in fields {
+            if !known.is_empty() && !known.contains(&field.as_str()) {
+                return Err(error(value.at, format!("undefined field '{field}'")));
+            }
+            if known.is_empty() {
+                check_part(&format!("{name}.{field}"), value)?;
+            }
             cost = cost.saturating_add(self.expr(value)?.cost);
         }
-        Ok(Checked { kind: Type::Dyn, cost })
+        Ok(Checked { kind: Type::object(name, []), cost })
     }
 
     fn looped(&mut self, inner: &Loop, at: usize) -> Outcome {
@@ -272,9 +273,17 @@ impl Checker<'_> {
     }
 }
 
-/// Methods of an authorizer that give something of its own again.
-fn kind_is_chained(function: &str) -> bool {
-    !matches!(function, "allowed" | "reason" | "errored" | "error")
+/// What is put at a path of an object must be named after the path.
+fn check_part(path: &str, value: &Expr) -> Result<(), CompileError> {
+    match &value.kind {
+        Kind::Struct { name, .. } if name != path => {
+            let text = format!("type mismatch: unexpected type name {name:?}, expected {path:?}");
+            Err(error(value.at, text))
+        }
+        Kind::List(items) => items.iter().try_for_each(|(item, _)| check_part(path, item)),
+        Kind::Map(entries) => entries.iter().try_for_each(|(_, value, _)| check_part(path, value)),
+        _ => Ok(()),
+    }
 }
 
 fn made_cost(kind: LoopKind) -> u64 {

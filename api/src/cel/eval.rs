@@ -79,10 +79,14 @@ impl<'v> Scope<'_, 'v> {
 
     fn select(&mut self, of: &Expr, field: &str, mode: Mode) -> Answer<'v> {
         // `google.protobuf.Timestamp` names a type, not fields.
-        if let Some(name) = qualified(of, field)
-            && let Some(name) = type_named(&name)
-        {
-            return Ok(Value::Type(name.into()));
+        if let Some(name) = qualified(of, field) {
+            if let Some(name) = type_named(&name) {
+                return Ok(Value::Type(name.into()));
+            }
+            if let Some(value) = self.bindings.get(&name) {
+                self.pay(1)?;
+                return Ok(value.clone());
+            }
         }
         let target = self.value(of)?;
         self.pay(1)?;

@@ -5,6 +5,7 @@
 //! rather than taken from a crate because neither costs nor types are part of the existing ones. The
 //! libraries are upstream's 1.37; `library/signatures.txt` lists them.
 
+pub mod admission;
 mod ast;
 mod check;
 mod eval;
@@ -77,8 +78,7 @@ impl EvalError {
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     variables: BTreeMap<String, Type>,
-    extensions: Vec<&'static str>,
-    structures: Vec<String>,
+    structures: BTreeMap<&'static str, &'static [&'static str]>,
 }
 
 impl Environment {
@@ -94,15 +94,10 @@ impl Environment {
         self
     }
 
-    /// The same where values of the opaque type of this name have methods of their own ([`Extension`]).
-    pub fn with_extension(mut self, type_name: &'static str) -> Self {
-        self.extensions.push(type_name);
-        self
-    }
-
-    /// The same where `NAME{…}`, and `NAME.anything{…}`, make a map.
-    pub fn with_structure(mut self, name: &str) -> Self {
-        self.structures.push(name.to_owned());
+    /// The same where `NAME{…}` makes a value with some of these fields; without fields `NAME.anything{…}` does too,
+    /// with whatever fields.
+    pub fn with_structure(mut self, name: &'static str, fields: &'static [&'static str]) -> Self {
+        self.structures.insert(name, fields);
         self
     }
 
@@ -110,14 +105,11 @@ impl Environment {
         self.variables.get(name)
     }
 
-    fn is_extension(&self, name: &str) -> bool {
-        self.extensions.contains(&name)
-    }
-
-    fn has_structure(&self, name: &str) -> bool {
-        let below =
-            |known: &String| name.strip_prefix(known.as_str()).is_some_and(|rest| rest.starts_with('.'));
-        self.structures.iter().any(|known| known == name || below(known))
+    /// The fields of a structure, none if it takes any; `None` if there is no structure of the name.
+    fn structure(&self, name: &str) -> Option<&'static [&'static str]> {
+        let root = name.split('.').next().unwrap_or_default();
+        let fields = self.structures.get(root)?;
+        (fields.is_empty() || root == name).then_some(fields)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use super::admission;
 use super::types::Type;
 
 /// One way to call a function.
@@ -26,6 +27,7 @@ pub(super) enum Cost {
     Square,
     Cross,
     Regex,
+    Authorize,
 }
 
 impl Cost {
@@ -38,6 +40,7 @@ impl Cost {
             "square" => Self::Square,
             "cross" => Self::Cross,
             "regex" => Self::Regex,
+            "authorize" => Self::Authorize,
             _ => Self::One,
         }
     }
@@ -48,6 +51,8 @@ impl Cost {
         let tenth = |size: u64| size.div_ceil(10).max(1);
         match self {
             Self::One => 1,
+            // Upstream's figure for a check.
+            Self::Authorize => 350_000,
             Self::Scan => tenth(size(0)),
             Self::Second => tenth(size(1)),
             Self::Both => tenth(size(0)).max(tenth(size(1))),
@@ -86,8 +91,8 @@ fn table() -> &'static HashMap<String, Vec<Signature>> {
 }
 
 /// What stands before the dot of a namespaced function.
-pub(super) const NAMESPACES: [&str; 8] =
-    ["sets", "math", "optional", "base64", "lists", "strings", "ip", "format"];
+pub(super) const NAMESPACES: [&str; 9] =
+    ["sets", "math", "optional", "base64", "lists", "strings", "ip", "format", "jsonpatch"];
 
 fn read(line: &str) -> Option<(String, Signature)> {
     let (line, cost) = line.split_once('#').unwrap_or((line, ""));
@@ -186,6 +191,11 @@ fn kind(text: &str) -> Option<Type> {
         "cidr" => Type::Opaque("net.CIDR"),
         "semver" => Type::Opaque("kubernetes.Semver"),
         "format" => Type::Opaque("kubernetes.NamedFormat"),
+        "authorizer" => Type::Opaque(admission::AUTHORIZER),
+        "pathcheck" => Type::Opaque(admission::PATH_CHECK),
+        "groupcheck" => Type::Opaque(admission::GROUP_CHECK),
+        "resourcecheck" => Type::Opaque(admission::RESOURCE_CHECK),
+        "decision" => Type::Opaque(admission::DECISION),
         _ => Type::Var(text.chars().next().filter(|_| text.len() == 1)?),
     })
 }

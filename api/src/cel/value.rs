@@ -113,6 +113,11 @@ impl<'v> Value<'v> {
         }
     }
 
+    /// The value that JSON is, whose type nobody knows.
+    pub fn dynamic(json: &'v Json) -> Self {
+        Self::of(json, &DYN)
+    }
+
     /// A text.
     pub fn text(text: impl Into<Cow<'v, str>>) -> Self {
         Self::String(text.into())

@@ -4,6 +4,7 @@
 //! The rules are those of structured-merge-diff v4.4 for objects of one version. Functions over values:
 //! the caller knows the clock, the store and HTTP.
 
+mod atomics;
 mod compare;
 mod element;
 mod entries;
@@ -17,7 +18,9 @@ mod updater;
 
 use crate::status::Status;
 
+pub use atomics::atomics;
 pub use entries::{Entry, ManagedFields, Manager, Operation};
+pub use merge::merge;
 pub use set::FieldSet;
 pub use updater::{Writer, apply, reset_fields, track};
 

@@ -26,9 +26,12 @@ pub enum PatchError {
     /// The patch has too many operations.
     #[error("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {0}")]
     TooLarge(usize),
-    /// An operation doesn't fit the object, or a `test` failed.
+    /// An operation doesn't fit the object.
     #[error("the server rejected our request due to an error in our request: {0}")]
     Rejected(String),
+    /// A `test` of the patch failed.
+    #[error("the server rejected our request due to an error in our request: {0}")]
+    TestFailed(String),
     /// A strategic merge patch doesn't fit the schema or contradicts itself.
     #[error("{0}")]
     Strategic(String),
@@ -42,7 +45,7 @@ impl PatchError {
             PatchError::TooLarge(_) => {
                 Status::request_too_large(MAX_OPERATIONS).with_message(self.to_string())
             }
-            PatchError::Rejected(why) => {
+            PatchError::Rejected(why) | PatchError::TestFailed(why) => {
                 Status::invalid("", "", "", vec![FieldError::invalid("patch", why.as_str(), "")])
                     .with_message(self.to_string())
             }
@@ -76,7 +79,10 @@ pub fn json_patch(current: &Value, patch: &Value) -> Result<Value, PatchError> {
         // Without the undoing of `json_patch::patch`, which can panic: on an error the half-patched clone is dropped.
         json_patch::patch_unsafe(&mut result, std::slice::from_ref(operation)).map_err(|mut error| {
             error.operation = index;
-            PatchError::Rejected(error.to_string())
+            match error.kind {
+                json_patch::PatchErrorKind::TestFailed => PatchError::TestFailed(error.to_string()),
+                _ => PatchError::Rejected(error.to_string()),
+            }
         })?;
     }
     if is_deeper(&result, MAX_DEPTH) {

@@ -6,6 +6,7 @@
 //! (defaults, validation) is not known here.
 
 mod compile;
+mod declared;
 mod decode;
 mod definitions;
 mod json;
@@ -17,6 +18,7 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 pub use compile::CompileError;
+pub use declared::declared;
 pub use decode::{DecodeError, Decoded, decode, decode_custom, decode_partial};
 pub use definitions::Definitions;
 pub use json::{Duplicate, Format, ParseError, Parsed, parse};

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::field::{Errors, Field, same};
-use super::rules;
+use super::{admission, rules};
 use crate::name;
 use crate::quantity::Quantity;
 use crate::status::FieldError;
@@ -12,8 +12,15 @@ use crate::status::FieldError;
 pub(super) fn object(kind: &str, root: &Field<'_>) -> Errors {
     let mut errors = rules::check(kind, root);
     match kind {
-        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => errors.extend(webhooks(root)),
-        "ValidatingAdmissionPolicy" => errors.extend(validations(&root.get("spec"))),
+        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => {
+            errors.extend(admission::webhooks(root));
+        }
+        "MutatingAdmissionPolicy" | "ValidatingAdmissionPolicy" => {
+            errors.extend(admission::policy(kind, &root.get("spec")));
+        }
+        "MutatingAdmissionPolicyBinding" | "ValidatingAdmissionPolicyBinding" => {
+            errors.extend(admission::binding(&root.get("spec")));
+        }
         "PriorityLevelConfiguration" => errors.extend(priority_level(root)),
         "LimitRange" => errors.extend(limit_range(&root.at("spec.limits"))),
         "ResourceQuota" => errors.extend(quota(&root.get("spec"))),
@@ -33,84 +40,6 @@ pub(super) fn update(kind: &str, root: &Field<'_>, old: &Field<'_>) -> Errors {
         _ => {}
     }
     errors
-}
-
-fn webhooks(root: &Field<'_>) -> Errors {
-    let mut errors = Errors::new();
-    let mut names: Vec<&str> = Vec::new();
-    for hook in root.get("webhooks").items() {
-        let name = hook.get("name");
-        if names.contains(&name.text()) {
-            errors.push(name.duplicate());
-        }
-        names.push(name.text());
-        if !name.is_empty() && name.text().split('.').count() < 3 {
-            errors.push(name.invalid("should be a domain with at least three segments separated by dots"));
-        }
-        errors.extend(client_config(&hook.get("clientConfig")));
-        errors.extend(review_versions(&hook.get("admissionReviewVersions")));
-        for operation in
-            hook.get("rules").items().flat_map(|rule| rule.get("operations").items().collect::<Vec<_>>())
-        {
-            errors.extend(operation.one_of(&["*", "CONNECT", "CREATE", "DELETE", "UPDATE"]));
-        }
-    }
-    errors
-}
-
-/// A webhook is at a URL or behind a service.
-fn client_config(config: &Field<'_>) -> Errors {
-    let (url, service) = (config.get("url"), config.get("service"));
-    match (url.exists(), service.exists()) {
-        (true, true) | (false, false) => {
-            vec![FieldError::required(&config.path, "exactly one of url or service is required")]
-        }
-        (true, false) => self::url(&url),
-        (false, true) => service
-            .get("path")
-            .text()
-            .chars()
-            .next()
-            .filter(|first| *first != '/')
-            .map(|_| service.get("path").invalid("must start with a '/'"))
-            .into_iter()
-            .collect(),
-    }
-}
-
-fn url(url: &Field<'_>) -> Errors {
-    let form = "; desired format: https://host[/path]";
-    let Some(rest) = url.text().strip_prefix("https://") else {
-        let scheme = url.text().split("://").next().unwrap_or_default();
-        return vec![url.invalid(format!("'https' is the only allowed URL scheme, not {scheme:?}{form}"))];
-    };
-    let host = rest.split('/').next().unwrap_or_default();
-    let wrong = [
-        (host.is_empty(), "host must be specified"),
-        (host.contains('@'), "user information is not permitted in the URL"),
-        (rest.contains('#'), "fragments are not permitted in the URL"),
-        (rest.contains('?'), "query parameters are not permitted in the URL"),
-    ];
-    wrong.into_iter().filter(|(is, _)| *is).map(|(_, why)| url.invalid(format!("{why}{form}"))).collect()
-}
-
-/// We speak `v1`; a hook that doesn't can't be called.
-fn review_versions(versions: &Field<'_>) -> Errors {
-    if versions.is_empty() {
-        return vec![versions.required("must specify one of v1, v1beta1")];
-    }
-    match versions.items().any(|version| matches!(version.text(), "v1" | "v1beta1")) {
-        true => Errors::new(),
-        false => vec![versions.invalid("must include at least one of v1, v1beta1")],
-    }
-}
-
-fn validations(spec: &Field<'_>) -> Errors {
-    if !spec.get("validations").is_empty() || !spec.get("auditAnnotations").is_empty() {
-        return Errors::new();
-    }
-    let why = "validations or auditAnnotations must be specified";
-    vec![spec.get("validations").required(why), spec.get("auditAnnotations").required(why)]
 }
 
 /// Just the part that belongs to the type; the one exempt level is the one of the system.

@@ -3,6 +3,7 @@
 //! Objects are validated after decoding (so the JSON types are right) and defaulting. What the server owns
 //! and what needs other objects (quota, references) is checked elsewhere.
 
+mod admission;
 mod batch;
 mod certificates;
 mod config;

@@ -9,7 +9,7 @@ use crate::registry::resource::Resource;
 use crate::storage::decode;
 use crate::storage::key::Key;
 use crate::storage::object::Stored;
-use crate::verbs::Call;
+use crate::verbs::{Call, present};
 
 /// A built-in resource of version v1.
 pub(super) fn resource(call: &Call<'_>, group: &str, plural: &str) -> Option<Arc<Resource>> {
@@ -24,14 +24,42 @@ pub(super) async fn stored(
     plural: &str,
     namespace: &str,
 ) -> Outcome<Vec<Arc<Stored>>> {
-    let Some(resource) = resource(call, group, plural) else { return Ok(Vec::new()) };
+    match resource(call, group, plural) {
+        Some(resource) => stored_of(call, &resource, namespace).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+async fn stored_of(call: &Call<'_>, resource: &Arc<Resource>, namespace: &str) -> Outcome<Vec<Arc<Stored>>> {
     let place = match namespace {
-        "" => Key::Resource(&resource),
-        namespace => Key::Namespace(&resource, namespace),
+        "" => Key::Resource(resource),
+        namespace => Key::Namespace(resource, namespace),
     };
-    let prefix = Key::Resource(&resource).to_bytes();
+    let prefix = Key::Resource(resource).to_bytes();
     call.storage().catch_up(&prefix).await?;
     Ok(call.storage().cache.snapshot(&prefix, &place.range()).objects)
+}
+
+/// The objects of any resource as clients of its version see them.
+pub(super) async fn objects_of(
+    call: &Call<'_>,
+    resource: &Arc<Resource>,
+    namespace: &str,
+) -> Outcome<Vec<Value>> {
+    let stored = present::all(resource, stored_of(call, resource, namespace).await?).await?;
+    stored.iter().map(|stored| decode(stored)).collect()
+}
+
+/// One of them.
+pub(super) async fn object_of(
+    call: &Call<'_>,
+    resource: &Arc<Resource>,
+    namespace: &str,
+    name: &str,
+) -> Outcome<Option<Value>> {
+    let key = Key::Object(resource, namespace, name).to_bytes();
+    let Some(stored) = call.storage().read(&key).await? else { return Ok(None) };
+    decode(&*present::one(resource, Arc::new(stored)).await?).map(Some)
 }
 
 /// The same as values.

@@ -3,19 +3,27 @@
 //! The plugins are upstream's, in upstream's order: first all that change the object, then, once the object
 //! has proved valid, all that only judge it. Every way to write an object passes here.
 
+mod authorizer;
 mod certificates;
+mod connect;
 mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
+mod dynamic;
+mod expressions;
 mod limit_ranger;
 mod lookup;
+mod matching;
 mod mountable_secrets;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_security;
+mod policy;
 mod priority;
 mod pvc_resize;
+mod question;
 mod rbac_escalation;
+mod reinvocation;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
@@ -30,11 +38,14 @@ use serde_json::Value;
 use store::kv::Revision;
 
 use crate::admission::turns::Turn;
-use crate::admission::webhook::Operation;
 use crate::error::Outcome;
 use crate::storage::Also;
 use crate::verbs::Call;
-use crate::verbs::decode::{self, KindName};
+
+use dynamic::settled;
+pub use expressions::Programs;
+pub use policy::type_check;
+use question::Operation;
 
 /// A key that must not have changed since this revision when the object is written: what was admitted
 /// because of it stays true.
@@ -59,6 +70,17 @@ pub struct Admitted {
 /// The first refusal.
 pub async fn mutate_create(call: &Call<'_>, object: &mut Value, admitted: &mut Admitted) -> Outcome<()> {
     admitted.guards.extend(namespace_lifecycle::check_create(call, object).await?);
+    complete_create(call, object).await?;
+    let mut rounds = dynamic::Rounds::default();
+    if dynamic::mutate(call, Operation::Create, object, &Value::Null, admitted, &mut rounds).await? {
+        complete_create(call, object).await?;
+        dynamic::mutate_again(call, Operation::Create, object, &Value::Null, admitted, rounds).await?;
+    }
+    Ok(())
+}
+
+/// What the server itself adds to a new object; again, if others changed it.
+async fn complete_create(call: &Call<'_>, object: &mut Value) -> Outcome<()> {
     match (call.resource.group.as_str(), call.resource.kind.as_str()) {
         ("", "Pod") => {
             limit_ranger::set_defaults(call, object).await?;
@@ -78,28 +100,6 @@ pub async fn mutate_create(call: &Call<'_>, object: &mut Value, admitted: &mut A
         ("certificates.k8s.io", "CertificateSigningRequest") => certificates::stamp(call, object)?,
         _ => {}
     }
-    ask_webhooks(call, Operation::Create, object, &Value::Null, admitted).await
-}
-
-/// What webhooks make of the object is decoded and completed like what clients send.
-async fn ask_webhooks(
-    call: &Call<'_>,
-    operation: Operation,
-    object: &mut Value,
-    old: &Value,
-    admitted: &mut Admitted,
-) -> Outcome<()> {
-    if !Box::pin(webhook::mutate(call, operation, object, old, admitted)).await? {
-        return Ok(());
-    }
-    let owners = api::object::metadata_mut(object).remove("managedFields");
-    *object = decode::value(call, KindName::of(call), object.take())?.object;
-    if let Some(owners) = owners {
-        api::object::metadata_mut(object).insert("managedFields".into(), owners);
-    }
-    if call.resource.custom.is_none() {
-        api::defaults::apply(&call.resource.group, &call.resource.kind, object);
-    }
     Ok(())
 }
 
@@ -116,7 +116,7 @@ pub async fn validate_create(call: &Call<'_>, object: &Value, admitted: &mut Adm
         _ => {}
     }
     pod_security::check(call, object, &Value::Null, admitted).await?;
-    Box::pin(webhook::validate(call, Operation::Create, object, &Value::Null, admitted)).await?;
+    Box::pin(dynamic::validate(call, Operation::Create, object, &Value::Null, admitted)).await?;
     resource_quota::charge(call, object, None, admitted).await
 }
 
@@ -133,7 +133,11 @@ pub async fn mutate_update(
     if is_signing_request(call) {
         certificates::complete(call, object, old);
     }
-    ask_webhooks(call, Operation::Update, object, old, admitted).await
+    let mut rounds = dynamic::Rounds::default();
+    if dynamic::mutate(call, Operation::Update, object, old, admitted, &mut rounds).await? {
+        dynamic::mutate_again(call, Operation::Update, object, old, admitted, rounds).await?;
+    }
+    Ok(())
 }
 
 /// Judges a change that is complete and valid.
@@ -154,9 +158,9 @@ pub async fn validate_update(
         None => {}
         Some("ephemeralcontainers" | "resize") => {
             pod_security::check(call, object, old, admitted).await?;
-            return Box::pin(webhook::validate(call, Operation::Update, object, old, admitted)).await;
+            return Box::pin(dynamic::validate(call, Operation::Update, object, old, admitted)).await;
         }
-        Some(_) => return Box::pin(webhook::validate(call, Operation::Update, object, old, admitted)).await,
+        Some(_) => return Box::pin(dynamic::validate(call, Operation::Update, object, old, admitted)).await,
     }
     match (call.resource.group.as_str(), call.resource.kind.as_str()) {
         ("rbac.authorization.k8s.io", _) => rbac_escalation::check(call, object, Some(old))?,
@@ -168,7 +172,7 @@ pub async fn validate_update(
         _ => {}
     }
     pod_security::check(call, object, old, admitted).await?;
-    Box::pin(webhook::validate(call, Operation::Update, object, old, admitted)).await?;
+    Box::pin(dynamic::validate(call, Operation::Update, object, old, admitted)).await?;
     resource_quota::charge(call, object, Some(old), admitted).await
 }
 
@@ -186,8 +190,35 @@ pub async fn delete(call: &Call<'_>, old: &Value) -> Outcome<()> {
     if call.info.subresource.is_some() {
         return Ok(()); // An eviction has been asked about as such.
     }
-    let mut admitted = Admitted::default();
-    Box::pin(webhook::validate(call, Operation::Delete, &Value::Null, old, &mut admitted)).await
+    let (mut admitted, mut nothing) = (Admitted::default(), Value::Null);
+    let mut rounds = dynamic::Rounds::default();
+    dynamic::mutate(call, Operation::Delete, &mut nothing, old, &mut admitted, &mut rounds).await?;
+    Box::pin(dynamic::validate(call, Operation::Delete, &Value::Null, old, &mut admitted)).await
+}
+
+/// Admits what is sent to a path below an object and isn't stored there: an Eviction, a Binding, a TokenRequest.
+///
+/// # Errors
+/// The first refusal.
+pub async fn create_below(call: &Call<'_>, object: &mut Value) -> Outcome<Vec<String>> {
+    judge_only(call, Operation::Create, object).await
+}
+
+/// Admits a stream to what the call names.
+///
+/// # Errors
+/// The first refusal.
+pub async fn connect(call: &Call<'_>, kind: &str) -> Outcome<Vec<String>> {
+    judge_only(call, Operation::Connect, &mut connect::options(kind, &call.info.query)).await
+}
+
+async fn judge_only(call: &Call<'_>, operation: Operation, object: &mut Value) -> Outcome<Vec<String>> {
+    let (mut admitted, mut rounds) = (Admitted::default(), dynamic::Rounds::default());
+    if dynamic::mutate(call, operation, object, &Value::Null, &mut admitted, &mut rounds).await? {
+        dynamic::mutate_again(call, operation, object, &Value::Null, &mut admitted, rounds).await?;
+    }
+    Box::pin(dynamic::validate(call, operation, object, &Value::Null, &mut admitted)).await?;
+    Ok(admitted.warnings)
 }
 
 /// Admits the making of a token that is bound to `bound`.

@@ -52,6 +52,8 @@ async fn pod(call: &Call<'_>, pod: &Value, old: &Value, admitted: &mut Admitted)
     if policy.allows_all() || !old.is_null() && !is_significant(pod, old) {
         return Ok(());
     }
+    note(call, "enforce-policy", policy.enforce.to_string());
+    note_violations(call, policy.audit, pod);
     let wrong = violations(policy.enforce, pod);
     if !wrong.is_empty() {
         let why = format!("violates PodSecurity \"{}\": {}", policy.enforce, describe(&wrong));
@@ -62,8 +64,23 @@ async fn pod(call: &Call<'_>, pod: &Value, old: &Value, admitted: &mut Admitted)
 }
 
 async fn workload(call: &Call<'_>, template: &Value, admitted: &mut Admitted) -> Outcome<()> {
-    warn(policy(call).await?.warn, template, admitted);
+    let policy = policy(call).await?;
+    note_violations(call, policy.audit, template);
+    warn(policy.warn, template, admitted);
     Ok(())
+}
+
+/// For the audit log.
+fn note(call: &Call<'_>, what: &str, value: String) {
+    call.info.annotations.add(format!("pod-security.kubernetes.io/{what}"), value);
+}
+
+fn note_violations(call: &Call<'_>, standard: Standard, pod: &Value) {
+    let wrong = violations(standard, pod);
+    if !wrong.is_empty() {
+        let text = format!("would violate PodSecurity \"{standard}\": {}", describe(&wrong));
+        note(call, "audit-violations", text);
+    }
 }
 
 fn warn(standard: Standard, pod: &Value, admitted: &mut Admitted) {

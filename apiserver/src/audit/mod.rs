@@ -6,6 +6,7 @@
 //! A [`policy`] in upstream's form says what is recorded. Events go to the file's own thread by a bounded queue; when the disk
 //! doesn't keep up, requests wait, so that nothing acts unrecorded.
 
+pub mod annotations;
 pub mod file;
 pub mod policy;
 
@@ -135,6 +136,10 @@ fn event(answered: &Answered<'_>) -> Value {
     }
     if info.is_resource {
         event["objectRef"] = object_ref(info);
+    }
+    let annotations = info.annotations.all();
+    if !annotations.is_empty() {
+        event["annotations"] = json!(annotations);
     }
     event
 }

@@ -12,6 +12,8 @@
 mod batch;
 mod wire;
 
+use std::sync::Arc;
+
 use api::status::{Reason, Status};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -20,6 +22,7 @@ use serde_json::{Value, json};
 
 pub use batch::Batch;
 
+use crate::audit::annotations::Annotations;
 use crate::auth::Identity;
 use crate::error::{Failure, Outcome};
 use crate::handle::ApiServer;
@@ -57,7 +60,8 @@ pub async fn transact(
         return Err(Status::bad_request(why).into());
     }
     let dry = submit::asks_dry_run(&info.query)?;
-    let transaction = Transaction { server, identity, headers: &parts.headers };
+    let annotations = info.annotations.clone();
+    let transaction = Transaction { server, identity, headers: &parts.headers, annotations };
     for _ in 0..server.config.limits.patch_tries {
         let (results, batch) = transaction.prepare(&steps).await?;
         let changed = batch.changed();
@@ -78,6 +82,8 @@ struct Transaction<'a> {
     server: &'a ApiServer,
     identity: &'a Identity,
     headers: &'a HeaderMap,
+    /// What admission notes of all steps.
+    annotations: Arc<Annotations>,
 }
 
 /// What a step gives if it is fine.
@@ -103,7 +109,8 @@ impl Transaction<'_> {
     }
 
     async fn run(&self, step: &Step, batch: &Batch) -> Outcome<Done> {
-        let info = RequestInfo::parse(&step.method, &step.path, &step.query, &self.server.registry);
+        let mut info = RequestInfo::parse(&step.method, &step.path, &step.query, &self.server.registry);
+        info.annotations = self.annotations.clone();
         let resource = check(&info)?;
         self.server.authorize(self.identity, &info)?;
         let headers = self.headers_of(step)?;

@@ -5,6 +5,7 @@ use api::status::{FieldError, Status};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::admission;
 use crate::error::Outcome;
 use crate::response;
 use crate::storage::object::Stored;
@@ -16,12 +17,17 @@ const BINDING: KindName<'_> = KindName { group: "", version: "v1", kind: "Bindin
 
 /// Answers with a Status.
 pub async fn bind(call: Call<'_>, body: &[u8]) -> Answer {
-    let binding = decode::object_of(&call, BINDING, body)?.object;
+    let mut binding = decode::object_of(&call, BINDING, body)?.object;
+    let warnings = admission::create_below(&call, &mut binding).await?;
     check_binding(&call, &binding)?;
     let mut current = get::read(&call).await?;
     loop {
         match attempt(&call, &binding, &current).await? {
-            Commit::Done(_) => return Ok(response::status(&Status::success(None).with_code(201))),
+            Commit::Done(_) => {
+                let mut answer = response::status(&Status::success(None).with_code(201));
+                submit::warn(&mut answer, &warnings);
+                return Ok(answer);
+            }
             Commit::Lost(Some(newer)) => current = newer,
             Commit::Lost(None) => return Err(call.not_found(call.name()).into()),
         }

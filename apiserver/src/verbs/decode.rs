@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::error::Outcome;
 use crate::protobuf;
 use crate::registry::custom::Custom;
-use crate::registry::resource::group_version;
+use crate::registry::resource::{Resource, group_version};
 use crate::verbs::Call;
 
 const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
@@ -95,9 +95,17 @@ fn custom_of<'a>(call: &'a Call<'_>, kind: KindName<'_>) -> Option<&'a Custom> {
 
 /// The schema of the call's own kind, as ownership of fields sees it.
 pub fn own_schema<'a>(call: &'a Call<'_>) -> Outcome<&'a Schema> {
-    match &call.resource.custom {
+    schema_of(call.resource)
+}
+
+/// The schema of a resource's objects, as ownership of fields sees it.
+pub fn schema_of(resource: &Resource) -> Outcome<&Schema> {
+    match &resource.custom {
         Some(custom) => Ok(&custom.schema),
-        None => schema(KindName::of(call)),
+        None => {
+            let (group, version) = (&resource.group, &resource.version);
+            schema(KindName { group, version, kind: &resource.kind })
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::kv::RangeRequest;
 
+use crate::admission;
 use crate::error::Outcome;
 use crate::query::Query;
 use crate::response;
@@ -29,7 +30,7 @@ const MOST_UNCONFIRMED: usize = 2000;
 
 /// Answers with a Status.
 pub async fn evict(call: Call<'_>, body: &[u8]) -> Answer {
-    let eviction = decode::object_of(&call, EVICTION, body)?.object;
+    let mut eviction = decode::object_of(&call, EVICTION, body)?.object;
     let name = object::name(&eviction);
     if !name.is_empty() && name != call.name() {
         return Err(Status::bad_request(format!(
@@ -41,8 +42,11 @@ pub async fn evict(call: Call<'_>, body: &[u8]) -> Answer {
     let mut options =
         delete_options::from_value(eviction.get("deleteOptions").unwrap_or(&Value::Null), &Query::default())?;
     options.dry_run |= submit::is_dry_run(&call)?;
+    let warnings = admission::create_below(&call, &mut eviction).await?;
     remove_if(&call, call.namespace(), call.name(), &options, Gate::DisruptionBudget).await?;
-    Ok(response::status(&Status::success(None).with_code(201)))
+    let mut answer = response::status(&Status::success(None).with_code(201));
+    submit::warn(&mut answer, &warnings);
+    Ok(answer)
 }
 
 /// The write that charges the pod's budget, if it has one that counts.

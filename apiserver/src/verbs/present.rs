@@ -46,6 +46,17 @@ pub async fn all(resource: &Resource, mut stored: Vec<Arc<Stored>>) -> Outcome<V
     Ok(stored)
 }
 
+/// Objects in the version of a row of their resource.
+///
+/// # Errors
+/// If they can't be converted.
+pub async fn in_version(resource: &Resource, objects: Vec<Value>) -> Outcome<Vec<Value>> {
+    match &resource.custom {
+        Some(custom) => convert(custom, &resource.api_version(), objects).await,
+        None => Ok(objects),
+    }
+}
+
 /// Objects of a custom kind in another version.
 ///
 /// # Errors

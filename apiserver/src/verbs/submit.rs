@@ -74,6 +74,7 @@ pub async fn complete_new(call: &Call<'_>, new: &mut Value) -> Outcome<Admitted>
     admission::mutate_create(call, new, &mut admitted).await?;
     addresses::assign(call, new, &Value::Null, &mut admitted).await?;
     resource.strategy.finish_create(new);
+    admission::type_check::complete(call, new);
     let mut errors = api::validation::validate_create(&resource.group, &resource.kind, new);
     errors.extend(custom_errors(call, new, None));
     refuse(call, new, errors)?;
@@ -81,7 +82,8 @@ pub async fn complete_new(call: &Call<'_>, new: &mut Value) -> Outcome<Admitted>
     Ok(admitted)
 }
 
-fn apply_defaults(call: &Call<'_>, object: &mut Value) {
+/// Fills in what the kind has defaults for.
+pub fn apply_defaults(call: &Call<'_>, object: &mut Value) {
     match &call.resource.custom {
         Some(custom) => api::crd::default(&custom.structural, object),
         None => api::defaults::apply(&call.resource.group, &call.resource.kind, object),
@@ -121,6 +123,9 @@ pub async fn complete_change(
     admission::mutate_update(call, &mut new, old, &mut admitted).await?;
     addresses::assign(call, &mut new, old, &mut admitted).await?;
     metadata::count_generation(resource, &mut new, old);
+    if part == Part::Main {
+        admission::type_check::complete(call, &mut new);
+    }
     let validate = match part {
         Part::Status => api::validation::validate_status_update,
         Part::Main | Part::Finalizers => api::validation::validate_update,

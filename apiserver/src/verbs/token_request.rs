@@ -35,6 +35,7 @@ pub async fn create(call: Call<'_>, body: &[u8]) -> Answer {
     };
     let bound = bind(&call, &request["spec"]["boundObjectRef"], &mut binding).await?;
     admission::token_request(&call, &request, bound.as_ref())?;
+    let warnings = admission::create_below(&call, &mut request).await?;
     let claims = claims(&call, &request, binding, now);
     let token = match submit::is_dry_run(&call)? {
         true => String::new(),
@@ -44,6 +45,7 @@ pub async fn create(call: Call<'_>, body: &[u8]) -> Answer {
     request["status"] = json!({ "token": token, "expirationTimestamp": api::time::rfc3339(end) });
     let mut answer = response::json(StatusCode::CREATED, &request);
     submit::warn(&mut answer, &draft.warnings);
+    submit::warn(&mut answer, &warnings);
     Ok(answer)
 }
 

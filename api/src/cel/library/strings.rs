@@ -42,6 +42,7 @@ pub(super) fn call<'v>(name: &str, args: &[Value<'v>]) -> Option<Answer<'v>> {
         ("substring", [Int(from), Int(to)]) => substring(text, *from, *to),
         ("trim", []) => Ok(Value::text(text.trim().to_owned())),
         ("reverse", []) => Ok(Value::text(text.chars().rev().collect::<String>())),
+        ("jsonpatch.escapeKey", []) => Ok(Value::text(text.replace('~', "~0").replace('/', "~1"))),
         ("strings.quote", []) => Ok(Value::text(format!("{text:?}"))),
         ("format", [Value::List(list)]) => format(text, &list.iter().collect::<Vec<_>>()).map(Value::text),
         _ => return None,

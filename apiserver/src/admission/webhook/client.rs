@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use super::lookup;
+use super::super::lookup;
 use crate::verbs::Call;
 use crate::webhook;
 

@@ -6,15 +6,17 @@
 //! `k8s.io/apiserver/pkg/admission/plugin/webhook` gives the rules and the messages.
 
 mod client;
-mod matching;
 mod review;
 
-use api::object;
+use api::cel::admission::Purpose;
 use api::status::Status;
 use futures::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Admitted, lookup};
+use super::expressions::{Seen, conditions_hold};
+use super::question::{Question, in_version};
+use super::reinvocation::Round;
+use super::{Admitted, lookup, matching, settled};
 use crate::error::Outcome;
 use crate::verbs::{Call, submit};
 
@@ -22,83 +24,60 @@ use review::Verdict;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
-/// What is to be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// A new object.
-    Create,
-    /// A change.
-    Update,
-    /// An end.
-    Delete,
+/// One webhook of a configuration.
+struct Hook {
+    configuration: String,
+    /// Its place among all that are asked.
+    index: usize,
+    spec: Value,
 }
 
-impl Operation {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Create => "CREATE",
-            Self::Update => "UPDATE",
-            Self::Delete => "DELETE",
-        }
+impl Hook {
+    fn name(&self) -> &str {
+        self.spec["name"].as_str().unwrap_or_default()
+    }
+
+    fn ignores_failures(&self) -> bool {
+        self.spec["failurePolicy"] == "Ignore"
     }
 }
 
-/// One question: null stands for an object that isn't there.
-#[derive(Clone, Copy)]
-struct Question<'a> {
-    call: &'a Call<'a>,
-    operation: Operation,
-    object: &'a Value,
-    old: &'a Value,
-}
-
-/// Lets mutating webhooks change the object; true if one did.
+/// Lets mutating webhooks change the object.
 ///
 /// # Errors
 /// The first refusal, or 500 if one that must be heard can't be.
-pub async fn mutate(
-    call: &Call<'_>,
-    operation: Operation,
+pub(super) async fn mutate(
+    question: Question<'_>,
     object: &mut Value,
-    old: &Value,
     admitted: &mut Admitted,
-) -> Outcome<bool> {
-    let hooks = hooks(call, "mutatingwebhookconfigurations").await?;
-    let (mut changed, mut last_change, mut asked) = (false, None, Vec::new());
-    for (index, hook) in hooks.iter().enumerate() {
-        if let Some(next) = ask_mutating(call, hook, operation, object, old, admitted).await? {
-            asked.push(index);
-            if next != *object {
-                (*object, changed, last_change) = (next, true, Some(index));
-            }
+    round: &mut Round,
+) -> Outcome<()> {
+    for hook in hooks(question.call, "mutatingwebhookconfigurations").await? {
+        let key = format!("{}/{}", hook.configuration, hook.name());
+        if !round.wants(&key) {
+            continue;
         }
-    }
-    // Once more those who want to see what others did after them.
-    for index in asked {
-        let again =
-            hooks[index]["reinvocationPolicy"] == "IfNeeded" && last_change.is_some_and(|last| last > index);
-        if again
-            && let Some(next) = ask_mutating(call, &hooks[index], operation, object, old, admitted).await?
-        {
+        let present = object.clone();
+        let question = Question { object: &present, ..question };
+        let Some(next) = ask_mutating(question, &hook, admitted).await? else { continue };
+        let mutated = next != present;
+        let value = json!({"configuration": hook.configuration, "webhook": hook.name(), "mutated": mutated});
+        note(question, "mutation.webhook.admission.k8s.io", &hook, value.to_string());
+        if mutated {
             *object = next;
+            round.changed();
         }
+        round.ran(key, hook.spec["reinvocationPolicy"] == "IfNeeded");
     }
-    Ok(changed)
+    Ok(())
 }
 
 /// Lets validating webhooks judge.
 ///
 /// # Errors
 /// The first refusal, or 500 if one that must be heard can't be.
-pub async fn validate(
-    call: &Call<'_>,
-    operation: Operation,
-    object: &Value,
-    old: &Value,
-    admitted: &mut Admitted,
-) -> Outcome<()> {
-    let hooks = hooks(call, "validatingwebhookconfigurations").await?;
-    let question = Question { call, operation, object, old };
+pub(super) async fn validate(question: Question<'_>, admitted: &mut Admitted) -> Outcome<()> {
+    let hooks = hooks(question.call, "validatingwebhookconfigurations").await?;
     for verdict in join_all(hooks.iter().map(|hook| ask(question, hook))).await {
         if let Some(verdict) = verdict? {
             admitted.warnings.extend(verdict.warnings);
@@ -108,69 +87,102 @@ pub async fn validate(
 }
 
 /// The webhooks of all configurations of a kind, in the order in which they are asked.
-async fn hooks(call: &Call<'_>, plural: &str) -> Outcome<Vec<Value>> {
+async fn hooks(call: &Call<'_>, plural: &str) -> Outcome<Vec<Hook>> {
     if call.resource.group == GROUP && call.resource.kind.ends_with("WebhookConfiguration") {
         return Ok(Vec::new());
     }
     let configurations = lookup::list(call, GROUP, plural, "").await?;
-    Ok(configurations
-        .iter()
-        .flat_map(|one| one["webhooks"].as_array().cloned().unwrap_or_default())
-        .collect())
+    let mut hooks = Vec::new();
+    for configuration in &configurations {
+        for spec in configuration["webhooks"].as_array().into_iter().flatten() {
+            let (index, name) = (hooks.len(), api::object::name(configuration).to_owned());
+            hooks.push(Hook { configuration: name, index, spec: spec.clone() });
+        }
+    }
+    Ok(hooks)
 }
 
 /// The object as the webhook wants it; `None` if it wasn't asked or not heard.
 async fn ask_mutating(
-    call: &Call<'_>,
-    hook: &Value,
-    operation: Operation,
-    object: &Value,
-    old: &Value,
+    question: Question<'_>,
+    hook: &Hook,
     admitted: &mut Admitted,
 ) -> Outcome<Option<Value>> {
-    let Some(verdict) = ask(Question { call, operation, object, old }, hook).await? else { return Ok(None) };
+    let Some(verdict) = ask(question, hook).await? else { return Ok(None) };
     admitted.warnings.extend(verdict.warnings);
-    match verdict.patch {
-        None => Ok(Some(object.clone())),
-        Some(patch) => {
-            let name = hook["name"].as_str().unwrap_or_default();
-            let patched = api::patch::json_patch(object, &patch);
-            let patched =
-                patched.map_err(|error| Status::internal(failed(name, &error.to_status().message)))?;
-            Ok(Some(patched))
-        }
+    let Some((seen_as, patch)) = verdict.patch else { return Ok(Some(question.object.clone())) };
+    if question.object.is_null() {
+        let why = "attempted to modify the object, which is not supported for this operation";
+        return Err(Status::internal(format!("admission webhook {:?} {why}", hook.name())).into());
     }
+    let failed = |why: String| Status::internal(failed(hook.name(), &why));
+    let seen = in_version(&seen_as, question.object).await?;
+    let patched = api::patch::json_patch(&seen, &patch).map_err(|error| failed(error.to_status().message))?;
+    let patched = in_version(question.call.resource, &patched).await?;
+    let settled = settled(question.call, question.object, patched);
+    Ok(Some(settled.map_err(|failure| failed(failure.into_status().message))?))
 }
 
 /// What the webhook says; `None` if the question is none for it, or it can't be heard and needn't.
-async fn ask(question: Question<'_>, hook: &Value) -> Outcome<Option<Verdict>> {
-    let name = hook["name"].as_str().unwrap_or_default();
-    let ignored = hook["failurePolicy"] == "Ignore";
-    match matching::concerns(question, hook).await {
-        Ok(true) => {}
-        Ok(false) => return Ok(None),
-        Err(_) if ignored => return Ok(None),
-        Err(why) => {
-            let resource = question.call.resource;
-            let name = object::name(question.object);
-            return Err(Status::forbidden(&resource.plural, &resource.group, name, &why).into());
-        }
-    }
-    if submit::is_dry_run(question.call)?
-        && !matches!(hook["sideEffects"].as_str(), Some("None" | "NoneOnDryRun"))
-    {
-        let why = format!("admission webhook {name:?} does not support dry run");
+async fn ask(question: Question<'_>, hook: &Hook) -> Outcome<Option<Verdict>> {
+    let Some(seen_as) = concerns(question, hook).await? else { return Ok(None) };
+    let dry = submit::is_dry_run(question.call)?;
+    if dry && !matches!(hook.spec["sideEffects"].as_str(), Some("None" | "NoneOnDryRun")) {
+        let why = format!("admission webhook {:?} does not support dry run", hook.name());
         return Err(Status::bad_request(why).into());
     }
-    let answer = match review::ask(question, hook).await {
+    let shown = question.shown_as(seen_as).await?;
+    let answer = match review::ask(shown.question(question), &hook.spec).await {
         Ok(answer) => answer,
-        Err(why) if ignored => {
-            tracing::warn!(webhook = name, %why, "a webhook that may fail failed");
+        Err(why) if hook.ignores_failures() => {
+            tracing::warn!(webhook = hook.name(), %why, "a webhook that may fail failed");
+            note(question, "failed-open.admission.k8s.io", hook, hook.name().to_owned());
             return Ok(None);
         }
-        Err(why) => return Err(Status::internal(failed(name, &why)).into()),
+        Err(why) => return Err(Status::internal(failed(hook.name(), &why)).into()),
     };
-    answer.map(Some).map_err(|refusal| refusal.into_status(name).into())
+    let verdict = answer.map_err(|refusal| refusal.into_status(hook.name()))?;
+    for (key, value) in &verdict.annotations {
+        question.call.info.annotations.add(format!("{}/{key}", hook.name()), value);
+    }
+    Ok(Some(verdict))
+}
+
+/// As what the webhook sees the object, if rules, selectors and conditions make the question one for it.
+async fn concerns(
+    question: Question<'_>,
+    hook: &Hook,
+) -> Outcome<Option<std::sync::Arc<crate::registry::resource::Resource>>> {
+    let refused = |why: String| {
+        let resource = question.call.resource;
+        Status::forbidden(&resource.plural, &resource.group, question.name(), &why)
+    };
+    let matched = matching::webhook(question, &hook.spec).await;
+    let seen_as = match matched {
+        Ok(Some(seen_as)) => seen_as,
+        Ok(None) => return Ok(None),
+        Err(_) if hook.ignores_failures() => return Ok(None),
+        Err(why) => return Err(refused(why).into()),
+    };
+    let conditions = &hook.spec["matchConditions"];
+    if conditions.as_array().is_none_or(Vec::is_empty) {
+        return Ok(Some(seen_as));
+    }
+    let shown = question.shown_as(seen_as.clone()).await?;
+    let question = shown.question(question);
+    let seen = Seen { question, request: question.request(""), namespace: Value::Null };
+    let programs = &question.call.server.programs;
+    match conditions_hold(programs, seen.bindings(&Value::Null), Purpose::HookCondition, conditions) {
+        Ok(true) => Ok(Some(seen_as)),
+        Ok(false) => Ok(None),
+        Err(_) if hook.ignores_failures() => Ok(None),
+        Err(why) => Err(refused(why).into()),
+    }
+}
+
+/// For the audit log, with the hook's place as upstream numbers it.
+fn note(question: Question<'_>, what: &str, hook: &Hook, value: String) {
+    question.call.info.annotations.add(format!("{what}/round_0_index_{}", hook.index), value);
 }
 
 fn failed(name: &str, why: &str) -> String {

@@ -2,23 +2,27 @@
 
 use std::time::Duration;
 
-use api::object;
+use std::sync::Arc;
+
 use api::status::Status;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{Operation, Question, client};
-use crate::verbs::submit;
+use super::super::question::Question;
+use super::client;
+use crate::registry::resource::Resource;
 
 /// If a configuration names no time, in seconds (upstream's default).
 const TIMEOUT: u64 = 10;
 
 /// What a webhook that allows it says.
 pub(super) struct Verdict {
-    /// A JSON patch of the object.
-    pub(super) patch: Option<Value>,
+    /// A JSON patch of the object, and in which version it was shown.
+    pub(super) patch: Option<(Arc<Resource>, Value)>,
     pub(super) warnings: Vec<String>,
+    /// For the audit log.
+    pub(super) annotations: Vec<(String, String)>,
 }
 
 /// What a webhook that doesn't says.
@@ -39,42 +43,11 @@ impl Refusal {
     }
 }
 
-/// The `request` of a review; for conditions the uid is empty.
-pub(super) fn request(question: Question<'_>, uid: &str) -> Value {
-    let (call, identity) = (question.call, question.call.identity);
-    let resource = call.resource;
-    let kind = json!({"group": resource.group, "version": resource.version, "kind": resource.kind});
-    let plural = json!({"group": resource.group, "version": resource.version, "resource": resource.plural});
-    let there = if question.object.is_null() { question.old } else { question.object };
-    let options = match question.operation {
-        Operation::Create => "CreateOptions",
-        Operation::Update => "UpdateOptions",
-        Operation::Delete => "DeleteOptions",
-    };
-    let mut request = json!({
-        "uid": uid,
-        "kind": kind,
-        "resource": plural,
-        "requestKind": kind,
-        "requestResource": plural,
-        "name": object::name(there),
-        "operation": question.operation.as_str(),
-        "userInfo": {"username": identity.user, "groups": identity.groups, "extra": identity.extra},
-        "object": question.object,
-        "oldObject": question.old,
-        "dryRun": submit::is_dry_run(call).unwrap_or(false),
-        "options": {"apiVersion": "meta.k8s.io/v1", "kind": options},
-    });
-    if let Some(uid) = &identity.uid {
-        request["userInfo"]["uid"] = json!(uid);
-    }
-    if resource.namespaced {
-        request["namespace"] = json!(call.namespace());
-    }
-    if let Some(subresource) = &call.info.subresource {
-        request["subResource"] = json!(subresource);
-        request["requestSubResource"] = json!(subresource);
-    }
+/// The question as it is sent.
+fn request(question: Question<'_>, uid: &str) -> Value {
+    let mut request = question.request(uid);
+    request["object"] = question.object.clone();
+    request["oldObject"] = question.old.clone();
     request
 }
 
@@ -96,10 +69,10 @@ pub(super) async fn ask(question: Question<'_>, hook: &Value) -> Result<Result<V
     let answer = tokio::time::timeout(timeout, answer)
         .await
         .map_err(|_| format!("no answer within {timeout:?}"))??;
-    read(&answer, &uid)
+    read(&answer, &uid, question.seen_as)
 }
 
-fn read(answer: &[u8], uid: &str) -> Result<Result<Verdict, Refusal>, String> {
+fn read(answer: &[u8], uid: &str, seen_as: &Arc<Resource>) -> Result<Result<Verdict, Refusal>, String> {
     let review: Value =
         serde_json::from_slice(answer).map_err(|error| format!("read the answer: {error}"))?;
     if review["apiVersion"] != "admission.k8s.io/v1" || review["kind"] != "AdmissionReview" {
@@ -117,7 +90,10 @@ fn read(answer: &[u8], uid: &str) -> Result<Result<Verdict, Refusal>, String> {
     }
     let warnings = response["warnings"].as_array().into_iter().flatten();
     let warnings = warnings.filter_map(|warning| Some(warning.as_str()?.to_owned())).collect();
-    Ok(Ok(Verdict { patch: patch(response)?, warnings }))
+    let annotations = response["auditAnnotations"].as_object().into_iter().flatten();
+    let annotations = annotations.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+    let patch = patch(response)?.map(|patch| (seen_as.clone(), patch));
+    Ok(Ok(Verdict { patch, warnings, annotations: annotations.collect() }))
 }
 
 fn patch(response: &Value) -> Result<Option<Value>, String> {
@@ -133,6 +109,11 @@ fn patch(response: &Value) -> Result<Option<Value>, String> {
 mod tests {
     use super::*;
 
+    fn read(answer: &[u8], uid: &str) -> Result<Result<Verdict, Refusal>, String> {
+        let pods = crate::registry::Registry::builtin().find("", "v1", "pods").expect("pods");
+        super::read(answer, uid, &pods)
+    }
+
     fn answer(response: Value) -> Vec<u8> {
         json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
             .to_string()
@@ -142,7 +123,7 @@ mod tests {
     #[test]
     fn answers() {
         let yes = read(&answer(json!({"uid": "u", "allowed": true, "warnings": ["w"]})), "u");
-        assert!(matches!(yes, Ok(Ok(Verdict { patch: None, warnings })) if warnings == ["w"]));
+        assert!(matches!(yes, Ok(Ok(Verdict { patch: None, warnings, .. })) if warnings == ["w"]));
         let patch = STANDARD.encode(r#"[{"op":"remove","path":"/a"}]"#);
         let changed = read(
             &answer(json!({"uid": "u", "allowed": true, "patch": patch, "patchType": "JSONPatch"})),
