@@ -79,7 +79,7 @@ const VOUCHED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPress
 /// What to do for `node` now.
 pub fn reconcile(node: &Node, view: &Snapshot, times: &NodeTimes, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
-    let silent_from = view.heard + grace_of(node, times);
+    let silent_from = view.heard + grace_of(node, view.lease.as_deref(), times);
     let silent = silent_from <= now;
     if !silent {
         plan.look_again(silent_from);
@@ -114,9 +114,17 @@ fn conditions_of(node: &Node) -> Vec<NodeCondition> {
     node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default()
 }
 
-fn grace_of(node: &Node, times: &NodeTimes) -> SignedDuration {
+/// How long a node may be silent. A lease that is promised to hold longer than our patience is believed
+/// (upstream doesn't ask; its kubelets promise less): simulated nodes renew theirs seldom.
+pub fn grace_of(node: &Node, lease: Option<&Lease>, times: &NodeTimes) -> SignedDuration {
     let grace = if ready_of(node).is_some() { times.grace } else { times.startup_grace };
-    SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX)
+    let promised = lease.and_then(|lease| lease.spec.as_ref()?.lease_duration_seconds).unwrap_or(0);
+    SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX).max(promise_of(promised))
+}
+
+/// Promises of up to a minute are what every kubelet makes, however fast the cluster's clock is set.
+fn promise_of(seconds: i32) -> SignedDuration {
+    if seconds > 60 { SignedDuration::from_secs(seconds.into()) } else { SignedDuration::ZERO }
 }
 
 /// The conditions with Unknown for each that nobody vouches for any more.
@@ -205,6 +213,18 @@ fn may_evict(view: &Snapshot, times: &NodeTimes, now: Timestamp, plan: &mut Plan
         }
         ZoneState::Normal | ZoneState::Slow => true,
     }
+}
+
+/// Whether [`reconcile`] will ask how the node's zone is, which is costly to find out among thousands of nodes:
+/// of a node that is heard of and ready it doesn't.
+pub fn asks_for_zone(
+    node: &Node,
+    lease: Option<&Lease>,
+    heard: Timestamp,
+    times: &NodeTimes,
+    now: Timestamp,
+) -> bool {
+    heard + grace_of(node, lease, times) <= now || taints::evicting(ready_of(node)).is_some()
 }
 
 /// True if `plan` starts evicting the pods of a node, which uses up the zone's allowance.

@@ -105,6 +105,9 @@ pub enum MemberError {
     /// The node agent can't start or go on.
     #[error("the node agent stopped")]
     Node(#[source] kubelet::RunError),
+    /// Simulated nodes can't be registered.
+    #[error("cannot simulate nodes")]
+    Hollow(#[source] kubelet::hollow::HollowError),
     /// The bond to the supervisor can't be made.
     #[error("cannot bind this process to the life of its supervisor")]
     Bond(#[source] io::Error),

@@ -50,18 +50,20 @@ impl NodeLifecycle {
     fn zone(&self, node: &Node, now: Timestamp) -> ZoneState {
         let nodes = self.caches.nodes.list();
         // Kubelets renew several times within the grace; half of it in silence is suspicious.
-        let patience = SignedDuration::try_from(self.times.grace / 2).unwrap_or(SignedDuration::MAX);
-        let overdue = |node: &Node| self.unheard_for(node, now) >= patience;
+        let overdue = |node: &Node| {
+            let lease = self.lease(&ObjectKey::of(node));
+            let patience = node_lifecycle::grace_of(node, lease.as_deref(), &self.times) / 2;
+            self.unheard_for(node, lease.as_deref(), now) >= patience
+        };
         let zones = Health::by_zone(nodes.iter().map(|node| &**node), overdue);
         ZoneState::of(&zone_of(node), &zones, &self.times)
     }
 
     /// How long nothing has been heard of `node`, including what its look hasn't noted yet.
-    fn unheard_for(&self, node: &Node, now: Timestamp) -> SignedDuration {
-        let lease = self.lease(&ObjectKey::of(node));
+    fn unheard_for(&self, node: &Node, lease: Option<&Lease>, now: Timestamp) -> SignedDuration {
         let memory = self.memory.lock();
         let heard = memory.heard.get(&node.name_any());
-        let silent = heard.filter(|heard| heard.sign == sign_of(node, lease.as_deref()));
+        let silent = heard.filter(|heard| heard.sign == sign_of(node, lease));
         silent.map_or(SignedDuration::ZERO, |heard| now.duration_since(heard.at))
     }
 
@@ -79,7 +81,8 @@ impl NodeLifecycle {
         if late > SignedDuration::ZERO && late > tolerated_delay(&self.times) {
             heard.at = heard.at.saturating_add(late).unwrap_or(now).min(now);
         }
-        let grace = SignedDuration::try_from(self.times.grace).unwrap_or(SignedDuration::MAX);
+        let times = NodeTimes { startup_grace: self.times.grace, ..self.times.clone() };
+        let grace = node_lifecycle::grace_of(node, lease, &times);
         // Only a look that is still to come can be late; a silent node isn't looked at again by the clock.
         let due = heard.at.saturating_add(grace).unwrap_or(Timestamp::MAX);
         heard.look = if due > now { due } else { Timestamp::MAX };
@@ -115,12 +118,14 @@ impl Controller for NodeLifecycle {
         };
         let lease = self.lease(key);
         let heard = self.heard(&node, lease.as_deref(), now);
+        let asks = node_lifecycle::asks_for_zone(&node, lease.as_deref(), heard, &self.times, now);
+        let zone = if asks { self.zone(&node, now) } else { ZoneState::Normal };
         let evict_from = self.memory.lock().evict_from.get(&zone_of(&node)).copied();
         let view = node_lifecycle::Snapshot {
             lease,
             heard,
             pods: self.caches.pods.by_index(BY_NODE, &key.name),
-            zone: self.zone(&node, now),
+            zone,
             evict_from: evict_from.unwrap_or(Timestamp::MIN),
         };
         let plan = node_lifecycle::reconcile(&node, &view, &self.times, now);

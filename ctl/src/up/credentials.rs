@@ -18,6 +18,9 @@ use super::shape::Shape;
 /// The user of the admin kubeconfig.
 const ADMIN: &str = "kubernetes-admin";
 
+/// The user of simulated nodes.
+const SIMULATOR: &str = "amoeba:simulated-nodes";
+
 /// Makes what is missing and writes every kubeconfig for the port of `shape`.
 pub fn prepare(layout: &Layout, shape: &Shape) -> Result<Pki, UpError> {
     let pki = Pki::load_or_create(&layout.pki())?;
@@ -27,6 +30,12 @@ pub fn prepare(layout: &Layout, shape: &Shape) -> Result<Pki, UpError> {
     write_private(&layout.admin_kubeconfig(), &kubeconfig(&url, pki.ca_pem(), ADMIN, &admin))?;
     for number in 1..=shape.nodes {
         node(layout, &pki, &url, ChildId::Node(number))?;
+    }
+    if shape.fake_nodes > 0 {
+        // One that may write every node: it speaks for all of them.
+        let issued = pki.issue_client(SIMULATOR, &[MASTERS_GROUP])?;
+        let text = kubeconfig(&url, pki.ca_pem(), SIMULATOR, &issued);
+        write_private(&layout.node_kubeconfig(ChildId::Fake), &text)?;
     }
     Ok(pki)
 }

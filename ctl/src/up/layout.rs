@@ -6,19 +6,21 @@ use std::str::FromStr;
 
 use crate::cluster::kubeconfig::ADMIN_KUBECONFIG;
 
-/// A member (`m1`, `m2`, …) or a node (`n1`, `n2`, …). Members come first in every list.
+/// A member (`m1`, `m2`, …), a node (`n1`, `n2`, …) or all simulated nodes together (`fake`). Members come first in every list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChildId {
     /// A member of the control plane; its number is its Raft id.
     Member(u32),
     /// A node agent.
     Node(u32),
+    /// The process that simulates nodes.
+    Fake,
 }
 
 impl ChildId {
-    /// Whether it is a node.
+    /// Whether it is a node, or simulates some.
     pub fn is_node(self) -> bool {
-        matches!(self, Self::Node(_))
+        matches!(self, Self::Node(_) | Self::Fake)
     }
 }
 
@@ -27,6 +29,7 @@ impl fmt::Display for ChildId {
         match self {
             Self::Member(number) => write!(f, "m{number}"),
             Self::Node(number) => write!(f, "n{number}"),
+            Self::Fake => write!(f, "fake"),
         }
     }
 }
@@ -36,6 +39,9 @@ impl FromStr for ChildId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || format!("\"{text}\" is neither a member (m1, m2, …) nor a node (n1, n2, …)");
+        if text == "fake" {
+            return Ok(Self::Fake);
+        }
         let number = |digits: &str| digits.parse::<u32>().ok().filter(|number| *number > 0).ok_or_else(wrong);
         match text.split_at_checked(1) {
             Some(("m", digits)) => number(digits).map(Self::Member),
@@ -120,7 +126,7 @@ mod tests {
 
     #[test]
     fn children_are_named_by_letter_and_number() {
-        for (text, child) in [("m1", ChildId::Member(1)), ("n12", ChildId::Node(12))] {
+        for (text, child) in [("m1", ChildId::Member(1)), ("n12", ChildId::Node(12)), ("fake", ChildId::Fake)] {
             assert_eq!(text.parse(), Ok(child));
             assert_eq!(child.to_string(), text);
         }

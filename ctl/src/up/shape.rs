@@ -25,6 +25,9 @@ pub struct Shape {
     pub members: u32,
     /// Node agents.
     pub nodes: u32,
+    /// Nodes that one process simulates.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fake_nodes: u32,
     /// Where the API is.
     pub port: u16,
     /// Where each member talks to the others. The store remembers its members by these, so they stay.
@@ -42,6 +45,8 @@ pub struct Requested {
     pub members: Option<u32>,
     /// `--nodes`
     pub nodes: Option<u32>,
+    /// `--fake-nodes`
+    pub fake_nodes: Option<u32>,
     /// `--port`
     pub port: Option<u16>,
     /// `--etcd-servers` and what belongs to it
@@ -57,7 +62,7 @@ pub enum ShapeError {
          start it as it is, or start another cluster with --data-dir DIR"
     )]
     Contradiction {
-        /// `members` or `nodes`.
+        /// `members`, `nodes` or `fake-nodes`.
         what: &'static str,
         /// How many there are.
         existing: u32,
@@ -82,10 +87,14 @@ impl Shape {
     /// The shape to start: the existing one, or a new one from the flags.
     pub fn decide(existing: Option<Shape>, asked: Requested) -> Result<Shape, ShapeError> {
         let Some(existing) = existing else {
+            let fake_nodes = asked.fake_nodes.unwrap_or(0);
+            // Who asks for simulated nodes wants their pods there, not here and there.
+            let nodes = if fake_nodes > 0 { 0 } else { DEFAULT_NODES };
             return Ok(Shape {
                 format: FORMAT,
                 members: asked.members.unwrap_or(DEFAULT_MEMBERS),
-                nodes: asked.nodes.unwrap_or(DEFAULT_NODES),
+                nodes: asked.nodes.unwrap_or(nodes),
+                fake_nodes,
                 port: asked.port.unwrap_or(DEFAULT_PORT),
                 peer_ports: Vec::new(),
                 etcd: asked.etcd,
@@ -93,6 +102,7 @@ impl Shape {
         };
         agree("members", existing.members, asked.members)?;
         agree("nodes", existing.nodes, asked.nodes)?;
+        agree("fake-nodes", existing.fake_nodes, asked.fake_nodes)?;
         if !asked.etcd.is_empty() && asked.etcd != existing.etcd {
             let own = "in its own store".to_owned();
             let existing = existing.etcd.get(1).map_or(own, |servers| format!("in the etcd at {servers}"));
@@ -117,6 +127,11 @@ impl Shape {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 fn agree(what: &'static str, existing: u32, asked: Option<u32>) -> Result<(), ShapeError> {
     match asked {
         Some(asked) if asked != existing => Err(ShapeError::Contradiction { what, existing, asked }),
@@ -129,7 +144,7 @@ mod tests {
     use super::*;
 
     fn asked(members: Option<u32>, nodes: Option<u32>, port: Option<u16>) -> Requested {
-        Requested { members, nodes, port, etcd: Vec::new() }
+        Requested { members, nodes, port, ..Requested::default() }
     }
 
     #[test]
@@ -138,6 +153,20 @@ mod tests {
         assert_eq!((new.members, new.nodes, new.port), (1, 2, 6443));
         let read = Shape::parse(&new.to_text()).expect("what we wrote");
         assert_eq!(Shape::decide(Some(read), Requested::default()), Ok(new));
+    }
+
+    #[test]
+    fn simulated_nodes_are_alone_unless_asked_and_are_remembered() {
+        let fake = Requested { fake_nodes: Some(5000), ..Requested::default() };
+        let new = Shape::decide(None, fake.clone()).expect("new");
+        assert_eq!((new.nodes, new.fake_nodes), (0, 5000));
+        let read = Shape::parse(&new.to_text()).expect("what we wrote");
+        assert_eq!(Shape::decide(Some(read), Requested::default()), Ok(new.clone()));
+        let other = Requested { fake_nodes: Some(7), ..Requested::default() };
+        let error = Shape::decide(Some(new), other).expect_err("a contradiction").to_string();
+        assert!(error.contains("5000 fake-nodes, but --fake-nodes says 7"), "{error}");
+        let both = Shape::decide(None, Requested { nodes: Some(2), ..fake }).expect("both");
+        assert_eq!((both.nodes, both.fake_nodes), (2, 5000));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::runtime::wait::await_condition;
+use kubelet::hollow::{self, HollowConfig, HollowError};
 use kubelet::{CapacityOverrides, Heartbeat, KubeletConfig, RuntimeKind, ServingTls};
 
 use crate::app::App;
@@ -66,12 +67,46 @@ pub struct Args {
     /// The longest that ending the pods may take
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     shutdown_grace_period: Duration,
+    /// Simulate so many nodes in this process, called NAME-1, NAME-2, …: pods are said to run, and nothing does
+    #[arg(long, value_name = "NUMBER", help_heading = "Simulated nodes", conflicts_with = "tls_cert_file",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    fake: Option<u32>,
+    /// How long simulated pods run that aren't restarted for ever, unless their annotation amoeba.dev/run-time
+    /// says otherwise
+    #[arg(long, value_name = "TIME", help_heading = "Simulated nodes", default_value = "1s",
+        value_parser = parse_duration, requires = "fake")]
+    fake_run_time: Duration,
+    /// Zones over which the simulated nodes are dealt; 0 for none
+    #[arg(long, value_name = "NUMBER", help_heading = "Simulated nodes", default_value_t = 3, requires = "fake")]
+    fake_zones: u32,
     /// What is logged, as in RUST_LOG
     #[arg(long, value_name = "FILTER", default_value = member::DEFAULT_LOG, hide_default_value = true)]
     log: String,
     /// Started by `amoeba up`: ends with it
     #[arg(long, hide = true)]
     child_of_supervisor: bool,
+}
+
+/// What simulated nodes are called if nobody says otherwise.
+pub const FAKE_PREFIX: &str = "fake";
+
+impl Args {
+    fn heartbeat(&self) -> Heartbeat {
+        Heartbeat {
+            renew_interval: self.lease_renew_interval,
+            lease_duration: self.lease_duration,
+            ..Heartbeat::default()
+        }
+    }
+
+    fn capacity(&self) -> CapacityOverrides {
+        CapacityOverrides {
+            cpu: self.cpu.clone(),
+            memory: self.memory.clone(),
+            pods: self.max_pods,
+            ..CapacityOverrides::default()
+        }
+    }
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -90,6 +125,9 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     member::log_to_stderr(&args.log);
     let mut stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
     let client = client(app).await?;
+    if let Some(count) = args.fake {
+        return Ok(simulate(client, hollow_config(args, count), stop).await.map_err(MemberError::Hollow)?);
+    }
     let config = config(app, args)?;
     let ready = announce(client.clone(), config.node_name.to_string());
     let (trigger, asked) = shutdown::channel();
@@ -103,6 +141,35 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
         }
     };
     Ok(ended.map_err(MemberError::Node)?)
+}
+
+/// Runs simulated nodes until a signal.
+async fn simulate(
+    client: kube::Client,
+    config: HollowConfig,
+    mut stop: Termination,
+) -> Result<(), HollowError> {
+    let (trigger, asked) = shutdown::channel();
+    let mut nodes = std::pin::pin!(hollow::run(client, config, asked, || member::report(Report::Ready)));
+    tokio::select! {
+        ended = &mut nodes => ended,
+        () = stop.next() => {
+            trigger.request();
+            nodes.await
+        }
+    }
+}
+
+fn hollow_config(args: Args, count: u32) -> HollowConfig {
+    HollowConfig {
+        prefix: args.name.clone().unwrap_or_else(|| FAKE_PREFIX.to_owned()),
+        count: count as usize,
+        zones: args.fake_zones as usize,
+        heartbeat: args.heartbeat(),
+        run_time: args.fake_run_time,
+        capacity: args.capacity(),
+        labels: args.labels.into_iter().collect(),
+    }
 }
 
 /// Tells the supervisor when the node is Ready: by what the API server says of it since this start.
@@ -134,15 +201,15 @@ async fn client(app: &App) -> Result<kube::Client, Failure> {
 }
 
 fn config(app: &App, args: Args) -> Result<KubeletConfig, Failure> {
-    let name = match args.name {
-        Some(name) => name,
+    let name = match &args.name {
+        Some(name) => name.clone(),
         None => host_name()?,
     };
-    let tls = match (args.tls_cert_file, args.tls_private_key_file, args.client_ca_file) {
+    let tls = match (&args.tls_cert_file, &args.tls_private_key_file, &args.client_ca_file) {
         (Some(cert), Some(key), Some(client_ca)) => Some(ServingTls {
-            cert,
-            key,
-            client_ca,
+            cert: cert.clone(),
+            key: key.clone(),
+            client_ca: client_ca.clone(),
             allowed_users: vec![apiserver::pki::KUBELET_CLIENT_USER.to_owned()],
         }),
         _ => None,
@@ -150,18 +217,9 @@ fn config(app: &App, args: Args) -> Result<KubeletConfig, Failure> {
     Ok(KubeletConfig {
         listen: args.listen,
         runtime: RuntimeKind::Native { shim_command: Vec::new() },
-        heartbeat: Heartbeat {
-            renew_interval: args.lease_renew_interval,
-            lease_duration: args.lease_duration,
-            ..Heartbeat::default()
-        },
+        heartbeat: args.heartbeat(),
         tls,
-        capacity: CapacityOverrides {
-            cpu: args.cpu,
-            memory: args.memory,
-            pods: args.max_pods,
-            ..CapacityOverrides::default()
-        },
+        capacity: args.capacity(),
         labels: args.labels.into_iter().collect::<BTreeMap<_, _>>(),
         stop_pods_on_shutdown: args.stop_pods_on_shutdown,
         shutdown_grace: args.shutdown_grace_period,

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::node::FAKE_PREFIX;
 use super::version::VERSION;
 use crate::app::App;
 use crate::cluster::connect;
@@ -52,9 +53,12 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", value_parser = PossibleValuesParser::new(["1", "3", "5"])
         .map(|text| text.parse::<u32>().expect("one of the possible values")))]
     members: Option<u32>,
-    /// Nodes [default: 3]
+    /// Nodes [default: 3; with --fake-nodes none]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(0..=100))]
     nodes: Option<u32>,
+    /// Simulated nodes in one process, called fake-1, fake-2, …: pods are said to run there, and nothing does
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(0..=20_000))]
+    fake_nodes: Option<u32>,
     /// Port of the API on 127.0.0.1 [default: 6443]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
@@ -91,7 +95,13 @@ async fn up(app: &App, args: Args, reporter: &Reporter) -> Result<(), Failure> {
     let layout = directory(app.data_dir()?)?;
     let _lock = Lock::take(&layout.lock()).map_err(UpError::from)?;
     let etcd = args.etcd_flags().map_err(UpError::file("find", "a file of --etcd-cafile and its like"))?;
-    let asked = Requested { members: args.members, nodes: args.nodes, port: args.port, etcd };
+    let asked = Requested {
+        members: args.members,
+        nodes: args.nodes,
+        fake_nodes: args.fake_nodes,
+        port: args.port,
+        etcd,
+    };
     let mut shape = remembered(&layout, asked)?;
     if shape.peer_ports.len() != shape.members as usize {
         shape.peer_ports = ports::lasting(shape.members as usize)?;
@@ -160,7 +170,8 @@ fn remembered(layout: &Layout, asked: Requested) -> Result<Shape, UpError> {
 
 fn children(shape: &Shape) -> impl Iterator<Item = ChildId> + use<> {
     let members = (1..=shape.members).map(ChildId::Member);
-    members.chain((1..=shape.nodes).map(ChildId::Node))
+    let fake = (shape.fake_nodes > 0).then_some(ChildId::Fake);
+    members.chain((1..=shape.nodes).map(ChildId::Node)).chain(fake)
 }
 
 fn make_directories(layout: &Layout, shape: &Shape) -> Result<(), UpError> {
@@ -205,6 +216,7 @@ fn specs(layout: &Layout, shape: &Shape, ports: &MemberPorts) -> Vec<ChildSpec> 
         let arguments = match id {
             ChildId::Member(number) => member_arguments(layout, shape, number, ports),
             ChildId::Node(_) => node_arguments(layout, id),
+            ChildId::Fake => fake_arguments(layout, shape),
         };
         ChildSpec { id, arguments, log: layout.log(id) }
     };
@@ -259,6 +271,16 @@ fn node_arguments(layout: &Layout, id: ChildId) -> Vec<OsString> {
     arguments.extend(plain(["--listen", "127.0.0.1:0", "--address", "127.0.0.1"]));
     arguments.extend(plain(["--lease-renew-interval", "400ms", "--lease-duration", "2s"]));
     arguments.extend(plain(["--stop-pods-on-shutdown", "--shutdown-grace-period", "8s"]));
+    arguments
+}
+
+/// Simulated nodes can't be killed one by one, so their signs of life are rare and hold long: at rest 5,000 of
+/// them cost 50 small writes a second.
+fn fake_arguments(layout: &Layout, shape: &Shape) -> Vec<OsString> {
+    let mut arguments = plain(["node", "--child-of-supervisor", "--fake", &shape.fake_nodes.to_string()]);
+    arguments.extend(["--data-dir".into(), layout.child(ChildId::Fake).into_os_string()]);
+    arguments.extend(["--kubeconfig".into(), layout.node_kubeconfig(ChildId::Fake).into_os_string()]);
+    arguments.extend(plain(["--lease-renew-interval", "100s", "--lease-duration", "300s"]));
     arguments
 }
 
@@ -343,8 +365,8 @@ async fn all_ready(
         // The supervisor is gone, and this process with it.
         return Ok(());
     }
-    reporter.doing(format!("the API serves; waiting for {}", count(shape.nodes as usize, "node")));
-    let nodes = children(shape).filter(|child| child.is_node()).map(|child| child.to_string()).collect();
+    reporter.doing(format!("the API serves; waiting for {}", count(all_nodes(shape), "node")));
+    let nodes = node_names(shape);
     loop {
         match wait_for_nodes(app, layout, &nodes, start, reporter).await {
             // A member was killed while we waited. Refusals come at once: give it a moment to come back.
@@ -355,6 +377,15 @@ async fn all_ready(
             other => return other,
         }
     }
+}
+
+fn all_nodes(shape: &Shape) -> usize {
+    (shape.nodes + shape.fake_nodes) as usize
+}
+
+fn node_names(shape: &Shape) -> std::collections::BTreeSet<String> {
+    let real = (1..=shape.nodes).map(|number| ChildId::Node(number).to_string());
+    real.chain((1..=shape.fake_nodes).map(|number| format!("{FAKE_PREFIX}-{number}"))).collect()
 }
 
 async fn wait_for_nodes(
@@ -375,7 +406,13 @@ async fn wait_for_nodes(
 
 fn welcome(layout: &Layout, shape: &Shape, reporter: &Reporter) {
     let members = count(shape.members as usize, "member");
-    let nodes = count(shape.nodes as usize, "node");
+    let nodes = match (shape.nodes, shape.fake_nodes) {
+        (nodes, 0) => count(nodes as usize, "node"),
+        (0, fake) => count(fake as usize, "simulated node"),
+        (nodes, fake) => {
+            format!("{} and {}", count(nodes as usize, "node"), count(fake as usize, "simulated node"))
+        }
+    };
     reporter.line(format!(
         "{} {members} and {nodes} on https://127.0.0.1:{} after {} (amoeba {VERSION})",
         styled(print::GOOD, "Ready:"),

@@ -45,8 +45,8 @@ pub fn owner(node: &str, uid: &str) -> OwnerReference {
     }
 }
 
-/// Only the node writes its Lease, so the renewal needs no precondition and no read before it.
-fn renewal(node: &str, duration: Duration, now: Timestamp) -> Value {
+/// The merge patch of a renewal. Only the node writes its Lease, so the renewal needs no precondition and no read before it.
+pub fn renewal(node: &str, duration: Duration, now: Timestamp) -> Value {
     json!({ "spec": {
         "holderIdentity": node,
         "leaseDurationSeconds": whole_seconds(duration),
