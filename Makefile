@@ -11,11 +11,11 @@ KUBECTL          ?= $(CACHE)/kubectl-1.37
 HELM             ?= $(CACHE)/helm-4
 export CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC KUBECTL HELM
 
-.PHONY: help demo test soak build bench bench-store bench-api check setup clean
+.PHONY: help demo test soak build bench bench-store bench-api bench-scheduler check setup clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: build ## Start 3 members and 3 nodes, kill some, and watch the cluster heal
 	@bin/amoeba demo self-heal
@@ -65,6 +65,13 @@ bench-api: build ## Measure an API server (make bench-api KUBECONFIG=FILE; witho
 	@cargo build --locked --release -p bench
 	@$(CARGO_TARGET_DIR)/release/bench api --amoeba bin/amoeba --output docs \
 	    $(if $(filter command,$(firstword $(origin KUBECONFIG))),--kubeconfig "$(KUBECONFIG)") $(BENCH_API)
+
+# The same for pods, Jobs and Deployments on simulated nodes; BENCH_SCHEDULER="--only basic,spread" and the like.
+BENCH_SCHEDULER ?=
+bench-scheduler: build ## Measure scheduler and controllers (make bench-scheduler KUBECONFIG=FILE for another server's)
+	@cargo build --locked --release -p bench
+	@$(CARGO_TARGET_DIR)/release/bench scheduler --amoeba bin/amoeba --output docs \
+	    $(if $(filter command,$(firstword $(origin KUBECONFIG))),--kubeconfig "$(KUBECONFIG)") $(BENCH_SCHEDULER)
 
 check: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Formatting, lints and (if cargo-deny is installed) licences
 	@cargo fmt --all --check

@@ -29,6 +29,8 @@ pub struct Shape {
     pub members: usize,
     /// Nodes.
     pub nodes: usize,
+    /// Simulated nodes.
+    pub fake_nodes: usize,
 }
 
 /// A running cluster. [`Cluster::stop`] ends it; dropped, it is killed.
@@ -56,6 +58,7 @@ impl Cluster {
         let started = Instant::now();
         let mut up = Command::new(binary)
             .args(["up", "--members", &shape.members.to_string(), "--nodes", &shape.nodes.to_string()])
+            .args(fake_nodes(shape.fake_nodes))
             .args(["--port", &free_port()?.to_string()])
             .arg("--data-dir")
             .arg(directory.path().join("cluster"))
@@ -212,6 +215,11 @@ impl Drop for Cluster {
             let _ = kill(UnixPid::from_raw(pid), Signal::SIGKILL);
         }
     }
+}
+
+/// The flag for simulated nodes, if there are to be some.
+fn fake_nodes(count: usize) -> Vec<String> {
+    if count == 0 { Vec::new() } else { vec!["--fake-nodes".to_owned(), count.to_string()] }
 }
 
 /// The status of one condition of an object.

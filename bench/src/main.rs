@@ -12,6 +12,7 @@ mod measure;
 mod objects;
 mod process;
 mod report;
+mod scheduler;
 mod statistics;
 mod store;
 
@@ -42,6 +43,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Api(api::Arguments),
+    Scheduler(scheduler::Arguments),
     Store(store::Arguments),
 }
 
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.command {
         Some(Command::Api(arguments)) => api::run(arguments),
+        Some(Command::Scheduler(arguments)) => scheduler::run(arguments),
         Some(Command::Store(arguments)) => store::run(arguments),
         None => cluster(&arguments),
     };

@@ -109,7 +109,8 @@ impl Confined {
     /// Where something is to be made; the directories above are made where missing.
     pub fn place(&self, path: &Path) -> io::Result<Place> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-        let parent = self.make_dir(path.parent().unwrap_or(Path::new("")), Mode::from_bits_truncate(0o755))?;
+        let parent =
+            self.make_dir(path.parent().unwrap_or(Path::new("")), Mode::from_bits_truncate(0o755))?;
         Ok(Place { parent, name })
     }
 }

@@ -6,9 +6,9 @@
 mod lists;
 mod load;
 mod memory;
-mod page;
+pub mod page;
 mod watchers;
-mod wire;
+pub mod wire;
 
 use std::path::PathBuf;
 
@@ -96,7 +96,7 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     let binary = arguments.amoeba.canonicalize();
     let binary =
         binary.with_context(|| format!("find {} (built by `make build`)", arguments.amoeba.display()))?;
-    let (cluster, _) = Cluster::ready(&binary, Shape { members: 1, nodes: 1 }).await?;
+    let (cluster, _) = Cluster::ready(&binary, Shape { members: 1, nodes: 1, fake_nodes: 0 }).await?;
     let server = Server { target: cluster.target().clone(), pids: cluster.servers() };
     let measured = measure_server(arguments, &server).await;
     cluster.stop().await?;

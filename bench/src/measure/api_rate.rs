@@ -38,7 +38,7 @@ struct Outcome {
 
 /// Measures each load on one cluster without nodes to disturb it.
 pub async fn run(setting: &Setting) -> Result<Vec<Row>> {
-    let (cluster, _) = Cluster::ready(&setting.binary, Shape { members: 1, nodes: 1 }).await?;
+    let (cluster, _) = Cluster::ready(&setting.binary, Shape { members: 1, nodes: 1, fake_nodes: 0 }).await?;
     let mut rows = Vec::new();
     for load in [Load::Creates, Load::Gets] {
         for connections in CONNECTIONS {

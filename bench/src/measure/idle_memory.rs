@@ -17,7 +17,8 @@ pub async fn run(setting: &Setting) -> Result<Vec<Row>> {
     let (mut rss, mut pss) = (Samples::default(), Samples::default());
     let (mut whole, mut cpu) = (Samples::default(), Samples::default());
     for _ in 0..setting.runs.min(3) {
-        let (cluster, _) = Cluster::ready(&setting.binary, Shape { members: 1, nodes: 1 }).await?;
+        let (cluster, _) =
+            Cluster::ready(&setting.binary, Shape { members: 1, nodes: 1, fake_nodes: 0 }).await?;
         let server = *cluster.servers().first().context("no server process below amoeba up")?;
         let before = process::cpu(&[server]);
         tokio::time::sleep(IDLE).await;

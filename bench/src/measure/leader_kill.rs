@@ -22,7 +22,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub async fn run(setting: &Setting) -> Result<Vec<Row>> {
     let mut samples = Samples::default();
     for _ in 0..setting.runs {
-        let (cluster, _) = Cluster::ready(&setting.binary, Shape { members: 3, nodes: 1 }).await?;
+        let (cluster, _) =
+            Cluster::ready(&setting.binary, Shape { members: 3, nodes: 1, fake_nodes: 0 }).await?;
         let mut writer = Writer::new(cluster.target.clone());
         samples
             .push_millis(within("wait for the next acknowledged write", once(&cluster, &mut writer)).await?);

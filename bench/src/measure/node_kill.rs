@@ -18,7 +18,8 @@ const REPLICAS: usize = 6;
 pub async fn run(setting: &Setting) -> Result<Vec<Row>> {
     let mut samples = Samples::default();
     for _ in 0..setting.runs {
-        let (cluster, _) = Cluster::ready(&setting.binary, Shape { members: 1, nodes: 3 }).await?;
+        let (cluster, _) =
+            Cluster::ready(&setting.binary, Shape { members: 1, nodes: 3, fake_nodes: 0 }).await?;
         samples.push_millis(once(&cluster).await?);
         cluster.stop().await?;
     }

@@ -22,7 +22,8 @@ const CLIENTS: usize = 8;
 pub async fn run(setting: &Setting) -> Result<Vec<Row>> {
     let (mut rates, mut cpu) = (Samples::default(), Duration::ZERO);
     for _ in 0..setting.runs {
-        let (cluster, _) = Cluster::ready(&setting.binary, Shape { members: 1, nodes: 1 }).await?;
+        let (cluster, _) =
+            Cluster::ready(&setting.binary, Shape { members: 1, nodes: 1, fake_nodes: 0 }).await?;
         let before = process::cpu(&cluster.processes());
         let took = within("wait for all pods to run", start_pods(&cluster)).await?;
         cpu += process::cpu(&cluster.processes()).saturating_sub(before);

@@ -8,8 +8,11 @@ use anyhow::Result;
 
 /// Measures a small and a replicated cluster.
 pub async fn run(setting: &Setting) -> Result<Vec<Row>> {
-    let shapes =
-        [Shape { members: 1, nodes: 1 }, Shape { members: 1, nodes: 3 }, Shape { members: 3, nodes: 3 }];
+    let shapes = [
+        Shape { members: 1, nodes: 1, fake_nodes: 0 },
+        Shape { members: 1, nodes: 3, fake_nodes: 0 },
+        Shape { members: 3, nodes: 3, fake_nodes: 0 },
+    ];
     let mut rows = Vec::new();
     for shape in shapes {
         let mut samples = Samples::default();

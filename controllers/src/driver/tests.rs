@@ -128,7 +128,9 @@ async fn what_is_written_names_its_author_and_the_change_that_caused_it() {
         let header = |name: &str| request.headers()[name].to_str().unwrap_or_default().to_owned();
         *log.lock() = Some((header("user-agent"), header("amoeba-cause")));
         trigger.request();
-        std::future::ready(Ok::<_, Infallible>(Response::new(Body::from(object("x", "8").to_string().into_bytes()))))
+        std::future::ready(Ok::<_, Infallible>(Response::new(Body::from(
+            object("x", "8").to_string().into_bytes(),
+        ))))
     });
     let (performer, _events, _leading) = performer_of(service);
     let queue = WorkQueue::default();

@@ -126,7 +126,8 @@ mod tests {
 
     #[test]
     fn children_are_named_by_letter_and_number() {
-        for (text, child) in [("m1", ChildId::Member(1)), ("n12", ChildId::Node(12)), ("fake", ChildId::Fake)] {
+        for (text, child) in [("m1", ChildId::Member(1)), ("n12", ChildId::Node(12)), ("fake", ChildId::Fake)]
+        {
             assert_eq!(text.parse(), Ok(child));
             assert_eq!(child.to_string(), text);
         }

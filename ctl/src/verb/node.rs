@@ -77,7 +77,13 @@ pub struct Args {
         value_parser = parse_duration, requires = "fake")]
     fake_run_time: Duration,
     /// Zones over which the simulated nodes are dealt; 0 for none
-    #[arg(long, value_name = "NUMBER", help_heading = "Simulated nodes", default_value_t = 3, requires = "fake")]
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        help_heading = "Simulated nodes",
+        default_value_t = 3,
+        requires = "fake"
+    )]
     fake_zones: u32,
     /// What is logged, as in RUST_LOG
     #[arg(long, value_name = "FILTER", default_value = member::DEFAULT_LOG, hide_default_value = true)]

@@ -172,7 +172,10 @@ mod tests {
     fn requests_name_the_incarnation() {
         let delete = Work { pod: pod("Running", true), act: Act::Delete };
         let request = delete.request(Timestamp::UNIX_EPOCH).expect("a request");
-        assert_eq!((request.method(), request.uri().path()), (&Method::DELETE, "/api/v1/namespaces/ns/pods/p"));
+        assert_eq!(
+            (request.method(), request.uri().path()),
+            (&Method::DELETE, "/api/v1/namespaces/ns/pods/p")
+        );
         assert!(String::from_utf8_lossy(request.body()).contains(r#""preconditions":{"uid":"u"}"#));
         let start = Work { pod: pod("Pending", false), act: Act::Start };
         let request = start.request(Timestamp::UNIX_EPOCH).expect("a request");

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-pub use pod::{EXIT_CODE, RUN_TIME};
+pub use pod::{EXIT_CODE, RUN_TIME, START_DELAY};
 
 /// Changes that wait unread; when this many do, the watch waits for us.
 const CHANGES: usize = 1024;

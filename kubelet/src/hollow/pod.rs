@@ -1,4 +1,4 @@
-//! The life of a simulated pod, read from its object: it starts at once, runs, and ends if it is to end.
+//! The life of a simulated pod, read from its object: it starts (at once, unless it says otherwise), runs, and ends if it is to end.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodCondition};
@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// The annotation by which a pod says how long it runs, such as `500ms`, `30s` or `2m`.
 pub const RUN_TIME: &str = "amoeba.dev/run-time";
+/// The annotation by which a pod says how long it takes to start; it starts at once if it says nothing.
+pub const START_DELAY: &str = "amoeba.dev/start-delay";
 /// The annotation by which a pod says with which code its containers end; 0 if it says nothing.
 pub const EXIT_CODE: &str = "amoeba.dev/exit-code";
 
@@ -38,7 +40,7 @@ pub fn next(pod: &Pod, times: &RunTimes) -> Option<(Duration, Act)> {
     }
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     match phase {
-        None | Some("" | "Pending") => Some((Duration::ZERO, Act::Start)),
+        None | Some("" | "Pending") => Some((time(pod, START_DELAY).unwrap_or_default(), Act::Start)),
         Some("Running") => run_time(pod, times).map(|time| (time, Act::Finish { code: exit_code(pod) })),
         Some(_) => None,
     }
@@ -48,10 +50,15 @@ fn annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
     pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
-/// `None`: for ever. An annotation that nobody understands is as good as none.
+/// An annotation that nobody understands is as good as none.
+fn time(pod: &Pod, name: &str) -> Option<Duration> {
+    let told: jiff::SignedDuration = annotation(pod, name)?.parse().ok()?;
+    Duration::try_from(told).ok()
+}
+
+/// `None`: for ever.
 fn run_time(pod: &Pod, times: &RunTimes) -> Option<Duration> {
-    let told = annotation(pod, RUN_TIME).and_then(|text| text.parse::<jiff::SignedDuration>().ok());
-    let told = told.and_then(|time| Duration::try_from(time).ok());
+    let told = time(pod, RUN_TIME);
     let policy = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
     told.or_else(|| matches!(policy, Some("Never" | "OnFailure")).then_some(times.finite))
 }
@@ -127,7 +134,8 @@ fn conditions(pod: &Pod, runs: bool, time: &str) -> Vec<Value> {
 /// An address in 10.0.0.0/8 by the pod's uid (FNV-1a), the same after a restart of the simulation.
 fn address(pod: &Pod) -> String {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let hash = uid.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash =
+        uid.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let [_, a, b, c] = hash.to_be_bytes();
     format!("10.{a}.{b}.{}", c.max(1))
 }
@@ -168,6 +176,8 @@ mod tests {
         let end = |policy, phase, annotations| next(&pod(policy, phase, annotations), &times);
         let finish = |seconds, code| Some((Duration::from_secs(seconds), Act::Finish { code }));
         assert_eq!(end("Always", "Pending", json!({})), Some((Duration::ZERO, Act::Start)));
+        let late = end("Always", "Pending", json!({START_DELAY: "3s"}));
+        assert_eq!(late, Some((Duration::from_secs(3), Act::Start)));
         assert_eq!(end("Always", "Running", json!({})), None);
         assert_eq!(end("Never", "Running", json!({})), finish(1, 0));
         assert_eq!(end("Never", "Running", json!({RUN_TIME: "2m", EXIT_CODE: "3"})), finish(120, 3));

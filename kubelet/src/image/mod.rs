@@ -80,6 +80,9 @@ impl ImageError {
 }
 
 /// Says what was attempted when the system refuses.
-pub(crate) fn system<'a>(attempted: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> ImageError + 'a {
+pub(crate) fn system<'a>(
+    attempted: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> ImageError + 'a {
     move |source| ImageError::System { attempted, path: path.to_owned(), source }
 }

@@ -317,8 +317,7 @@ impl ImageStore {
     fn lock(&self) -> Result<Flock<File>, ImageError> {
         let path = self.dir.join("lock");
         let file = File::create(&path).map_err(system("open", &path))?;
-        Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| system("lock", &path)(errno.into()))
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| system("lock", &path)(errno.into()))
     }
 
     fn scratch(&self) -> Result<Scratch, ImageError> {

@@ -98,8 +98,9 @@ impl Unpacker {
         let target = entry.link_name_bytes().ok_or_else(|| invalid("a hard link without a target"))?;
         let target = relative(&target).map_err(invalid)?.ok_or_else(|| invalid("a hard link to the root"))?;
         let other = self.root.place(&target)?;
-        linkat(&other.parent, &*other.name, &place.parent, &*place.name, AtFlags::empty())
-            .map_err(|error| io::Error::new(io::Error::from(error).kind(), format!("link to {target:?}: {error}")))
+        linkat(&other.parent, &*other.name, &place.parent, &*place.name, AtFlags::empty()).map_err(|error| {
+            io::Error::new(io::Error::from(error).kind(), format!("link to {target:?}: {error}"))
+        })
     }
 
     fn hide(&self, path: &Path) -> io::Result<()> {
@@ -117,7 +118,8 @@ impl Unpacker {
     /// Deepest first: setting a directory's time changes nothing above it.
     fn finish(self) -> io::Result<()> {
         for (path, time) in self.directories.into_iter().rev() {
-            let Ok(fd) = self.root.lookup(&path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW) else {
+            let Ok(fd) = self.root.lookup(&path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)
+            else {
                 // Removed or replaced by a later entry.
                 continue;
             };
@@ -178,7 +180,12 @@ fn dress<R: Read>(place: &Place, entry: &Entry<'_, R>, is_link: bool) -> io::Res
     }
     let mode = Mode::from_bits_truncate(entry.header().mode()? & 0o7777);
     // What was just made is no link, and nobody else writes here.
-    Ok(nix::sys::stat::fchmodat(&place.parent, &*place.name, mode, nix::sys::stat::FchmodatFlags::FollowSymlink)?)
+    Ok(nix::sys::stat::fchmodat(
+        &place.parent,
+        &*place.name,
+        mode,
+        nix::sys::stat::FchmodatFlags::FollowSymlink,
+    )?)
 }
 
 fn modified<R: Read>(entry: &Entry<'_, R>) -> io::Result<TimeSpec> {

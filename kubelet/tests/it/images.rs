@@ -117,11 +117,20 @@ fn escapes(outside: &Path) -> Vec<(&'static str, Vec<u8>)> {
             tar.file("two/stolen", 0o644, b"x").finish()
         }),
         ("whiteout through a link", Tar::new().link("door", out).file("door/.wh.kept", 0o644, b"").finish()),
-        ("opaque through a link", Tar::new().link("door", out).file("door/.wh..wh..opq", 0o644, b"").finish()),
-        ("hard link out", Tar::new().raw_link("mine", &format!("{out}/kept")).file("mine", 0o666, b"x").finish()),
+        (
+            "opaque through a link",
+            Tar::new().link("door", out).file("door/.wh..wh..opq", 0o644, b"").finish(),
+        ),
+        (
+            "hard link out",
+            Tar::new().raw_link("mine", &format!("{out}/kept")).file("mine", 0o666, b"x").finish(),
+        ),
         ("hard link by dots", Tar::new().raw_link("mine", "../outside/kept").finish()),
         ("hard link through a link", Tar::new().link("door", out).hard_link("mine", "door/kept").finish()),
-        ("file over a link", Tar::new().link("kept", &format!("{out}/kept")).file("kept", 0o666, b"x").finish()),
+        (
+            "file over a link",
+            Tar::new().link("kept", &format!("{out}/kept")).file("kept", 0o666, b"x").finish(),
+        ),
         ("mode through a link", Tar::new().link("door", out).dir("door", 0o777).finish()),
         ("removal through a link", {
             let tar = Tar::new().link("door", out).dir("door/..", 0o755);
@@ -145,7 +154,8 @@ fn no_archive_reaches_outside() {
         let before = fs::metadata(&outside).expect("stat");
         let (name, archive) = escapes(&outside).swap_remove(number);
         let _either_way = unpack(archive.as_slice(), &inside);
-        let found: Vec<_> = fs::read_dir(&outside).expect("list").map(|e| e.expect("entry").file_name()).collect();
+        let found: Vec<_> =
+            fs::read_dir(&outside).expect("list").map(|e| e.expect("entry").file_name()).collect();
         assert_eq!(found, ["kept"], "{name}");
         assert_eq!(fs::read(outside.join("kept")).expect("read"), b"precious", "{name}");
         let kept = fs::metadata(outside.join("kept")).expect("stat");

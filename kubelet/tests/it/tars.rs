@@ -77,8 +77,7 @@ pub fn docker_archive(name: &str, image: &str, layers: &[Vec<u8>]) -> Vec<u8> {
     let config = config(image, layers);
     let id = format!("{}.json", Digest::of(&config).hex());
     let paths: Vec<String> = (0..layers.len()).map(|n| format!("\"{n}/layer.tar\"")).collect();
-    let manifest =
-        format!(r#"[{{"Config":"{id}","RepoTags":["{name}"],"Layers":[{}]}}]"#, paths.join(","));
+    let manifest = format!(r#"[{{"Config":"{id}","RepoTags":["{name}"],"Layers":[{}]}}]"#, paths.join(","));
     let tar = layers.iter().enumerate().fold(Tar::new().file(&id, 0o644, &config), |tar, (n, layer)| {
         tar.file(&format!("{n}/layer.tar"), 0o644, layer)
     });
