@@ -31,6 +31,8 @@ pub struct KubeletConfig {
     pub node_name: NodeName,
     /// Where pods' records and logs are kept. One agent at a time: guarded by a lock file.
     pub data_dir: PathBuf,
+    /// Where images are kept; nodes of one machine may share it.
+    pub image_dir: PathBuf,
     /// Where the HTTPS API listens; port 0 picks one. The port is reported in the node's status.
     pub listen: SocketAddr,
     /// The node's `InternalIP`; pods in the host network report it as theirs.
@@ -63,9 +65,11 @@ pub struct KubeletConfig {
 impl KubeletConfig {
     /// A native node with upstream's intervals, serving no API.
     pub fn new(node_name: impl Into<String>, data_dir: impl Into<PathBuf>, address: IpAddr) -> Self {
+        let data_dir = data_dir.into();
         Self {
             node_name: NodeName(node_name.into()),
-            data_dir: data_dir.into(),
+            image_dir: data_dir.join("images"),
+            data_dir,
             listen: SocketAddr::new(address, 0),
             address,
             runtime: RuntimeKind::Native { shim_command: Vec::new() },
@@ -86,7 +90,7 @@ impl KubeletConfig {
 /// Which runtime runs the containers.
 #[derive(Clone, Debug)]
 pub enum RuntimeKind {
-    /// Plain processes of this host, each under a shim.
+    /// Containers made in process, and plain processes of this host, each under a shim.
     Native {
         /// The command that ends in [`crate::shim_main`]; empty means `current_exe() shim`. The shim's
         /// own arguments are appended.

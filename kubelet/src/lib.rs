@@ -10,6 +10,7 @@
 pub mod agent;
 pub mod config;
 pub mod confined;
+pub mod container;
 pub mod hollow;
 pub mod image;
 pub mod node;

@@ -36,6 +36,7 @@ use crate::agent::references::References;
 use crate::agent::run_loop::RunLoop;
 use crate::agent::table::PodTable;
 use crate::config::{KubeletConfig, RuntimeKind};
+use crate::image::{ImageError, ImageStore};
 use crate::node::{NodeReporter, facts};
 use crate::pod::admission::amounts;
 use crate::pod::downward::NodeFacts;
@@ -63,6 +64,9 @@ pub enum RunError {
         /// The directory.
         path: String,
     },
+    /// The images can't be kept.
+    #[error("use the image store")]
+    Images(#[from] ImageError),
     /// The machine could not be measured.
     #[error("measure the machine")]
     Machine(#[source] io::Error),
@@ -164,7 +168,8 @@ fn build_runtime(config: &KubeletConfig) -> Result<Arc<dyn Runtime>, RunError> {
                 true => own_shim_command().map_err(RunError::Machine)?,
                 false => shim_command.clone(),
             };
-            Ok(Arc::new(NativeRuntime::new(&config.data_dir, command, config.logs)))
+            let images = ImageStore::open(&config.image_dir)?;
+            Ok(Arc::new(NativeRuntime::new(&config.data_dir, images, command, config.logs)))
         }
     }
 }

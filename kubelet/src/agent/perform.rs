@@ -10,13 +10,16 @@ use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
 use crate::agent::action;
 use crate::agent::checkpoint::Checkpoints;
 use crate::agent::references::References;
+use crate::pod::admission::amounts;
 use crate::pod::container::{Role, roles, spec_of};
 use crate::pod::downward::NodeFacts;
 use crate::pod::effect::{Effect, Hook, Note, PodEvent, ProbeKind, StartFailure};
 use crate::pod::env::{container_references, environment};
 use crate::pod::expand::expand_all;
+use crate::pod::isolation::{self, Ground, pull_policy};
+use crate::pod::sandbox::{HostFiles, sandbox};
 use crate::pod::{ContainerId, ContainerName, PodRef, PodUid, handler};
-use crate::runtime::{ContainerConfig, Runtime, RuntimeError};
+use crate::runtime::{ContainerConfig, ImageUse, Runtime, RuntimeError};
 
 /// A postStart hook has no limit upstream; this one keeps a hanging hook from holding a task forever.
 const POST_START_LIMIT: Duration = Duration::from_secs(3600);
@@ -43,7 +46,7 @@ impl Performer {
     pub async fn perform(self, pod: Arc<Pod>, effect: Effect) -> Option<(PodUid, PodEvent)> {
         let pod_ref = PodRef::of(&pod);
         let answer = match effect {
-            Effect::RunSandbox => Some(self.run_sandbox(&pod, &pod_ref).await),
+            Effect::RunSandbox => Some(self.run_sandbox(&pod).await),
             Effect::StartContainer { container, attempt } => {
                 Some(self.start(&pod, pod_ref.clone(), container, attempt).await)
             }
@@ -65,44 +68,74 @@ impl Performer {
         answer.map(|event| (pod_ref.uid, event))
     }
 
-    async fn run_sandbox(&self, pod: &Arc<Pod>, pod_ref: &PodRef) -> PodEvent {
+    async fn run_sandbox(&self, pod: &Arc<Pod>) -> PodEvent {
         let (checkpoints, record) = (self.checkpoints.clone(), pod.clone());
         let saved = tokio::task::spawn_blocking(move || checkpoints.save(&record, true)).await;
         let saved = saved.map_err(std::io::Error::other).and_then(|result| result);
         if let Err(error) = saved {
             return PodEvent::SandboxFailed { message: format!("record the pod: {error}") };
         }
-        match self.runtime.run_sandbox(pod_ref).await {
+        let config = sandbox(pod, &host_files(), &self.node.host_ip);
+        match self.runtime.run_sandbox(&config).await {
             Ok(()) => PodEvent::SandboxReady,
             Err(error) => PodEvent::SandboxFailed { message: error.chain() },
         }
     }
 
     async fn start(&self, pod: &Pod, pod_ref: PodRef, container: ContainerName, attempt: u32) -> PodEvent {
-        match self.try_start(pod, pod_ref, &container, attempt).await {
-            Ok((id, at)) => PodEvent::Started { container, id, at },
-            Err(failure) => PodEvent::StartFailed { container, failure },
+        let Some(spec) = spec_of(pod, &container) else {
+            let failure = StartFailure::Config("the container is gone".to_owned());
+            return PodEvent::StartFailed { container, failure, image: None };
+        };
+        let memory = amounts(&self.node.allocatable).get("memory").copied().unwrap_or(0);
+        let bare = bare_config(pod, pod_ref, spec, attempt, memory);
+        let image = match self.runtime.ensure_image(&bare, pull_policy(spec)).await {
+            Ok(image) => image,
+            Err(error) => {
+                return PodEvent::StartFailed { container, failure: image_failure(error), image: None };
+            }
+        };
+        match self.try_start(pod, spec, bare, &image).await {
+            Ok((id, at)) => PodEvent::Started { container, id, at, image },
+            Err(failure) => PodEvent::StartFailed { container, failure, image: Some(image) },
         }
     }
 
     async fn try_start(
         &self,
         pod: &Pod,
-        pod_ref: PodRef,
-        name: &ContainerName,
-        attempt: u32,
+        spec: &Container,
+        bare: ContainerConfig,
+        image: &ImageUse,
     ) -> Result<(ContainerId, Timestamp), StartFailure> {
-        let spec =
-            spec_of(pod, name).ok_or_else(|| StartFailure::Config("the container is gone".to_owned()))?;
-        let bare = bare_config(pod, pod_ref, spec, attempt);
-        self.runtime.ensure_image(&bare).await.map_err(|error| StartFailure::Image(error.chain()))?;
         let config = self.resolve(pod, spec, bare).await.map_err(StartFailure::Config)?;
+        let config = self.isolate(pod, spec, config, image).map_err(StartFailure::Config)?;
         let created = self.runtime.create_container(config).await;
         let id = created.map_err(|error| StartFailure::Create(error.chain()))?;
         match self.runtime.start_container(&id).await {
             Ok(at) => Ok((id, at)),
             Err(error) => Err(StartFailure::Run { id, message: error.chain() }),
         }
+    }
+
+    /// Gives the container a root of its own, if there is an image to make it from.
+    fn isolate(
+        &self,
+        pod: &Pod,
+        spec: &Container,
+        config: ContainerConfig,
+        image: &ImageUse,
+    ) -> Result<ContainerConfig, String> {
+        let found = (image.image(), self.runtime.image_store(), self.runtime.sandbox_dir(&config.pod));
+        let (Some(image), Some(store), Some(sandbox)) = found else { return Ok(config) };
+        if let Some(refusal) = isolation::refusal(pod, spec) {
+            return Err(refusal);
+        }
+        let ground =
+            Ground { image, image_file: store.config_path(&image.id), layers_dir: store.layers(), sandbox };
+        let last_words = spec.termination_message_path.as_deref().unwrap_or(SHARED_MESSAGE_PATH);
+        let config = ContainerConfig { termination_message_path: Some(last_words.into()), ..config };
+        isolation::isolate(pod, spec, &ground, config)
     }
 
     /// Fills in the environment, and all that refers to it.
@@ -171,7 +204,13 @@ fn field_path(pod: &Pod, name: &ContainerName) -> Option<String> {
 }
 
 /// The part of the configuration that needs no lookups.
-fn bare_config(pod: &Pod, pod_ref: PodRef, spec: &Container, attempt: u32) -> ContainerConfig {
+fn bare_config(
+    pod: &Pod,
+    pod_ref: PodRef,
+    spec: &Container,
+    attempt: u32,
+    memory_of_node: i128,
+) -> ContainerConfig {
     let own = spec.security_context.as_ref();
     let shared = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
     let id = |own: Option<i64>, shared: Option<i64>| own.or(shared).and_then(|id| u32::try_from(id).ok());
@@ -190,6 +229,30 @@ fn bare_config(pod: &Pod, pod_ref: PodRef, spec: &Container, attempt: u32) -> Co
         termination_message_path: message_path.map(Into::into),
         termination_message_from_logs: spec.termination_message_policy.as_deref()
             == Some("FallbackToLogsOnError"),
+        stop_signal: None,
+        cgroup: None,
+        limits: isolation::limits(spec),
+        oom_score_adj: isolation::oom_score_adj(pod, spec, memory_of_node),
+        isolation: None,
+    }
+}
+
+fn image_failure(error: RuntimeError) -> StartFailure {
+    match error {
+        RuntimeError::NeverPull(message) => StartFailure::NeverPull(message),
+        RuntimeError::InvalidImageName(message) => StartFailure::InvalidImageName(message),
+        other => StartFailure::Image(other.chain()),
+    }
+}
+
+/// Read for each pod, since the host may be told of another resolver. A missing file is an empty one.
+fn host_files() -> HostFiles {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let hostname = nix::unistd::gethostname().unwrap_or_default();
+    HostFiles {
+        hosts: read("/etc/hosts"),
+        resolv_conf: read("/etc/resolv.conf"),
+        hostname: hostname.to_string_lossy().into_owned(),
     }
 }
 

@@ -37,6 +37,8 @@ pub struct ContainerLife {
     pub last: Option<Ended>,
     /// Runs begun so far; `restartCount` is one less.
     pub attempts: u32,
+    /// The identity of the image that the newest run was made from; `None` for a plain process.
+    pub image_id: Option<String>,
     /// The delay before the next restart.
     pub delay: Delay,
     /// The delay before the next try to get the image.
@@ -86,6 +88,10 @@ pub enum WaitReason {
     ErrImagePull,
     /// The image can't be had, and the next try waits.
     ImagePullBackOff,
+    /// The image isn't there and may not be fetched.
+    ErrImageNeverPull,
+    /// The image's name is none.
+    InvalidImageName,
 }
 
 /// A run in progress.
@@ -134,6 +140,7 @@ impl ContainerLife {
             state: State::Waiting(Waiting { reason: WaitReason::NotYet, message: None, until: None }),
             last: None,
             attempts: 0,
+            image_id: None,
             delay: Delay::none(now),
             image_delay: Delay::none(now),
             probes: Vec::new(),

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::pod::{ContainerId, ContainerName};
-use crate::runtime::Exit;
+use crate::runtime::{Exit, ImageUse};
 
 /// Something that happened to a pod.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub enum PodEvent {
         id: ContainerId,
         /// When its process began.
         at: Timestamp,
+        /// What it runs from.
+        image: ImageUse,
     },
     /// A requested container could not be started.
     StartFailed {
@@ -37,6 +39,8 @@ pub enum PodEvent {
         container: ContainerName,
         /// At which step, and why.
         failure: StartFailure,
+        /// What it would have run from, if that was found.
+        image: Option<ImageUse>,
     },
     /// A run ended.
     Exited {
@@ -81,6 +85,10 @@ pub enum StartFailure {
     Config(String),
     /// Its image can't be had.
     Image(String),
+    /// Its image isn't there and may not be fetched.
+    NeverPull(String),
+    /// Its image has no name that could be one.
+    InvalidImageName(String),
     /// The runtime refused to create it.
     Create(String),
     /// It was created, and could not be started; counts as a run.

@@ -19,7 +19,7 @@ use crate::pod::effect::{Effect, Hook, Note, PodEvent, ProbeKind, StartFailure};
 use crate::pod::phase::{Phase, init_failed, phase, restarts_after};
 use crate::pod::time::{go_duration, later, seconds, since};
 use crate::pod::{ContainerId, ContainerName, PodRef};
-use crate::runtime::Exit;
+use crate::runtime::{Exit, ImageUse};
 
 /// After this long a container whose configuration could not be resolved is tried again, even if no
 /// watch has told of a change (upstream's resync of pods).
@@ -245,8 +245,12 @@ impl PodLife {
             PodEvent::AgentStopping { grace } => self.agent_stopping(grace, now),
             PodEvent::SandboxReady => self.sandbox_ready(),
             PodEvent::SandboxFailed { message } => self.sandbox_failed(message, now, out),
-            PodEvent::Started { container, id, at } => self.started(&container, id, at, out),
-            PodEvent::StartFailed { container, failure } => self.start_failed(&container, failure, now, out),
+            PodEvent::Started { container, id, at, image } => self.started(&container, (id, at), &image, out),
+            PodEvent::StartFailed { container, failure, image } => {
+                let spec = spec_of(&self.pod, &container).and_then(|spec| spec.image.clone());
+                image.iter().for_each(|image| record_image(&container, spec.as_deref(), image, out));
+                self.start_failed(&container, failure, now, out);
+            }
             PodEvent::Exited { id, exit } => self.exited(&id, exit),
             PodEvent::Probed { id, kind, outcome } => self.probed(&id, kind, outcome, now, out),
             PodEvent::HookDone { id, hook, outcome } => self.hook_done(&id, hook, outcome, now, out),
@@ -274,14 +278,21 @@ impl PodLife {
         out.push(Effect::Record(Note::warning("FailedCreatePodSandBox", text)));
     }
 
-    fn started(&mut self, name: &ContainerName, id: ContainerId, at: Timestamp, out: &mut Vec<Effect>) {
+    fn started(
+        &mut self,
+        name: &ContainerName,
+        (id, at): (ContainerId, Timestamp),
+        image: &ImageUse,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(spec) = spec_of(&self.pod, name).cloned() else { return };
         let Some(container) = self.container_mut(name) else { return };
         let hooked = spec.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some());
         let run = Run { id: id.clone(), started_at: at, post_start_pending: hooked, stopping: None };
         let dropped = container.started(run, Some(&spec));
+        container.image_id = image.image().map(|image| image.id.to_string());
         out.extend(dropped.map(|id| Effect::RemoveContainer { id }));
-        record_pulled(name, spec.image.as_deref(), out);
+        record_image(name, spec.image.as_deref(), image, out);
         out.push(Effect::Record(Note::normal("Created", "Container created").about(name)));
         out.push(Effect::Record(Note::normal("Started", "Container started").about(name)));
         if let Some(known) = self.early_ends.iter().position(|(early, _)| *early == id) {
@@ -300,9 +311,6 @@ impl PodLife {
         out: &mut Vec<Effect>,
     ) {
         let image = spec_of(&self.pod, name).and_then(|spec| spec.image.clone()).unwrap_or_default();
-        if !matches!(failure, StartFailure::Image(_)) {
-            record_pulled(name, Some(&image), out);
-        }
         match failure {
             StartFailure::Config(message) => {
                 self.refuse(name, WaitReason::CreateContainerConfigError, message, now, out);
@@ -311,6 +319,14 @@ impl PodLife {
                 self.refuse(name, WaitReason::CreateContainerError, message, now, out);
             }
             StartFailure::Image(message) => self.image_failed(name, &image, message, now, out),
+            StartFailure::NeverPull(message) => {
+                out.push(Effect::Record(Note::warning("ErrImageNeverPull", message.clone()).about(name)));
+                self.refuse(name, WaitReason::ErrImageNeverPull, message, now, out);
+            }
+            StartFailure::InvalidImageName(message) => {
+                out.push(Effect::Record(Note::warning("InspectFailed", message.clone()).about(name)));
+                self.refuse(name, WaitReason::InvalidImageName, message, now, out);
+            }
             StartFailure::Run { id, message } => self.run_failed(name, id, message, now, out),
         }
     }
@@ -323,7 +339,12 @@ impl PodLife {
         now: Timestamp,
         out: &mut Vec<Effect>,
     ) {
-        out.push(Effect::Record(Note::warning("Failed", format!("Error: {message}")).about(name)));
+        let shown = match reason {
+            WaitReason::ErrImageNeverPull => "ErrImageNeverPull",
+            WaitReason::InvalidImageName => "InvalidImageName",
+            _ => &message,
+        };
+        out.push(Effect::Record(Note::warning("Failed", format!("Error: {shown}")).about(name)));
         if let Some(container) = self.container_mut(name) {
             container.refused(reason, message, Some(later(now, CONFIG_RETRY)));
         }
@@ -649,9 +670,21 @@ impl PodLife {
     }
 }
 
-fn record_pulled(name: &ContainerName, image: Option<&str>, out: &mut Vec<Effect>) {
+/// Says what the container runs from.
+fn record_image(name: &ContainerName, image: Option<&str>, found: &ImageUse, out: &mut Vec<Effect>) {
     let image = image.unwrap_or_default();
-    let text =
-        format!("Container image \"{image}\" already present on machine and can be accessed by the pod");
-    out.push(Effect::Record(Note::normal("Pulled", text).about(name)));
+    let note = match found {
+        ImageUse::Present(_) => Note::normal(
+            "Pulled",
+            format!("Container image \"{image}\" already present on machine and can be accessed by the pod"),
+        ),
+        ImageUse::Plain => Note::normal(
+            "NotIsolated",
+            format!(
+                "Image \"{image}\" is not on this node: the command runs as a plain process of the host, not \
+                 isolated"
+            ),
+        ),
+    };
+    out.push(Effect::Record(note.about(name)));
 }

@@ -53,6 +53,7 @@ fn adopt(
     let known_restarts = reported.map_or(0, |status| u32::try_from(status.restart_count).unwrap_or(0));
     let Some((newest, older)) = runs.split_last() else { return };
     container.attempts = (newest.attempt + 1).max(known_restarts + 1);
+    container.image_id.clone_from(&newest.image_id);
     take_state(container, pod, newest, reported, now);
     let begun = newest.started_at().unwrap_or(now);
     container.delay = Delay::after_restarts(container.restarts(), begun, backoff);

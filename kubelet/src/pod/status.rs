@@ -91,7 +91,7 @@ impl PodLife {
             started: Some(container.is_started()),
             restart_count: i32::try_from(container.restarts()).unwrap_or(i32::MAX),
             container_id: current.map(|id| self.full_id(id)),
-            image_id: if container.attempts > 0 { image_id(spec) } else { String::new() },
+            image_id: if container.attempts > 0 { image_id(container, spec) } else { String::new() },
             image,
             ..ContainerStatus::default()
         }
@@ -154,6 +154,8 @@ fn waiting_state(waiting: &Waiting, not_yet: &str) -> ContainerState {
         WaitReason::RunContainerError => "RunContainerError",
         WaitReason::ErrImagePull => "ErrImagePull",
         WaitReason::ImagePullBackOff => "ImagePullBackOff",
+        WaitReason::ErrImageNeverPull => "ErrImageNeverPull",
+        WaitReason::InvalidImageName => "InvalidImageName",
     };
     ContainerState {
         waiting: Some(ContainerStateWaiting {
@@ -172,8 +174,9 @@ fn running_state(run: &Run) -> ContainerState {
 }
 
 /// A host process has no image content to digest, so the name stands for itself.
-fn image_id(spec: Option<&Container>) -> String {
-    spec.and_then(|spec| spec.image.clone()).unwrap_or_default()
+fn image_id(container: &ContainerLife, spec: Option<&Container>) -> String {
+    let name = || spec.and_then(|spec| spec.image.clone()).unwrap_or_default();
+    container.image_id.clone().unwrap_or_else(name)
 }
 
 fn has_init_containers(pod: &Pod) -> bool {

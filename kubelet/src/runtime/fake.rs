@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 
 use crate::pod::{ContainerId, PodRef};
 use crate::runtime::{
-    ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, Exit, FoundContainer, FoundState, Runtime,
-    RuntimeError, RuntimeEvent, Session, Streams,
+    ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, Exit, FoundContainer, FoundState, ImageUse,
+    PullPolicy, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
 };
 
 /// The environment variable through which a container says what it does.
@@ -134,7 +134,7 @@ impl Runtime for FakeRuntime {
         None
     }
 
-    async fn run_sandbox(&self, _pod: &PodRef) -> Result<(), RuntimeError> {
+    async fn run_sandbox(&self, _config: &SandboxConfig) -> Result<(), RuntimeError> {
         Ok(())
     }
 
@@ -143,10 +143,14 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
-    async fn ensure_image(&self, config: &ContainerConfig) -> Result<(), RuntimeError> {
+    async fn ensure_image(
+        &self,
+        config: &ContainerConfig,
+        _policy: PullPolicy,
+    ) -> Result<ImageUse, RuntimeError> {
         match act(script_of(config), config.attempt) {
             Act::Pull => Err(RuntimeError::Image(format!("image {} is not to be had", config.image))),
-            _ => Ok(()),
+            _ => Ok(ImageUse::Present(None)),
         }
     }
 
@@ -199,6 +203,7 @@ impl Runtime for FakeRuntime {
             container: container.config.container.clone(),
             attempt: container.config.attempt,
             state: container.state.clone(),
+            image_id: None,
         });
         Ok(found.collect())
     }

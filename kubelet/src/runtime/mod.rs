@@ -16,6 +16,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::container::Isolation;
+use crate::container::cgroup::{Cgroup, Limits};
+use crate::image::{Image, ImageStore};
 use crate::pod::{ContainerId, ContainerName, PodRef};
 pub use session::{ByteStream, Input, Output, Session, Streams, TerminalSize};
 
@@ -116,6 +119,66 @@ pub struct ContainerConfig {
     pub termination_message_path: Option<PathBuf>,
     /// Take the end of the log where there are no last words and the exit code isn't 0.
     pub termination_message_from_logs: bool,
+    /// The signal that asks it to end, by number; `None`: `SIGTERM`.
+    #[serde(default)]
+    pub stop_signal: Option<i32>,
+    /// Where it is counted and limited.
+    #[serde(default)]
+    pub cgroup: Option<Cgroup>,
+    /// What it may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How soon it is killed when the host is out of memory, from -1000 (never) to 1000 (first).
+    #[serde(default)]
+    pub oom_score_adj: i32,
+    /// A root of its own; `None`: a plain process of the host.
+    #[serde(default)]
+    pub isolation: Option<Box<Isolation>>,
+}
+
+/// What a pod's containers share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SandboxConfig {
+    /// Whose.
+    pub pod: PodRef,
+    /// Keep semaphores, queues and shared memory in common; a container alone has its own.
+    pub shares_ipc: bool,
+    /// `/etc/hosts`.
+    pub hosts: String,
+    /// `/etc/resolv.conf`.
+    pub resolv_conf: String,
+    /// `/etc/hostname`.
+    pub hostname: String,
+}
+
+/// When an image is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Whatever the node has, the registry is asked what the name means now.
+    Always,
+    /// If the node hasn't got it.
+    IfNotPresent,
+    /// The node has it or there is no container.
+    Never,
+}
+
+/// What a container will run from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageUse {
+    /// The node had the image; `None` where the runtime keeps none.
+    Present(Option<Box<Image>>),
+    /// There is none: a plain process of the host.
+    Plain,
+}
+
+impl ImageUse {
+    /// The image, if the runtime keeps one.
+    pub fn image(&self) -> Option<&Image> {
+        match self {
+            Self::Present(image) => image.as_deref(),
+            Self::Plain => None,
+        }
+    }
 }
 
 /// A container the runtime knows from before.
@@ -131,6 +194,8 @@ pub struct FoundContainer {
     pub attempt: u32,
     /// What it is doing.
     pub state: FoundState,
+    /// The identity of its image; `None` for a plain process.
+    pub image_id: Option<String>,
 }
 
 impl FoundContainer {
@@ -176,6 +241,12 @@ pub enum RuntimeError {
     /// The image can't be had.
     #[error("{0}")]
     Image(String),
+    /// The image isn't there and may not be fetched.
+    #[error("{0}")]
+    NeverPull(String),
+    /// The image's name is none.
+    #[error("{0}")]
+    InvalidImageName(String),
     /// The container can't be made.
     #[error("{0}")]
     Create(String),
@@ -226,13 +297,27 @@ pub trait Runtime: Send + Sync + 'static {
     ) -> Option<String>;
 
     /// Makes what the pod's containers share. Idempotent.
-    async fn run_sandbox(&self, pod: &PodRef) -> Result<(), RuntimeError>;
+    async fn run_sandbox(&self, config: &SandboxConfig) -> Result<(), RuntimeError>;
 
     /// Removes the pod's containers, logs and sandbox. Its processes must have ended. Idempotent.
     async fn remove_sandbox(&self, pod: &PodRef) -> Result<(), RuntimeError>;
 
-    /// Checks that the image can be run, and fetches it if need be.
-    async fn ensure_image(&self, config: &ContainerConfig) -> Result<(), RuntimeError>;
+    /// Finds the image, and fetches it if need be.
+    async fn ensure_image(
+        &self,
+        config: &ContainerConfig,
+        policy: PullPolicy,
+    ) -> Result<ImageUse, RuntimeError>;
+
+    /// Where this pod's containers find what they share on the host; `None` where they can't see it.
+    fn sandbox_dir(&self, _pod: &PodRef) -> Option<PathBuf> {
+        None
+    }
+
+    /// Where the layers of images are.
+    fn image_store(&self) -> Option<&ImageStore> {
+        None
+    }
 
     /// Records the container durably, without starting it.
     async fn create_container(&self, config: ContainerConfig) -> Result<ContainerId, RuntimeError>;

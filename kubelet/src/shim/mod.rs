@@ -33,8 +33,8 @@ use nix::unistd::{ForkResult, fork, setsid};
 use crate::process::boot_id;
 use crate::shim::record::ContainerDir;
 use crate::shim::request::Request;
+pub use crate::shim::spawn::{DEFAULT_PATH, environment};
 use crate::shim::title::Title;
-pub use crate::shim::spawn::environment;
 pub use crate::shim::title::padding;
 
 /// Runs the fork server with the arguments that follow the subcommand's name: the node's directory, by
@@ -61,6 +61,7 @@ fn serve() -> io::Result<()> {
     // What supervisors need of /proc and is the same for all is read before they are forked.
     let title = Title::of_process()?;
     boot_id()?;
+    crate::container::cgroup::look();
     // SAFETY: no handler is installed; ignored, ended supervisors leave no zombies.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
     while let Some(Request { directory, report }) = request::receive(requests.as_fd())? {

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::LogLimits;
+use crate::container::Credentials;
 use crate::process::ProcessIdentity;
 use crate::runtime::{ContainerConfig, Exit};
 
@@ -41,6 +42,9 @@ pub struct RunningRecord {
     pub process: ProcessIdentity,
     /// When it began.
     pub started_at: Timestamp,
+    /// Who the command is; unknown of a plain process.
+    #[serde(default)]
+    pub credentials: Option<Credentials>,
 }
 
 /// The directory of one run of a container.

@@ -1,33 +1,55 @@
 //! Starts the container's command.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use jiff::Timestamp;
+use nix::fcntl::Flock;
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
 
+use crate::container::{self, Credentials, Isolation};
 use crate::process::ProcessIdentity;
 use crate::runtime::ContainerConfig;
 use crate::shim::log::LogWriter;
 use crate::shim::record::{ContainerDir, Order, RunningRecord};
 
-/// What a container finds its programs by, as in a container without an image's own.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// What a container finds its programs by, if neither its image nor its pod say.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A command that runs, and what is needed to watch it.
 pub struct Running {
     pub order: Order,
-    pub child: Child,
+    pub process: Process,
     pub log: LogWriter,
     pub started_at: Timestamp,
     /// When the termination message file was last written before this run: the host's files are shared, so
     /// it may hold another run's words.
     pub message_before: Option<SystemTime>,
+}
+
+/// The command's first process.
+pub struct Process {
+    pub pid: Pid,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+    credentials: Option<Credentials>,
+    /// Held while the container runs.
+    _image: Option<Flock<File>>,
+}
+
+impl Process {
+    /// Ends it; the caller never waited for it, so the number is still its own.
+    fn kill(&self) {
+        let _ = kill(self.pid, Signal::SIGKILL);
+    }
 }
 
 /// When a file was last written; `None` if there is none.
@@ -43,18 +65,43 @@ pub fn start(directory: &ContainerDir) -> Result<Running, String> {
     let log = LogWriter::open(&order.log_path, order.limits)
         .map_err(|error| format!("open the log {}: {error}", order.log_path.display()))?;
     let message_before = order.config.termination_message_path.as_deref().and_then(modified);
-    let mut child = command(&order.config).spawn().map_err(|error| refusal(&order.config, &error))?;
+    let process = match &order.config.isolation {
+        // SAFETY: a supervisor has one thread.
+        Some(isolation) => unsafe { isolated(&order.config, isolation, directory.path()) }?,
+        None => plain(&order.config)?,
+    };
     let started_at = Timestamp::now();
-    if let Err(error) = record(directory, &child, started_at) {
+    if let Err(error) = record(directory, &process, started_at) {
         // Unrecorded, it could never be found again.
-        let _ = child.kill();
+        process.kill();
         return Err(format!("record the container: {error}"));
     }
     if directory.is_cancelled() {
-        let _ = child.kill();
+        process.kill();
         return Err("the start was given up by the agent".to_owned());
     }
-    Ok(Running { order, child, log, started_at, message_before })
+    Ok(Running { order, process, log, started_at, message_before })
+}
+
+/// # Safety
+/// The caller has one thread.
+unsafe fn isolated(config: &ContainerConfig, isolation: &Isolation, run: &Path) -> Result<Process, String> {
+    // SAFETY: as the caller promises.
+    let spawned = unsafe { container::spawn::spawn(config, isolation, run) }?;
+    let container::spawn::Spawned { pid, stdout, stderr, credentials, image } = spawned;
+    Ok(Process { pid, stdout, stderr, credentials: Some(credentials), _image: Some(image) })
+}
+
+fn plain(config: &ContainerConfig) -> Result<Process, String> {
+    let failed = |error: io::Error| refusal(config, &error);
+    let mut child = command(config).spawn().map_err(failed)?;
+    let pid = i32::try_from(child.id()).map_err(io::Error::other).map_err(failed)?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
+        return Err("the output has no pipes".to_owned());
+    };
+    let (stdout, stderr) = (stdout.into(), stderr.into());
+    Ok(Process { pid: Pid::from_raw(pid), stdout, stderr, credentials: None, _image: None })
 }
 
 fn prepare() -> io::Result<()> {
@@ -67,11 +114,14 @@ fn prepare() -> io::Result<()> {
     Ok(())
 }
 
-fn record(directory: &ContainerDir, child: &Child, started_at: Timestamp) -> io::Result<()> {
-    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+fn record(directory: &ContainerDir, process: &Process, started_at: Timestamp) -> io::Result<()> {
     let own = i32::try_from(std::process::id()).map_err(io::Error::other)?;
-    let record =
-        RunningRecord { shim: ProcessIdentity::of(own)?, process: ProcessIdentity::of(pid)?, started_at };
+    let record = RunningRecord {
+        shim: ProcessIdentity::of(own)?,
+        process: ProcessIdentity::of(process.pid.as_raw())?,
+        started_at,
+        credentials: process.credentials.clone(),
+    };
     directory.set_running(&record)
 }
 
@@ -79,10 +129,13 @@ fn arguments(config: &ContainerConfig) -> impl Iterator<Item = &String> {
     config.command.iter().chain(&config.args)
 }
 
-/// What every process of the container finds in its environment.
-pub fn environment(config: &ContainerConfig) -> BTreeMap<&str, &str> {
-    let home = if config.user.unwrap_or(0) == 0 { "/root" } else { "/" };
-    let mut all = BTreeMap::from([("PATH", DEFAULT_PATH), ("HOSTNAME", &config.pod.name), ("HOME", home)]);
+/// What every process of the container finds in its environment. `home` is known of a container with files of
+/// its own.
+pub fn environment<'a>(config: &'a ContainerConfig, home: Option<&'a str>) -> BTreeMap<&'a str, &'a str> {
+    let home = home.unwrap_or(if config.user.unwrap_or(0) == 0 { "/root" } else { "/" });
+    let own = config.isolation.as_ref().and_then(|isolation| isolation.hostname.as_deref());
+    let hostname = own.unwrap_or(&config.pod.name);
+    let mut all = BTreeMap::from([("PATH", DEFAULT_PATH), ("HOSTNAME", hostname), ("HOME", home)]);
     all.extend(config.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     all
 }
@@ -90,7 +143,7 @@ pub fn environment(config: &ContainerConfig) -> BTreeMap<&str, &str> {
 fn command(config: &ContainerConfig) -> Command {
     let mut words = arguments(config);
     let mut command = Command::new(words.next().map_or("", String::as_str));
-    command.args(words).env_clear().envs(environment(config));
+    command.args(words).env_clear().envs(environment(config, None));
     command.current_dir(config.working_dir.as_deref().unwrap_or("/".as_ref()));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     config.group.into_iter().for_each(|group| {

@@ -33,8 +33,8 @@ struct Pipe {
 }
 
 impl Pipe {
-    fn new(stream: Stream, fd: Option<impl Into<OwnedFd>>) -> Self {
-        Self { stream, file: fd.map(|fd| File::from(fd.into())) }
+    fn new(stream: Stream, fd: &OwnedFd) -> Self {
+        Self { stream, file: fd.try_clone().ok().map(File::from) }
     }
 }
 
@@ -42,11 +42,10 @@ impl Pipe {
 /// shim's exit code.
 pub fn run(directory: &ContainerDir, mut running: Running) -> i32 {
     let mut pipes = [
-        Pipe::new(Stream::Stdout, running.child.stdout.take()),
-        Pipe::new(Stream::Stderr, running.child.stderr.take()),
+        Pipe::new(Stream::Stdout, &running.process.stdout),
+        Pipe::new(Stream::Stderr, &running.process.stderr),
     ];
-    let main = Pid::from_raw(running.child.id() as i32);
-    let code = watch(main, &mut pipes, &mut running.log).unwrap_or(255);
+    let code = watch(running.process.pid, &mut pipes, &mut running.log).unwrap_or(255);
     let finished_at = Timestamp::now();
     for pipe in &mut pipes {
         // A full disk loses log lines, never the exit code.
@@ -54,6 +53,10 @@ pub fn run(directory: &ContainerDir, mut running: Running) -> i32 {
     }
     let mut exit = Exit::with_code(code, running.started_at, finished_at);
     exit.message = last_words(&running, code);
+    if let Some(cgroup) = &running.order.config.cgroup {
+        exit.reason = (code != 0 && cgroup.oom_kills() > 0).then(|| "OOMKilled".to_owned());
+        cgroup.remove();
+    }
     i32::from(directory.set_exit(&exit).is_err())
 }
 

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kubelet::LogLimits;
+use kubelet::image::ImageStore;
 use kubelet::pod::{ContainerId, ContainerName, PodRef, PodUid};
 use kubelet::runtime::native::{NativeRuntime, log_path};
-use kubelet::runtime::{ContainerConfig, Exit, FoundState, Runtime, RuntimeEvent};
+use kubelet::runtime::{ContainerConfig, Exit, FoundState, PullPolicy, Runtime, RuntimeEvent};
 use tokio::sync::mpsc;
 
 /// The longest anything here may take; far above what it does take.
@@ -21,7 +22,8 @@ pub fn shim_command() -> Vec<std::ffi::OsString> {
 }
 
 pub fn runtime(dir: &Path, limits: LogLimits) -> (NativeRuntime, mpsc::Receiver<RuntimeEvent>) {
-    let runtime = NativeRuntime::new(dir, shim_command(), limits);
+    let images = ImageStore::open(&dir.join("images")).expect("image store");
+    let runtime = NativeRuntime::new(dir, images, shim_command(), limits);
     let events = runtime.events().expect("first reader");
     (runtime, events)
 }
@@ -44,6 +46,11 @@ pub fn shell(attempt: u32, script: &str) -> ContainerConfig {
         group: None,
         termination_message_path: None,
         termination_message_from_logs: false,
+        stop_signal: None,
+        cgroup: None,
+        limits: Default::default(),
+        oom_score_adj: 0,
+        isolation: None,
     }
 }
 
@@ -62,7 +69,7 @@ fn log(dir: &Path, attempt: u32) -> PathBuf {
 }
 
 /// The text of a log without times and tags.
-fn text(path: &Path) -> String {
+pub fn text(path: &Path) -> String {
     let raw = std::fs::read_to_string(path).unwrap_or_default();
     raw.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned() + "\n").collect()
 }
@@ -183,7 +190,7 @@ async fn a_command_that_does_not_exist_is_named() {
         assert_eq!(error.chain(), why);
     }
     let config = ContainerConfig { command: Vec::new(), image: "nginx".to_owned(), ..shell(0, "") };
-    let error = runtime.ensure_image(&config).await.expect_err("no file system");
+    let error = runtime.ensure_image(&config, PullPolicy::IfNotPresent).await.expect_err("no file system");
     assert!(error.chain().contains("set spec.containers[].command"), "{}", error.chain());
 }
 

@@ -10,7 +10,7 @@ use kubelet::pod::container::State;
 use kubelet::pod::effect::{Effect, Hook, PodEvent, ProbeKind, StartFailure};
 use kubelet::pod::life::{PodLife, Settings};
 use kubelet::pod::{ContainerId, ContainerName};
-use kubelet::runtime::Exit;
+use kubelet::runtime::{Exit, ImageUse};
 use proptest::prelude::*;
 
 /// A move of the world; numbers choose among what exists.
@@ -99,11 +99,13 @@ impl World {
             Move::Started(n) => {
                 self.runs += 1;
                 let id = ContainerId(format!("r{}", self.runs));
-                PodEvent::Started { container: self.name(*n), id, at: self.now }
+                let image = ImageUse::Present(None);
+                PodEvent::Started { container: self.name(*n), id, at: self.now, image }
             }
             Move::Failed(n, step) => {
                 self.runs += 1;
-                PodEvent::StartFailed { container: self.name(*n), failure: failure(*step, self.runs) }
+                let image = (*step != 1).then_some(ImageUse::Present(None));
+                PodEvent::StartFailed { container: self.name(*n), failure: failure(*step, self.runs), image }
             }
             Move::Exited(n, code) => PodEvent::Exited { id: self.run(*n)?, exit: exit(code, self.now) },
             Move::Stray(n) => {

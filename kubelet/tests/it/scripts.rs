@@ -15,7 +15,7 @@ use kubelet::Backoff;
 use kubelet::pod::effect::{Effect, Hook, PodEvent, ProbeKind, StartFailure};
 use kubelet::pod::life::{PodLife, Settings};
 use kubelet::pod::{ContainerId, ContainerName};
-use kubelet::runtime::{Exit, FoundContainer, FoundState};
+use kubelet::runtime::{Exit, FoundContainer, FoundState, ImageUse};
 
 struct Conversation {
     life: Option<PodLife>,
@@ -80,10 +80,12 @@ impl Conversation {
             ["sandbox", "ready"] => PodEvent::SandboxReady,
             ["sandbox", "failed", rest @ ..] => PodEvent::SandboxFailed { message: rest.join(" ") },
             ["started", name, id] => {
-                PodEvent::Started { container: container(name), id: run(id), at: self.now }
+                let image = ImageUse::Present(None);
+                PodEvent::Started { container: container(name), id: run(id), at: self.now, image }
             }
             ["failed", name, step, rest @ ..] => {
-                PodEvent::StartFailed { container: container(name), failure: failure(step, rest) }
+                let image = (*step != "image").then_some(ImageUse::Present(None));
+                PodEvent::StartFailed { container: container(name), failure: failure(step, rest), image }
             }
             ["exited", id, code] => PodEvent::Exited { id: run(id), exit: self.exit(code) },
             ["probed", id, kind, rest @ ..] => {
@@ -140,6 +142,7 @@ impl Conversation {
             container: container(name),
             attempt: attempt.parse().expect("attempt"),
             state,
+            image_id: None,
         }
     }
 

@@ -12,7 +12,7 @@ use kubelet::agent::table::{LogRefusal, PodTable, Publication, Work};
 use kubelet::pod::effect::{Effect, PodEvent};
 use kubelet::pod::life::Settings;
 use kubelet::pod::{ContainerId, ContainerName, PodRef, PodUid};
-use kubelet::runtime::{Exit, FoundContainer, FoundState};
+use kubelet::runtime::{Exit, FoundContainer, FoundState, ImageUse};
 
 fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().expect("time")
@@ -60,12 +60,17 @@ fn start(table: &mut PodTable, name: &str, id: &str) {
     table.applied(&pod(name, "100m"), now());
     table.answered(&uid(name), PodEvent::SandboxReady, now());
     let container = ContainerName("main".to_owned());
-    table.answered(&uid(name), PodEvent::Started { container, id: run(id), at: now() }, now());
+    table.answered(
+        &uid(name),
+        PodEvent::Started { container, id: run(id), at: now(), image: ImageUse::Present(None) },
+        now(),
+    );
 }
 
 fn found(name: &str, id: &str, state: FoundState) -> FoundContainer {
     let pod = PodRef::of(&pod(name, "100m"));
-    FoundContainer { id: run(id), pod, container: ContainerName("main".to_owned()), attempt: 0, state }
+    let container = ContainerName("main".to_owned());
+    FoundContainer { id: run(id), pod, container, attempt: 0, state, image_id: None }
 }
 
 #[test]
@@ -184,7 +189,11 @@ fn logs_are_found_for_the_run_that_is_meant() {
     let exit = Exit::with_code(1, now(), now());
     table.exited(&PodRef::of(&pod("a", "0")), run("r0"), exit, now());
     let container = ContainerName("main".to_owned());
-    table.answered(&uid("a"), PodEvent::Started { container, id: run("r1"), at: now() }, now());
+    table.answered(
+        &uid("a"),
+        PodEvent::Started { container, id: run("r1"), at: now(), image: ImageUse::Present(None) },
+        now(),
+    );
     let target = table.log_target("default", "a", "main").expect("a run");
     assert_eq!((target.current, target.running, target.previous), (1, true, Some(0)));
 }

@@ -9,15 +9,24 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::container::enter::Member;
 use crate::runtime::ContainerConfig;
 use crate::shim::record::RunningRecord;
 
 /// The way into one running container.
 #[derive(Debug)]
-pub struct Entrance {
-    working_dir: CString,
-    user: Option<u32>,
-    group: Option<u32>,
+pub enum Entrance {
+    /// A plain process shares the host's namespaces and root: there is nothing to join.
+    Plain {
+        /// Where to begin.
+        working_dir: CString,
+        /// Whom to become.
+        user: Option<u32>,
+        /// With which group.
+        group: Option<u32>,
+    },
+    /// A container with a root of its own.
+    Isolated(Box<Member>),
 }
 
 impl Entrance {
@@ -26,12 +35,16 @@ impl Entrance {
     /// # Errors
     /// The container is gone, or a path holds a zero byte.
     pub fn of(config: &ContainerConfig, container: &RunningRecord) -> io::Result<Self> {
-        if container.process.open()?.is_none() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the container has ended"));
+        let ended = || io::Error::new(io::ErrorKind::NotFound, "the container has ended");
+        let process = container.process.open()?.ok_or_else(ended)?;
+        if let Some(isolation) = &config.isolation {
+            let credentials = container.credentials.clone().unwrap_or_default();
+            let member = Member::new(process, config, isolation, &credentials);
+            return Ok(Self::Isolated(Box::new(member)));
         }
         let directory = config.working_dir.as_deref().unwrap_or(Path::new("/"));
         let working_dir = CString::new(directory.as_os_str().as_bytes())?;
-        Ok(Self { working_dir, user: config.user, group: config.group })
+        Ok(Self::Plain { working_dir, user: config.user, group: config.group })
     }
 
     /// Makes the calling process one of the container's. Only for the time between fork and exec.
@@ -39,10 +52,14 @@ impl Entrance {
     /// # Errors
     /// Whatever the system says.
     pub fn enter(&self) -> io::Result<()> {
-        // A plain process shares the host's namespaces and root: there is nothing to join.
-        become_user(self.user, self.group)?;
-        // SAFETY: the path is a terminated string that outlives the call.
-        check(unsafe { libc::chdir(self.working_dir.as_ptr()) })
+        match self {
+            Self::Plain { working_dir, user, group } => {
+                become_user(*user, *group)?;
+                // SAFETY: the path is a terminated string that outlives the call.
+                check(unsafe { libc::chdir(working_dir.as_ptr()) })
+            }
+            Self::Isolated(member) => member.enter(),
+        }
     }
 }
 

@@ -121,11 +121,11 @@ fn build(
         words.split_first().ok_or_else(|| RuntimeError::Start("the command is empty".to_owned()))?;
     let entrance = Entrance::of(config, record).map_err(super::system("enter the container"))?;
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(crate::shim::environment(config));
+    command.args(arguments).env_clear().envs(crate::shim::environment(config, home(record)));
     let pipe = |wanted: bool| if wanted { Stdio::piped() } else { Stdio::null() };
     command.stdin(pipe(streams.stdin)).stdout(pipe(streams.stdout)).stderr(pipe(streams.stderr));
     command.kill_on_drop(true);
-    // SAFETY: entering makes system calls only, which are safe between fork and exec.
+    // SAFETY: entering is made for the time between fork and exec.
     unsafe { command.pre_exec(move || entrance.enter()) };
     match streams.tty {
         // A terminal's owner leads a session, which is a group as well.
@@ -133,6 +133,11 @@ fn build(
         false => command.process_group(0),
     };
     Ok(command)
+}
+
+/// Known of a container with files of its own.
+fn home(record: &RunningRecord) -> Option<&str> {
+    record.credentials.as_ref().map(|credentials| credentials.home.as_str())
 }
 
 /// A command and what it starts belong together: a probe that hangs must leave nothing behind.

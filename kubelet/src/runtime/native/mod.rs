@@ -1,7 +1,8 @@
-//! Containers as plain processes of the host, each under a shim.
+//! Containers made in process, each under a shim: from an image with a root and namespaces of their own, or,
+//! where the node has no such image and the pod says what to run, as plain processes of the host.
 //!
-//! **Not isolated**: a container sees the host's files, processes and network. Its image is a name and no
-//! more; `command` says what runs. What a plain process can't honour is refused by name.
+//! **A plain process is not isolated**: it sees the host's files, processes and network. What it can't honour
+//! is refused by name.
 //!
 //! Always holds: every container this node ever started has a directory that says so before its process
 //! exists, so a restarted agent finds all of them; no signal reaches a process that only has the number
@@ -12,6 +13,7 @@ mod exec;
 mod launcher;
 mod port_forward;
 mod pty;
+mod sandbox;
 mod store;
 mod watch;
 
@@ -31,12 +33,16 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::LogLimits;
+use crate::container::Mount;
+use crate::container::cgroup::Cgroup;
+use crate::image::{ImageError, ImageStore};
 use crate::pod::{ContainerId, PodRef, volumes};
 use crate::runtime::native::launcher::Launcher;
+use crate::runtime::native::sandbox::Sandboxes;
 use crate::runtime::native::store::NativeStore;
 use crate::runtime::{
-    ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, FoundContainer, FoundState, Runtime, RuntimeError,
-    RuntimeEvent, Session, Streams,
+    ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, FoundContainer, FoundState, ImageUse, PullPolicy,
+    Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
 };
 use crate::shim::record::{ContainerDir, Order, RunningRecord};
 
@@ -45,6 +51,8 @@ pub use store::{log_path, power_off};
 /// Runs containers as processes of the host.
 pub struct NativeRuntime {
     store: NativeStore,
+    images: ImageStore,
+    sandboxes: Sandboxes,
     launcher: Arc<Launcher>,
     limits: LogLimits,
     events: mpsc::Sender<RuntimeEvent>,
@@ -68,11 +76,14 @@ fn system(attempted: impl Into<String>) -> impl FnOnce(io::Error) -> RuntimeErro
 }
 
 impl NativeRuntime {
-    /// Keeps its records below `data_dir`. `shim_command` ends in [`crate::shim_main`].
-    pub fn new(data_dir: &Path, shim_command: Vec<OsString>, limits: LogLimits) -> Self {
+    /// Keeps its records below `data_dir` and takes images from `images`. `shim_command` ends in
+    /// [`crate::shim_main`].
+    pub fn new(data_dir: &Path, images: ImageStore, shim_command: Vec<OsString>, limits: LogLimits) -> Self {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         Self {
             store: NativeStore::new(data_dir),
+            images,
+            sandboxes: Sandboxes::new(data_dir),
             launcher: Arc::new(Launcher::new(shim_command, data_dir)),
             limits,
             events,
@@ -125,33 +136,56 @@ impl Runtime for NativeRuntime {
         volumes::refusal(pod, container)
     }
 
-    async fn run_sandbox(&self, _pod: &PodRef) -> Result<(), RuntimeError> {
-        Ok(())
+    fn sandbox_dir(&self, pod: &PodRef) -> Option<PathBuf> {
+        Some(self.sandboxes.dir(pod))
+    }
+
+    fn image_store(&self) -> Option<&ImageStore> {
+        Some(&self.images)
+    }
+
+    async fn run_sandbox(&self, config: &SandboxConfig) -> Result<(), RuntimeError> {
+        let (sandboxes, config) = (self.sandboxes.clone(), config.clone());
+        blocking("make the pod's sandbox", move || sandboxes.make(&config)).await
     }
 
     async fn remove_sandbox(&self, pod: &PodRef) -> Result<(), RuntimeError> {
         self.containers.lock().retain(|_, known| known.config.pod.uid != pod.uid);
-        let (store, pod) = (self.store.clone(), pod.clone());
-        blocking("remove the pod's records", move || store.remove_pod(&pod)).await
+        let (store, sandboxes, pod) = (self.store.clone(), self.sandboxes.clone(), pod.clone());
+        let removed = move || sandboxes.remove(&pod).and_then(|()| store.remove_pod(&pod));
+        blocking("remove the pod's records", removed).await
     }
 
-    async fn ensure_image(&self, config: &ContainerConfig) -> Result<(), RuntimeError> {
-        if !config.command.is_empty() {
-            return Ok(());
+    async fn ensure_image(
+        &self,
+        config: &ContainerConfig,
+        policy: PullPolicy,
+    ) -> Result<ImageUse, RuntimeError> {
+        let (images, name) = (self.images.clone(), config.image.clone());
+        let found = tokio::task::spawn_blocking(move || images.find(&name)).await;
+        let found = found.map_err(io::Error::other).map_err(system("look for the image"))?;
+        match found {
+            Ok(Some(image)) => Ok(ImageUse::Present(Some(Box::new(image)))),
+            Ok(None) if !config.command.is_empty() => Ok(ImageUse::Plain),
+            Ok(None) => Err(absent(&config.image, policy)),
+            Err(error @ ImageError::Reference { .. }) if config.command.is_empty() => {
+                let (image, why) = (&config.image, error.chain());
+                let text = format!("Failed to apply default image tag {image:?}: {why}");
+                Err(RuntimeError::InvalidImageName(text))
+            }
+            Err(ImageError::Reference { .. }) => Ok(ImageUse::Plain),
+            Err(error) => Err(RuntimeError::Image(error.chain())),
         }
-        Err(RuntimeError::Image(format!(
-            "image {} has no local filesystem; the native runtime runs `command` as a host process: \
-             set spec.containers[].command",
-            config.image
-        )))
     }
 
     async fn create_container(&self, config: ContainerConfig) -> Result<ContainerId, RuntimeError> {
         let (id, dir) = self.store.place(&config.pod, &config.container, config.attempt);
+        let config = settled(config, &id, dir.path());
         let log_path = self.store.log_path(&config.pod, &config.container, config.attempt);
         let order = Order { config: config.clone(), log_path, limits: self.limits };
         let created = dir.clone();
-        blocking("record the container", move || created.create(&order)).await?;
+        let made = move || created.create(&order).and_then(|()| last_words_file(&order));
+        blocking("record the container", made).await?;
         self.remember(&id, dir, config);
         Ok(id)
     }
@@ -169,8 +203,9 @@ impl Runtime for NativeRuntime {
     }
 
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError> {
-        let Ok((_, record)) = self.running(id) else { return Ok(()) };
-        let signal = if grace.is_zero() { Signal::SIGKILL } else { Signal::SIGTERM };
+        let Ok((known, record)) = self.running(id) else { return Ok(()) };
+        let asks = known.config.stop_signal.and_then(|number| Signal::try_from(number).ok());
+        let signal = if grace.is_zero() { Signal::SIGKILL } else { asks.unwrap_or(Signal::SIGTERM) };
         let attempted = format!("send {signal} to container {id}");
         match record.process.open().map_err(system(attempted.clone()))? {
             Some(process) => process.signal(signal).map_err(system(attempted)),
@@ -196,8 +231,9 @@ impl Runtime for NativeRuntime {
             if let (FoundState::Running { .. }, Ok((known, record))) = (&state, self.running(&run.id)) {
                 self.watch(&run.id, &known, record);
             }
-            let ContainerConfig { pod, container, attempt, .. } = run.config;
-            found.push(FoundContainer { id: run.id, pod, container, attempt, state });
+            let ContainerConfig { pod, container, attempt, isolation, .. } = run.config;
+            let image_id = isolation.map(|isolation| isolation.image_id);
+            found.push(FoundContainer { id: run.id, pod, container, attempt, state, image_id });
         }
         Ok(found)
     }
@@ -229,6 +265,48 @@ impl Runtime for NativeRuntime {
     fn events(&self) -> Option<mpsc::Receiver<RuntimeEvent>> {
         self.receiver.lock().take()
     }
+}
+
+/// What an image that isn't there amounts to.
+fn absent(image: &str, policy: PullPolicy) -> RuntimeError {
+    match policy {
+        PullPolicy::Never => RuntimeError::NeverPull(format!(
+            "Container image \"{image}\" is not present with pull policy of Never"
+        )),
+        _ => RuntimeError::Image(format!(
+            "image {image} is not on this node: load it with `amoeba image load`, or set \
+             spec.containers[].command to run a plain process of the host"
+        )),
+    }
+}
+
+/// The file of the last words, in the run's directory.
+const LAST_WORDS: &str = "termination-log";
+
+/// Fills in what only the runtime knows: the cgroup, and where an isolated container's last words are.
+fn settled(mut config: ContainerConfig, id: &ContainerId, run: &Path) -> ContainerConfig {
+    if nix::unistd::geteuid().is_root() && config.isolation.is_some() {
+        config.cgroup = Some(Cgroup::of(&config.pod.uid.0, &id.0));
+    }
+    if let Some(isolation) = &mut config.isolation {
+        let files = sandbox::file_mounts(&isolation.sandbox, &isolation.mounts, isolation.read_only_root);
+        isolation.mounts.extend(files);
+    }
+    if let (Some(isolation), Some(inside)) = (&mut config.isolation, &config.termination_message_path) {
+        let outside = run.join(LAST_WORDS);
+        isolation.mounts.push(Mount::new(&outside, inside));
+        config.termination_message_path = Some(outside);
+    }
+    config
+}
+
+/// Whoever the command is may write its last words.
+fn last_words_file(order: &Order) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let path = order.config.termination_message_path.as_ref().filter(|_| order.config.isolation.is_some());
+    let Some(path) = path else { return Ok(()) };
+    let file = std::fs::File::create(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o666))
 }
 
 /// Runs file work off the event loop.

@@ -128,6 +128,10 @@ pub fn power_off(data_dir: &Path) -> io::Result<usize> {
     for run in NativeStore::new(data_dir).runs()? {
         killed += usize::from(kill_container(&run.dir)?);
     }
+    if nix::unistd::geteuid().is_root() {
+        // As after a power cut, no namespace and no memory is left.
+        crate::container::namespaces::unmount_below(data_dir)?;
+    }
     Ok(killed)
 }
 

@@ -1,0 +1,96 @@
+//! Namespaces: made with a process, held by a file, entered by another.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::Pid;
+
+/// Forks a process into fresh namespaces; `None` in the child. A process of a fresh pid namespace is its
+/// first, and takes all others with it when it ends.
+///
+/// # Safety
+/// The caller has one thread.
+pub unsafe fn fork_into(flags: CloneFlags) -> io::Result<Option<Pid>> {
+    let flags = libc::c_long::from(flags.bits() | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM and with no stack of its own the child goes on with a copy of everything, as
+    // after fork, and the caller has one thread.
+    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
+    let pid = i32::try_from(pid).map_err(io::Error::other)?;
+    Ok((pid != 0).then(|| Pid::from_raw(pid)))
+}
+
+/// Makes an IPC namespace that lives as long as its mount on `file`.
+pub fn hold_ipc(file: &Path) -> io::Result<()> {
+    if is_held(file)? {
+        return Ok(());
+    }
+    File::create(file)?;
+    // A thread of its own: what it leaves behind, the process keeps.
+    let made = std::thread::scope(|scope| {
+        scope
+            .spawn(|| -> io::Result<()> {
+                unshare(CloneFlags::CLONE_NEWIPC)?;
+                let own = Path::new("/proc/thread-self/ns/ipc");
+                Ok(mount(Some(own), file, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
+            })
+            .join()
+    });
+    made.map_err(|_| io::Error::other("the thread of a namespace panicked"))?
+}
+
+/// The kernel's number of the file system that namespaces' files are on (`linux/magic.h`).
+const NSFS_MAGIC: nix::sys::statfs::FsType = nix::sys::statfs::FsType(0x6e73_6673);
+
+/// Whether the file holds a namespace.
+pub fn is_held(file: &Path) -> io::Result<bool> {
+    match nix::sys::statfs::statfs(file) {
+        Ok(found) => Ok(found.filesystem_type() == NSFS_MAGIC),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes off everything that is mounted on this path or below it, in this process's view.
+pub fn unmount_below(path: &Path) -> io::Result<()> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let targets = table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    let mut below: Vec<String> = targets.filter(|target| Path::new(target).starts_with(path)).collect();
+    // What was mounted last goes first.
+    below.reverse();
+    for target in below {
+        match umount2(target.as_str(), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The kernel writes blanks, tabs, line ends and backslashes as three octal digits.
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        out.push_str(before);
+        let digits = after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        out.push(digits.map_or('\\', char::from));
+        rest = if digits.is_some() { &after[3..] } else { after };
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blanks_in_mount_points() {
+        for (text, want) in [("/a", "/a"), (r"/a\040b", "/a b"), (r"\134x", r"\x"), (r"/a\", r"/a\")] {
+            assert_eq!(unescape(text), want);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The supervisor's part: clones the container's first process and waits until it is the command.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sched::CloneFlags;
+use nix::unistd::{Pid, pipe2};
+
+use crate::container::init::{Output, become_command};
+use crate::container::namespaces::fork_into;
+use crate::container::{Credentials, Isolation};
+use crate::runtime::ContainerConfig;
+
+/// A container whose command runs.
+pub struct Spawned {
+    /// Its first process, as the host sees it.
+    pub pid: Pid,
+    /// Its standard output.
+    pub stdout: OwnedFd,
+    /// Its standard error.
+    pub stderr: OwnedFd,
+    /// Who the command is.
+    pub credentials: Credentials,
+    /// The image stays as long as this is held.
+    pub image: Flock<File>,
+}
+
+/// Starts the container whose run has this directory. The error is the reason for the user.
+///
+/// # Safety
+/// The caller has one thread.
+pub unsafe fn spawn(config: &ContainerConfig, isolation: &Isolation, run: &Path) -> Result<Spawned, String> {
+    let image = hold_image(isolation)?;
+    let system = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    if let Some(cgroup) = &config.cgroup {
+        cgroup.create(&config.limits).map_err(system("make the container's cgroup"))?;
+    }
+    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|errno| system("make a pipe")(errno.into()));
+    let ((stdout, out), (stderr, err), (report, told)) = (pipe()?, pipe()?, pipe()?);
+    let output = Output { stdout: out, stderr: err };
+    // SAFETY: as the caller promises.
+    let child =
+        unsafe { fork_into(namespaces(isolation)) }.map_err(system("make the container's namespaces"))?;
+    let Some(pid) = child else { child_main(config, isolation, run, &output, told.into()) };
+    drop((output, told));
+    let credentials = wait_for_exec(report.into()).inspect_err(|_| {
+        let _ = nix::sys::wait::waitpid(pid, None);
+        if let Some(cgroup) = &config.cgroup {
+            cgroup.remove();
+        }
+    })?;
+    Ok(Spawned { pid, stdout, stderr, credentials, image })
+}
+
+fn namespaces(isolation: &Isolation) -> CloneFlags {
+    let mut flags = CloneFlags::CLONE_NEWNS;
+    if isolation.hostname.is_some() {
+        flags |= CloneFlags::CLONE_NEWUTS;
+    }
+    if !isolation.host_pid {
+        flags |= CloneFlags::CLONE_NEWPID;
+    }
+    if !isolation.host_ipc {
+        flags |= CloneFlags::CLONE_NEWIPC;
+    }
+    flags
+}
+
+/// Whoever removes images asks for this lock first; its time tells when the image was last used.
+fn hold_image(isolation: &Isolation) -> Result<Flock<File>, String> {
+    let gone = |error: io::Error| format!("image {} was removed: {error}", isolation.image_id);
+    let file = File::open(&isolation.image).map_err(gone)?;
+    let now = std::time::SystemTime::now();
+    let _ = file.set_times(std::fs::FileTimes::new().set_modified(now));
+    let held = Flock::lock(file, FlockArg::LockSharedNonblock).map_err(|(_, errno)| gone(errno.into()))?;
+    if isolation.image.exists() { Ok(held) } else { Err(gone(io::ErrorKind::NotFound.into())) }
+}
+
+/// Two lines may be told: who the command is, and what went wrong.
+fn child_main(
+    config: &ContainerConfig,
+    isolation: &Isolation,
+    run: &Path,
+    output: &Output,
+    mut told: File,
+) -> ! {
+    let mut say = told.try_clone();
+    let why = become_command(config, isolation, run, output, |credentials| {
+        let said = say.as_mut().map_err(|_| io::ErrorKind::Other)?;
+        serde_json::to_writer(&mut *said, credentials)?;
+        said.write_all(b"\n")
+    });
+    let _ = told.write_all(format!("!{why}").as_bytes());
+    // SAFETY: ends the process; nothing is buffered.
+    unsafe { libc::_exit(1) }
+}
+
+/// The pipe closes when the command runs, or after the reason why it doesn't.
+fn wait_for_exec(mut report: File) -> Result<Credentials, String> {
+    let mut text = String::new();
+    report.read_to_string(&mut text).map_err(|error| format!("read the container's report: {error}"))?;
+    let (who, rest) = text.split_once('\n').unwrap_or(("", &text));
+    if let Some(why) = rest.strip_prefix('!') {
+        return Err(why.to_owned());
+    }
+    serde_json::from_str(who).map_err(|_| "the container ended before its command ran".to_owned())
+}

@@ -1,0 +1,175 @@
+//! The files that every container of a pod has: who it is, who others are, and whom to ask.
+
+use k8s_openapi::api::core::v1::{Pod, PodDNSConfig};
+
+use crate::pod::PodRef;
+use crate::runtime::SandboxConfig;
+
+/// What the host's own files say.
+#[derive(Clone, Debug, Default)]
+pub struct HostFiles {
+    /// `/etc/hosts`.
+    pub hosts: String,
+    /// `/etc/resolv.conf`.
+    pub resolv_conf: String,
+    /// The host's name.
+    pub hostname: String,
+}
+
+/// The longest name of a host.
+const HOSTNAME_LIMIT: usize = 63;
+
+/// What the pod's containers share. `ip` is the pod's address.
+pub fn sandbox(pod: &Pod, host: &HostFiles, ip: &str) -> SandboxConfig {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let containers = spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len);
+    let on_host = spec.host_network == Some(true);
+    SandboxConfig {
+        pod: PodRef::of(pod),
+        shares_ipc: containers > 1 && spec.host_ipc != Some(true),
+        hosts: hosts(pod, host, ip, on_host),
+        resolv_conf: resolv_conf(spec.dns_policy.as_deref(), spec.dns_config.as_ref(), host),
+        hostname: if on_host { host.hostname.clone() } else { hostname(pod) } + "\n",
+    }
+}
+
+/// `spec.hostname`, or the pod's name as far as a host's may be long.
+pub fn hostname(pod: &Pod) -> String {
+    let spec = pod.spec.as_ref();
+    if let Some(name) = spec.and_then(|spec| spec.hostname.clone()).filter(|name| !name.is_empty()) {
+        return name;
+    }
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let cut = &name[..name.floor_char_boundary(HOSTNAME_LIMIT)];
+    cut.trim_end_matches(['-', '.']).to_owned()
+}
+
+/// The name by which others of its Service find the pod.
+fn full_name(pod: &Pod) -> String {
+    let spec = pod.spec.as_ref();
+    let subdomain = spec.and_then(|spec| spec.subdomain.as_deref()).filter(|name| !name.is_empty());
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    match subdomain {
+        Some(subdomain) => {
+            let own = hostname(pod);
+            format!("{own}.{subdomain}.{namespace}.svc.cluster.local\t{own}")
+        }
+        None => hostname(pod),
+    }
+}
+
+fn hosts(pod: &Pod, host: &HostFiles, ip: &str, on_host: bool) -> String {
+    let mut text = if on_host {
+        format!("# Kubernetes-managed hosts file (host network).\n{}", host.hosts)
+    } else {
+        let known = [
+            ("127.0.0.1", "localhost"),
+            ("::1", "localhost ip6-localhost ip6-loopback"),
+            ("fe00::0", "ip6-localnet"),
+            ("fe00::0", "ip6-mcastprefix"),
+            ("fe00::1", "ip6-allnodes"),
+            ("fe00::2", "ip6-allrouters"),
+        ];
+        let lines: String = known.iter().map(|(address, names)| format!("{address}\t{names}\n")).collect();
+        format!("# Kubernetes-managed hosts file.\n{lines}{ip}\t{}\n", full_name(pod))
+    };
+    let aliases = pod.spec.as_ref().and_then(|spec| spec.host_aliases.as_deref()).unwrap_or_default();
+    if !aliases.is_empty() {
+        text.push_str("\n# Entries added by HostAliases.\n");
+    }
+    for alias in aliases {
+        let names = alias.hostnames.as_deref().unwrap_or_default().join("\t");
+        text.push_str(&format!("{}\t{names}\n", alias.ip));
+    }
+    text
+}
+
+/// The host's resolver, or none with `dnsPolicy: None`; the pod's own settings come on top.
+fn resolv_conf(policy: Option<&str>, config: Option<&PodDNSConfig>, host: &HostFiles) -> String {
+    let base = if policy == Some("None") { "" } else { host.resolv_conf.as_str() };
+    let Some(config) = config else { return base.to_owned() };
+    let values = |keyword: &str| -> Vec<String> {
+        let lines = base.lines().filter_map(|line| line.trim().strip_prefix(keyword));
+        lines
+            .filter(|rest| rest.starts_with([' ', '\t']))
+            .flat_map(str::split_whitespace)
+            .map(str::to_owned)
+            .collect()
+    };
+    let joined = |keyword: &str, own: &[String]| {
+        let mut all = values(keyword);
+        all.extend(own.iter().filter(|value| !all.contains(value)).cloned().collect::<Vec<_>>());
+        all
+    };
+    let options: Vec<String> = config
+        .options
+        .iter()
+        .flatten()
+        .filter_map(|option| {
+            let name = option.name.clone()?;
+            Some(option.value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}:{value}")))
+        })
+        .collect();
+    let mut text = String::new();
+    let searches = joined("search", config.searches.as_deref().unwrap_or_default());
+    if !searches.is_empty() {
+        text.push_str(&format!("search {}\n", searches.join(" ")));
+    }
+    for server in joined("nameserver", config.nameservers.as_deref().unwrap_or_default()) {
+        text.push_str(&format!("nameserver {server}\n"));
+    }
+    let options = joined("options", &options);
+    if !options.is_empty() {
+        text.push_str(&format!("options {}\n", options.join(" ")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(spec: &str) -> SandboxConfig {
+        let text = format!("metadata: {{name: web-0, namespace: shop, uid: u}}\nspec: {spec}");
+        let pod: Pod = serde_yaml::from_str(&text).expect("a pod");
+        let host = HostFiles {
+            hosts: "127.0.0.1 localhost\n".to_owned(),
+            resolv_conf: "nameserver 10.0.0.1\nsearch corp\noptions ndots:2\n".to_owned(),
+            hostname: "node-1".to_owned(),
+        };
+        sandbox(&pod, &host, "10.1.2.3")
+    }
+
+    #[test]
+    fn hosts_name_the_pod_and_its_aliases() {
+        let text =
+            of("{containers: [], subdomain: db, hostAliases: [{ip: 10.0.0.9, hostnames: [a, b]}]}").hosts;
+        assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"), "{text}");
+        assert!(text.contains("10.1.2.3\tweb-0.db.shop.svc.cluster.local\tweb-0\n"), "{text}");
+        assert!(text.ends_with("\n# Entries added by HostAliases.\n10.0.0.9\ta\tb\n"), "{text}");
+        let text = of("{containers: [], hostNetwork: true}").hosts;
+        assert_eq!(text, "# Kubernetes-managed hosts file (host network).\n127.0.0.1 localhost\n");
+    }
+
+    #[test]
+    fn resolvers_of_host_and_pod() {
+        assert_eq!(of("{containers: []}").resolv_conf, "nameserver 10.0.0.1\nsearch corp\noptions ndots:2\n");
+        let own =
+            "dnsConfig: {nameservers: [1.1.1.1], searches: [x.y], options: [{name: ndots, value: '5'}]}";
+        assert_eq!(
+            of(&format!("{{containers: [], dnsPolicy: None, {own}}}")).resolv_conf,
+            "search x.y\nnameserver 1.1.1.1\noptions ndots:5\n"
+        );
+        assert_eq!(
+            of(&format!("{{containers: [], {own}}}")).resolv_conf,
+            "search corp x.y\nnameserver 10.0.0.1\nnameserver 1.1.1.1\noptions ndots:2 ndots:5\n"
+        );
+    }
+
+    #[test]
+    fn what_is_shared_depends_on_the_containers() {
+        assert!(!of("{containers: [{name: a}]}").shares_ipc);
+        assert!(of("{containers: [{name: a}, {name: b}]}").shares_ipc);
+        assert_eq!(of("{containers: [], hostname: own}").hostname, "own\n");
+    }
+}

@@ -1,0 +1,76 @@
+//! What the containers of a pod share: the files that tell them who they are, and an IPC namespace.
+//!
+//! | path below `sandboxes/UID/` | what |
+//! |---|---|
+//! | `hosts`, `hostname`, `resolv.conf` | seen in `/etc` by each container |
+//! | `ipc` | an IPC namespace, held by a mount; only where there are several containers |
+//! | `shm` | their `/dev/shm` |
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+
+use crate::container::Mount;
+use crate::container::namespaces::{hold_ipc, unmount_below};
+use crate::pod::PodRef;
+use crate::runtime::SandboxConfig;
+
+/// The sandboxes of a node.
+#[derive(Clone, Debug)]
+pub struct Sandboxes(PathBuf);
+
+/// The files in `/etc`.
+const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+
+impl Sandboxes {
+    pub fn new(data_dir: &Path) -> Self {
+        Self(data_dir.join("sandboxes"))
+    }
+
+    pub fn dir(&self, pod: &PodRef) -> PathBuf {
+        self.0.join(&pod.uid.0)
+    }
+
+    /// Makes what is missing, so that it can be asked for again after a restart.
+    pub fn make(&self, config: &SandboxConfig) -> io::Result<()> {
+        let dir = self.dir(&config.pod);
+        fs::create_dir_all(&dir)?;
+        let contents = [&config.hosts, &config.hostname, &config.resolv_conf];
+        for (name, text) in FILES.iter().zip(contents) {
+            fs::write(dir.join(name), text)?;
+        }
+        if config.shares_ipc && nix::unistd::geteuid().is_root() {
+            hold_ipc(&dir.join("ipc"))?;
+            shared_memory(&dir.join("shm"))?;
+        }
+        Ok(())
+    }
+
+    pub fn remove(&self, pod: &PodRef) -> io::Result<()> {
+        let dir = self.dir(pod);
+        unmount_below(&dir)?;
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+}
+
+/// What each container sees of the files, unless a mount of its own is in that place.
+pub fn file_mounts(sandbox: &Path, own: &[Mount], read_only: bool) -> Vec<Mount> {
+    let etc = Path::new("/etc");
+    let files = FILES.iter().map(|name| (sandbox.join(name), etc.join(name)));
+    let free = files.filter(|(_, target)| !own.iter().any(|mount| mount.target == *target));
+    free.map(|(source, target)| Mount { read_only, ..Mount::new(source, target) }).collect()
+}
+
+fn shared_memory(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir(dir)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    Ok(mount(Some("shm"), dir, Some("tmpfs"), flags, Some("mode=1777,size=65536k"))?)
+}
