@@ -84,6 +84,8 @@ pub enum Command {
     Describe(verb::describe::Args),
     /// Say why an object is as it is, and what would help
     Why(verb::why::Args),
+    /// Show what a change led to: who wrote what because of it, when, and after how long
+    Trace(verb::trace::Args),
     /// Show who changed which field of an object, and when
     History(verb::history::Args),
     /// Show what differs between an object's past and its present

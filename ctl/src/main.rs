@@ -21,6 +21,7 @@ mod recovery;
 mod signals;
 mod standalone;
 mod text;
+mod trace;
 mod up;
 mod verb;
 mod why;

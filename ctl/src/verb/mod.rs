@@ -22,6 +22,7 @@ pub mod server;
 pub mod shim;
 pub mod snapshot;
 pub mod store;
+pub mod trace;
 pub mod up;
 pub mod version;
 pub mod why;
@@ -40,6 +41,7 @@ pub async fn run(app: &App, command: Command) -> Result<(), Failure> {
         Command::Describe(args) => describe::run(app, args).await,
         Command::History(args) => history::run(app, args).await,
         Command::Why(args) => why::run(app, args).await,
+        Command::Trace(args) => trace::run(app, args).await,
         Command::Diff(args) => diff::run(app, args).await,
         Command::Revert(args) => revert::run(app, args).await,
         Command::Delete(args) => delete::run(app, args).await,
