@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("apiserver", &["api", "store"]),
     ("scheduler", &["api", "client"]),
     ("controllers", &["api", "client"]),
+    ("network", &["client"]),
     ("kubelet", &["api", "client"]),
     ("ctl", &["api", "store", "etcd", "apiserver", "client", "scheduler", "controllers", "kubelet"]),
     ("e2e", &[]),

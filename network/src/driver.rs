@@ -1,0 +1,248 @@
+//! Keeps the machine's rules and names as the API server's Services and EndpointSlices have them.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::Shutdown;
+use client::informer::{Informer, ObjectKey, Store};
+use hickory_proto::rr::Name;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::dns::server::{Resolver, serve, upstream};
+use crate::dns::zone::{View, Zone};
+use crate::nft::{self, NftError};
+use crate::pod::addresses::Range;
+use crate::pod::link::{self, LinkError, Via};
+use crate::pod::namespace::BRIDGE;
+use crate::service::change::{REMOVE, anew, between};
+use crate::service::plan::{SERVICE_NAME, routes};
+use crate::service::table::Table;
+
+/// Changes that come together are told to the kernel together.
+const TOGETHER: Duration = Duration::from_millis(20);
+/// Between tries when another process has this part, or the kernel refused.
+const RETRY: Duration = Duration::from_secs(2);
+/// A name of the machine's network: who has it routes its Services. It ends with its process, however that ends.
+const TURN: &[u8] = b"amoeba/services";
+
+/// What a machine's network is made by.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The node whose view counts for local traffic policies.
+    pub node: String,
+    /// The node's own range of pod addresses.
+    pub pods: Range,
+    /// The range of all pods.
+    pub cluster: Range,
+    /// The range of Services' addresses.
+    pub services: Range,
+    /// The address of the cluster's DNS.
+    pub dns: Ipv4Addr,
+    /// The cluster's domain, such as `cluster.local`.
+    pub domain: String,
+}
+
+/// Why Services aren't routed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The rules couldn't be changed.
+    #[error(transparent)]
+    Rules(#[from] NftError),
+    /// Routes couldn't be made.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The domain isn't one.
+    #[error("{0:?} is not a domain such as cluster.local")]
+    Domain(String),
+    /// The system refused.
+    #[error("{attempted}")]
+    System {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Routes Services and answers names until `shutdown` is requested; then takes the rules away.
+///
+/// Of all processes that share the machine's network one does this at a time; the others wait for its end.
+///
+/// # Errors
+/// The machine can't do it: no `nft`, no privileges.
+pub async fn run(client: kube::Client, settings: Settings, shutdown: Shutdown) -> Result<(), Error> {
+    let zone = Name::from_utf8(format!("{}.", settings.domain.trim_end_matches('.')));
+    let zone = Zone { origin: zone.map_err(|_| Error::Domain(settings.domain.clone()))? };
+    let Some(_turn) = turn(&shutdown).await else { return Ok(()) };
+    prepare(&settings).await?;
+    let changed = Arc::new(Notify::new());
+    let objects = Arc::new(Objects::start(&client, &changed));
+    let resolver = Resolver { zone, view: objects.clone(), upstream: machine_resolvers(settings.dns) };
+    let names = serve(SocketAddr::from((settings.dns, 53)), Arc::new(resolver), shutdown.clone());
+    let mut names = tokio::spawn(names);
+    let result = tokio::select! {
+        result = route(&objects, &settings, &changed, &shutdown) => result,
+        ended = &mut names => match ended {
+            Ok(Err(source)) => Err(Error::System { attempted: "answer DNS questions", source }),
+            _ => Ok(()),
+        },
+    };
+    names.abort();
+    if let Err(error) = nft::run(REMOVE).await {
+        tracing::warn!(%error, "take the rules away");
+    }
+    result
+}
+
+/// This process' turn; `None` if it is to end first.
+async fn turn(shutdown: &Shutdown) -> Option<UnixListener> {
+    let address = UnixAddr::from_abstract_name(TURN).ok()?;
+    loop {
+        if let Ok(turn) = UnixListener::bind_addr(&address) {
+            return Some(turn);
+        }
+        tokio::select! {
+            () = shutdown.requested() => return None,
+            () = sleep(RETRY) => {}
+        }
+    }
+}
+
+async fn prepare(settings: &Settings) -> Result<(), Error> {
+    let made = rtnetlink::new_connection();
+    let (connection, handle, _) =
+        made.map_err(|source| Error::System { attempted: "speak to the kernel's network", source })?;
+    let connection = tokio::spawn(connection);
+    link::bridge(&handle, BRIDGE, settings.pods).await?;
+    link::extra_address(&handle, BRIDGE, settings.dns).await?;
+    // The machine's own connections to Services need a way, and a source that pods can answer to.
+    link::route(&handle, settings.services, Via::Bridge(BRIDGE, settings.pods.gateway())).await?;
+    connection.abort();
+    Ok(())
+}
+
+fn machine_resolvers(own: Ipv4Addr) -> Vec<SocketAddr> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    upstream(&text).into_iter().filter(|server| server.ip() != own).collect()
+}
+
+/// What rules and names are made from.
+struct Objects {
+    services: Informer<Service>,
+    slices: Informer<EndpointSlice>,
+}
+
+const BY_ADDRESS: &str = "address";
+const BY_SERVICE: &str = "service";
+
+impl Objects {
+    fn start(client: &kube::Client, changed: &Arc<Notify>) -> Self {
+        let (on_service, on_slice) = (changed.clone(), changed.clone());
+        let services = Informer::builder(Api::<Service>::all(client.clone()))
+            .index(BY_ADDRESS, |service| {
+                service.spec.iter().filter_map(|spec| spec.cluster_ip.clone()).collect()
+            })
+            .on_change(move |_| on_service.notify_one())
+            .start();
+        let slices = Informer::builder(Api::<EndpointSlice>::all(client.clone()))
+            .index(BY_SERVICE, |slice| service_key(slice).into_iter().collect())
+            .index(BY_ADDRESS, |slice| {
+                let addresses: BTreeSet<_> =
+                    slice.endpoints.iter().flatten().flat_map(|e| e.addresses.first()).collect();
+                addresses.into_iter().cloned().collect()
+            })
+            .on_change(move |_| on_slice.notify_one())
+            .start();
+        Self { services, slices }
+    }
+
+    fn stores(&self) -> (Store<Service>, Store<EndpointSlice>) {
+        (self.services.store(), self.slices.store())
+    }
+
+    /// Half of the objects would cut the Services of the other half.
+    fn are_complete(&self) -> bool {
+        let (services, slices) = self.stores();
+        services.is_synced() && slices.is_synced()
+    }
+
+    fn table(&self, settings: &Settings) -> Table {
+        let (services, slices) = (self.services.store().list(), self.slices.store().list());
+        let routes = routes(&settings.node, services.iter().map(|s| &**s), slices.iter().map(|s| &**s));
+        // The DNS has no pods: it answers under its address itself.
+        Table::of(&routes.into_iter().filter(|route| route.cluster_ip != settings.dns).collect::<Vec<_>>())
+    }
+}
+
+fn service_key(slice: &EndpointSlice) -> Option<String> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    Some(format!("{}/{name}", slice.metadata.namespace.as_deref()?))
+}
+
+impl View for Objects {
+    fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>> {
+        self.services.store().get(&ObjectKey::new(namespace, name))
+    }
+
+    fn slices(&self, namespace: &str, name: &str) -> Vec<Arc<EndpointSlice>> {
+        self.slices.store().by_index(BY_SERVICE, &format!("{namespace}/{name}"))
+    }
+
+    fn service_at(&self, ip: Ipv4Addr) -> Option<Arc<Service>> {
+        self.services.store().by_index(BY_ADDRESS, &ip.to_string()).into_iter().next()
+    }
+
+    fn slices_at(&self, ip: Ipv4Addr) -> Vec<Arc<EndpointSlice>> {
+        self.slices.store().by_index(BY_ADDRESS, &ip.to_string())
+    }
+
+    fn has_namespace(&self, namespace: &str) -> bool {
+        !self.services.store().in_namespace(namespace).is_empty()
+    }
+}
+
+/// Tells the kernel what has changed, whenever something has.
+async fn route(
+    objects: &Objects,
+    settings: &Settings,
+    changed: &Notify,
+    shutdown: &Shutdown,
+) -> Result<(), Error> {
+    let mut told: Option<Table> = None;
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            () = changed.notified() => sleep(TOGETHER).await,
+        }
+        if !objects.are_complete() {
+            continue;
+        }
+        let table = objects.table(settings);
+        let script = match &told {
+            Some(old) => between(old, &table),
+            None => anew(&table, settings.cluster),
+        };
+        if script.is_empty() {
+            continue;
+        }
+        match nft::run(&script).await {
+            Ok(()) => told = Some(table),
+            // Somebody else may have changed the table: lay it out whole next time.
+            Err(error) if told.take().is_some() => {
+                tracing::warn!(%error, "change the Services' rules; they are laid out anew");
+                changed.notify_one();
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

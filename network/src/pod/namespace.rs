@@ -1,0 +1,220 @@
+//! Pods' network namespaces, held by a file each, so that they outlive the agent and end with the machine.
+
+use std::fs::File;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use parking_lot::Mutex;
+use rtnetlink::Handle;
+use sha2::{Digest, Sha256};
+
+use super::addresses::{Addresses, Exhausted, Range};
+use super::link::{self, LinkError};
+
+/// The bridge of all pods of this machine.
+pub const BRIDGE: &str = "amoeba0";
+
+/// Why a pod has no network.
+#[derive(Debug, thiserror::Error)]
+pub enum PodNetworkError {
+    /// No address is left.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+    /// Links couldn't be made.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The system refused.
+    #[error("{attempted}: {source}")]
+    System {
+        /// What was attempted.
+        attempted: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn system(attempted: impl Into<String>) -> impl FnOnce(io::Error) -> PodNetworkError {
+    let attempted = attempted.into();
+    |source| PodNetworkError::System { attempted, source }
+}
+
+/// A pod's place in the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The pod's address.
+    pub ip: Ipv4Addr,
+    /// The file that holds its network namespace.
+    pub namespace: PathBuf,
+}
+
+/// The pods of one node.
+pub struct PodNetwork {
+    root: PathBuf,
+    range: Range,
+    addresses: Mutex<Addresses>,
+    handle: Handle,
+}
+
+impl PodNetwork {
+    /// The network of a node with this range. Pods that an earlier agent left under `root` keep their
+    /// addresses. `root` should be on a file system that ends with the machine, as namespaces do.
+    ///
+    /// # Errors
+    /// The bridge can't be made; mostly for want of privileges.
+    pub async fn open(root: &Path, range: Range) -> Result<Self, PodNetworkError> {
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(system("speak to the kernel's network"))?;
+        tokio::spawn(connection);
+        link::bridge(&handle, BRIDGE, range).await?;
+        set("net/ipv4/ip_forward")?;
+        // Lets Services lead to what listens on the machine's loopback; the rules drop all else.
+        set(&format!("net/ipv4/conf/{BRIDGE}/route_localnet"))?;
+        let taken = read(root).map_err(system(format!("read {}", root.display())))?;
+        Ok(Self { root: root.to_owned(), range, addresses: Mutex::new(Addresses::new(range, taken)), handle })
+    }
+
+    /// The kernel's network, for more routes.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// The pod's namespace and address, made unless they are there.
+    ///
+    /// # Errors
+    /// The range is exhausted, or the system refuses. Nothing is left behind then.
+    pub async fn attach(&self, uid: &str) -> Result<Attachment, PodNetworkError> {
+        let namespace = self.root.join(uid);
+        let there = std::fs::exists(self.note(uid)).unwrap_or(false);
+        let ip = self.addresses.lock().take(uid)?;
+        if there {
+            return Ok(Attachment { ip, namespace });
+        }
+        let made = self.make(uid, ip, &namespace).await;
+        if let Err(error) = made {
+            self.detach(uid).await?;
+            return Err(error);
+        }
+        Ok(Attachment { ip, namespace })
+    }
+
+    async fn make(&self, uid: &str, ip: Ipv4Addr, path: &Path) -> Result<(), PodNetworkError> {
+        // What a crash between two steps left.
+        self.clear(uid).await?;
+        let target = path.to_owned();
+        let made = tokio::task::spawn_blocking(move || create(&target)).await.map_err(io::Error::other);
+        let attempted = format!("make the network namespace {}", path.display());
+        let namespace = made.and_then(|made| made).map_err(system(attempted))?;
+        link::pair(&self.handle, BRIDGE, &outer_name(uid), namespace.as_raw_fd()).await?;
+        let gateway = self.range.gateway();
+        let inside = within(namespace, async move |handle| link::inside(&handle, ip, gateway).await).await;
+        inside.map_err(system("enter a pod's network namespace"))??;
+        // Written last: who finds it finds all of it.
+        std::fs::write(self.note(uid), ip.to_string()).map_err(system("note a pod's address"))
+    }
+
+    /// Takes everything away. No such pod is fine.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub async fn detach(&self, uid: &str) -> Result<(), PodNetworkError> {
+        self.clear(uid).await?;
+        self.addresses.lock().give_back(uid);
+        Ok(())
+    }
+
+    async fn clear(&self, uid: &str) -> Result<(), PodNetworkError> {
+        link::remove(&self.handle, &outer_name(uid)).await?;
+        let path = self.root.join(uid);
+        let attempted = format!("remove {}", path.display());
+        let _ = umount2(&path, MntFlags::MNT_DETACH); // nothing mounted is fine
+        unless_missing(std::fs::remove_file(&path)).map_err(system(attempted.clone()))?;
+        unless_missing(std::fs::remove_file(self.note(uid))).map_err(system(attempted))
+    }
+
+    fn note(&self, uid: &str) -> PathBuf {
+        self.root.join(format!("{uid}.ip"))
+    }
+}
+
+fn set(name: &str) -> Result<(), PodNetworkError> {
+    let path = format!("/proc/sys/{name}");
+    // Some places show the right value and refuse to have it written.
+    if std::fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1") {
+        return Ok(());
+    }
+    std::fs::write(&path, "1").map_err(system(format!("set {path}")))
+}
+
+/// The pods that are there, with their addresses.
+fn read(root: &Path) -> io::Result<Vec<(Ipv4Addr, String)>> {
+    std::fs::create_dir_all(root)?;
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(root)? {
+        let path = entry?.path();
+        let (Some(uid), Some("ip")) = (stem(&path), path.extension().and_then(|e| e.to_str())) else {
+            continue;
+        };
+        if let Ok(ip) = std::fs::read_to_string(&path)?.parse() {
+            found.push((ip, uid.to_owned()));
+        }
+    }
+    Ok(found)
+}
+
+fn stem(path: &Path) -> Option<&str> {
+    path.file_stem().and_then(|stem| stem.to_str())
+}
+
+fn unless_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Link names have fifteen characters at most; two pods don't share so much of a digest.
+fn outer_name(uid: &str) -> String {
+    let digest = Sha256::digest(uid.as_bytes());
+    let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    format!("am{hex}")
+}
+
+/// A new namespace that the file holds. A thread of its own enters it, since a thread can't always leave.
+fn create(path: &Path) -> io::Result<File> {
+    let target = path.to_owned();
+    let made = std::thread::spawn(move || {
+        File::create(&target)?;
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let none: Option<&str> = None;
+        mount(Some("/proc/thread-self/ns/net"), &target, none, MsFlags::MS_BIND, none)?;
+        File::open(&target)
+    });
+    made.join().map_err(|_| io::Error::other("the thread that makes the namespace ended"))?
+}
+
+/// Runs something with a view of the kernel's network from within the namespace.
+async fn within<T, F>(namespace: File, what: F) -> io::Result<T>
+where
+    T: Send + 'static,
+    F: AsyncFnOnce(Handle) -> T + Send + 'static,
+{
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("pod-network".to_owned()).spawn(move || {
+        let _ = answer.send(enter(&namespace, what));
+    })?;
+    answered.await.map_err(io::Error::other)?
+}
+
+fn enter<T, F: AsyncFnOnce(Handle) -> T>(namespace: &File, what: F) -> io::Result<T> {
+    setns(namespace, CloneFlags::CLONE_NEWNET)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        Ok(what(handle).await)
+    })
+}
