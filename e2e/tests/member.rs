@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use e2e::standalone::{Program, StoreProcess, a, amoeba, leader};
+use e2e::standalone::{Program, StoreProcess, a, amoeba, found, leader};
 use e2e::{Background, Cluster, amoeba_binary, eventually, free_port, lines_of, wait_for_line};
 use etcd_client::{Client, ConnectOptions, GetOptions};
 use serde_json::Value;
@@ -153,6 +153,33 @@ fn a_cluster_grows_under_writes_and_outlives_its_first_leader() {
     a(&format!("member remove {dead} --endpoints {}", members[rest[0]].endpoint()));
     let names: Vec<_> = roles(&members[rest[1]]).into_iter().map(|(name, _)| name).collect();
     assert!(names.len() == 2 && !names.contains(&dead), "{names:?}");
+}
+
+#[test]
+fn a_member_whose_directory_is_deleted_is_refused_with_the_remedy_and_replaced_by_it() {
+    let dir = folder();
+    let mut members = ["a", "b", "c"].map(|name| StoreProcess::new(Program::Amoeba, dir.path(), name));
+    found(&mut members);
+    members[0].e("put kept v");
+    let lost = (leader(&members) + 1) % 3;
+    let other = (lost + 1) % 3;
+    members[lost].kill();
+    std::fs::remove_dir_all(&members[lost].dir).expect("it was there");
+    let (said, _lines) = members[lost].spawn_with("--tick=50ms");
+    let why = wait_for_line(&said, "amoeba member remove");
+    assert!(why.contains("its directory is new") && why.contains("as a new member"), "{why}");
+    let asked = members[lost].etcdctl("get kept --consistency=s");
+    assert!(!asked.ok && asked.err.contains("its directory is new"), "{asked:?}");
+    members[other].e("put kept w");
+
+    let name = members[lost].name.clone();
+    a(&format!("member remove {name} --endpoints {}", members[other].endpoint()));
+    members[lost].kill();
+    let mut new = StoreProcess::new(Program::Amoeba, dir.path(), "d");
+    grow(&members[other], &mut new);
+    assert_eq!(read(&new, "kept"), BTreeMap::from([("kept".to_owned(), "w".to_owned())]));
+    let names: Vec<_> = roles(&new).into_iter().map(|(name, _)| name).collect();
+    assert!(names.len() == 3 && !names.contains(&name), "{names:?}");
 }
 
 #[test]

@@ -6,6 +6,9 @@
 //! thread that asks for it. `tests::seeded` shows that each of them is caught, and by what.
 
 /// A mistake that can be switched on.
+///
+/// The last one is out of the simulation's reach, as nobody there is lost for good at the moment of a removal;
+/// `tests::removal` catches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the text of each is in `what`")]
 pub enum Bug {
@@ -29,12 +32,14 @@ pub enum Bug {
     LeaderLeaseReads,
     SessionLostInSnapshot,
     ExpiryIgnoresRenewal,
+    ForgottenVoterVotes,
+    OneDismissesTheRemoved,
 }
 
 #[cfg(any(test, feature = "seeded_bugs"))]
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 20] = [
+    pub const ALL: [Bug; 21] = [
         Bug::AppliedIndexInOwnBatch,
         Bug::AckBeforeSync,
         Bug::ReuseReadContext,
@@ -55,6 +60,7 @@ impl Bug {
         Bug::LeaderLeaseReads,
         Bug::SessionLostInSnapshot,
         Bug::ExpiryIgnoresRenewal,
+        Bug::ForgottenVoterVotes,
     ];
 
     /// What goes wrong.
@@ -86,6 +92,8 @@ impl Bug {
             Bug::LeaderLeaseReads => "a leader answers reads without asking a quorum",
             Bug::SessionLostInSnapshot => "a snapshot doesn't carry which proposals were applied",
             Bug::ExpiryIgnoresRenewal => "the end of a lease is applied though it was kept alive meanwhile",
+            Bug::OneDismissesTheRemoved => "a removed member ends as soon as one other has told it to",
+            Bug::ForgottenVoterVotes => "a member that has lost its directory takes part as if it were new",
         }
     }
 }

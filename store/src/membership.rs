@@ -41,6 +41,8 @@ pub struct MemberInfo {
     pub client_urls: Vec<String>,
     /// It gets the log but doesn't vote.
     pub learner: bool,
+    /// The number of its directory; 0 until it has said it.
+    pub incarnation: u64,
 }
 
 /// A replacement under way: both majorities count until it is left.
@@ -62,7 +64,7 @@ impl MemberInfo {
     /// A voter that hasn't started yet.
     pub fn new(id: MemberId, peer_address: impl Into<String>) -> Self {
         let peer_address = peer_address.into();
-        Self { id, name: String::new(), peer_address, client_urls: Vec::new(), learner: false }
+        Self { id, name: String::new(), peer_address, client_urls: Vec::new(), learner: false, incarnation: 0 }
     }
 }
 
@@ -109,6 +111,15 @@ impl Membership {
     /// Who votes.
     pub fn voters(&self) -> Vec<MemberId> {
         self.members.values().filter(|member| !member.learner).map(|member| member.id).collect()
+    }
+
+    /// Those of the members who would vote after `change`, and are there now, whose incarnation isn't recorded.
+    pub fn unidentified(&self, change: &MemberChange) -> Vec<MemberId> {
+        if !change.changes_voters(self) {
+            return Vec::new();
+        }
+        let voters = self.voters_with(change.promotes(), change.removes()).into_iter();
+        voters.filter(|id| self.get(*id).is_some_and(|member| member.incarnation == 0)).collect()
     }
 
     /// Who only learns.
@@ -172,6 +183,14 @@ impl Membership {
             MemberChange::Publish { id, name, client_urls } => {
                 let member = self.members.get_mut(id).ok_or(Refusal::NotFound(*id))?;
                 (member.name, member.client_urls) = (name.clone(), client_urls.clone());
+                Ok(member.clone())
+            }
+            MemberChange::Identify { id, incarnation } => {
+                let member = self.members.get_mut(id).ok_or(Refusal::NotFound(*id))?;
+                if member.incarnation != 0 && member.incarnation != *incarnation {
+                    return Err(Refusal::IdUsed(*id));
+                }
+                member.incarnation = *incarnation;
                 Ok(member.clone())
             }
             MemberChange::Refused(refusal) => Err(refusal.clone()),
@@ -255,7 +274,8 @@ mod tests {
     use super::*;
 
     fn founded(count: u64) -> Membership {
-        Membership::found((1..=count).map(|id| MemberInfo::new(MemberId(id), format!("m{id}:1"))))
+        let identified = |id| MemberInfo { incarnation: 7, ..MemberInfo::new(MemberId(id), format!("m{id}:1")) };
+        Membership::found((1..=count).map(identified))
     }
 
     fn add(id: u64, learner: bool) -> MemberChange {
@@ -285,6 +305,17 @@ mod tests {
         assert_eq!(largest.next_id(), MemberId(1));
         largest.apply(&add(1, true)).unwrap();
         assert_eq!(largest.next_id(), MemberId(2));
+    }
+
+    #[test]
+    fn an_incarnation_is_recorded_once() {
+        let (mut members, id) = (founded(1), MemberId(2));
+        members.apply(&add(2, true)).unwrap();
+        let identify = |incarnation| MemberChange::Identify { id, incarnation };
+        members.apply(&identify(9)).unwrap();
+        assert_eq!(members.apply(&identify(9)).unwrap().incarnation, 9, "said again");
+        assert_eq!(members.apply(&identify(8)), Err(Refusal::IdUsed(id)), "another directory");
+        assert_eq!(Membership::decode(members.encode().into()).unwrap(), members);
     }
 
     #[test]
@@ -319,6 +350,9 @@ mod tests {
         let mut four = three.clone();
         four.apply(&add(4, true)).unwrap();
         let promote = MemberChange::Promote(MemberId(4));
+        assert!(!judge_all(&four, promote.clone(), &[1, 2, 3, 4]), "nobody knows the learner's directory");
+        assert!(judge_all(&four, add(5, false), &[1, 2, 3, 4]), "a learner has no vote to lose");
+        four.apply(&MemberChange::Identify { id: MemberId(4), incarnation: 9 }).unwrap();
         assert!(judge_all(&four, promote.clone(), &[1, 2, 4]));
         assert!(!judge_all(&four, promote.clone(), &[1, 2, 3]), "the learner itself is missing");
         let behind = judge(&four, &promote, &view(&[1, 2, 3, 4], 899));
@@ -347,13 +381,14 @@ mod tests {
         let publish =
             MemberChange::Publish { id, name: "n".into(), client_urls: vec!["http://a".into(), "b".into()] };
         let update = MemberChange::Update { id, peer_address: "b:2".into() };
+        let identify = MemberChange::Identify { id, incarnation: 9 };
         let others = [
             add(7, true),
             MemberChange::Promote(id),
             MemberChange::Remove(id),
             MemberChange::Replace { old: id, new: MemberId(8) },
         ];
-        let all = refusals.map(MemberChange::Refused).into_iter().chain(others).chain([publish, update]);
+        let all = refusals.map(MemberChange::Refused).into_iter().chain(others).chain([publish, update, identify]);
         for change in all {
             let mut out = Writer::with_capacity(64);
             change.encode(&mut out);

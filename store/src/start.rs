@@ -1,6 +1,7 @@
 //! Who this member is and whom it starts with: as its disk says, or on a new disk as a founder of a new
 //! cluster or as a new member of a living one.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
@@ -117,6 +118,13 @@ fn found(config: &Config) -> Result<Start, OpenError> {
     let given = config.cluster.or(config.founder.map(|(_, cluster)| cluster));
     let cluster = given.unwrap_or_else(|| ClusterId(config.founded_cluster().0 ^ unique));
     Ok(Start { id, cluster, founders, introduced: Membership::default(), peer_address })
+}
+
+/// A number for a directory, should it be new: no other has it.
+pub fn draw_incarnation() -> u64 {
+    // The standard library seeds each hasher from the system's random numbers.
+    let drawn = RandomState::new().hash_one(now_nanos());
+    drawn.max(1)
 }
 
 fn now_nanos() -> u64 {

@@ -488,6 +488,7 @@ fn replica_config(config: &Config, start: &Start) -> ReplicaConfig {
         tick: config.tick,
         cluster: start.cluster.0,
         founders: start.founders.clone(),
+        incarnation: start::draw_incarnation(),
         proposals: ProposalLimits {
             max_waiting: limits.max_waiting_writes,
             max_bytes: limits.max_request_bytes,

@@ -1,5 +1,6 @@
 //! Tests of the parts together, cheapest first.
 
+mod amnesia;
 mod apply;
 mod backup;
 mod differential;

@@ -2,7 +2,7 @@
 
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2};
 
-use super::READY_PERCENT;
+use super::{Membership, READY_PERCENT};
 use crate::kv::{KvError, MemberId};
 
 /// Why a membership change was refused; nothing was changed. Part of the log's deterministic outcome.
@@ -111,6 +111,13 @@ pub enum MemberChange {
         /// Where clients reach it.
         client_urls: Vec<String>,
     },
+    /// A member says which directory it has, once for ever ([`crate::raft::newcomer`]).
+    Identify {
+        /// Which.
+        id: MemberId,
+        /// The directory's number, not 0.
+        incarnation: u64,
+    },
     /// The leader's verdict in the place of a change: the proposer learns it from the log like any result.
     Refused(Refusal),
 }
@@ -125,14 +132,33 @@ impl MemberChange {
             MemberChange::Promote(id) => vec![single(*id, AddNode)],
             MemberChange::Remove(id) => vec![single(*id, RemoveNode)],
             MemberChange::Replace { old, new } => vec![single(*new, AddNode), single(*old, RemoveNode)],
-            MemberChange::Update { .. } | MemberChange::Publish { .. } | MemberChange::Refused(_) => {
-                return None;
-            }
+            MemberChange::Update { .. }
+            | MemberChange::Publish { .. }
+            | MemberChange::Identify { .. }
+            | MemberChange::Refused(_) => return None,
         };
         let mut change = ConfChangeV2::new();
         // The default transition is simple for one step, joint and left by itself for more.
         change.set_changes(steps.into());
         Some(change)
+    }
+
+    /// Whether other members vote afterwards.
+    pub fn changes_voters(&self, members: &Membership) -> bool {
+        match self {
+            MemberChange::Add { learner, .. } => !learner,
+            MemberChange::Remove(id) => members.get(*id).is_some_and(|member| !member.learner),
+            MemberChange::Promote(_) | MemberChange::Replace { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// The learner that votes afterwards.
+    pub fn promotes(&self) -> Option<MemberId> {
+        match self {
+            MemberChange::Promote(id) | MemberChange::Replace { new: id, .. } => Some(*id),
+            _ => None,
+        }
     }
 
     /// The member that the change removes.

@@ -31,6 +31,7 @@ pub fn judge(members: &Membership, change: &MemberChange, view: &LeaderView) -> 
     }
     let mut after = members.clone();
     after.apply(change)?;
+    judge_identified(members, change)?;
     match change {
         MemberChange::Add { learner, .. } => judge_add(members, *learner, view),
         MemberChange::Promote(id) => {
@@ -43,7 +44,21 @@ pub fn judge(members: &Membership, change: &MemberChange, view: &LeaderView) -> 
             judge_caught_up(*new, view)?;
             judge_quorum(&members.voters_with(Some(*new), Some(*old)), view)
         }
-        MemberChange::Update { .. } | MemberChange::Publish { .. } | MemberChange::Refused(_) => Ok(()),
+        MemberChange::Update { .. }
+        | MemberChange::Publish { .. }
+        | MemberChange::Identify { .. }
+        | MemberChange::Refused(_) => Ok(()),
+    }
+}
+
+/// What members know of each other's directories goes when they go; so before that it must be recorded.
+fn judge_identified(members: &Membership, change: &MemberChange) -> Result<(), Refusal> {
+    match members.unidentified(change).first() {
+        None => Ok(()),
+        Some(id) => Err(Refusal::Unhealthy(format!(
+            "member {id} has not told the others which directory it has; start it, and try again when it is \
+             heard of, or remove it first"
+        ))),
     }
 }
 

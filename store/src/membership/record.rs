@@ -7,7 +7,7 @@ use crate::codec::{DecodeError, Reader, Writer};
 use crate::kv::MemberId;
 
 /// The format of records.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 impl Membership {
     /// The record on disk and on the wire.
@@ -57,10 +57,10 @@ fn count(len: usize) -> u32 {
 }
 
 fn encode_member(out: &mut Writer, member: &MemberInfo) {
-    let MemberInfo { id, name, peer_address, client_urls, learner } = member;
+    let MemberInfo { id, name, peer_address, client_urls, learner, incarnation } = member;
     out.u64(id.0).bytes(name.as_bytes()).bytes(peer_address.as_bytes());
     encode_texts(out, client_urls);
-    out.u8(u8::from(*learner));
+    out.u8(u8::from(*learner)).u64(*incarnation);
 }
 
 fn decode_member(input: &mut Reader) -> Result<MemberInfo, DecodeError> {
@@ -70,6 +70,7 @@ fn decode_member(input: &mut Reader) -> Result<MemberInfo, DecodeError> {
         peer_address: input.text("peer address")?,
         client_urls: decode_texts(input)?,
         learner: input.u8("learner")? != 0,
+        incarnation: input.u64("incarnation")?,
     })
 }
 
@@ -102,6 +103,7 @@ impl MemberChange {
                 encode_texts(out.u8(6).u64(id.0).bytes(name.as_bytes()), client_urls);
             }
             MemberChange::Refused(refusal) => refusal.encode(out.u8(7)),
+            MemberChange::Identify { id, incarnation } => drop(out.u8(8).u64(id.0).u64(*incarnation)),
         }
     }
 
@@ -127,6 +129,7 @@ impl MemberChange {
                 client_urls: decode_texts(input)?,
             },
             7 => MemberChange::Refused(Refusal::decode(input)?),
+            8 => MemberChange::Identify { id: id(input)?, incarnation: input.u64("incarnation")? },
             tag => return Err(DecodeError::Unknown { what: "membership change", tag: tag.into() }),
         })
     }

@@ -22,7 +22,7 @@ use crate::codec::{DecodeError, Reader, Writer};
 use crate::kv::{EventKind, KeyValue, LeaseId, Origin, Revision};
 
 /// The layout of all records below. A directory or backup of another one is refused.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// A column family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -14,6 +14,7 @@ use super::frame::{self, Frame, Hello, RefusedCall};
 use crate::config::PeerTls;
 use crate::failpoint::failpoint;
 use crate::kv::MemberId;
+use crate::membership::Membership;
 
 /// Connecting, TLS and greeting together must take no longer.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
@@ -119,7 +120,7 @@ pub async fn refuse<T>(connection: &mut Connection, refused: RefusedCall) -> io:
 /// the membership doesn't know is served too: this member may lag behind, and the caller be its leader.
 fn check(context: &PeerContext, hello: &Hello) -> Result<(), RefusedCall> {
     let shared = &context.shared;
-    let refuse = |why: String| Err(RefusedCall { removed: false, why });
+    let refuse = |why: String| Err(RefusedCall { removed: None, why });
     if hello.cluster != shared.cluster {
         let (theirs, ours) = (hello.cluster, shared.cluster);
         return refuse(format!("member {} is of cluster {theirs:x}, but this is {ours:x}", hello.from));
@@ -135,9 +136,10 @@ fn check(context: &PeerContext, hello: &Hello) -> Result<(), RefusedCall> {
 /// # Errors
 /// What to tell it.
 pub fn check_not_removed(context: &PeerContext, caller: MemberId) -> Result<(), RefusedCall> {
-    if context.shared.handle.shared.membership().was_removed(caller) {
+    let membership = context.shared.handle.shared.membership();
+    if membership.was_removed(caller) {
         return Err(RefusedCall {
-            removed: true,
+            removed: Some(Membership::clone(&membership)),
             why: format!("member {caller} was removed from the cluster"),
         });
     }

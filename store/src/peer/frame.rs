@@ -48,8 +48,8 @@ pub enum Frame {
 /// Why a caller isn't served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedCall {
-    /// The cluster has removed the caller; it must end.
-    pub removed: bool,
+    /// The cluster has removed the caller, and these are its members now.
+    pub removed: Option<Membership>,
     /// The reason.
     pub why: String,
 }
@@ -121,7 +121,8 @@ fn encode(frame: &Frame) -> io::Result<Vec<u8>> {
             out.u8(8).u64(*cluster).bytes(&membership.encode());
         }
         Frame::Refused(refused) => {
-            out.u8(9).u8(u8::from(refused.removed)).bytes(refused.why.as_bytes());
+            let members = refused.removed.as_ref().map(Membership::encode).unwrap_or_default();
+            out.u8(9).bytes(&members).bytes(refused.why.as_bytes());
         }
     }
     Ok(out.finish())
@@ -166,7 +167,8 @@ fn decode_members(input: &mut Reader) -> Result<Frame, DecodeError> {
 }
 
 fn decode_refused(input: &mut Reader) -> Result<Frame, DecodeError> {
-    let removed = input.u8("removed")? != 0;
+    let members = input.bytes("members")?;
+    let removed = if members.is_empty() { None } else { Some(Membership::decode(members)?) };
     Ok(Frame::Refused(RefusedCall { removed, why: input.text("reason")? }))
 }
 

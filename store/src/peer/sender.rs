@@ -15,6 +15,7 @@ use super::frame::{self, Frame};
 use super::{Link, PeerContext, stopped};
 use crate::failpoint::failpoint;
 use crate::kv::MemberId;
+use crate::membership::Membership;
 use crate::raft::replica::Input;
 
 /// Messages sent with one flush.
@@ -84,14 +85,23 @@ impl Sender {
     fn understand(&self, last_word: io::Result<Frame>) -> io::Error {
         match last_word {
             Ok(Frame::Refused(refused)) => {
-                if refused.removed {
-                    self.context.shared.handle.notify(Input::Removed);
+                if let Some(members) = &refused.removed {
+                    self.is_removed(members);
                 }
                 io::Error::other(refused.why)
             }
             Ok(frame) => io::Error::other(format!("unexpected {frame:?}")),
             Err(error) => error,
         }
+    }
+
+    /// The peer says that this member is removed. Others who have come since must say so, too, and are called.
+    fn is_removed(&self, members: &Membership) {
+        let handle = &self.context.shared.handle;
+        for member in members.members() {
+            handle.answer(member.id, member.peer_address.clone());
+        }
+        handle.notify(Input::Removed { by: self.link.peer, voters: members.voters() });
     }
 
     /// Sends until the queue ends.

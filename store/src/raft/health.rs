@@ -148,8 +148,8 @@ impl Health {
 /// What to do about a member whose data is wrong.
 pub fn remedy(member: MemberId) -> String {
     format!(
-        "remove member {member} from the cluster, delete its directory and add it again as a new member; \
-         a cluster of one is restored from a backup"
+        "remove member {member} from the cluster (`amoeba member remove`), delete its directory and add it again \
+         as a new member (`amoeba member add`); a cluster of one is restored from a backup"
     )
 }
 

@@ -22,7 +22,7 @@ use crate::kv::{KvError, LeaseId, MemberId};
 /// The format of envelopes.
 const VERSION: u8 = 1;
 /// Raft's library sends this type to itself only and refuses it from others, so it marks what isn't Raft's.
-const ENVELOPE: MessageType = MessageType::MsgUnreachable;
+pub(super) const ENVELOPE: MessageType = MessageType::MsgUnreachable;
 /// Questions in one envelope.
 const ENVELOPE_QUESTIONS: usize = 4096;
 /// Questions that a leader keeps for each that one member may have waiting; more are dropped and come again.

@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use raft::eraftpb::{Message, MessageType, Snapshot};
+use raft::eraftpb::{Message, Snapshot};
 
 use super::changes::{self, Heard, Payload, Verdict};
 use super::health::Health;
 use super::lease_desk::{self, LeaseAsk, LeaseDesk, LeaseLeft, Question};
 use super::leases::{LeaseTimers, Renewal};
 use super::member::{Advanced, Leadership, Member};
+use super::newcomer::{Newcomer, record};
 use super::persist::{self, Identity, RecoverError};
 use super::proposals::{Proposals, Ticket};
 use super::reads::Reads;
@@ -27,6 +28,7 @@ use crate::mvcc::apply;
 use crate::mvcc::state::State;
 
 mod applying;
+mod arrival;
 mod config;
 mod interface;
 mod keep;
@@ -35,6 +37,7 @@ mod members;
 
 pub use config::{LogKeep, ReplicaConfig};
 use config::{desk_limits, lease_times};
+use members::Dismissal;
 pub use interface::{Fatal, Input, Now, Output, StartError};
 
 /// A member that was heard of within so many election timeouts is healthy: it answers several heartbeats in
@@ -66,6 +69,18 @@ pub struct Replica<D> {
     held: Vec<Message>,
     /// The term in which this group began, while this member has yet to make it elect someone.
     founding_term: Option<u64>,
+    /// The number of this member's directory.
+    incarnation: u64,
+    /// Whether it is new, and who vouches for it so far.
+    newcomer: Option<Newcomer>,
+    /// Whom it asked: before it has a log, it knows nobody else.
+    introduced: BTreeSet<MemberId>,
+    /// The incarnations of others that it has heard of.
+    acquainted: BTreeMap<MemberId, u64>,
+    /// When it next records its incarnation.
+    identify_at: Duration,
+    /// Who has told it that it is removed.
+    dismissal: Dismissal,
     /// When others were last heard of; the leader judges their health by it.
     heard: Heard,
     /// Who was sent a snapshot, of which index.
@@ -85,7 +100,8 @@ impl<D: Disk> Replica<D> {
         let id = config.member.id;
         let identity = Identity { cluster: config.cluster, member: id };
         failpoint!("start_before_claim");
-        let (boot, claim) = persist::claim(&disk, identity, &config.founders)?;
+        let (boot, mut claim) = persist::claim(&disk, identity, &config.founders)?;
+        let own = record::claim(&disk, config.incarnation, &mut claim).map_err(RecoverError::from)?;
         disk.write(&claim, Durability::Synced).map_err(RecoverError::from)?;
         failpoint!("start_after_claim");
         let log = persist::recover(&disk)?;
@@ -104,7 +120,12 @@ impl<D: Disk> Replica<D> {
         let is_new = boot == 1 && member.log().len() == 0 && voters.first() == Some(&id);
         let founding_term = is_new.then_some(member.leadership().term);
         let retry = config.tick * u32::try_from(config.member.heartbeat_ticks * 2).unwrap_or(u32::MAX);
-        Ok(Self {
+        let newcomer = || Newcomer::new(id, own.incarnation, state.head.index, voters);
+        let mut replica = Self {
+            incarnation: own.incarnation,
+            newcomer: own.is_newcomer.then(newcomer),
+            acquainted: record::acquainted(&disk).map_err(RecoverError::from)?,
+            identify_at: now.mono,
             proposals: Proposals::new(id, boot, config.proposals),
             reads: Reads::new(id, boot, config.proposals.timeout, retry.max(config.tick * 2)),
             leases: LeaseTimers::new(lease_times(&config)),
@@ -114,6 +135,8 @@ impl<D: Disk> Replica<D> {
             health: Health::new(id, lease_times(&config).grace),
             output: Output::default(),
             heard: Heard::default(),
+            dismissal: Dismissal::default(),
+            introduced: BTreeSet::new(),
             founding_term,
             held: Vec::new(),
             receivers: BTreeMap::new(),
@@ -123,7 +146,10 @@ impl<D: Disk> Replica<D> {
             disk,
             member,
             state,
-        })
+        };
+        // Alone it needs nobody's word.
+        replica.admit_if_vouched().map_err(RecoverError::from)?;
+        Ok(replica)
     }
 
     /// Does everything that follows from `inputs`. `send` is called in order; a leader's messages leave
@@ -219,11 +245,7 @@ impl<D: Disk> Replica<D> {
     fn take(&mut self, input: Input) -> Result<(), Fatal> {
         match input {
             Input::Tick => self.tick()?,
-            Input::Message(message) => {
-                self.heard.from(MemberId(message.from), self.now.mono);
-                self.health.note_message(&message, self.now.mono);
-                self.receive(message);
-            }
+            Input::Message(message) => self.receive(message)?,
             Input::Propose(ticket, command) => drop(self.propose(Some(ticket), command)),
             Input::Read(ticket) => self.read(ticket),
             Input::Lease(ticket, ask) => self.desk.ask(ticket, ask, self.now.mono),
@@ -247,17 +269,9 @@ impl<D: Disk> Replica<D> {
             Input::Damaged(detail) => self.health.note_damage(detail),
             Input::TransferLeader(to) => self.member.transfer_leader(to),
             Input::Compact(revision) => drop(self.propose(None, Command::Compact(revision))),
-            Input::Removed => self.removed()?,
+            Input::Removed { by, voters } => self.removed(by, voters)?,
         }
         Ok(())
-    }
-
-    fn receive(&mut self, message: Message) {
-        if lease_desk::is_envelope(&message) {
-            self.desk.open(message, self.leases.leading().is_some(), self.now.mono);
-        } else {
-            self.step(message);
-        }
     }
 
     /// A new group has no leader to wait for: its first founder asks for votes at each tick until anyone leads
@@ -274,9 +288,14 @@ impl<D: Disk> Replica<D> {
     }
 
     fn tick(&mut self) -> Result<(), Fatal> {
-        self.member.tick();
-        self.elect_first();
-        self.show_itself();
+        if self.newcomer.is_some() {
+            self.ask_to_be_known();
+        } else {
+            self.member.tick();
+            self.elect_first();
+            self.show_itself();
+            self.identify_itself()?;
+        }
         if self.state.membership.is_joint() && self.member.leads_surely() {
             self.member.leave_joint();
         }
@@ -399,17 +418,5 @@ impl<D: Disk> Replica<D> {
                 Waiter::Leases(batch) => self.answer_batch(batch),
             }
         }
-    }
-
-    /// Steps a message, after a leader's look at the membership changes that it proposes. False if it was
-    /// dropped.
-    fn step(&mut self, mut message: Message) -> bool {
-        if self.member.is_leader() {
-            changes::screen(&mut message, &mut |change| self.judge(change));
-            if message.get_msg_type() == MessageType::MsgPropose && message.get_entries().is_empty() {
-                return true;
-            }
-        }
-        self.member.step(message)
     }
 }

@@ -13,7 +13,7 @@ use crate::kv::MemberId;
 use crate::membership::{MemberChange, MemberInfo};
 use crate::raft::member::MemberConfig;
 use crate::raft::proposals::{ProposalLimits, Ticket};
-use crate::raft::replica::{Input, LogKeep, Now, Replica, ReplicaConfig};
+use crate::raft::replica::{Fatal, Input, LogKeep, Now, Replica, ReplicaConfig};
 
 const TICK: Duration = Duration::from_millis(50);
 pub const ELECTION_TICKS: usize = 6;
@@ -23,14 +23,19 @@ pub const KEEP: usize = 50;
 pub struct Network {
     pub members: Vec<Replica<SimDisk>>,
     disks: Vec<SimDisk>,
+    founders: u64,
     seed: u64,
     ticks: u32,
     /// Links that lose everything, from and to.
     pub cut: BTreeSet<(u64, u64)>,
+    /// A link, from and to, that loses everything after so many messages.
+    pub failing: Option<(u64, u64, usize)>,
     /// What has come of proposals.
     results: BTreeMap<Ticket, Applied>,
     /// Who was removed and has ended, or stands still.
     pub gone: BTreeSet<MemberId>,
+    /// Who has found that it must not go on.
+    pub fenced: BTreeSet<MemberId>,
     /// Snapshots that have arrived.
     pub snapshots: usize,
     /// While there is a list, snapshots wait in it.
@@ -45,11 +50,14 @@ impl Network {
         let mut network = Self {
             members: Vec::new(),
             disks,
+            founders: members,
             seed,
             ticks: 0,
             cut: BTreeSet::new(),
+            failing: None,
             results: BTreeMap::new(),
             gone: BTreeSet::new(),
+            fenced: BTreeSet::new(),
             snapshots: 0,
             held: None,
             power: None,
@@ -62,6 +70,7 @@ impl Network {
     pub fn settled(members: u64, seed: u64) -> (Self, MemberId) {
         let mut network = Self::new(members, seed);
         network.until(30, |network| network.agreed().is_some());
+        network.until(10, |network| network.members.iter().all(is_identified));
         // Everyone has answered a heartbeat, and knows that it is led.
         (0..4).for_each(|_| network.tick());
         let leader = network.agreed().unwrap();
@@ -69,7 +78,8 @@ impl Network {
     }
 
     fn start(&self, member: MemberId) -> Replica<SimDisk> {
-        let config = config(member, self.disks.len() as u64, self.seed);
+        let founders = if member.0 <= self.founders { self.founders } else { 0 };
+        let config = config(member, founders, self.seed, self.ticks);
         Replica::start(config, self.disks[place(member)].clone(), self.now()).unwrap()
     }
 
@@ -90,11 +100,23 @@ impl Network {
         let mut waiting = self.handle(member, input);
         while !waiting.is_empty() {
             for message in std::mem::take(&mut waiting) {
-                if !self.cut.contains(&(message.from, message.to)) {
+                if !self.loses(&message) {
                     waiting.extend(self.deliver(message));
                 }
             }
         }
+    }
+
+    fn loses(&mut self, message: &Message) -> bool {
+        let link = (message.from, message.to);
+        if let Some((from, to, left)) = &mut self.failing
+            && (*from, *to) == link
+        {
+            let lost = *left == 0;
+            *left = left.saturating_sub(1);
+            return lost;
+        }
+        self.cut.contains(&link)
     }
 
     fn deliver(&mut self, message: Message) -> Vec<Message> {
@@ -110,7 +132,8 @@ impl Network {
         }
         let receiver = &self.members[place(to)];
         if receiver.membership().was_removed(from) && !self.gone.contains(&to) {
-            return self.handle(from, Input::Removed);
+            let voters = receiver.membership().voters();
+            return self.handle(from, Input::Removed { by: to, voters });
         }
         self.handle(to, Input::Message(message))
     }
@@ -123,7 +146,15 @@ impl Network {
         self.power = self.power.map(|left| left - 1);
         let (now, mut sent) = (self.now(), Vec::new());
         let handled = self.members[place(member)].handle(now, [input], &mut |message| sent.push(message));
-        let output = handled.unwrap();
+        let output = match handled {
+            Err(Fatal::Fenced(why)) => {
+                assert!(why.contains("`amoeba member remove`") && why.contains("as a new member"), "{why}");
+                self.fenced.insert(member);
+                self.gone.insert(member);
+                return sent;
+            }
+            handled => handled.unwrap(),
+        };
         self.results.extend(output.results);
         if output.snapshot_wanted {
             let made = make_snapshot(&self.members[place(member)], &self.disks[place(member)]);
@@ -149,12 +180,30 @@ impl Network {
         }
     }
 
+    /// A member's directory is lost, and it starts again with an empty one.
+    pub fn lose_disk(&mut self, member: MemberId) {
+        self.disks[place(member)] = SimDisk::default();
+        self.members[place(member)] = self.start(member);
+    }
+
+    /// A member's directory, to be put back later.
+    pub fn copy_disk(&self, member: MemberId) -> SimDisk {
+        self.disks[place(member)].copy()
+    }
+
+    /// A member starts again with an earlier state of its directory.
+    pub fn put_back(&mut self, member: MemberId, disk: SimDisk) {
+        self.disks[place(member)] = disk;
+        self.members[place(member)] = self.start(member);
+    }
+
     /// Asks a member to let in another, which starts with nothing.
     pub fn add_learner(&mut self, asked: MemberId) -> MemberId {
         let id = MemberId(self.members.len() as u64 + 1);
         let change = MemberChange::Add { id, peer_address: format!("member:{id}"), learner: true };
         self.disks.push(SimDisk::default());
-        let member = Replica::start(config(id, 0, self.seed), self.disks[place(id)].clone(), self.now());
+        let config = config(id, 0, self.seed, self.ticks);
+        let member = Replica::start(config, self.disks[place(id)].clone(), self.now());
         self.members.push(member.unwrap());
         self.give(asked, Input::Propose(Ticket(u64::from(self.ticks)), Command::Member(change)));
         id
@@ -230,7 +279,13 @@ fn place(id: MemberId) -> usize {
     usize::try_from(id.0 - 1).unwrap()
 }
 
-fn config(id: MemberId, members: u64, seed: u64) -> ReplicaConfig {
+/// Whether the member knows that everyone knows its directory.
+fn is_identified(member: &Replica<SimDisk>) -> bool {
+    member.membership().get(member.id()).is_some_and(|own| own.incarnation != 0)
+}
+
+/// What a founder among so many `members`, or one that joins a group (0), is told when it starts at this tick.
+fn config(id: MemberId, members: u64, seed: u64, ticks: u32) -> ReplicaConfig {
     ReplicaConfig {
         member: MemberConfig {
             id,
@@ -245,6 +300,7 @@ fn config(id: MemberId, members: u64, seed: u64) -> ReplicaConfig {
         tick: TICK,
         cluster: 1,
         founders: (1..=members).map(|id| MemberInfo::new(MemberId(id), format!("member:{id}"))).collect(),
+        incarnation: 100 * u64::from(ticks) + id.0,
         proposals: ProposalLimits {
             max_waiting: 10,
             max_bytes: 1000,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::network::{ELECTION_TICKS, Network};
+use crate::bug::{self, Bug};
 use crate::kv::MemberId;
 
 /// Inputs after which a removal is over.
@@ -34,6 +35,29 @@ fn a_removal_costs_no_quorum_wherever_the_power_fails() {
             assert!((1..LONGEST).contains(&ended), "{members} members: it ended {ended} times");
         }
     }
+}
+
+/// A leader removes one of four, and is lost for good soon after. One of the other two heard nothing of it, and the
+/// other only the first `messages`: perhaps the removal, but not that it is committed. Whether they go on.
+fn goes_on_without_the_leader(seed: u64, messages: usize) -> bool {
+    let (mut network, leader) = Network::settled(4, seed);
+    let [removed, deaf, hard_of_hearing] = [1, 2, 3].map(|after| MemberId((leader.0 + after - 1) % 4 + 1));
+    network.cut = BTreeSet::from([(leader.0, deaf.0)]);
+    network.failing = Some((leader.0, hard_of_hearing.0, messages));
+    network.remove(leader, removed);
+    (0..3).for_each(|_| network.tick());
+    network.gone.insert(leader);
+    network.cut.clear();
+    (0..20 * ELECTION_TICKS).for_each(|_| network.tick());
+    network.leader().is_some_and(|leader| network.writes(leader))
+}
+
+#[test]
+fn a_removal_costs_no_quorum_even_if_the_only_one_who_told_the_removed_member_is_lost() {
+    let fails = |messages: &usize| (0..3).any(|seed| !goes_on_without_the_leader(seed, *messages));
+    assert_eq!((0..12).find(fails), None, "messages that arrived");
+    let lost = bug::with(Some(Bug::OneDismissesTheRemoved), || (0..12).filter(fails).count());
+    assert!(lost > 0, "if the first who tells it to could end a removed member, a quorum would be lost");
 }
 
 #[test]

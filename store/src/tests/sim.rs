@@ -63,6 +63,7 @@ fn a_group_keeps_its_promises_under_faults() {
     // A simulation in which nothing happens proves nothing.
     assert!(total.writes > 20 * count && total.reads > 10 * count && total.events > 20 * count, "{total:#?}");
     assert!(total.crashes > count && total.leaders > 2 * count && total.installs > count / 10, "{total:#?}");
+    assert!(total.lost_disks > count / 20, "{total:#?}");
     assert!(total.expired > count / 10 && total.compactions > count / 2, "{total:#?}");
 }
 

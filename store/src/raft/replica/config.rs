@@ -20,6 +20,8 @@ pub struct ReplicaConfig {
     /// The founding members of a new group; counts only on a new disk. Without any, the member waits to be
     /// told by the group that it joins.
     pub founders: Vec<MemberInfo>,
+    /// A number that no other directory has, drawn for this one; counts only if it is new, and isn't 0.
+    pub incarnation: u64,
     /// Limits of proposals.
     pub proposals: ProposalLimits,
     /// How much log is kept for lagging followers.

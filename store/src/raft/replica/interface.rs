@@ -52,7 +52,12 @@ pub enum Input {
     /// History is too large: compact to this revision.
     Compact(Revision),
     /// Another member says that the group has removed this one.
-    Removed,
+    Removed {
+        /// Which.
+        by: MemberId,
+        /// Who votes, as it has applied.
+        voters: Vec<MemberId>,
+    },
 }
 
 /// What follows from a batch of inputs, besides the messages sent.

@@ -4,15 +4,30 @@
 //! Who is removed must vote until somebody else can't forget its removal: with two voters, the one that stays
 //! needs the other's vote until then. So a change of who votes is applied durably, and only then does a leader
 //! let its commit index out ([`Replica::send`]) and refuse the removed member's messages; and the removed one
-//! doesn't end before it was refused.
+//! doesn't end before more than half of those who vote without it have refused it. Then whoever of them may be
+//! lost for good, among any majority that is left somebody has applied the removal, and its requests for votes
+//! tell the others that it is committed.
+
+use std::collections::BTreeSet;
 
 use raft::eraftpb::{ConfState, Message};
 
 use super::{Disk, Durability, Fatal, Replica, Verdict};
+use crate::bug::bug;
+use crate::kv::MemberId;
 use crate::membership::{self, LeaderView, MemberChange};
 use crate::mvcc::apply::Effects;
 use crate::mvcc::view::Batch;
 use crate::raft::persist;
+
+/// What others have said of this member's removal.
+#[derive(Debug, Default)]
+pub(super) struct Dismissal {
+    /// Who has refused it.
+    by: BTreeSet<MemberId>,
+    /// Who votes now, as the last of them said.
+    voters: Vec<MemberId>,
+}
 
 impl<D: Disk> Replica<D> {
     /// Tells Raft what the applied entries have made of the membership.
@@ -31,8 +46,8 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    /// Whether the group has removed this member, as far as applied here. It stays until a member that has
-    /// applied it too says so ([`Replica::removed`]): until one has, the others may need its vote to find out.
+    /// Whether the group has removed this member, as far as applied here. It stays until enough members that
+    /// have applied it too say so ([`Replica::removed`]): before that the others may need its vote to find out.
     fn is_removed(&self) -> bool {
         self.state.membership.was_removed(self.id())
     }
@@ -52,15 +67,28 @@ impl<D: Disk> Replica<D> {
     /// a learner may have been removed while it was away, and nobody would ever talk to it again.
     pub(super) fn show_itself(&mut self) {
         let forgotten = !self.member.may_campaign() && self.healthy().len() == 1;
-        if forgotten || self.is_removed() {
-            let others = self.state.membership.members().filter(|other| other.id != self.id());
-            let shown: Vec<Message> = others.map(|other| self.member.presence(other.id)).collect();
+        if forgotten || self.is_removed() || !self.dismissal.voters.is_empty() {
+            let known = self.state.membership.members().map(|member| member.id);
+            let told = self.dismissal.voters.iter().chain(&self.introduced).copied();
+            let others: BTreeSet<MemberId> = known.chain(told).collect();
+            let others = others.into_iter().filter(|other| *other != self.id());
+            let shown: Vec<Message> = others.map(|other| self.member.presence(other)).collect();
             self.held.extend(shown);
         }
     }
 
-    /// Others refuse this member as removed. Its own log may never tell it.
-    pub(super) fn removed(&mut self) -> Result<(), Fatal> {
+    /// A member refuses this one as removed: its own log may never tell it. It ends when more than half of
+    /// `voters`, those who vote now as `by` has applied it, have done so.
+    pub(super) fn removed(&mut self, by: MemberId, voters: Vec<MemberId>) -> Result<(), Fatal> {
+        self.dismissal.by.insert(by);
+        let telling = voters.iter().filter(|id| self.dismissal.by.contains(id)).count();
+        if 2 * telling <= voters.len() && !bug!(OneDismissesTheRemoved) {
+            if let Some(newcomer) = &mut self.newcomer {
+                voters.iter().for_each(|voter| newcomer.is_called_by(*voter));
+            }
+            self.dismissal.voters = voters;
+            return Ok(());
+        }
         let mut batch = Batch::default();
         persist::removed(&mut batch);
         self.disk.write(&batch, Durability::Synced)?;
@@ -79,6 +107,11 @@ impl<D: Disk> Replica<D> {
             matched: self.member.matched(),
             last: self.member.log().last(),
         };
+        let unidentified = self.state.membership.unidentified(change);
+        if !unidentified.is_empty() && unidentified.iter().all(|id| view.healthy.contains(id)) {
+            // They are about to be.
+            return Verdict::Later;
+        }
         match membership::judge(&self.state.membership, change, &view) {
             Err(refusal) => Verdict::Refuse(refusal),
             Ok(()) if change.removes() == Some(self.id()) => self.hand_over_before_leaving(&view),

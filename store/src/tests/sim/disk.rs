@@ -55,6 +55,11 @@ impl SimDisk {
         inner.breaks_in = None;
     }
 
+    /// Another disk with the same contents, all of it synced.
+    pub fn copy(&self) -> Self {
+        Self { inner: Rc::new(RefCell::new(Inner { current: self.contents(), ..Inner::default() })) }
+    }
+
     pub fn pending(&self) -> usize {
         self.inner.borrow().pending.len()
     }

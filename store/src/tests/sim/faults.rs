@@ -1,5 +1,7 @@
 //! Making the faults of a plan happen.
 
+use super::disk::SimDisk;
+use super::node::Node;
 use super::plan::{Change, Fault, Planned, Target};
 use super::world::World;
 use crate::command::Command;
@@ -59,7 +61,45 @@ impl World {
                 self.nodes[at].disk.fill_in(writes);
             }
             Fault::Members(change) => self.change_members(at, change),
+            Fault::LoseDisk { down } => self.lose_disk(at, down),
         }
+    }
+
+    /// The whole disk is gone, synced or not.
+    fn lose_disk(&mut self, at: usize, down: u64) {
+        let planned = |fault: &Planned| matches!(fault.fault, Fault::Members(_));
+        let others_suffice = self.plan.members >= 3 && self.nodes.iter().all(|node| !node.lost_disk);
+        if !others_suffice || !self.is_founded() || self.plan.faults.iter().any(planned) {
+            return;
+        }
+        self.summary.lost_disks += 1;
+        self.nodes[at].down = down;
+        self.crash(at);
+        (self.nodes[at].disk, self.nodes[at].lost_disk) = (SimDisk::default(), true);
+    }
+
+    /// An operator does what a member says that was fenced because it lost its disk: removes it, and lets a new
+    /// one in, which learns first.
+    pub fn replace_who_is_lost(&mut self) {
+        let is_lost = |node: &Node| node.lost_disk && node.gone;
+        let Some(lost) = self.nodes.iter().position(is_lost).filter(|_| self.now.is_multiple_of(40)) else {
+            return;
+        };
+        let members = self.oracle.replay.membership();
+        let lost = MemberId(lost as u64 + 1);
+        let change = if members.get(lost).is_some() {
+            MemberChange::Remove(lost)
+        } else if self.nodes.len() == self.plan.members {
+            let new = self.nodes.len() as u64 + 1;
+            MemberChange::Add { id: MemberId(new), peer_address: format!("member:{new}"), learner: true }
+        } else if let Some(learner) = members.learners().first() {
+            MemberChange::Promote(*learner)
+        } else {
+            return;
+        };
+        let ticket = self.clients.nobody();
+        let asked = self.find(Target::Leader);
+        self.nodes[asked].inbox.push(Input::Propose(ticket, Command::Member(change)));
     }
 
     /// Nobody waits for the answer: the log tells what came of it.

@@ -27,8 +27,12 @@ pub struct Node {
     pub watchers_stall_until: u64,
     /// It has no space until then; `Some` as long as it may still say so.
     pub full_until: Option<u64>,
-    /// The group has removed it.
+    /// The group has removed it, or it mustn't go on.
     pub gone: bool,
+    /// It lost its disk, and must not be believed any more.
+    pub lost_disk: bool,
+    /// How often it was started.
+    pub starts: u64,
     /// Percent of real time, and until when.
     pub rate: (u64, u64),
     /// Its wall clock is off by so much.
@@ -71,6 +75,8 @@ impl Node {
             watchers_stall_until: 0,
             full_until: None,
             gone: false,
+            lost_disk: false,
+            starts: 0,
             rate: (100, 0),
             wall_offset_ms: i64::try_from(random.below(100_000)).expect("a minute fits"),
             mono_us: 0,
@@ -101,7 +107,8 @@ impl Node {
     }
 }
 
-pub fn config(plan: &Plan, at: usize) -> ReplicaConfig {
+/// What the member is told at its start of that number.
+pub fn config(plan: &Plan, at: usize, start: u64) -> ReplicaConfig {
     ReplicaConfig {
         member: MemberConfig {
             id: MemberId(at as u64 + 1),
@@ -116,6 +123,7 @@ pub fn config(plan: &Plan, at: usize) -> ReplicaConfig {
         tick: Duration::from_millis(TICK_MS),
         cluster: 1,
         founders: if at < plan.members { founders(plan.members) } else { Vec::new() },
+        incarnation: 1000 * start + at as u64 + 1,
         proposals: ProposalLimits {
             max_waiting: 100,
             max_bytes: 10_000,

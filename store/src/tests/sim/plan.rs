@@ -72,6 +72,9 @@ pub enum Fault {
     NoSpace { writes: u64, steps: u64 },
     /// An operator asks it to change who belongs to the group.
     Members(Change),
+    /// Its whole disk is lost, and it starts again on an empty one. Only one of a group, and only where nobody
+    /// is asked to change the group besides: the others must be able to go on without it.
+    LoseDisk { down: u64 },
 }
 
 /// A change of the group; members are named by where they stand in the list of those that there are then.
@@ -135,7 +138,8 @@ impl Plan {
         }
         faults.sort_by_key(|planned| planned.at);
         // Where members come and go, nobody knows beforehand which link a majority can do without.
-        let scar = members > 1 && !kinds.contains(&MEMBERSHIP) && random.percent(30);
+        let settled = !kinds.contains(&MEMBERSHIP) && !kinds.contains(&LOST_DISK);
+        let scar = members > 1 && settled && random.percent(30);
         let scar = scar.then(|| (members - 1, random.index(members - 1)));
         let scar = scar.map(|(a, b)| if random.percent(50) { (a, b) } else { (b, a) });
         Self { seed, members, workload, faults, scar }
@@ -148,8 +152,9 @@ impl Plan {
     }
 }
 
-const KINDS: u64 = 15;
+const KINDS: u64 = 16;
 const MEMBERSHIP: u64 = 13;
+const LOST_DISK: u64 = 15;
 
 impl Planned {
     fn new(kind: u64, members: usize, random: &mut Random) -> Self {
@@ -182,6 +187,7 @@ impl Planned {
             11 => Fault::SlowWatchers { steps: 2 * steps },
             12 => Fault::NoSpace { writes: random.between(1, 200), steps: 2 * steps },
             MEMBERSHIP => Fault::Members(Change::new(random)),
+            LOST_DISK => Fault::LoseDisk { down },
             _ => Fault::CrashAfterVote { down },
         };
         Self { at, target, fault }

@@ -19,6 +19,8 @@ pub struct Summary {
     pub compactions: u64,
     pub renewed: u64,
     pub expired: u64,
+    /// Members that started again with an empty disk.
+    pub lost_disks: u64,
     /// Of the membership.
     pub changes: u64,
     pub undecided: u64,
@@ -45,6 +47,7 @@ impl Summary {
             (&mut self.compactions, other.compactions),
             (&mut self.renewed, other.renewed),
             (&mut self.expired, other.expired),
+            (&mut self.lost_disks, other.lost_disks),
             (&mut self.changes, other.changes),
             (&mut self.undecided, other.undecided),
         ];

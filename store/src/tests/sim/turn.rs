@@ -7,6 +7,7 @@ use super::node::{Node, Running, config, make_snapshot};
 use super::verdict::{Judge, ensure, violated};
 use super::world::World;
 use crate::kv::MemberId;
+use crate::mvcc::state::State;
 use crate::mvcc::view::DiskError;
 use crate::raft::persist::RecoverError;
 use crate::raft::replica::{Fatal, Input, Output, Replica, StartError};
@@ -18,8 +19,14 @@ impl World {
         if node.running.is_some() || node.gone || self.now < node.starts_at {
             return;
         }
-        let disk = self.nodes[at].disk.clone();
-        let replica = match Replica::start(config(&self.plan, at), disk, self.nodes[at].clocks(self.now)) {
+        if self.was_removed_before_it_heard_of_anything(at) {
+            self.nodes[at].gone = true;
+            return;
+        }
+        self.nodes[at].starts += 1;
+        let node = &self.nodes[at];
+        let config = config(&self.plan, at, node.starts);
+        let replica = match Replica::start(config, node.disk.clone(), node.clocks(self.now)) {
             Ok(replica) => replica,
             Err(StartError::Recover(RecoverError::Disk(DiskError::Engine { .. }))) => return self.crash(at),
             Err(StartError::Recover(RecoverError::Removed(_))) => {
@@ -33,6 +40,13 @@ impl World {
         let hub = Hub::new(head.revision, head.compacted, self.plan.workload.ring_bytes);
         self.nodes[at].inbox.clear();
         self.nodes[at].running = Some(Running { replica, hub, scrubbing: true, revision: head.revision });
+    }
+
+    /// Then who joins finds nobody who knows its address, and doesn't start.
+    fn was_removed_before_it_heard_of_anything(&self, at: usize) -> bool {
+        let knows_others = !State::load(&self.nodes[at].disk).expect("memory can be read").membership.is_empty();
+        let is_member = self.oracle.replay.membership().get(MemberId(at as u64 + 1)).is_some();
+        at >= self.plan.members && !is_member && !knows_others
     }
 
     /// The power fails.
@@ -91,6 +105,7 @@ impl World {
         match handled {
             Ok(_) if fails => self.fail(at, before, may_install),
             Ok(output) => self.settle(at, before, output, tick),
+            Err(Fatal::Fenced(_)) if self.nodes[at].lost_disk => self.end(at),
             Err(Fatal::Fenced(why)) => {
                 violated(Judge::SameState, format!("member {} is fenced: {why}", at + 1))
             }
@@ -173,7 +188,7 @@ impl World {
         ensure!(kept <= 5 * keep + 40, Judge::Bounded, "{kept} applied entries are kept in the log");
     }
 
-    /// The group has removed the member: its process ends.
+    /// The group has removed the member, or knows that it has forgotten what it promised: its process ends.
     fn end(&mut self, at: usize) {
         self.crash(at);
         self.nodes[at].gone = true;
@@ -212,10 +227,11 @@ impl World {
                 self.report_snapshot(&message, false);
                 continue;
             };
-            let knows = |r: &Running| r.replica.membership().was_removed(MemberId(message.from));
-            if to.running.as_ref().is_some_and(knows) {
+            let membership = to.running.as_ref().map(|running| running.replica.membership());
+            if let Some(members) = membership.filter(|m| m.was_removed(MemberId(message.from))) {
                 // Nobody talks with who is removed, but to say so.
-                self.nodes[place(message.from)].inbox.push(Input::Removed);
+                let removed = Input::Removed { by: MemberId(message.to), voters: members.voters() };
+                self.nodes[place(message.from)].inbox.push(removed);
                 continue;
             }
             let alive = to.running.is_some();

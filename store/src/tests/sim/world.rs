@@ -15,6 +15,7 @@ use super::verdict::{Judge, ensure};
 use super::watchers::Watchers;
 use crate::kv::{KeyRange, RangeRequest, Revision};
 use crate::mvcc::read;
+use crate::raft::newcomer::record;
 
 /// Milliseconds of a step.
 pub const STEP_MS: u64 = 10;
@@ -69,6 +70,11 @@ impl World {
         }
     }
 
+    /// Whether every founder has its say: before that nobody may be missing for good.
+    pub fn is_founded(&self) -> bool {
+        self.nodes.iter().all(|node| record::is_admitted(&node.disk).expect("memory can be read"))
+    }
+
     /// The whole run.
     pub fn run(mut self) -> Summary {
         while self.now < STORM_STEPS {
@@ -94,7 +100,7 @@ impl World {
 
     /// All faults end, but perhaps for one link; whoever can must make progress.
     fn make_progress(&mut self) {
-        self.heal(self.plan.scar);
+        self.heal(self.plan.scar.filter(|_| self.is_founded()));
         // Whatever the plan's clients do, they write now.
         let Workload { eagerness, weights, .. } = &mut self.plan.workload;
         (*eagerness, weights.put) = ((*eagerness).max(10), weights.put.max(40));
@@ -112,7 +118,7 @@ impl World {
 
     /// With a scar some member may hear no leader; without one each voter must serve.
     fn has_progressed(&self) -> bool {
-        match self.plan.scar {
+        match self.network.scar {
             Some(_) => self.acknowledged.iter().any(|acknowledged| *acknowledged),
             None => self.oracle.replay.membership().voters().iter().all(|id| self.acknowledged[place(id.0)]),
         }
@@ -226,6 +232,7 @@ impl World {
             self.turn(at);
         }
         self.follow_membership();
+        self.replace_who_is_lost();
         self.watchers_act();
     }
 
