@@ -165,7 +165,7 @@ fn a_member_whose_directory_is_deleted_is_refused_with_the_remedy_and_replaced_b
     let other = (lost + 1) % 3;
     members[lost].kill();
     std::fs::remove_dir_all(&members[lost].dir).expect("it was there");
-    let (said, _lines) = members[lost].spawn_with("--tick=50ms");
+    let (said, _lines) = members[lost].spawn_with("--log-level=info");
     let why = wait_for_line(&said, "amoeba member remove");
     assert!(why.contains("its directory is new") && why.contains("as a new member"), "{why}");
     let asked = members[lost].etcdctl("get kept --consistency=s");

@@ -16,9 +16,13 @@ use tokio::sync::mpsc;
 
 use crate::journal::Journal;
 
-/// A point in the store's total order. `Revision(0)` is before the first write.
+/// A point in the store's total order. `Revision(0)` is before everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
+
+/// What an empty store is at, as in etcd: the first write makes the next. So nobody who asks for what comes after
+/// the newest revision asks for revision 1, and 0 means "none" everywhere.
+pub const FIRST_REVISION: Revision = Revision(1);
 
 /// Identifies a lease; never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::journal::{Journal, JournalChange, JournalEntry};
 use crate::kv::{
-    Compare, CompareOp, Event, EventKind, KeyRange, KeyValue, Kv, KvError, Lease, LeaseId, LeaseInfo,
+    Compare, CompareOp, Event, EventKind, FIRST_REVISION, KeyRange, KeyValue, Kv, KvError, Lease, LeaseId, LeaseInfo,
     MemberId, Op, OpResponse, Origin, RangeRequest, RangeResponse, Revision, Status, Target, Txn,
     TxnResponse, Watch, WatchControl, WatchMessage, WatchRequest,
 };
@@ -41,7 +41,6 @@ struct Inner {
 }
 
 /// The state itself, with nothing that waits or follows: what the simulation replays logs on.
-#[derive(Default)]
 pub(crate) struct State {
     pub(crate) revision: Revision,
     pub(crate) compacted: Revision,
@@ -53,6 +52,20 @@ pub(crate) struct State {
     origins: BTreeMap<Revision, Origin>,
     leases: BTreeMap<LeaseId, LeaseState>,
     last_lease: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            revision: FIRST_REVISION,
+            compacted: Revision::default(),
+            keys: BTreeMap::new(),
+            history: BTreeMap::new(),
+            origins: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            last_lease: 0,
+        }
+    }
 }
 
 struct LeaseState {
@@ -79,9 +92,9 @@ impl Default for Model {
 }
 
 impl Model {
-    /// An empty store at revision 0.
+    /// An empty store at the first revision.
     pub fn new() -> Self {
-        let (newest, _) = watch::channel(Revision(0));
+        let (newest, _) = watch::channel(FIRST_REVISION);
         Self { inner: Arc::new(Inner { state: Mutex::default(), newest }) }
     }
 }
@@ -302,7 +315,7 @@ impl State {
         if revision > self.revision {
             return Err(KvError::FutureRevision { requested: revision, current: self.revision });
         }
-        if revision <= self.compacted {
+        if revision <= self.compacted && self.compacted > Revision::default() {
             return Err(KvError::Compacted { requested: revision, compacted: self.compacted });
         }
         self.compacted = revision;
@@ -595,8 +608,8 @@ mod tests {
         for value in ["1", "2", "3"] {
             model.txn(put("k", value, None)).await.unwrap();
         }
-        assert_eq!(value_at(&model, "k", Some(Revision(2))).await.unwrap(), "2");
-        model.compact(Revision(3)).await.unwrap();
+        assert_eq!(value_at(&model, "k", Some(Revision(3))).await.unwrap(), "2");
+        model.compact(Revision(4)).await.unwrap();
         let mut request = RangeRequest::new(KeyRange::key("k"));
         request.revision = Some(Revision(2));
         assert!(matches!(model.range(request).await, Err(KvError::Compacted { .. })));
@@ -610,13 +623,13 @@ mod tests {
         let request = WatchRequest { range: KeyRange::key("a"), start: Some(Revision(1)) };
         let mut watch = model.watch(request).await.unwrap();
         model.txn(put("a", "2", None)).await.unwrap();
-        for expected in [Revision(1), Revision(2)] {
+        for expected in [Revision(2), Revision(3)] {
             let message = watch.recv().await.unwrap();
             assert!(matches!(message, WatchMessage::Events { revision, .. } if revision == expected));
         }
         model.txn(put("b", "1", None)).await.unwrap();
         let message = watch.recv().await.unwrap();
-        assert!(matches!(message, WatchMessage::Progress(Revision(3))), "{message:?}");
+        assert!(matches!(message, WatchMessage::Progress(Revision(4))), "{message:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -636,7 +649,7 @@ mod tests {
                 WatchMessage::Progress(_) | WatchMessage::Compacted(_) => {}
             }
         };
-        assert_eq!(gone, Revision(2));
+        assert_eq!(gone, Revision(3));
         assert!(model.lease_keep_alive(lease.id).await.is_err());
     }
 }

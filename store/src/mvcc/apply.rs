@@ -289,7 +289,8 @@ impl<V: ReadView> Application<'_, '_, V> {
         if revision > head.revision {
             return Err(KvError::FutureRevision { requested: revision, current: head.revision });
         }
-        if revision <= head.compacted {
+        // There is nothing below the first revision, so that much is always forgotten; etcd agrees, once.
+        if revision <= head.compacted && head.compacted > Revision::default() {
             return Err(KvError::Compacted { requested: revision, compacted: head.compacted });
         }
         head.compacted = revision;

@@ -14,7 +14,7 @@ use crate::alarm::{Alarm, AlarmKind};
 use crate::bug::bug;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::ProposalId;
-use crate::kv::{KvError, MemberId, Revision};
+use crate::kv::{FIRST_REVISION, KvError, MemberId, Revision};
 use crate::membership::Membership;
 
 const STATE_KEY: &[u8] = b"state";
@@ -235,7 +235,8 @@ impl State {
     /// The state in which a new group begins: one entry is taken as applied, so that a log never begins at
     /// its first entry and who joins later always gets a snapshot, with the founders in it.
     pub fn found(membership: Membership, batch: &mut Batch) -> Self {
-        let head = Head { index: FOUNDED_INDEX, term: FOUNDED_TERM, ..Head::default() };
+        let revision = FIRST_REVISION;
+        let head = Head { index: FOUNDED_INDEX, term: FOUNDED_TERM, revision, ..Head::default() };
         batch.put(Family::Meta, STATE_KEY, head.encode());
         membership.store(batch);
         Self { head, membership, ..Self::default() }

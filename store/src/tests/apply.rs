@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::generate::{self, Step};
 use crate::command::{Applied, Command, Outcome, Proposal, ProposalId};
-use crate::kv::{Kv, KvError, LeaseId, MemberId, Op, Revision, Txn, WatchMessage, WatchRequest};
+use crate::kv::{FIRST_REVISION, Kv, KvError, LeaseId, MemberId, Op, Revision, Txn, WatchMessage, WatchRequest};
 use crate::model::Model;
 use crate::mvcc::apply::{self, LogEntry};
 use crate::mvcc::family::Family;
@@ -137,7 +137,8 @@ async fn model_events(model: &Model) -> Vec<read::RevisionEvents> {
     };
     let mut watch = model.watch(request).await.unwrap();
     let mut events = Vec::new();
-    while events.last().map_or(status.compacted, |(revision, _)| *revision) < status.revision {
+    let start = status.compacted.max(FIRST_REVISION);
+    while events.last().map_or(start, |(revision, _)| *revision) < status.revision {
         match watch.recv().await.unwrap() {
             WatchMessage::Events { revision, events: more } => events.push((revision, more)),
             other => panic!("{other:?}"),
@@ -146,9 +147,16 @@ async fn model_events(model: &Model) -> Vec<read::RevisionEvents> {
     events
 }
 
+/// The state in which a group begins, but for its members.
+fn founded() -> State {
+    let mut state = State::default();
+    state.head.revision = FIRST_REVISION;
+    state
+}
+
 async fn agree(steps: &[Step], batch: usize) {
     let commands: Vec<Command> = steps.iter().filter_map(command).collect();
-    let (model, mut disk, mut state) = (Model::new(), MapDisk::default(), State::default());
+    let (model, mut disk, mut state) = (Model::new(), MapDisk::default(), founded());
     for chunk in entries(&commands).chunks(batch) {
         let effects = apply::apply(&mut state, &disk, chunk).unwrap();
         disk.write(&effects.batch);
@@ -197,7 +205,7 @@ proptest! {
     fn time_in_the_journal_grows_whatever_the_proposers_clocks_say(
         clocks in prop::collection::vec((1..4u64, 0..5_000_000_000_000u64), 1..40),
     ) {
-        let (mut disk, mut state) = (MapDisk::default(), State::default());
+        let (mut disk, mut state) = (MapDisk::default(), founded());
         let mut last = 0;
         for (index, (member, wall_ms)) in (1..).zip(clocks) {
             // Each entry in a term of its own, as if leaders changed all the time.
@@ -223,7 +231,7 @@ proptest! {
         let commands: Vec<Command> = steps.iter().filter_map(command).collect();
         let entries = entries(&commands);
         let run = |batch: usize| {
-            let (mut disk, mut state) = (MapDisk::default(), State::default());
+            let (mut disk, mut state) = (MapDisk::default(), founded());
             for chunk in entries.chunks(batch) {
                 let effects = apply::apply(&mut state, &disk, chunk).unwrap();
                 disk.write(&effects.batch);

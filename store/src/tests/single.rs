@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::kv::{
-    Compare, EventKind, KeyRange, Kv, KvError, MemberId, Op, Origin, RangeRequest, Revision, Txn, Watch,
+use crate::kv::{FIRST_REVISION, Compare, EventKind, KeyRange, Kv, KvError, MemberId, Op, Origin, RangeRequest, Revision, Txn, Watch,
     WatchMessage, WatchRequest,
 };
 use crate::{Config, JournalChange, JournalEntry, OpenError, Store};
@@ -25,6 +24,11 @@ async fn open(dir: &std::path::Path) -> Store {
     Store::open(Config::single(dir, MemberId(1))).await.unwrap()
 }
 
+/// The revision of the n-th write.
+fn nth(write: u64) -> Revision {
+    Revision(FIRST_REVISION.0 + write)
+}
+
 async fn revision_of(watch: &mut Watch) -> u64 {
     loop {
         match tokio::time::timeout(Duration::from_secs(10), watch.recv()).await.unwrap().unwrap() {
@@ -41,16 +45,16 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
     let store = open(dir.path()).await;
     for n in 1..=20 {
         let response = store.txn(put("k", &n.to_string())).await.unwrap();
-        assert_eq!(response.revision, Revision(n));
+        assert_eq!(response.revision, nth(n));
     }
     let digest = store.digest().unwrap();
     store.close().await;
     let store = open(dir.path()).await;
     assert_eq!(get(&store, "k").await.unwrap(), "20");
     assert_eq!(store.digest().unwrap().1, digest.1);
-    assert_eq!(store.txn(put("k", "x")).await.unwrap().revision, Revision(21));
+    assert_eq!(store.txn(put("k", "x")).await.unwrap().revision, nth(21));
     let mut past = RangeRequest::new(KeyRange::key("k"));
-    past.revision = Some(Revision(7));
+    past.revision = Some(nth(7));
     assert_eq!(store.range(past).await.unwrap().kvs[0].value, "7");
     store.close().await;
 }
@@ -72,7 +76,7 @@ async fn concurrent_writers_each_get_their_own_revision() {
     }
     let mut all: Vec<u64> = writers.join_all().await.into_iter().flatten().collect();
     all.sort_unstable();
-    assert_eq!(all, (1..=320).collect::<Vec<u64>>());
+    assert_eq!(all, (nth(1).0..=nth(320).0).collect::<Vec<u64>>());
     store.close().await;
 }
 
@@ -91,7 +95,7 @@ async fn a_watch_replays_from_disk_and_follows() {
     store.txn(put("b", "")).await.unwrap();
     store.txn(put("a", "last")).await.unwrap();
     for expected in (1..=300).chain([302]) {
-        assert_eq!(revision_of(&mut watch).await, expected);
+        assert_eq!(revision_of(&mut watch).await, nth(expected).0);
     }
     store.close().await;
     assert!(watch.recv().await.is_none());
@@ -104,15 +108,15 @@ async fn compaction_forgets_and_says_so() {
     for n in 1..=10 {
         store.txn(put("a", &n.to_string())).await.unwrap();
     }
-    store.compact(Revision(9)).await.unwrap();
-    let request = |start| WatchRequest { range: KeyRange::key("a"), start: Some(Revision(start)) };
+    store.compact(nth(9)).await.unwrap();
+    let request = |start| WatchRequest { range: KeyRange::key("a"), start: Some(nth(start)) };
     assert!(matches!(store.watch(request(9)).await, Err(KvError::Compacted { .. })));
     let mut watch = store.watch(request(10)).await.unwrap();
-    assert_eq!(revision_of(&mut watch).await, 10);
+    assert_eq!(revision_of(&mut watch).await, nth(10).0);
     let mut past = RangeRequest::new(KeyRange::key("a"));
-    past.revision = Some(Revision(8));
+    past.revision = Some(nth(8));
     assert!(matches!(store.range(past.clone()).await, Err(KvError::Compacted { .. })));
-    past.revision = Some(Revision(11));
+    past.revision = Some(nth(11));
     assert!(matches!(store.range(past).await, Err(KvError::FutureRevision { .. })));
     store.close().await;
 }
@@ -125,7 +129,7 @@ async fn a_failed_comparison_changes_nothing() {
     assert!(store.txn(create.clone()).await.unwrap().succeeded);
     let again = store.txn(create).await.unwrap();
     assert!(!again.succeeded);
-    assert_eq!(again.revision, Revision(1));
+    assert_eq!(again.revision, nth(1));
     store.close().await;
 }
 
@@ -139,7 +143,7 @@ async fn a_lease_ends_by_itself_and_its_keys_with_it() {
     let request = WatchRequest { range: KeyRange::key("l"), start: None };
     let mut watch = store.watch(request).await.unwrap();
     assert_eq!(store.lease_keep_alive(lease.id).await.unwrap(), lease);
-    assert_eq!(revision_of(&mut watch).await, 2);
+    assert_eq!(revision_of(&mut watch).await, nth(2).0);
     assert_eq!(get(&store, "l").await, None);
     assert!(matches!(store.lease_keep_alive(lease.id).await, Err(KvError::LeaseNotFound(_))));
     store.close().await;
@@ -156,23 +160,23 @@ async fn the_journal_remembers_who_and_why() {
         cause: Some(Revision(7)),
     };
     store.txn(Txn { origin: origin.clone(), ..put("k", "v") }).await.unwrap();
-    let entry = store.journal(Revision(1)).unwrap().unwrap();
+    let entry = store.journal(nth(1)).unwrap().unwrap();
     assert_eq!(entry.origin, origin);
     assert!(entry.wall_ms > 1_600_000_000_000);
     assert_eq!(entry.changes, [JournalChange { kind: EventKind::Put, key: "k".into(), value_bytes: 1 }]);
-    assert_eq!(store.journal(Revision(2)).unwrap(), None);
+    assert_eq!(store.journal(nth(2)).unwrap(), None);
 
     for n in 2..=6 {
         store.txn(put(if n % 2 == 0 { "other" } else { "k" }, "v")).await.unwrap();
     }
-    let revisions = |entries: Vec<JournalEntry>| entries.iter().map(|e| e.revision.0).collect::<Vec<_>>();
+    let revisions = |entries: Vec<JournalEntry>| entries.iter().map(|e| e.revision.0 - nth(0).0).collect::<Vec<_>>();
     assert_eq!(revisions(store.journal_of("k".into(), 2).await.unwrap()), [5, 3]);
     let all = store.journal_between(Revision(0), Revision(u64::MAX), 100).await.unwrap();
     assert!(all.windows(2).all(|pair| pair[0].time < pair[1].time));
     assert_eq!(revisions(all), [1, 2, 3, 4, 5, 6]);
-    store.compact(Revision(3)).await.unwrap();
+    store.compact(nth(3)).await.unwrap();
     assert_eq!(revisions(store.journal_of("k".into(), 9).await.unwrap()), [5], "kept as long as history");
-    assert_eq!(revisions(store.journal_between(Revision(1), Revision(5), 9).await.unwrap()), [4, 5]);
+    assert_eq!(revisions(store.journal_between(nth(1), nth(5), 9).await.unwrap()), [4, 5]);
 
     let lease = store.lease_grant(None, 60).await.unwrap();
     let op = Op::Put { key: "l".into(), value: "v".into(), lease: Some(lease.id) };
@@ -211,20 +215,20 @@ async fn a_slow_watcher_is_caught_up_from_disk_and_delays_nobody() {
     let mut config = Config::single(dir.path(), MemberId(1));
     config.limits.recent_events_bytes = 100_000;
     let store = Store::open(config).await.unwrap();
-    let request = |start| WatchRequest { range: KeyRange::prefix("k/"), start: Some(Revision(start)) };
+    let request = |start| WatchRequest { range: KeyRange::prefix("k/"), start: Some(nth(start)) };
     let mut slow = store.watch(request(1)).await.unwrap();
     let mut quick = store.watch(request(1)).await.unwrap();
     let value = "x".repeat(10_000);
     for n in 1..=300 {
         store.txn(put(&format!("k/{n}"), &value)).await.unwrap();
-        assert_eq!(revision_of(&mut quick).await, n);
+        assert_eq!(revision_of(&mut quick).await, nth(n).0);
     }
     let mut late = store.watch(request(100)).await.unwrap();
     for n in 100..=300 {
-        assert_eq!(revision_of(&mut late).await, n);
+        assert_eq!(revision_of(&mut late).await, nth(n).0);
     }
     for n in 1..=300 {
-        assert_eq!(revision_of(&mut slow).await, n);
+        assert_eq!(revision_of(&mut slow).await, nth(n).0);
     }
     store.close().await;
 }
@@ -241,19 +245,19 @@ async fn progress_comes_on_request_after_all_events() {
     }
     watch.request_progress();
     future.request_progress();
-    let mut seen = 0;
+    let mut seen = nth(0).0;
     loop {
         match tokio::time::timeout(Duration::from_secs(10), watch.recv()).await.unwrap().unwrap() {
             WatchMessage::Events { revision, .. } => {
                 assert_eq!(revision.0, seen + 1);
                 seen = revision.0;
             }
-            WatchMessage::Progress(Revision(200)) => break,
+            WatchMessage::Progress(at) if at == nth(200) => break,
             WatchMessage::Progress(early) => assert_eq!(early.0, seen, "progress without its events"),
             WatchMessage::Compacted(at) => panic!("compacted at {at}"),
         }
     }
-    assert_eq!(seen, 200);
+    assert_eq!(seen, nth(200).0);
     store.close().await;
     let mut future = future;
     assert!(future.recv().await.is_none(), "no progress below its start");
@@ -276,9 +280,9 @@ async fn a_long_range_is_one_moment_and_counted_only_on_request() {
     assert_eq!((page.kvs.len(), page.count, page.more), (600, None, true));
     let counted = read(RangeRequest { limit: 10, count: true, ..all.clone() }).await;
     assert_eq!((counted.kvs.len(), counted.count, counted.more), (10, Some(1000), true));
-    let past = read(RangeRequest { revision: Some(Revision(5)), limit: 400, ..all.clone() }).await;
+    let past = read(RangeRequest { revision: Some(nth(5)), limit: 400, ..all.clone() }).await;
     assert_eq!((past.kvs.len(), past.count, past.more), (400, None, true));
-    let past = read(RangeRequest { revision: Some(Revision(5)), count_only: true, ..all }).await;
+    let past = read(RangeRequest { revision: Some(nth(5)), count_only: true, ..all }).await;
     assert_eq!((past.kvs.len(), past.count, past.more), (0, Some(500), false));
     store.close().await;
 }

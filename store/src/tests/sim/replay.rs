@@ -12,7 +12,7 @@ use raft::eraftpb::EntryType;
 
 use crate::alarm::{Alarm, AlarmKind};
 use crate::command::{Applied, Command, Outcome, Proposal};
-use crate::kv::{KvError, Lease, LeaseId, MemberId, Revision};
+use crate::kv::{FIRST_REVISION, KvError, Lease, LeaseId, MemberId, Revision};
 use crate::membership::{MemberInfo, Membership, Refusal};
 use crate::model;
 use crate::proof::watch::History;
@@ -81,7 +81,7 @@ impl Replay {
             model: model::State::default(),
             log: vec![Bytes::new(); FOUNDED],
             steps: (0..FOUNDED).map(|_| None).collect(),
-            heads: vec![(Revision(0), Revision(0)); FOUNDED],
+            heads: vec![(FIRST_REVISION, Revision(0)); FOUNDED],
             sessions: BTreeMap::new(),
             leases: BTreeMap::new(),
             grants: BTreeMap::new(),
