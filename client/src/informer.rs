@@ -7,8 +7,10 @@
 //! The informer doesn't know what its objects mean.
 
 mod store;
+mod told;
 
 pub use store::{IndexFn, ObjectKey, Store};
+pub use told::{Digest, Told};
 
 use crate::{
     Shutdown,
@@ -22,7 +24,12 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 use serde::de::DeserializeOwned;
-use std::{collections::VecDeque, fmt::Debug, sync::Arc};
+use std::{
+    collections::VecDeque,
+    fmt::Debug,
+    mem::{replace, take},
+    sync::Arc,
+};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 /// What an informer can hold: any Kubernetes object that can be read from JSON.
@@ -76,6 +83,7 @@ pub struct Builder<K> {
     indexes: Vec<(&'static str, IndexFn<K>)>,
     handlers: Vec<Handler<K>>,
     transform: Transform<K>,
+    keep: store::Keep<K>,
     policy: Policy,
 }
 
@@ -94,6 +102,7 @@ where
             indexes: Vec::new(),
             handlers: Vec::new(),
             transform: Box::new(|object: &mut K| object.meta_mut().managed_fields = None),
+            keep: Box::new(Arc::clone),
             policy: Policy::CONNECT,
         }
     }
@@ -134,6 +143,14 @@ where
         self
     }
 
+    /// Keeps of each object only what `some` leaves of it, after it has been told as it is. Handlers, and who
+    /// subscribes by [`Builder::start_subscribed`], see everything of an object that is new or has changed; what
+    /// it was before, and what is read from the store, is what was kept.
+    pub fn keep(mut self, some: impl Fn(&K) -> K + Send + Sync + 'static) -> Self {
+        self.keep = Box::new(move |object| Arc::new(some(object)));
+        self
+    }
+
     /// Pauses after failed lists and watches.
     pub fn backoff(mut self, policy: Policy) -> Self {
         self.policy = policy;
@@ -141,8 +158,23 @@ where
     }
 
     /// Starts listing and watching in a task owned by the returned informer.
-    pub fn start(self) -> Informer<K> {
-        let store = Store::new(self.indexes);
+    pub fn start(mut self) -> Informer<K> {
+        let store = self.store();
+        self.fill(store)
+    }
+
+    /// As [`Builder::start`], with a subscriber from the first object on; see [`Informer::subscribe`].
+    pub fn start_subscribed(mut self, capacity: usize) -> (Informer<K>, Subscription<K>) {
+        let store = self.store();
+        let subscription = Subscription::to(&store, capacity);
+        (self.fill(store), subscription)
+    }
+
+    fn store(&mut self) -> Store<K> {
+        Store::new(take(&mut self.indexes), replace(&mut self.keep, Box::new(Arc::clone)))
+    }
+
+    fn fill(self, store: Store<K>) -> Informer<K> {
         let (trigger, stop) = shutdown::channel();
         let run = Run {
             store: store.clone(),
@@ -187,8 +219,7 @@ impl<K> Informer<K> {
     /// What is there now, then every later change. At most `capacity` changes wait unread; then the
     /// informer waits for this subscriber, and with it the watch and all others.
     pub fn subscribe(&self, capacity: usize) -> Subscription<K> {
-        let (sender, receiver) = mpsc::channel(capacity);
-        Subscription { present: self.store.subscribe(sender), receiver }
+        Subscription::to(&self.store, capacity)
     }
 
     /// Ends the watch and waits until the task is gone.
@@ -217,6 +248,11 @@ pub struct Subscription<K> {
 }
 
 impl<K> Subscription<K> {
+    fn to(store: &Store<K>, capacity: usize) -> Self {
+        let (sender, receiver) = mpsc::channel(capacity);
+        Subscription { present: store.subscribe(sender), receiver }
+    }
+
     /// The next change; none once the informer has ended.
     pub async fn recv(&mut self) -> Option<Change<K>> {
         match self.present.pop_front() {
@@ -278,7 +314,7 @@ where
                 self.listing.push(object);
             }
             Event::InitDone => {
-                let (changes, audience) = self.store.replace(std::mem::take(&mut self.listing));
+                let (changes, audience) = self.store.replace(take(&mut self.listing));
                 for change in changes {
                     self.tell(&audience, change).await;
                 }

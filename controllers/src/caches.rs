@@ -1,6 +1,11 @@
 //! The shared copies that all controllers read: one list and one watch per kind and process.
 
-use crate::{owner, pod, root_ca, wiring::Wires};
+use crate::{
+    owner,
+    pod::{self, Pod},
+    root_ca,
+    wiring::Wires,
+};
 use client::{
     Shutdown,
     informer::{Change, IndexFn, Informer, Object, Store},
@@ -10,8 +15,8 @@ use k8s_openapi::api::{
     batch::v1::{CronJob, Job},
     coordination::v1::Lease,
     core::v1::{
-        ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController,
-        ResourceQuota, Service, ServiceAccount,
+        ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, ReplicationController, ResourceQuota,
+        Service, ServiceAccount,
     },
     discovery::v1::EndpointSlice,
     policy::v1::PodDisruptionBudget,

@@ -3,9 +3,9 @@
 
 use crate::{
     plan::{Part, Plan, Target},
-    pod,
+    pod::{self, Pod},
 };
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 use serde_json::json;
 use std::sync::Arc;

@@ -13,14 +13,14 @@ use crate::{
     history::{History, POD_REVISION, Revision},
     node_match, owner,
     plan::{Action, Plan, Severity, Target},
-    pod,
+    pod::{self, Pod},
     template::{self, Named},
 };
 use api::selector::LabelSelector;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec},
-    core::v1::{Node, Pod},
+    core::v1::Node,
 };
 use kube::{Resource, ResourceExt};
 use placement::{Demands, Placement};

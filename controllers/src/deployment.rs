@@ -17,13 +17,11 @@ use crate::{
     expectations::Pending,
     owner,
     plan::{Action, Part, Plan, Severity, Target},
+    pod::Pod,
 };
 use api::selector::LabelSelector;
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    apps::v1::{Deployment, DeploymentSpec, ReplicaSet},
-    core::v1::Pod,
-};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
 use kube::{Resource, ResourceExt};
 use scale::Limits;
 use serde_json::json;

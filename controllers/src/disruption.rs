@@ -6,15 +6,12 @@
 
 use crate::{
     plan::{Plan, Severity, Target},
-    pod,
+    pod::{self, Pod},
 };
 use api::selector::LabelSelector;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::{
-        core::v1::Pod,
-        policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus},
-    },
+    api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus},
     apimachinery::pkg::{
         apis::meta::v1::{Condition, Time},
         util::intstr::IntOrString,

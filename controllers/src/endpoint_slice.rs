@@ -5,12 +5,12 @@
 use crate::{
     expectations::Pending,
     plan::Plan,
-    pod,
+    pod::{self, Pod},
     slice_packing::{Group, Publisher, address_type},
 };
 use k8s_openapi::{
     api::{
-        core::v1::{Node, ObjectReference, Pod, Service, ServicePort},
+        core::v1::{Node, ObjectReference, Service, ServicePort},
         discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
     },
     apimachinery::pkg::util::intstr::IntOrString,
@@ -192,7 +192,12 @@ fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
         .iter()
         .flatten()
         .filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+    let ports = spec
+        .containers
+        .iter()
+        .flatten()
+        .chain(sidecars)
+        .flat_map(|container| container.ports.iter().flatten());
     let fits = |port: &&k8s_openapi::api::core::v1::ContainerPort| {
         port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
     };

@@ -5,9 +5,9 @@
 use crate::{
     endpoint_slice::{self, hostname, inherited_labels, number_of, protocol, reference, selects},
     plan::{Action, Part, Plan, Target, to_value},
-    pod,
+    pod::{self, Pod},
 };
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service};
 use kube::{ResourceExt, core::ApiResource};
 use serde_json::json;
 use std::{

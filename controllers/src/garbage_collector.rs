@@ -13,6 +13,7 @@ use crate::plan::{Action, Part, Plan, Presence, Severity, Target};
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{api::PropagationPolicy, core::ApiResource};
 use serde_json::json;
+use std::sync::Arc;
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -88,12 +89,11 @@ fn classify<'a>(node: &'a Node, graph: &Graph, plan: &mut Plan) -> Owners<'a> {
 fn confirm_absent(
     node: &Node,
     owner: &OwnerReference,
-    kind: &(ApiResource, bool),
+    (kind, namespaced): &(Arc<ApiResource>, bool),
     elsewhere: bool,
     graph: &Graph,
     plan: &mut Plan,
 ) {
-    let (kind, namespaced) = kind;
     if *namespaced && node.namespace.is_empty() {
         let message = format!("ownerRef {} {} is namespaced, its dependent is not", owner.kind, owner.name);
         plan.event(reference(node), Severity::Warning, "OwnerRefInvalidNamespace", message);
@@ -107,7 +107,7 @@ fn confirm_absent(
     if !graph.is_absent(&owner.uid) {
         let namespace = if *namespaced { node.namespace.as_str() } else { "" };
         plan.push(Action::Confirm {
-            target: Target::named(kind.clone(), namespace, &owner.name, &owner.uid),
+            target: Target::named(ApiResource::clone(kind), namespace, &owner.name, &owner.uid),
             expected: Presence::Gone,
             reason: format!("{} {} depends on it", node.kind.plural, node.name),
         });
@@ -182,7 +182,7 @@ fn finish_foreground(node: &Node, graph: &Graph, plan: &mut Plan) {
 fn orphan_dependents(node: &Node, graph: &Graph, plan: &mut Plan) {
     for dependent in graph.dependents(&node.uid) {
         let left: Vec<&OwnerReference> =
-            dependent.owners.iter().filter(|owner| owner.uid != node.uid).collect();
+            dependent.owners.iter().filter(|owner| *owner.uid != *node.uid).collect();
         let patch = json!({"metadata": {"ownerReferences": left}});
         plan.patch(
             dependent.target(),
@@ -205,7 +205,7 @@ fn reference(node: &Node) -> ObjectReference {
         kind: Some(node.kind.kind.clone()),
         namespace: Some(node.namespace.clone()).filter(|namespace| !namespace.is_empty()),
         name: Some(node.name.clone()),
-        uid: Some(node.uid.clone()),
+        uid: Some(node.uid.to_string()),
         ..ObjectReference::default()
     }
 }

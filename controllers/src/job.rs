@@ -20,15 +20,12 @@ use crate::{
     expectations::Pending,
     owner,
     plan::{Action, Part, Plan, Target},
-    pod,
+    pod::{self, Pod},
 };
 use api::selector::LabelSelector;
 use indexes::Indexes;
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    batch::v1::{Job, JobSpec, JobStatus},
-    core::v1::Pod,
-};
+use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
 use kube::{ResourceExt, api::PropagationPolicy};
 use outcome::Outcome;
 pub use pods::ended_at;

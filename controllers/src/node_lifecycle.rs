@@ -13,13 +13,13 @@ pub use zone::{Health, Zone, ZoneState, zone_of};
 
 use crate::{
     plan::{Action, Part, Plan, Presence, Severity, Target},
-    pod,
+    pod::{self, Pod},
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{
         coordination::v1::Lease,
-        core::v1::{Node, NodeCondition, Pod, PodCondition},
+        core::v1::{Node, NodeCondition, PodCondition},
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };

@@ -1,7 +1,11 @@
 //! What controllers need to know about a pod: whether it counts, is ready, and since when.
 
+mod projection;
+
+pub use projection::{ContainerStatus, Pod, PodStatus};
+
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::PodCondition;
 
 /// `status.phase`, empty if there is none yet.
 pub fn phase(pod: &Pod) -> &str {

@@ -5,11 +5,11 @@
 
 use crate::{
     plan::{Action, Part, Plan, Presence, Target},
-    pod,
+    pod::{self, Pod},
     taint_eviction::disrupt,
 };
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::core::ApiResource;
 use serde_json::json;
 use std::sync::Arc;

@@ -11,14 +11,14 @@ use crate::{
     expectations::Pending,
     owner::{self, Owned},
     plan::{Action, Plan, Target, to_value},
-    pod,
+    pod::{self, Pod},
     template::{self, Named},
 };
 use api::selector::LabelSelector;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{ReplicaSet, ReplicaSetSpec},
-    core::v1::{Pod, ReplicationController},
+    core::v1::ReplicationController,
 };
 use kube::ResourceExt;
 use serde_json::{Value, json};

@@ -16,14 +16,14 @@ use crate::{
     history::{History, POD_REVISION, Revision},
     owner,
     plan::{Action, Part, Plan, Severity, Target},
-    pod,
+    pod::{self, Pod},
     template::{self, Named},
 };
 use api::selector::LabelSelector;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec},
-    core::v1::{PersistentVolumeClaim, Pod},
+    core::v1::PersistentVolumeClaim,
 };
 use kube::{Resource, ResourceExt, core::ApiResource};
 use std::{

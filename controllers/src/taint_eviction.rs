@@ -5,11 +5,11 @@
 
 use crate::{
     plan::{Action, Part, Plan, Severity, Target},
-    pod,
+    pod::{self, Pod},
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{Node, Pod, PodCondition, Taint, Toleration},
+    api::core::v1::{Node, PodCondition, Taint, Toleration},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{Resource, ResourceExt};
@@ -22,10 +22,10 @@ pub fn reconcile(pod: &Pod, node: &Node, now: Timestamp) -> Plan {
         return plan;
     }
     let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-    let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.clone()).unwrap_or_default();
+    let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
     let ends = taints
         .filter(|taint| taint.effect == "NoExecute")
-        .filter_map(|taint| tolerated_until(taint, &tolerations).map(|end| (end, taint)))
+        .filter_map(|taint| tolerated_until(taint, tolerations).map(|end| (end, taint)))
         .min_by_key(|(end, _)| *end);
     match ends {
         Some((end, taint)) if end <= now => evict(pod, taint, now, &mut plan),

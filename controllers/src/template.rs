@@ -3,8 +3,9 @@
 use crate::{
     owner::{self, Owned},
     plan::{Action, Announce, Target, to_value},
+    pod::Pod,
 };
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::{ResourceExt, core::ApiResource};
 use serde_json::{Value, json};
 

@@ -12,10 +12,10 @@ use crate::writes::Writes;
 use api::k8s::api::core::v1::{Node, Pod};
 use client::cause::Cause;
 use client::election::{ElectionConfig, run_when_leader};
-use client::informer::{Change, Informer, ObjectKey, Subscription};
+use client::informer::{Change, Digest, Informer, ObjectKey, Subscription, Told};
 use client::{Shutdown, recorder};
 use futures::FutureExt;
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use std::time::{Duration, Instant};
 
 /// Changes that wait unread; when this many do, the watch waits for us.
@@ -67,7 +67,7 @@ struct Term {
     scheduler: Scheduler,
     writes: Writes,
     nodes: (Informer<Node>, Subscription<Node>),
-    pods: (Informer<Pod>, Subscription<Pod>),
+    pods: (Informer<Told<PodInfo>>, Subscription<Told<PodInfo>>),
     /// Kinds whose first list hasn't arrived. Deciding earlier would see a cluster without its pods.
     unlisted: usize,
 }
@@ -75,7 +75,7 @@ struct Term {
 /// What the loop waits for.
 enum Input {
     Node(Option<Change<Node>>),
-    Pod(Option<Change<Pod>>),
+    Pod(Option<Change<Told<PodInfo>>>),
     Written(Option<Event>),
     BackoffEnded,
     Ending,
@@ -84,15 +84,10 @@ enum Input {
 impl Term {
     fn new(client: Client, scheduler: Scheduler, writes: Writes) -> Self {
         let nodes = Informer::builder(Api::<Node>::all(client.clone())).transform(strip_node).start();
-        let pods = Informer::builder(Api::<Pod>::all(client)).transform(strip_pod).start();
-        let subscriptions = (nodes.subscribe(CHANGES), pods.subscribe(CHANGES));
-        Term {
-            scheduler,
-            writes,
-            nodes: (nodes, subscriptions.0),
-            pods: (pods, subscriptions.1),
-            unlisted: 2,
-        }
+        // The snapshot keeps what is to be known of pods; of so many objects two copies would be one too many.
+        let pods = Informer::builder(Api::all(client)).forgetful().start_subscribed(CHANGES);
+        let changes = nodes.subscribe(CHANGES);
+        Term { scheduler, writes, nodes: (nodes, changes), pods, unlisted: 2 }
     }
 
     async fn run(mut self) {
@@ -135,7 +130,10 @@ impl Term {
         let event = match input {
             Input::Node(Some(Change::Applied { new, .. })) => Event::Node(NodeInfo::of(&new)),
             Input::Node(Some(Change::Deleted(node))) => Event::NodeGone(NodeInfo::of(&node).name),
-            Input::Pod(Some(Change::Applied { new, .. })) => Event::Pod(PodInfo::of(&new)),
+            Input::Pod(Some(Change::Applied { new, .. })) => match new.digest() {
+                Some(pod) => Event::Pod(pod.clone()),
+                None => return,
+            },
             Input::Pod(Some(Change::Deleted(pod))) => Event::PodGone(key(&pod)),
             Input::Written(Some(event)) => event,
             Input::Node(Some(Change::Synced)) | Input::Pod(Some(Change::Synced)) => {
@@ -173,31 +171,23 @@ async fn sleep_until(wake: Option<Instant>) {
     }
 }
 
-fn key(pod: &Pod) -> PodKey {
-    let metadata = &pod.metadata;
+fn key(pod: &Told<PodInfo>) -> PodKey {
+    let metadata = pod.meta();
     PodKey::new(
         metadata.namespace.as_deref().unwrap_or_default(),
         metadata.name.as_deref().unwrap_or_default(),
     )
 }
 
-/// Drops what no rule reads; the copy of a large cluster shrinks to a fraction.
-fn strip_pod(pod: &mut Pod) {
-    pod.metadata.managed_fields = None;
-    pod.metadata.annotations = None;
-    if let Some(status) = &mut pod.status {
-        status.container_statuses = None;
-        status.init_container_statuses = None;
-    }
-    let Some(spec) = &mut pod.spec else { return };
-    spec.volumes = None;
-    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
-        (container.env, container.command, container.args) = (None, None, None);
-        (container.liveness_probe, container.readiness_probe, container.startup_probe) = (None, None, None);
-        container.volume_mounts = None;
+impl Digest for PodInfo {
+    type Of = Pod;
+
+    fn of(pod: &Pod) -> PodInfo {
+        PodInfo::of(pod)
     }
 }
 
+/// Drops what no rule reads.
 fn strip_node(node: &mut Node) {
     node.metadata.managed_fields = None;
     node.metadata.annotations = None;

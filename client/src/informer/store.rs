@@ -16,6 +16,9 @@ use tokio::sync::{mpsc, watch};
 /// Names under which an object is found in an index.
 pub type IndexFn<K> = Box<dyn Fn(&K) -> Vec<String> + Send + Sync>;
 
+/// What is kept of an object that is new or has changed.
+pub(super) type Keep<K> = Box<dyn Fn(&Arc<K>) -> Arc<K> + Send + Sync>;
+
 /// Where an object lives: its namespace (empty for cluster-scoped kinds) and its name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
@@ -60,15 +63,17 @@ struct Shared<K> {
 }
 
 struct Content<K> {
-    objects: BTreeMap<ObjectKey, Arc<K>>,
+    /// The keys are shared with the indexes.
+    objects: BTreeMap<Arc<ObjectKey>, Arc<K>>,
     indexes: HashMap<&'static str, Index<K>>,
     subscribers: Vec<mpsc::Sender<Change<K>>>,
     newest: u64,
+    keep: Keep<K>,
 }
 
 struct Index<K> {
     values: IndexFn<K>,
-    keys: HashMap<String, BTreeSet<ObjectKey>>,
+    keys: HashMap<String, BTreeSet<Arc<ObjectKey>>>,
 }
 
 /// Subscribers as they were when a change entered the store.
@@ -100,7 +105,7 @@ impl<K> Store<K> {
     /// All objects of a namespace, in the order of their names.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
         let content = self.0.content.read();
-        let from_here = content.objects.range(ObjectKey::new(namespace, "")..);
+        let from_here = content.objects.range::<ObjectKey, _>(ObjectKey::new(namespace, "")..);
         from_here
             .take_while(|(key, _)| key.namespace == namespace)
             .map(|(_, object)| object.clone())
@@ -115,7 +120,7 @@ impl<K> Store<K> {
         let content = self.0.content.read();
         let index = content.indexes.get(name).expect("the index was declared when the informer was built");
         let keys = index.keys.get(value).into_iter().flatten();
-        keys.filter_map(|key| content.objects.get(key).cloned()).collect()
+        keys.filter_map(|key| content.objects.get(&**key).cloned()).collect()
     }
 
     /// The highest resourceVersion seen in any change: everything written to this kind up to it is in
@@ -156,7 +161,7 @@ impl<K> Store<K> {
 }
 
 impl<K: Object> Store<K> {
-    pub(super) fn new(indexes: Vec<(&'static str, IndexFn<K>)>) -> Store<K> {
+    pub(super) fn new(indexes: Vec<(&'static str, IndexFn<K>)>, keep: Keep<K>) -> Store<K> {
         let indexes =
             indexes.into_iter().map(|(name, values)| (name, Index { values, keys: HashMap::new() }));
         let content = Content {
@@ -164,13 +169,14 @@ impl<K: Object> Store<K> {
             indexes: indexes.collect(),
             subscribers: Vec::new(),
             newest: 0,
+            keep,
         };
         Store(Arc::new(Shared { content: RwLock::new(content), synced: watch::Sender::new(false) }))
     }
 
     /// A store that no informer fills, for tests of what reads it.
     pub fn fixed(indexes: Vec<(&'static str, IndexFn<K>)>, objects: impl IntoIterator<Item = K>) -> Store<K> {
-        let store = Store::new(indexes);
+        let store = Store::new(indexes, Box::new(Arc::clone));
         store.refill(objects);
         store
     }
@@ -210,15 +216,16 @@ impl<K: Object> Store<K> {
 
 impl<K: Object> Content<K> {
     fn insert(&mut self, object: Arc<K>) -> Option<Arc<K>> {
-        let key = ObjectKey::of(&*object);
+        let key = Arc::new(ObjectKey::of(&*object));
         let old = self.remove(&key);
         self.newest = self.newest.max(version_of(&*object));
+        let kept = (self.keep)(&object);
         for index in self.indexes.values_mut() {
-            for value in (index.values)(&object) {
+            for value in (index.values)(&kept) {
                 index.keys.entry(value).or_default().insert(key.clone());
             }
         }
-        self.objects.insert(key, object);
+        self.objects.insert(key, kept);
         old
     }
 
@@ -234,7 +241,7 @@ impl<K: Object> Content<K> {
         let is_same = |key: &ObjectKey, object: &Arc<K>| {
             listed.get(key).is_some_and(|other| other.meta().uid == object.meta().uid)
         };
-        let gone: Vec<ObjectKey> = self
+        let gone: Vec<Arc<ObjectKey>> = self
             .objects
             .iter()
             .filter(|(key, object)| !is_same(key, object))

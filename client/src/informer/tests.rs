@@ -1,12 +1,12 @@
 //! An informer against a scripted API server in this process.
 
-use super::{Builder, Change, ObjectKey};
+use super::{Builder, Change, Digest, Informer, ObjectKey, Told};
 use crate::{backoff::Policy, config};
 use http::{Request, Response};
 use http_body_util::StreamBody;
 use hyper::body::{Bytes, Frame};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, Client, client::Body};
+use kube::{Api, Client, ResourceExt, client::Body};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
@@ -141,4 +141,44 @@ async fn an_expired_watch_relists_and_tells_the_differences() {
     assert_eq!(told(&mut changes, 3).await.last().map(String::as_str), Some("synced"));
     frames.send(expired).expect("open");
     assert_eq!(told(&mut changes, 3).await, ["a gone", "c new -> 8", "synced"]);
+}
+
+/// The data of a ConfigMap.
+#[derive(Debug, Clone, PartialEq)]
+struct Text(String);
+
+impl Digest for Text {
+    type Of = ConfigMap;
+
+    fn of(object: &ConfigMap) -> Text {
+        Text(object.data.iter().flatten().map(|(_, text)| text.clone()).collect())
+    }
+}
+
+#[tokio::test]
+async fn what_is_told_and_forgotten_is_told_whole_and_kept_by_its_identity() {
+    let texted = |name: &str, version: u32, text: &str| {
+        let mut object = object(name, version);
+        object["data"] = json!({"text": text});
+        object
+    };
+    let (events, watch) = watch();
+    let answers = vec![list(5, &[texted("a", 3, "first")]), watch];
+    let (client, _) = server(answers);
+    let api: Api<Told<Text>> = Api::all(client);
+    let (informer, mut told) = Informer::builder(api).forgetful().start_subscribed(8);
+    let seen = |change: Option<Change<Told<Text>>>| match change {
+        Some(Change::Applied { old, new }) => {
+            let old = old.map(|old| (old.name_any(), old.digest().cloned()));
+            (old, new.digest().map(|text| text.0.clone()))
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(seen(told.recv().await), (None, Some("first".to_owned())));
+    assert!(matches!(told.recv().await, Some(Change::Synced)));
+    events.send(json!({"type": "MODIFIED", "object": texted("a", 6, "second")})).expect("open");
+    let known = Some(("a".to_owned(), None));
+    assert_eq!(seen(told.recv().await), (known, Some("second".to_owned())));
+    let kept = informer.store().get(&ObjectKey::new("ns", "a")).expect("it is known");
+    assert_eq!((kept.digest(), kept.resource_version().as_deref()), (None, Some("6")));
 }

@@ -3,13 +3,13 @@
 use super::node_match;
 use crate::{
     history::{POD_REVISION, Revision},
-    pod,
+    pod::{self, Pod},
     taint_eviction::tolerates,
 };
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
     core::v1::{
-        Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, PodTemplateSpec, Taint,
+        Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, PodTemplateSpec, Taint,
         Toleration,
     },
 };

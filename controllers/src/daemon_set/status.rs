@@ -1,8 +1,8 @@
 //! What a DaemonSet says about its nodes.
 
 use super::Look;
-use crate::pod;
-use k8s_openapi::api::{apps::v1::DaemonSetStatus, core::v1::Pod};
+use crate::pod::{self, Pod};
+use k8s_openapi::api::apps::v1::DaemonSetStatus;
 use std::sync::Arc;
 
 /// The status that this look leaves.

@@ -1,8 +1,8 @@
 //! Rolling updates of a DaemonSet: within a number of unavailable nodes, or of second pods.
 
 use super::Look;
-use crate::pod;
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::util::intstr::IntOrString};
+use crate::pod::{self, Pod};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::sync::Arc;
 
 /// The figures of the strategy, resolved for the number of nodes.

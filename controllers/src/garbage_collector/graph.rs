@@ -6,7 +6,10 @@
 use crate::plan::Target;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::core::ApiResource;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+};
 
 /// Remembered uids that are known to be gone; beyond it the oldest would be confirmed anew. Upstream: 500.
 const ABSENT: usize = 10_000;
@@ -14,14 +17,14 @@ const ABSENT: usize = 10_000;
 /// One object, reduced to what ownership is about.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// Its kind.
-    pub kind: ApiResource,
+    /// Its kind; shared by all objects of the graph that have it.
+    pub kind: Arc<ApiResource>,
     /// Empty for cluster-scoped kinds.
     pub namespace: String,
     /// Its name.
     pub name: String,
     /// Its identity in the graph.
-    pub uid: String,
+    pub uid: Arc<str>,
     /// The state it was seen in.
     pub version: Option<String>,
     /// Whom it belongs to.
@@ -37,10 +40,10 @@ impl Node {
     pub fn of(kind: &ApiResource, metadata: &ObjectMeta) -> Node {
         let metadata = metadata.clone();
         Node {
-            kind: kind.clone(),
+            kind: Arc::new(kind.clone()),
             namespace: metadata.namespace.unwrap_or_default(),
             name: metadata.name.unwrap_or_default(),
-            uid: metadata.uid.unwrap_or_default(),
+            uid: metadata.uid.unwrap_or_default().into(),
             version: metadata.resource_version,
             owners: metadata.owner_references.unwrap_or_default(),
             finalizers: metadata.finalizers.unwrap_or_default(),
@@ -56,10 +59,10 @@ impl Node {
     /// The object in the state it was seen in.
     pub fn target(&self) -> Target {
         Target {
-            kind: self.kind.clone(),
+            kind: ApiResource::clone(&self.kind),
             namespace: self.namespace.clone(),
             name: self.name.clone(),
-            uid: self.uid.clone(),
+            uid: self.uid.to_string(),
             version: self.version.clone(),
         }
     }
@@ -67,7 +70,7 @@ impl Node {
     /// True if `reference`, seen in an object of `namespace`, really means this object. The version of the
     /// group doesn't matter: one object is served in several.
     pub fn answers_to(&self, reference: &OwnerReference, namespace: &str) -> bool {
-        self.uid == reference.uid
+        *self.uid == *reference.uid
             && self.name == reference.name
             && self.kind.kind == reference.kind
             && self.kind.group == group_of(&reference.api_version)
@@ -84,9 +87,9 @@ impl Node {
 /// All objects and who depends on whom.
 #[derive(Debug, Default)]
 pub struct Graph {
-    nodes: HashMap<String, Node>,
-    dependents: HashMap<String, BTreeSet<String>>,
-    kinds: HashMap<(String, String), (ApiResource, bool)>,
+    nodes: HashMap<Arc<str>, Node>,
+    dependents: HashMap<String, BTreeSet<Arc<str>>>,
+    kinds: HashMap<(String, String), (Arc<ApiResource>, bool)>,
     absent: BTreeSet<String>,
     absent_order: VecDeque<String>,
 }
@@ -95,7 +98,7 @@ impl Graph {
     /// A graph of these kinds; the flag says whether a kind is namespaced.
     pub fn new(kinds: impl IntoIterator<Item = (ApiResource, bool)>) -> Graph {
         let by_kind = |(kind, namespaced): (ApiResource, bool)| {
-            ((kind.group.clone(), kind.kind.clone()), (kind, namespaced))
+            ((kind.group.clone(), kind.kind.clone()), (Arc::new(kind), namespaced))
         };
         Graph { kinds: kinds.into_iter().map(by_kind).collect(), ..Graph::default() }
     }
@@ -107,8 +110,8 @@ impl Graph {
             group_of(&reference.api_version) == kind.group && reference.kind == kind.kind
         };
         let waiting = self.nodes.values().filter(|node| node.owners.iter().any(names));
-        let waiting = waiting.map(|node| node.uid.clone()).collect();
-        self.kinds.insert((kind.group.clone(), kind.kind.clone()), (kind, namespaced));
+        let waiting = waiting.map(|node| node.uid.to_string()).collect();
+        self.kinds.insert((kind.group.clone(), kind.kind.clone()), (Arc::new(kind), namespaced));
         waiting
     }
 
@@ -118,7 +121,7 @@ impl Graph {
     }
 
     /// The kind that a reference names, and whether it is namespaced.
-    pub fn kind(&self, api_version: &str, kind: &str) -> Option<&(ApiResource, bool)> {
+    pub fn kind(&self, api_version: &str, kind: &str) -> Option<&(Arc<ApiResource>, bool)> {
         self.kinds.get(&(group_of(api_version).to_owned(), kind.to_owned()))
     }
 
@@ -166,15 +169,20 @@ impl Graph {
     }
 
     /// Takes in an object as it is now; returns the uids to look at again.
-    pub fn apply(&mut self, node: Node) -> Vec<String> {
+    pub fn apply(&mut self, mut node: Node) -> Vec<String> {
+        if let Some((kind, _)) = self.kinds.get(&(node.kind.group.clone(), node.kind.kind.clone()))
+            && *kind == node.kind
+        {
+            node.kind = kind.clone();
+        }
         let old = self.detach(&node.uid);
         for owner in &node.owners {
             self.dependents.entry(owner.uid.clone()).or_default().insert(node.uid.clone());
         }
-        let mut affected = vec![node.uid.clone()];
+        let mut affected = vec![node.uid.to_string()];
         // Dependents of an owner that waits for them have to go; it has to know who no longer blocks it.
         if node.deleting {
-            affected.extend(self.dependents.get(&node.uid).into_iter().flatten().cloned());
+            affected.extend(self.dependents_of(&node.uid));
         }
         let former = old.map(|old| old.owners).unwrap_or_default();
         affected.extend(former.into_iter().map(|owner| owner.uid));
@@ -185,11 +193,15 @@ impl Graph {
 
     /// Forgets an object that is gone; returns the uids to look at again.
     pub fn remove(&mut self, uid: &str) -> Vec<String> {
-        let mut affected: Vec<String> = self.dependents.get(uid).into_iter().flatten().cloned().collect();
+        let mut affected = self.dependents_of(uid);
         if let Some(old) = self.detach(uid) {
             affected.extend(old.owners.into_iter().map(|owner| owner.uid));
         }
         affected
+    }
+
+    fn dependents_of(&self, uid: &str) -> Vec<String> {
+        self.dependents.get(uid).into_iter().flatten().map(|dependent| dependent.to_string()).collect()
     }
 
     fn waits(&self, uid: &str) -> bool {

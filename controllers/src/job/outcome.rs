@@ -1,9 +1,9 @@
 //! Whether a Job is decided, and why.
 
 use super::{Look, Verdict, conditions, policy};
-use crate::pod;
+use crate::pod::{self, Pod};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::{batch::v1::JobCondition, core::v1::Pod};
+use k8s_openapi::api::batch::v1::JobCondition;
 
 /// A decided Job; its pods may still have to end.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,12 +3,13 @@
 use super::{INDEX, Look, TRACKING};
 use crate::{
     plan::{Action, to_value},
-    pod, template,
+    pod::{self, Pod},
+    template,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Affinity, Container, EnvVar, EnvVarSource, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm,
-    ObjectFieldSelector, Pod, PodSpec, PodTemplateSpec, PreferredSchedulingTerm,
+    ObjectFieldSelector, PodSpec, PodTemplateSpec, PreferredSchedulingTerm,
 };
 use kube::ResourceExt;
 use std::{collections::BTreeSet, sync::Arc};

@@ -2,13 +2,10 @@
 //! `pkg/controller/job/pod_failure_policy.go` and `success_policy.go` give the rules and the words.
 
 use super::indexes::Indexes;
-use crate::pod;
-use k8s_openapi::api::{
-    batch::v1::{
-        JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
-        PodFailurePolicyRule, SuccessPolicyRule,
-    },
-    core::v1::{ContainerStatus, Pod},
+use crate::pod::{self, ContainerStatus, Pod};
+use k8s_openapi::api::batch::v1::{
+    JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
+    PodFailurePolicyRule, SuccessPolicyRule,
 };
 use kube::ResourceExt;
 

@@ -3,13 +3,10 @@
 use super::{IndexSets, Look, Outcome, Verdict, conditions, pods, workload::Work};
 use crate::{
     plan::{Action, Plan, Severity, Target},
-    pod,
+    pod::{self, Pod},
 };
 use k8s_openapi::{
-    api::{
-        batch::v1::{JobStatus, UncountedTerminatedPods},
-        core::v1::Pod,
-    },
+    api::batch::v1::{JobStatus, UncountedTerminatedPods},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{Resource, ResourceExt};

@@ -5,9 +5,12 @@
 //! counts once; the other is removed without counting as a failure.
 
 use super::{Look, pods, workload::Work};
-use crate::{plan::Action, pod};
+use crate::{
+    plan::Action,
+    pod::{self, Pod},
+};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 use std::sync::Arc;
 

@@ -3,12 +3,11 @@
 use super::{IndexSets, Look, Outcome, pods, straggler};
 use crate::{
     plan::{Action, Part, Plan, Target},
-    pod,
+    pod::{self, Pod},
     replicaset::rank,
     template,
 };
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use std::{
     collections::{BTreeMap, BTreeSet},

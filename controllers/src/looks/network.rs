@@ -9,11 +9,12 @@ use crate::{
     looks::workloads::Maker,
     owner,
     plan::Plan,
+    pod::Pod,
 };
 use client::informer::{ObjectKey, Store};
 use jiff::Timestamp;
 use k8s_openapi::api::{
-    core::v1::{Endpoints, Pod, Service},
+    core::v1::{Endpoints, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::ResourceExt;

@@ -7,6 +7,7 @@ use crate::{
     expectations::{Expectations, Pending, Written},
     job, owner,
     plan::Plan,
+    pod::Pod,
     replicaset, stateful_set,
 };
 use client::informer::{ObjectKey, Store};
@@ -14,7 +15,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
     batch::v1::{CronJob, Job},
-    core::v1::{Pod, ReplicationController},
+    core::v1::ReplicationController,
 };
 use kube::{Resource, ResourceExt};
 use std::{marker::PhantomData, sync::Arc};

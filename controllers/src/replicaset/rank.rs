@@ -5,9 +5,12 @@
 //! that pods of about the same age are chosen by uid, which spreads the loss over failure zones.
 
 use super::Snapshot;
-use crate::{owner, pod};
+use crate::{
+    owner,
+    pod::{self, Pod},
+};
 use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
+use k8s_openapi::api::apps::v1::ReplicaSet;
 use kube::ResourceExt;
 use std::{cmp::Ordering, cmp::Reverse, collections::HashMap, sync::Arc};
 

@@ -1,12 +1,9 @@
 //! What a ReplicaSet says about its pods.
 
-use crate::pod;
+use crate::pod::{self, Pod};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{
-        apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus},
-        core::v1::Pod,
-    },
+    api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::ResourceExt;

@@ -4,11 +4,9 @@ use super::{Look, identity};
 use crate::{
     owner,
     plan::{Action, Part, Target, to_value},
+    pod::Pod,
 };
-use k8s_openapi::{
-    api::core::v1::{PersistentVolumeClaim, Pod},
-    apimachinery::pkg::apis::meta::v1::OwnerReference,
-};
+use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{ResourceExt, core::ApiResource};
 use serde_json::json;
 use std::{collections::BTreeMap, sync::Arc};

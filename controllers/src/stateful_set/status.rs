@@ -1,8 +1,8 @@
 //! What a StatefulSet says about its pods.
 
 use super::{Look, is_running_and_ready, revision_of};
-use crate::pod;
-use k8s_openapi::api::{apps::v1::StatefulSetStatus, core::v1::Pod};
+use crate::pod::{self, Pod};
+use k8s_openapi::api::apps::v1::StatefulSetStatus;
 
 /// The status that this look leaves.
 pub fn of(look: &Look<'_>, collisions: i32) -> StatefulSetStatus {

@@ -1,9 +1,11 @@
 //! Whom a change of a pod concerns.
 
 use super::{Wires, add_mapping, add_selecting, for_each, states};
-use crate::{job, owner, pod};
+use crate::{
+    job, owner,
+    pod::{self, Pod},
+};
 use client::informer::{Change, ObjectKey};
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 impl Wires {
