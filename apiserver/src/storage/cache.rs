@@ -237,9 +237,14 @@ impl ResourceState {
     /// Changes the objects as the event says.
     fn change(&mut self, revision: Revision, event: &Event) -> Arc<Change> {
         let key = &event.kv.key;
-        let now = (event.kind == EventKind::Put).then(|| Arc::new(Stored::new(&event.kv)));
+        let now = (event.kind == EventKind::Put).then(|| Arc::new(Stored::compact(&event.kv)));
         let before = match &now {
-            Some(stored) => self.objects.insert(key.clone(), stored.clone()),
+            Some(stored) => {
+                // A map keeps the key that it has, which would keep the object alive that it is a part of.
+                let before = self.objects.remove(key);
+                self.objects.insert(stored.key.clone(), stored.clone());
+                before
+            }
             None => self.objects.remove(key),
         };
         Arc::new(Change::new(revision, now, before))

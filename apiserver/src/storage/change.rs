@@ -122,7 +122,7 @@ mod tests {
     fn a_selector_makes_of_a_change_what_the_watcher_sees() {
         let red = r#"{"metadata":{"name":"a","labels":{"c":"red"}}}"#;
         let blue = r#"{"metadata":{"name":"a","labels":{"c":"blue"}}}"#;
-        let is_red = |stored: &Stored| stored.selectable(&[]).labels["c"] == "red";
+        let is_red = |stored: &Stored| stored.label("c") == Some("red");
         let change = Change::new(Revision(5), stored(blue, 5), stored(red, 3));
         assert_eq!(change.seen_by(|_| true), Some(EventType::Modified));
         assert_eq!(change.seen_by(is_red), Some(EventType::Deleted));

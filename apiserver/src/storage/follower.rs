@@ -20,7 +20,7 @@ pub async fn load(store: &dyn Kv, cache: &Cache) -> Result<Revision, KvError> {
     loop {
         match store.range(RangeRequest::new(KeyRange::prefix(ROOT))).await {
             Ok(everything) => {
-                cache.reset(everything.kvs.iter().map(Stored::new), everything.revision);
+                cache.reset(everything.kvs.iter().map(Stored::compact), everything.revision);
                 return Ok(everything.revision);
             }
             Err(error) if passes(&error) => {

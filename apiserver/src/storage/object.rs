@@ -4,7 +4,6 @@
 //! order, without `metadata.resourceVersion`: that is the revision of the write and only known after it.
 //! On the way out it is spliced in, without decoding.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -30,19 +29,40 @@ pub struct Stored {
     pub json: Bytes,
     /// The revision of its last write: its resourceVersion.
     pub revision: Revision,
-    /// Labels and selectable fields, read when the first selector asks.
-    selectable: OnceLock<Selectable>,
-    /// How it was last shown by a custom kind's schema in some state; `None` inside if just as it is.
-    seen: Mutex<Option<(String, Option<Arc<Stored>>)>>,
+    /// The values of the selectable fields, read when the first selector asks.
+    fields: OnceLock<Packed>,
+    /// The names and values of the labels, likewise.
+    labels: OnceLock<Packed>,
+    /// How it was last shown by a custom kind's schema in some state.
+    seen: Mutex<Option<Box<Seen>>>,
 }
 
-/// What selectors look at.
-#[derive(Debug, Default)]
-pub struct Selectable {
-    /// `metadata.labels`.
-    pub labels: BTreeMap<String, String>,
-    /// The selectable fields by label.
-    pub fields: BTreeMap<String, String>,
+/// The schema's state, and how it looks there; `None` if just as it is.
+type Seen = (String, Option<Arc<Stored>>);
+
+/// Texts behind one another: there are a hundred thousand such lists, of a few bytes each.
+#[derive(Debug)]
+struct Packed {
+    all: Box<str>,
+    /// Where each text ends.
+    ends: Box<[u32]>,
+}
+
+impl Packed {
+    fn of(texts: impl Iterator<Item = String>) -> Self {
+        let (mut all, mut ends) = (String::new(), Vec::new());
+        for text in texts {
+            all.push_str(&text);
+            ends.push(u32::try_from(all.len()).expect("an object is smaller than 4 GiB"));
+        }
+        Self { all: all.into(), ends: ends.into() }
+    }
+
+    fn get(&self, index: usize) -> Option<&str> {
+        let end = *self.ends.get(index)? as usize;
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
+        Some(&self.all[start..end])
+    }
 }
 
 impl Stored {
@@ -53,17 +73,26 @@ impl Stored {
 
     /// The object from its parts.
     pub fn of(key: Bytes, json: Bytes, revision: Revision) -> Self {
-        Self { key, json, revision, selectable: OnceLock::new(), seen: Mutex::default() }
+        let (fields, labels) = (OnceLock::new(), OnceLock::new());
+        Self { key, json, revision, fields, labels, seen: Mutex::default() }
+    }
+
+    /// The same in memory of its own, and no more than it takes. What comes from the store is a part of something
+    /// larger (an entry of the log, a batch, a message of another member), all of which it would keep alive.
+    pub fn compact(kv: &KeyValue) -> Self {
+        let both = Bytes::from([&kv.key[..], &kv.value[..]].concat());
+        let key = both.slice(..kv.key.len());
+        Self::of(key, both.slice(kv.key.len()..), kv.mod_revision)
     }
 
     /// How it looks under a custom kind's schema in this state: outer `None` if that isn't known yet.
     pub fn remembered(&self, state: &str) -> Option<Option<Arc<Stored>>> {
-        self.seen.lock().as_ref().filter(|(of, _)| of == state).map(|(_, seen)| seen.clone())
+        self.seen.lock().as_ref().filter(|seen| seen.0 == state).map(|seen| seen.1.clone())
     }
 
     /// Remembers how it looks under a schema; the last one counts.
     pub fn remember(&self, state: &str, seen: Option<Arc<Stored>>) {
-        *self.seen.lock() = Some((state.to_owned(), seen));
+        *self.seen.lock() = Some(Box::new((state.to_owned(), seen)));
     }
 
     /// The object as a value, with its resourceVersion.
@@ -92,39 +121,48 @@ impl Stored {
         out.into()
     }
 
-    /// What selectors look at; `fields` must be the same at each call.
-    pub fn selectable(&self, fields: &[SelectableField]) -> &Selectable {
-        self.selectable.get_or_init(|| self.selectable_now(fields))
+    /// The value of a label.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        let labels = self.labels.get_or_init(|| {
+            let labels = api::object::labels(&self.value());
+            Packed::of(labels.into_iter().flat_map(|(name, value)| [name, value]))
+        });
+        let mut pairs =
+            (0..labels.ends.len() / 2).map(|pair| (labels.get(2 * pair), labels.get(2 * pair + 1)));
+        pairs.find(|(known, _)| *known == Some(name))?.1
     }
 
-    /// The same, read anew.
-    pub fn selectable_now(&self, fields: &[SelectableField]) -> Selectable {
-        let value: Value = serde_json::from_slice(&self.json).unwrap_or_default();
-        Selectable::of(&value, fields)
-    }
-}
-
-impl Selectable {
-    /// Reads what selectors look at.
-    pub fn of(value: &Value, fields: &[SelectableField]) -> Self {
-        let named = [("metadata.name", "/metadata/name"), ("metadata.namespace", "/metadata/namespace")];
-        let fields = fields.iter().map(|field| (field.label.as_str(), field.pointer.as_str()));
-        Self {
-            labels: api::object::labels(value),
-            fields: named
-                .into_iter()
-                .chain(fields)
-                .map(|(label, pointer)| (label.to_owned(), field_text(label, value.pointer(pointer))))
-                .collect(),
+    /// The value of the field that selectors know by `label`; `fields` must be the same at each call.
+    pub fn field(&self, label: &str, fields: &[SelectableField]) -> &str {
+        let (namespace, name) = key::names_of(&self.key);
+        match label {
+            "metadata.namespace" => namespace,
+            "metadata.name" => name,
+            label => {
+                let place = fields.iter().position(|field| field.label == label);
+                place.and_then(|place| self.packed_fields(fields).get(place)).unwrap_or_default()
+            }
         }
+    }
+
+    fn packed_fields(&self, fields: &[SelectableField]) -> &Packed {
+        self.fields.get_or_init(|| {
+            let value = self.value();
+            Packed::of(fields.iter().map(|field| field_text(field, &value)))
+        })
+    }
+
+    /// As a value, without its resourceVersion.
+    fn value(&self) -> Value {
+        serde_json::from_slice(&self.json).unwrap_or_default()
     }
 }
 
 /// A field as selectors compare it. What is absent has its Go zero value.
-fn field_text(label: &str, value: Option<&Value>) -> String {
-    match value {
+pub fn field_text(field: &SelectableField, object: &Value) -> String {
+    match object.pointer(&field.pointer) {
         Some(Value::String(text)) => text.clone(),
-        Some(Value::Null) | None => match label {
+        Some(Value::Null) | None => match field.label.as_str() {
             "spec.unschedulable" | "spec.hostNetwork" => "false".to_owned(),
             "status.replicas" => "0".to_owned(),
             _ => String::new(),
@@ -228,8 +266,37 @@ mod tests {
         let fields =
             [SelectableField { label: "spec.unschedulable".into(), pointer: "/spec/unschedulable".into() }];
         let node = json!({"metadata": {"name": "n"}});
-        assert_eq!(Selectable::of(&node, &fields).fields["spec.unschedulable"], "false");
-        assert_eq!(Selectable::of(&node, &fields).fields["metadata.name"], "n");
+        let stored = Stored::of(Bytes::from_static(b"/registry/core/nodes/n"), encode(&node), Revision(1));
+        let values =
+            ["spec.unschedulable", "metadata.name", "spec.unknown"].map(|label| stored.field(label, &fields));
+        assert_eq!(values, ["false", "n", ""]);
+    }
+
+    #[test]
+    fn labels_are_found_one_by_one() {
+        let labels = json!({"a": "1", "b": "", "c": "3"});
+        let stored = stored(&json!({"metadata": {"labels": labels}}), 1);
+        assert_eq!(
+            ["a", "b", "c", "", "1"].map(|name| stored.label(name)),
+            [Some("1"), Some(""), Some("3"), None, None]
+        );
+    }
+
+    #[test]
+    fn a_compact_object_holds_on_to_nothing_else() {
+        let entry = Bytes::from(vec![b'x'; 10_000]);
+        let kv = KeyValue {
+            key: entry.slice(..10),
+            value: entry.slice(100..120),
+            create_revision: Revision(3),
+            mod_revision: Revision(7),
+            version: 2,
+            lease: None,
+        };
+        let compact = Stored::compact(&kv);
+        assert_eq!((&compact.key, &compact.json, compact.revision), (&kv.key, &kv.value, Revision(7)));
+        drop(kv);
+        assert!(entry.is_unique());
     }
 
     proptest! {

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use api::selector::{FieldSelector, LabelSelector};
+use api::selector::{FieldSelector, FieldTerm, LabelSelector};
 use api::status::Status;
 use bytes::Bytes;
+use serde_json::Value;
 use store::kv::KeyRange;
 
 use crate::query::Query;
-use crate::registry::resource::Resource;
+use crate::registry::resource::{Resource, SelectableField};
 use crate::storage::key::Key;
-use crate::storage::object::{Selectable, Stored};
+use crate::storage::object::{Stored, field_text};
 
 /// A place in the key space and conditions on the objects there.
 #[derive(Clone, Debug)]
@@ -62,18 +63,28 @@ impl Selection {
         let fields = &self.resource.selectable_fields;
         match self.resource.custom {
             // Another version, or another state of the definition, may have other fields.
-            Some(_) => self.holds_for(&stored.selectable_now(fields)),
-            None => self.holds_for(stored.selectable(fields)),
+            Some(_) => self.hold_now(stored, fields),
+            None => {
+                self.labels.matches_with(|name| stored.label(name))
+                    && self.fields.terms().iter().all(|term| holds(term, stored.field(&term.field, fields)))
+            }
         }
     }
 
-    fn holds_for(&self, selectable: &Selectable) -> bool {
-        self.labels.matches(&selectable.labels)
-            && self.fields.terms().iter().all(|term| {
-                let value = selectable.fields.get(&term.field).map_or("", String::as_str);
-                (value == term.value) == term.equals
-            })
+    fn hold_now(&self, stored: &Stored, fields: &[SelectableField]) -> bool {
+        let value: Value = serde_json::from_slice(&stored.json).unwrap_or_default();
+        let named = |label: &str| fields.iter().find(|field| field.label == label);
+        let text = |label: &str| match named(label) {
+            Some(field) => field_text(field, &value),
+            None => stored.field(label, &[]).to_owned(),
+        };
+        self.labels.matches_object(&value)
+            && self.fields.terms().iter().all(|term| holds(term, &text(&term.field)))
     }
+}
+
+fn holds(term: &FieldTerm, value: &str) -> bool {
+    (value == term.value) == term.equals
 }
 
 fn check_fields(resource: &Resource, fields: &FieldSelector) -> Result<(), Status> {
