@@ -2,6 +2,7 @@
 
 use std::io;
 
+use kubelet::image::ImageError;
 use store::backup::BackupError;
 use store::recovery::RecoveryError;
 
@@ -43,6 +44,9 @@ pub enum Failure {
     /// A snapshot can't be used.
     #[error(transparent)]
     Backup(#[from] BackupError),
+    /// The images can't be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// A survivor can't go on alone.
     #[error("--force-new-cluster")]
     Recovery(#[from] RecoveryError),

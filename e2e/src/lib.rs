@@ -4,6 +4,7 @@
 //! no process of it is left, whatever the test did. Waiting is always for a condition with a deadline.
 
 pub mod api;
+pub mod image;
 pub mod standalone;
 pub mod store;
 

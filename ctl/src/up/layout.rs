@@ -93,6 +93,11 @@ impl Layout {
         self.root.join("pki")
     }
 
+    /// Images, shared by all nodes.
+    pub fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
     /// What belongs to a child.
     pub fn child(&self, child: ChildId) -> PathBuf {
         let group = if child.is_node() { "nodes" } else { "members" };

@@ -11,6 +11,7 @@ pub mod diff;
 pub mod events;
 pub mod get;
 pub mod history;
+pub mod image;
 pub mod logs;
 pub mod member;
 pub mod node;
@@ -58,6 +59,7 @@ pub async fn run(app: &App, command: Command) -> Result<(), Failure> {
         Command::Member(args) => member::run(app, args).await,
         Command::Snapshot(args) => snapshot::run(app, args).await,
         Command::Node(args) => node::run(app, args).await,
+        Command::Image(args) => image::run(app, args),
     }
 }
 

@@ -34,6 +34,9 @@ pub struct Args {
     /// Where the agent's own API is served; port 0 picks one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10250")]
     listen: SocketAddr,
+    /// Where images are kept; nodes of one machine may share it [default: `images` in the data directory]
+    #[arg(long, value_name = "DIR")]
+    image_dir: Option<PathBuf>,
     /// Certificate of the agent's API; without it the API isn't served and logs can't be read
     #[arg(long, value_name = "FILE", requires_all = ["tls_private_key_file", "client_ca_file"])]
     tls_cert_file: Option<PathBuf>,
@@ -220,7 +223,9 @@ fn config(app: &App, args: Args) -> Result<KubeletConfig, Failure> {
         }),
         _ => None,
     };
+    let data_dir = app.data_dir()?;
     Ok(KubeletConfig {
+        image_dir: args.image_dir.clone().unwrap_or_else(|| data_dir.join("images")),
         listen: args.listen,
         runtime: RuntimeKind::Native { shim_command: Vec::new() },
         heartbeat: args.heartbeat(),
@@ -229,7 +234,7 @@ fn config(app: &App, args: Args) -> Result<KubeletConfig, Failure> {
         labels: args.labels.into_iter().collect::<BTreeMap<_, _>>(),
         stop_pods_on_shutdown: args.stop_pods_on_shutdown,
         shutdown_grace: args.shutdown_grace_period,
-        ..KubeletConfig::new(name, app.data_dir()?, args.address)
+        ..KubeletConfig::new(name, data_dir, args.address)
     })
 }
 

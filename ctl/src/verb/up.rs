@@ -264,6 +264,7 @@ fn store_arguments(shape: &Shape, number: u32, ports: &MemberPorts) -> Vec<OsStr
 fn node_arguments(layout: &Layout, id: ChildId) -> Vec<OsString> {
     let mut arguments = plain(["node", "--child-of-supervisor", "--name", &id.to_string()]);
     arguments.extend(["--data-dir".into(), layout.child(id).into_os_string()]);
+    arguments.extend(["--image-dir".into(), layout.images().into_os_string()]);
     arguments.extend(["--kubeconfig".into(), layout.node_kubeconfig(id).into_os_string()]);
     arguments.extend(["--tls-cert-file".into(), layout.node_certificate(id).into_os_string()]);
     arguments.extend(["--tls-private-key-file".into(), layout.node_key(id).into_os_string()]);

@@ -12,6 +12,7 @@ mod references;
 mod run_loop;
 pub mod status_patch;
 pub mod table;
+mod volumes;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -35,6 +36,7 @@ pub use crate::agent::publisher::chain;
 use crate::agent::references::References;
 use crate::agent::run_loop::RunLoop;
 use crate::agent::table::PodTable;
+use crate::agent::volumes::Volumes;
 use crate::config::{KubeletConfig, RuntimeKind};
 use crate::image::{ImageError, ImageStore};
 use crate::node::{NodeReporter, facts};
@@ -199,11 +201,13 @@ fn build(
         runtime: runtime.name().to_owned(),
     };
     let node = NodeFacts { host_ip: config.address.to_string(), allocatable: allocatable.clone() };
+    let (references, node) = (References::new(client.clone()), Arc::new(node));
     let performer = Performer {
         runtime,
         checkpoints,
-        references: References::new(client.clone()),
-        node: Arc::new(node),
+        volumes: Volumes::new(&config.data_dir, client.clone(), references.clone(), node.clone()),
+        references,
+        node,
         recorder,
     };
     let (asker, queries, ended) = server::asker();

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
 use crate::agent::action;
 use crate::agent::checkpoint::Checkpoints;
 use crate::agent::references::References;
+use crate::agent::volumes::Volumes;
 use crate::pod::admission::amounts;
 use crate::pod::container::{Role, roles, spec_of};
 use crate::pod::downward::NodeFacts;
@@ -18,6 +19,7 @@ use crate::pod::env::{container_references, environment};
 use crate::pod::expand::expand_all;
 use crate::pod::isolation::{self, Ground, pull_policy};
 use crate::pod::sandbox::{HostFiles, sandbox};
+use crate::pod::volumes::mounts::mounts;
 use crate::pod::{ContainerId, ContainerName, PodRef, PodUid, handler};
 use crate::runtime::{ContainerConfig, ImageUse, Runtime, RuntimeError};
 
@@ -35,6 +37,8 @@ pub struct Performer {
     pub checkpoints: Checkpoints,
     /// ConfigMaps and Secrets.
     pub references: References,
+    /// The pods' volumes.
+    pub volumes: Volumes,
     /// What the downward API tells of the node.
     pub node: Arc<NodeFacts>,
     /// Where Events go.
@@ -109,7 +113,7 @@ impl Performer {
         image: &ImageUse,
     ) -> Result<(ContainerId, Timestamp), StartFailure> {
         let config = self.resolve(pod, spec, bare).await.map_err(StartFailure::Config)?;
-        let config = self.isolate(pod, spec, config, image).map_err(StartFailure::Config)?;
+        let config = self.isolate(pod, spec, config, image).await?;
         let created = self.runtime.create_container(config).await;
         let id = created.map_err(|error| StartFailure::Create(error.chain()))?;
         match self.runtime.start_container(&id).await {
@@ -118,24 +122,31 @@ impl Performer {
         }
     }
 
-    /// Gives the container a root of its own, if there is an image to make it from.
-    fn isolate(
+    /// Gives the container a root of its own and its volumes, if there is an image to make it from.
+    async fn isolate(
         &self,
         pod: &Pod,
         spec: &Container,
         config: ContainerConfig,
         image: &ImageUse,
-    ) -> Result<ContainerConfig, String> {
+    ) -> Result<ContainerConfig, StartFailure> {
         let found = (image.image(), self.runtime.image_store(), self.runtime.sandbox_dir(&config.pod));
-        let (Some(image), Some(store), Some(sandbox)) = found else { return Ok(config) };
+        let (Some(image), Some(store), Some(sandbox)) = found else {
+            return match self.runtime.refuses(pod, spec) {
+                Some(refusal) => Err(StartFailure::Config(refusal)),
+                None => Ok(config),
+            };
+        };
         if let Some(refusal) = isolation::refusal(pod, spec) {
-            return Err(refusal);
+            return Err(StartFailure::Config(refusal));
         }
+        let roots = self.volumes.prepare(pod, spec, Timestamp::now()).await.map_err(StartFailure::Volume)?;
+        let mounts = mounts(pod, spec, &roots, &config.env).map_err(StartFailure::Config)?;
         let ground =
             Ground { image, image_file: store.config_path(&image.id), layers_dir: store.layers(), sandbox };
         let last_words = spec.termination_message_path.as_deref().unwrap_or(SHARED_MESSAGE_PATH);
         let config = ContainerConfig { termination_message_path: Some(last_words.into()), ..config };
-        isolation::isolate(pod, spec, &ground, config)
+        isolation::isolate(pod, spec, &ground, config, mounts).map_err(StartFailure::Config)
     }
 
     /// Fills in the environment, and all that refers to it.
@@ -145,9 +156,6 @@ impl Performer {
         spec: &Container,
         bare: ContainerConfig,
     ) -> Result<ContainerConfig, String> {
-        if let Some(refusal) = self.runtime.refuses(pod, spec) {
-            return Err(refusal);
-        }
         let sources = self.references.sources(&bare.pod.namespace, &container_references(spec)).await?;
         let env = environment(pod, spec, &sources, &self.node)?;
         Ok(ContainerConfig {

@@ -15,6 +15,9 @@ use crate::agent::publisher::Publisher;
 use crate::agent::references::Key;
 use crate::agent::table::{PodTable, Work};
 use crate::pod::effect::{Effect, PodEvent};
+use crate::pod::env::references;
+use crate::pod::life::PodLife;
+use crate::pod::volumes::{is_made_of_objects, volumes};
 use crate::pod::{PodRef, PodUid};
 use crate::runtime::{RuntimeError, RuntimeEvent};
 use crate::server::Query;
@@ -55,6 +58,8 @@ enum Event {
     Ended(RuntimeEvent),
     Answer(Answer),
     References(BTreeSet<Key>),
+    /// Tokens of these pods are to be renewed.
+    Tokens(Vec<PodUid>),
     Query(Query),
     Timer,
     Stop,
@@ -98,6 +103,7 @@ impl RunLoop {
             Some(done) = self.answers.join_next(), if !self.answers.is_empty() => Event::Answer(answer(done)),
             Some(change) = changes.recv() => Event::Change(change),
             keys = self.performer.references.changed() => Event::References(keys),
+            pods = self.performer.volumes.due() => Event::Tokens(pods),
             Some(query) = self.queries.recv() => Event::Query(query),
             () = sleep_until(wake) => Event::Timer,
         }
@@ -106,7 +112,11 @@ impl RunLoop {
     fn handle(&mut self, event: Event, informer: &Informer<Pod>) {
         let now = self.clock.now();
         let work = match event {
-            Event::Change(Change::Applied { new, .. }) => self.table.applied(&new, now),
+            Event::Change(Change::Applied { new, .. }) => {
+                // Its labels may have changed, which a volume shows.
+                self.refresh_volumes(&new);
+                self.table.applied(&new, now)
+            }
             Event::Change(Change::Deleted(old)) => self.table.removed(&PodRef::of(&old).uid, now),
             Event::Change(Change::Synced) => {
                 let present = informer.store().list().iter().map(|pod| PodRef::of(pod).uid).collect();
@@ -126,7 +136,15 @@ impl RunLoop {
                 self.table.forgotten(&uid);
                 Vec::new()
             }
+            Event::Tokens(pods) => {
+                self.refresh_where(|life| pods.contains(&life.pod_ref().uid));
+                Vec::new()
+            }
             Event::References(keys) => {
+                self.refresh_where(|life| {
+                    let (pod, namespace) = (life.pod(), &life.pod_ref().namespace);
+                    references(pod).into_iter().any(|name| keys.contains(&(namespace.clone(), name)))
+                });
                 let changed = |(namespace, name): &Key| self.table.reference_changed(namespace, name, now);
                 keys.iter().flat_map(changed).collect()
             }
@@ -134,6 +152,25 @@ impl RunLoop {
             Event::Answer(Answer::None) | Event::Stop => Vec::new(),
         };
         self.carry_out(work);
+    }
+
+    fn refresh_where(&mut self, wanted: impl Fn(&PodLife) -> bool) {
+        let pods: Vec<Pod> =
+            self.table.pods().filter(|life| wanted(life)).map(|life| life.pod().clone()).collect();
+        pods.iter().for_each(|pod| self.refresh_volumes(pod));
+    }
+
+    /// Brings the pod's volumes up to date, beside everything else.
+    fn refresh_volumes(&mut self, pod: &Pod) {
+        // What ends soon is not brought up to date: its volumes may be on their way out.
+        if pod.metadata.deletion_timestamp.is_some() || !volumes(pod).any(is_made_of_objects) {
+            return;
+        }
+        let (performer, pod, now) = (self.performer.volumes.clone(), pod.clone(), self.clock.now());
+        self.answers.spawn(async move {
+            performer.refresh(&pod, now).await;
+            Answer::None
+        });
     }
 
     fn carry_out(&mut self, work: Vec<Work>) {
@@ -192,7 +229,11 @@ impl RunLoop {
                 self.carry_out(work);
             }
         };
-        if tokio::time::timeout(grace + KILL_MARGIN, all_ended).await.is_err() {
+        if tokio::time::timeout(grace + KILL_MARGIN, all_ended).await.is_ok() {
+            if let Err(error) = self.performer.runtime.shut_down().await {
+                tracing::error!(error = %error.chain(), "shut the runtime down");
+            }
+        } else {
             let left: Vec<String> = self
                 .table
                 .pods()
@@ -234,6 +275,11 @@ async fn forget(performer: Performer, pod: PodRef) -> Answer {
     performer.references.unfollow(&pod.uid);
     if let Err(error) = performer.runtime.remove_sandbox(&pod).await {
         tracing::error!(%pod, error = %error.chain(), "remove the pod's containers");
+    }
+    let (volumes, uid) = (performer.volumes.clone(), pod.uid.clone());
+    let removed = tokio::task::spawn_blocking(move || volumes.remove(&uid)).await;
+    if let Err(error) = removed.map_err(std::io::Error::other).and_then(|result| result) {
+        tracing::error!(%pod, %error, "remove the pod's volumes");
     }
     if let Err(error) = performer.checkpoints.remove(&pod.uid) {
         tracing::error!(%pod, %error, "remove the pod's record");

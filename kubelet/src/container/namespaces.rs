@@ -54,6 +54,17 @@ pub fn is_held(file: &Path) -> io::Result<bool> {
     }
 }
 
+/// Whether another file system than that of the directory above is mounted here.
+pub fn is_mount_point(dir: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let above = dir.parent().unwrap_or(Path::new("/"));
+    match std::fs::symlink_metadata(dir) {
+        Ok(own) => Ok(own.dev() != std::fs::metadata(above)?.dev()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Takes off everything that is mounted on this path or below it, in this process's view.
 pub fn unmount_below(path: &Path) -> io::Result<()> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")?;

@@ -71,6 +71,13 @@ pub struct Waiting {
     pub until: Option<Timestamp>,
 }
 
+impl Waiting {
+    /// A volume could not be had.
+    pub fn is_for_volume(&self) -> bool {
+        self.reason == WaitReason::NotYet && self.until.is_some()
+    }
+}
+
 /// Upstream's words for why a container waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitReason {
@@ -235,6 +242,13 @@ impl ContainerLife {
     pub fn refused(&mut self, reason: WaitReason, message: String, until: Option<Timestamp>) {
         self.settle_previous();
         self.state = State::Waiting(Waiting { reason, message: Some(message), until });
+    }
+
+    /// The try failed for want of a volume: the container is still being created.
+    pub fn awaits_volume(&mut self, until: Timestamp) {
+        self.settle_previous();
+        self.state =
+            State::Waiting(Waiting { reason: WaitReason::NotYet, message: None, until: Some(until) });
     }
 
     /// A run was created and failed to start. Returns the record that no one needs any more.

@@ -89,6 +89,8 @@ pub enum StartFailure {
     NeverPull(String),
     /// Its image has no name that could be one.
     InvalidImageName(String),
+    /// One of its volumes can't be had yet.
+    Volume(String),
     /// The runtime refused to create it.
     Create(String),
     /// It was created, and could not be started; counts as a run.

@@ -32,10 +32,11 @@ pub struct Sources {
     pub services: BTreeMap<String, String>,
 }
 
-/// What the containers of this pod refer to from their environment.
+/// What this pod refers to from its containers' environment and its volumes.
 pub fn references(pod: &Pod) -> Vec<Reference> {
     let mut all: Vec<Reference> = crate::pod::container::roles(pod)
         .flat_map(|(container, _)| container_references(container))
+        .chain(crate::pod::volumes::references(pod))
         .collect();
     all.sort();
     all.dedup();

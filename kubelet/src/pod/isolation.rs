@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SecurityCon
 
 use crate::container::capabilities::Capabilities;
 use crate::container::cgroup::Limits;
-use crate::container::{Isolation, Security};
+use crate::container::{Isolation, Mount, Security};
 use crate::image::{Image, ImageConfig};
 use crate::pod::PodRef;
 use crate::pod::admission::{Amounts, amounts, qos_class};
@@ -57,6 +57,7 @@ pub fn isolate(
     container: &Container,
     ground: &Ground<'_>,
     config: ContainerConfig,
+    mounts: Vec<Mount>,
 ) -> Result<ContainerConfig, String> {
     let image = &ground.image.config;
     let (command, args) = command(image, config.command, config.args);
@@ -65,7 +66,7 @@ pub fn isolate(
         env.entry(name.to_owned()).or_insert_with(|| value.to_owned());
     }
     let from_image = Some(&image.working_dir).filter(|dir| !dir.is_empty()).map(Into::into);
-    let isolation = isolation(pod, container, ground)?;
+    let isolation = Isolation { mounts, ..isolation(pod, container, ground)? };
     Ok(ContainerConfig {
         command,
         args,

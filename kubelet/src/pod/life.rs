@@ -26,6 +26,8 @@ use crate::runtime::{Exit, ImageUse};
 const CONFIG_RETRY: Duration = Duration::from_secs(60);
 /// How long a failed pull is shown before the wait for the next try is (upstream's resync after an error).
 const ERR_IMAGE_PULL_SHOWN: Duration = Duration::from_secs(2);
+/// Between tries to make a volume of which something is missing, if no watch tells of a change.
+const VOLUME_RETRY: Duration = Duration::from_secs(10);
 /// Between tries to make a sandbox.
 const SANDBOX_RETRY: Duration = Duration::from_secs(5);
 
@@ -315,6 +317,7 @@ impl PodLife {
             StartFailure::Config(message) => {
                 self.refuse(name, WaitReason::CreateContainerConfigError, message, now, out);
             }
+            StartFailure::Volume(message) => self.volume_failed(name, message, now, out),
             StartFailure::Create(message) => {
                 self.refuse(name, WaitReason::CreateContainerError, message, now, out);
             }
@@ -347,6 +350,20 @@ impl PodLife {
         out.push(Effect::Record(Note::warning("Failed", format!("Error: {shown}")).about(name)));
         if let Some(container) = self.container_mut(name) {
             container.refused(reason, message, Some(later(now, CONFIG_RETRY)));
+        }
+    }
+
+    /// The container goes on waiting for its creation, as upstream's does.
+    fn volume_failed(
+        &mut self,
+        name: &ContainerName,
+        message: String,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        out.push(Effect::Record(Note::warning("FailedMount", message)));
+        if let Some(container) = self.container_mut(name) {
+            container.awaits_volume(later(now, VOLUME_RETRY));
         }
     }
 
@@ -400,7 +417,7 @@ impl PodLife {
             _ => None,
         });
         waiting
-            .filter(|w| w.reason == WaitReason::CreateContainerConfigError)
+            .filter(|w| w.reason == WaitReason::CreateContainerConfigError || w.is_for_volume())
             .for_each(|w| w.until = Some(now));
     }
 

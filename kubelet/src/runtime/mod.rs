@@ -355,6 +355,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Connects to a port that the pod listens on, as seen from inside it.
     async fn port_forward(&self, pod: &PodRef, port: u16) -> Result<Box<dyn ByteStream>, RuntimeError>;
 
+    /// All pods have ended with their agent: nothing that they shared need stay in memory.
+    async fn shut_down(&self) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     /// The ends of containers. There is one receiver; later calls get `None`.
     fn events(&self) -> Option<mpsc::Receiver<RuntimeEvent>>;
 }

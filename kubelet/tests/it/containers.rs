@@ -87,7 +87,7 @@ impl World {
             layers_dir: store.layers(),
             sandbox: self.runtime.sandbox_dir(&bare.pod).expect("native"),
         };
-        isolate(&self.pod, spec, &ground, bare).expect("isolated")
+        isolate(&self.pod, spec, &ground, bare, Vec::new()).expect("isolated")
     }
 
     async fn make_sandbox(&self) {

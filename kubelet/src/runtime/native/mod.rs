@@ -35,6 +35,7 @@ use tokio::task::JoinSet;
 use crate::config::LogLimits;
 use crate::container::Mount;
 use crate::container::cgroup::Cgroup;
+use crate::container::namespaces::unmount_below;
 use crate::image::{ImageError, ImageStore};
 use crate::pod::{ContainerId, PodRef, volumes};
 use crate::runtime::native::launcher::Launcher;
@@ -53,6 +54,7 @@ pub struct NativeRuntime {
     store: NativeStore,
     images: ImageStore,
     sandboxes: Sandboxes,
+    data_dir: PathBuf,
     launcher: Arc<Launcher>,
     limits: LogLimits,
     events: mpsc::Sender<RuntimeEvent>,
@@ -84,6 +86,7 @@ impl NativeRuntime {
             store: NativeStore::new(data_dir),
             images,
             sandboxes: Sandboxes::new(data_dir),
+            data_dir: data_dir.to_owned(),
             launcher: Arc::new(Launcher::new(shim_command, data_dir)),
             limits,
             events,
@@ -133,7 +136,7 @@ impl Runtime for NativeRuntime {
     }
 
     fn refuses(&self, pod: &Pod, container: &Container) -> Option<String> {
-        volumes::refusal(pod, container)
+        volumes::plain::refusal(pod, container)
     }
 
     fn sandbox_dir(&self, pod: &PodRef) -> Option<PathBuf> {
@@ -184,7 +187,12 @@ impl Runtime for NativeRuntime {
         let log_path = self.store.log_path(&config.pod, &config.container, config.attempt);
         let order = Order { config: config.clone(), log_path, limits: self.limits };
         let created = dir.clone();
-        let made = move || created.create(&order).and_then(|()| last_words_file(&order));
+        let sandboxes = self.sandboxes.clone();
+        let made = move || {
+            created.create(&order)?;
+            last_words_file(&order)?;
+            sandboxes.revive(&order.config.pod)
+        };
         blocking("record the container", made).await?;
         self.remember(&id, dir, config);
         Ok(id)
@@ -236,6 +244,14 @@ impl Runtime for NativeRuntime {
             found.push(FoundContainer { id: run.id, pod, container, attempt, state, image_id });
         }
         Ok(found)
+    }
+
+    async fn shut_down(&self) -> Result<(), RuntimeError> {
+        if !nix::unistd::geteuid().is_root() {
+            return Ok(());
+        }
+        let dir = self.data_dir.clone();
+        blocking("unmount what pods shared", move || unmount_below(&dir)).await
     }
 
     async fn exec_sync(

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 
 use crate::container::Mount;
-use crate::container::namespaces::{hold_ipc, unmount_below};
+use crate::container::namespaces::{hold_ipc, is_mount_point, unmount_below};
 use crate::pod::PodRef;
 use crate::runtime::SandboxConfig;
 
@@ -48,6 +48,17 @@ impl Sandboxes {
         Ok(())
     }
 
+    /// What was mounted before the node's agent was stopped together with its pods, or the host restarted, is
+    /// made anew.
+    pub fn revive(&self, pod: &PodRef) -> io::Result<()> {
+        let dir = self.dir(pod);
+        if !dir.join("ipc").exists() {
+            return Ok(());
+        }
+        hold_ipc(&dir.join("ipc"))?;
+        shared_memory(&dir.join("shm"))
+    }
+
     pub fn remove(&self, pod: &PodRef) -> io::Result<()> {
         let dir = self.dir(pod);
         unmount_below(&dir)?;
@@ -67,10 +78,10 @@ pub fn file_mounts(sandbox: &Path, own: &[Mount], read_only: bool) -> Vec<Mount>
 }
 
 fn shared_memory(dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
+    if is_mount_point(dir)? {
         return Ok(());
     }
-    fs::create_dir(dir)?;
+    fs::create_dir_all(dir)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     Ok(mount(Some("shm"), dir, Some("tmpfs"), flags, Some("mode=1777,size=65536k"))?)
 }

@@ -3,7 +3,9 @@
 //! It sees the host's files and no others: a `hostPath` mounted where it lies is honoured by doing
 //! nothing, the service account's token projection is left out, and everything else is refused by name.
 
-use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+
+use crate::pod::volumes::{kind, volume};
 
 /// Where upstream mounts the token that the service account admission adds to each pod.
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -21,28 +23,9 @@ pub fn refusal(pod: &Pod, container: &Container) -> Option<String> {
     ))
 }
 
-fn volume<'a>(pod: &'a Pod, name: &str) -> Option<&'a Volume> {
-    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
-    volumes.into_iter().flatten().find(|volume| volume.name == name)
-}
-
 fn is_harmless(pod: &Pod, mount: &VolumeMount) -> bool {
     let path = mount.mount_path.trim_end_matches('/');
     let host_path = volume(pod, &mount.name).and_then(|volume| volume.host_path.as_ref());
     let lies_there = host_path.is_some_and(|host| host.path.trim_end_matches('/') == path);
     path == TOKEN_PATH || lies_there && mount.sub_path.is_none()
-}
-
-fn kind(volume: &Volume) -> &'static str {
-    match volume {
-        Volume { config_map: Some(_), .. } => "configMap",
-        Volume { secret: Some(_), .. } => "secret",
-        Volume { downward_api: Some(_), .. } => "downwardAPI",
-        Volume { projected: Some(_), .. } => "projected",
-        Volume { host_path: Some(_), .. } => "hostPath",
-        Volume { persistent_volume_claim: Some(_), .. } => "persistentVolumeClaim",
-        Volume { image: Some(_), .. } => "image",
-        Volume { empty_dir: Some(_), .. } => "emptyDir",
-        _ => "other",
-    }
 }

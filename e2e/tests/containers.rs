@@ -1,0 +1,138 @@
+//! A pod from an image, with everything that hangs on it, by unmodified kubectl on real processes.
+
+use e2e::{Cluster, eventually, free_port, image};
+
+/// What the container does: it says what it sees, serves it, and tells when its configuration changes.
+const SCRIPT: &str = r#"
+echo "pid $$ on $(hostname) from $FROM with $GREETING and $SECRET"
+echo "root: $(ls / | busybox xargs)"
+echo "token: $(ls /var/run/secrets/kubernetes.io/serviceaccount | busybox xargs)"
+echo "mode: $(busybox stat -L -c %a /secret/key) key: $(cat /secret/key)"
+echo "one: $(cat /one.txt) memory: $(busybox df /memory | busybox tail -1 | busybox awk '{print $2}')"
+touch /config/x 2>/dev/null || echo "config is read-only"
+httpd -p 127.0.0.1:$PORT -h /config
+last=
+while :; do
+  now=$(cat /config/word)
+  [ "$now" = "$last" ] || echo "word: $now"
+  last=$now
+  sleep 0.1
+done
+"#;
+
+fn manifest(port: u16) -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: words}}
+data: {{word: first, greeting: hello}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: keys}}
+stringData: {{key: hidden}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: box, labels: {{app: box}}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: box:1
+    imagePullPolicy: IfNotPresent
+    env:
+    - {{name: PORT, value: "{port}"}}
+    - {{name: GREETING, valueFrom: {{configMapKeyRef: {{name: words, key: greeting}}}}}}
+    - {{name: SECRET, valueFrom: {{secretKeyRef: {{name: keys, key: key}}}}}}
+    resources: {{limits: {{memory: 64Mi, cpu: 500m}}}}
+    readinessProbe: {{exec: {{command: [cat, /config/word]}}, periodSeconds: 1}}
+    livenessProbe: {{httpGet: {{path: /word, port: {port}, host: 127.0.0.1}}, periodSeconds: 1}}
+    startupProbe: {{tcpSocket: {{port: {port}, host: 127.0.0.1}}, periodSeconds: 1, failureThreshold: 60}}
+    volumeMounts:
+    - {{name: config, mountPath: /config}}
+    - {{name: secret, mountPath: /secret}}
+    - {{name: config, mountPath: /one.txt, subPath: word}}
+    - {{name: memory, mountPath: /memory}}
+  volumes:
+  - {{name: config, configMap: {{name: words}}}}
+  - {{name: secret, secret: {{secretName: keys, defaultMode: 0400}}}}
+  - {{name: memory, emptyDir: {{medium: Memory, sizeLimit: 1Mi}}}}
+"#
+    )
+}
+
+#[test]
+fn a_pod_from_an_image_lives_through_its_agents_death() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("NOT TESTED: containers from images need root");
+        return;
+    }
+    let cluster = Cluster::up(1, 1);
+    let dir = tempfile::tempdir().expect("a directory");
+    let archive = image::busybox(dir.path(), "box:1", SCRIPT);
+    let loaded = cluster.a(&format!("image load {}", archive.display()));
+    assert_eq!(loaded, "loaded docker.io/library/box:1\n");
+    assert!(cluster.a("image ls").contains("docker.io/library/box:1"));
+    assert!(cluster.apply(&manifest(free_port())).ok);
+    cluster.ready_pods("app=box", 1);
+    sees_what_it_should(&cluster);
+    follows_its_configuration(&cluster);
+    outlives_its_agent(&cluster);
+    let refused = cluster.amoeba(["image", "rm", "box:1"]);
+    assert!(refused.err.contains("in use by a container"), "{}", refused.err);
+    cluster.k("delete pod box --timeout=60s");
+    eventually("nothing of a deleted pod is mounted", || {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        (!mounts.contains(cluster.path().to_str().expect("UTF-8"))).then_some(())
+    });
+    eventually("the image can go", || cluster.amoeba(["image", "rm", "box:1"]).ok.then_some(()));
+}
+
+fn sees_what_it_should(cluster: &Cluster) {
+    let log = cluster.k("logs box");
+    for line in [
+        "pid 1 on box from image with hello and hidden",
+        "root: bin config dev etc memory one.txt proc secret sys tmp var",
+        "token: ca.crt namespace token",
+        "mode: 400 key: hidden",
+        "one: first memory: 1024",
+        "config is read-only",
+        "word: first",
+    ] {
+        assert!(log.lines().any(|l| l == line), "{line:?} is not in\n{log}");
+    }
+    let events =
+        cluster.k("get events --field-selector involvedObject.name=box -o jsonpath={.items[*].reason}");
+    assert!(events.contains("Pulled") && !events.contains("NotIsolated"), "{events}");
+    let id = cluster.k("get pod box -o jsonpath={.status.containerStatuses[0].imageID}");
+    assert!(id.starts_with("sha256:"), "{id}");
+}
+
+fn follows_its_configuration(cluster: &Cluster) {
+    let patched = cluster.kubectl(["patch", "configmap", "words", "-p", r#"{"data":{"word":"second"}}"#]);
+    assert!(patched.ok, "{}", patched.err);
+    eventually("the container sees the new word", || {
+        cluster.k("logs box").lines().any(|line| line == "word: second").then_some(())
+    });
+}
+
+fn outlives_its_agent(cluster: &Cluster) {
+    let identity = || {
+        let status =
+            "jsonpath={.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}";
+        cluster.kubectl(["get", "pod", "box", "-o", status]).out
+    };
+    let before = identity();
+    let agent = cluster.process_of("n1").expect("the agent runs");
+    cluster.signal("n1", libc::SIGKILL);
+    eventually("another agent runs", || cluster.process_of("n1").filter(|pid| *pid != agent));
+    let patched = cluster.kubectl(["patch", "configmap", "words", "-p", r#"{"data":{"word":"third"}}"#]);
+    assert!(patched.ok, "{}", patched.err);
+    eventually("the new agent updates the volume", || {
+        cluster.k("logs box").lines().any(|line| line == "word: third").then_some(())
+    });
+    cluster.ready_pods("app=box", 1);
+    assert_eq!(identity(), before, "nothing was restarted");
+}

@@ -1,0 +1,277 @@
+//! The files of a volume that is made of objects: ConfigMaps, Secrets, the pod itself, tokens.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, ServiceAccountTokenProjection, Volume,
+    VolumeProjection,
+};
+
+use crate::confined::relative;
+use crate::pod::downward::{self, NodeFacts};
+use crate::pod::env::Sources;
+
+/// The mode of files whose volume names none.
+const DEFAULT_MODE: i32 = 0o644;
+
+/// One file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// What is in it.
+    pub bytes: Vec<u8>,
+    /// Its permissions.
+    pub mode: u32,
+}
+
+/// The files of a volume by their paths in it.
+pub type Payload = BTreeMap<PathBuf, File>;
+
+/// What a payload is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Ground<'a> {
+    /// Whose volume.
+    pub pod: &'a Pod,
+    /// The objects it refers to, as far as they exist.
+    pub sources: &'a Sources,
+    /// What the downward API tells of the node.
+    pub node: &'a NodeFacts,
+    /// Tokens by their paths in the volume.
+    pub tokens: &'a BTreeMap<String, String>,
+}
+
+/// The tokens that a volume shows.
+pub fn tokens(volume: &Volume) -> impl Iterator<Item = &ServiceAccountTokenProjection> {
+    let parts = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+    parts.filter_map(|part| part.service_account_token.as_ref())
+}
+
+/// All files of the volume. The error is what an event says.
+pub fn payload(volume: &Volume, ground: Ground<'_>) -> Result<Payload, String> {
+    let mut files = Files::default();
+    if let Some(source) = &volume.config_map {
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        files.config_map(&source.name, source.items.as_deref(), source.optional, mode, ground)?;
+    }
+    if let Some(source) = &volume.secret {
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        let name = source.secret_name.as_deref().unwrap_or_default();
+        files.secret(name, source.items.as_deref(), source.optional, mode, ground)?;
+    }
+    if let Some(source) = &volume.downward_api {
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        files.downward(source.items.as_deref().unwrap_or_default(), mode, ground)?;
+    }
+    if let Some(source) = &volume.projected {
+        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        for part in source.sources.iter().flatten() {
+            files.projection(part, mode, ground)?;
+        }
+    }
+    Ok(files.0)
+}
+
+#[derive(Default)]
+struct Files(Payload);
+
+impl Files {
+    fn add(&mut self, path: &str, bytes: Vec<u8>, mode: i32) -> Result<(), String> {
+        let path = relative(Path::new(path).as_os_str().as_bytes())?
+            .ok_or_else(|| "the path of a file is empty".to_owned())?;
+        let mode = u32::try_from(mode).unwrap_or_default() & 0o777;
+        self.0.insert(path, File { bytes, mode });
+        Ok(())
+    }
+
+    fn config_map(
+        &mut self,
+        name: &str,
+        items: Option<&[KeyToPath]>,
+        optional: Option<bool>,
+        mode: i32,
+        ground: Ground<'_>,
+    ) -> Result<(), String> {
+        let optional = optional == Some(true);
+        match ground.sources.config_maps.get(name) {
+            Some(map) => self.keys(&map_bytes(map), items, optional, mode, |key| {
+                format!("configmap references non-existent config key: {key}")
+            }),
+            None if optional => Ok(()),
+            None => Err(format!("configmap \"{name}\" not found")),
+        }
+    }
+
+    fn secret(
+        &mut self,
+        name: &str,
+        items: Option<&[KeyToPath]>,
+        optional: Option<bool>,
+        mode: i32,
+        ground: Ground<'_>,
+    ) -> Result<(), String> {
+        let optional = optional == Some(true);
+        match ground.sources.secrets.get(name) {
+            Some(secret) => self.keys(&secret_bytes(secret), items, optional, mode, |key| {
+                format!("references non-existent secret key: {key}")
+            }),
+            None if optional => Ok(()),
+            None => Err(format!("secret \"{name}\" not found")),
+        }
+    }
+
+    /// All keys, or those that are named, under the paths they are given.
+    fn keys(
+        &mut self,
+        data: &BTreeMap<String, Vec<u8>>,
+        items: Option<&[KeyToPath]>,
+        optional: bool,
+        mode: i32,
+        missing: impl Fn(&str) -> String,
+    ) -> Result<(), String> {
+        let Some(items) = items.filter(|items| !items.is_empty()) else {
+            return data.iter().try_for_each(|(key, bytes)| self.add(key, bytes.clone(), mode));
+        };
+        for item in items {
+            match data.get(&item.key) {
+                Some(bytes) => self.add(&item.path, bytes.clone(), item.mode.unwrap_or(mode))?,
+                None if optional => {}
+                None => return Err(missing(&item.key)),
+            }
+        }
+        Ok(())
+    }
+
+    fn downward(
+        &mut self,
+        items: &[DownwardAPIVolumeFile],
+        mode: i32,
+        ground: Ground<'_>,
+    ) -> Result<(), String> {
+        for item in items {
+            let text = downward_text(item, ground)?;
+            self.add(&item.path, text.into_bytes(), item.mode.unwrap_or(mode))?;
+        }
+        Ok(())
+    }
+
+    fn projection(&mut self, part: &VolumeProjection, mode: i32, ground: Ground<'_>) -> Result<(), String> {
+        if let Some(map) = &part.config_map {
+            self.config_map(&map.name, map.items.as_deref(), map.optional, mode, ground)?;
+        }
+        if let Some(secret) = &part.secret {
+            self.secret(&secret.name, secret.items.as_deref(), secret.optional, mode, ground)?;
+        }
+        if let Some(downward) = &part.downward_api {
+            self.downward(downward.items.as_deref().unwrap_or_default(), mode, ground)?;
+        }
+        if let Some(wanted) = &part.service_account_token {
+            let token = ground.tokens.get(&wanted.path).ok_or("the token has not been issued")?;
+            self.add(&wanted.path, token.clone().into_bytes(), mode)?;
+        }
+        if part.cluster_trust_bundle.is_some() || part.pod_certificate.is_some() {
+            return Err("clusterTrustBundle and podCertificate are not supported by this node".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn map_bytes(map: &ConfigMap) -> BTreeMap<String, Vec<u8>> {
+    let texts = map.data.iter().flatten().map(|(key, text)| (key.clone(), text.clone().into_bytes()));
+    let bytes = map.binary_data.iter().flatten().map(|(key, bytes)| (key.clone(), bytes.0.clone()));
+    texts.chain(bytes).collect()
+}
+
+fn secret_bytes(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
+    secret.data.iter().flatten().map(|(key, bytes)| (key.clone(), bytes.0.clone())).collect()
+}
+
+fn downward_text(item: &DownwardAPIVolumeFile, ground: Ground<'_>) -> Result<String, String> {
+    if let Some(field) = &item.field_ref {
+        return downward::field(ground.pod, &field.field_path, ground.node);
+    }
+    let resource = item.resource_field_ref.as_ref().ok_or("a file of the downward API names nothing")?;
+    let first = ground.pod.spec.as_ref().and_then(|spec| spec.containers.first());
+    let first = first.ok_or("the pod has no containers")?;
+    downward::resource(ground.pod, first, resource, ground.node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources() -> Sources {
+        let map = "{data: {a: text, b: other}, binaryData: {c: AAE=}}";
+        let secret = "{data: {key: c2VjcmV0}}";
+        Sources {
+            config_maps: BTreeMap::from([("m".to_owned(), serde_yaml::from_str(map).expect("a map"))]),
+            secrets: BTreeMap::from([("s".to_owned(), serde_yaml::from_str(secret).expect("a secret"))]),
+            ..Sources::default()
+        }
+    }
+
+    /// `PATH MODE CONTENTS` of each file.
+    fn show(volume: &str) -> Result<Vec<String>, String> {
+        let pod = "{metadata: {name: p, namespace: d, uid: u, labels: {app: web}}, spec: {containers: \
+                   [{name: c, resources: {limits: {cpu: 250m}}}]}}";
+        let pod: Pod = serde_yaml::from_str(pod).expect("a pod");
+        let volume: Volume = serde_yaml::from_str(&format!("{{name: v, {volume}}}")).expect("a volume");
+        let tokens = BTreeMap::from([("token".to_owned(), "t0ken".to_owned())]);
+        let ground = Ground { pod: &pod, sources: &sources(), node: &NodeFacts::default(), tokens: &tokens };
+        let files = payload(&volume, ground)?;
+        let line = |(path, file): (&PathBuf, &File)| {
+            format!(
+                "{} {:o} {}",
+                path.display(),
+                file.mode,
+                String::from_utf8_lossy(&file.bytes).escape_debug()
+            )
+        };
+        Ok(files.iter().map(line).collect())
+    }
+
+    #[test]
+    fn files_come_from_objects_as_upstream() {
+        for (volume, want) in [
+            ("configMap: {name: m}", vec!["a 644 text", "b 644 other", "c 644 \\0\\u{1}"]),
+            (
+                "configMap: {name: m, defaultMode: 256, items: [{key: a, path: x/y}, {key: b, path: b, mode: 511}]}",
+                vec!["b 777 other", "x/y 400 text"],
+            ),
+            ("configMap: {name: m, optional: true, items: [{key: none, path: x}]}", vec![]),
+            ("configMap: {name: none, optional: true}", vec![]),
+            ("secret: {secretName: s}", vec!["key 644 secret"]),
+            (
+                "downwardAPI: {items: [{path: l, fieldRef: {fieldPath: metadata.labels}}, {path: cpu, \
+                 resourceFieldRef: {containerName: c, resource: limits.cpu, divisor: 1m}}]}",
+                vec!["cpu 644 250", "l 644 app=\\\"web\\\""],
+            ),
+            (
+                "projected: {defaultMode: 288, sources: [{serviceAccountToken: {path: token}}, {configMap: {name: m, \
+                 items: [{key: a, path: ca.crt}]}}, {secret: {name: s}}]}",
+                vec!["ca.crt 440 text", "key 440 secret", "token 440 t0ken"],
+            ),
+        ] {
+            assert_eq!(show(volume), Ok(want.into_iter().map(str::to_owned).collect()), "{volume}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named_as_upstream() {
+        for (volume, why) in [
+            ("configMap: {name: none}", "configmap \"none\" not found"),
+            ("secret: {secretName: none}", "secret \"none\" not found"),
+            (
+                "configMap: {name: m, items: [{key: z, path: z}]}",
+                "configmap references non-existent config key: z",
+            ),
+            ("secret: {secretName: s, items: [{key: z, path: z}]}", "references non-existent secret key: z"),
+            (
+                "configMap: {name: m, items: [{key: a, path: ../../etc/passwd}]}",
+                "the path \"../../etc/passwd\" leads out of its directory",
+            ),
+        ] {
+            assert_eq!(show(volume), Err(why.to_owned()), "{volume}");
+        }
+    }
+}
