@@ -83,7 +83,7 @@ impl CertificateRequest {
     /// Why not.
     pub fn check(&self, signer: &str, usages: &[String]) -> Result<(), String> {
         match signer {
-            API_CLIENT => check_usages(usages, "client auth"),
+            API_CLIENT => check_client_usages(usages),
             NODE_CLIENT => {
                 self.check_node()?;
                 self.check_no_alternatives()?;
@@ -138,7 +138,20 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     four.or_else(|_| <[u8; 16]>::try_from(bytes).map(|bytes| Ipv6Addr::from(bytes).into())).ok()
 }
 
-/// The purpose and a signature are asked for, and nothing else but a key's encipherment.
+/// Somebody's client certificate: what else it is for is optional, and little is allowed.
+fn check_client_usages(usages: &[String]) -> Result<(), String> {
+    const PURPOSE: &str = "client auth";
+    const ALLOWED: [&str; 3] = ["digital signature", "key encipherment", PURPOSE];
+    if let Some(other) = usages.iter().find(|usage| !ALLOWED.contains(&usage.as_str())) {
+        return Err(format!("invalid usage for client certificate: {other}"));
+    }
+    match usages.iter().any(|usage| usage == PURPOSE) {
+        true => Ok(()),
+        false => Err(format!("missing required usage for client certificate: {PURPOSE}")),
+    }
+}
+
+/// A node's: the purpose and a signature are asked for, and nothing else but a key's encipherment.
 fn check_usages(usages: &[String], purpose: &str) -> Result<(), String> {
     let has = |usage: &str| usages.iter().any(|own| own == usage);
     let allowed = ["digital signature", "key encipherment", purpose];
@@ -172,6 +185,7 @@ mod tests {
         assert_eq!(serving.check(NODE_SERVING, &usages("server auth")), Ok(()));
         let jane = CertificateRequest { common_name: "jane".to_owned(), ..CertificateRequest::default() };
         assert_eq!(jane.check(API_CLIENT, &usages("client auth")), Ok(()));
+        assert_eq!(jane.check(API_CLIENT, &["client auth".to_owned()]), Ok(()), "a signature isn't asked for");
         let refusals = [
             (serving.check(NODE_CLIENT, &usages("client auth")), "DNS subjectAltNames are not allowed"),
             (
@@ -180,7 +194,11 @@ mod tests {
             ),
             (node().check(NODE_CLIENT, &usages("server auth")), "usages did not match"),
             (jane.check(NODE_CLIENT, &usages("client auth")), "subject organization is not system:nodes"),
-            (jane.check(API_CLIENT, &[]), "usages did not match"),
+            (jane.check(API_CLIENT, &[]), "missing required usage for client certificate: client auth"),
+            (
+                jane.check(API_CLIENT, &usages("server auth")),
+                "invalid usage for client certificate: server auth",
+            ),
             (jane.check("example.com/mine", &usages("client auth")), "is no signer of this cluster"),
         ];
         for (refusal, expected) in refusals {

@@ -104,6 +104,7 @@ pub fn columns(group: &str, kind: &str) -> Vec<Column> {
         ("networking.k8s.io", _) | ("discovery.k8s.io", _) => networking::columns(kind),
         ("policy", "PodDisruptionBudget") => policy::DISRUPTION_BUDGET,
         ("autoscaling", "HorizontalPodAutoscaler") => policy::AUTOSCALER,
+        ("autoscaling", "Scale") => policy::SCALE,
         ("scheduling.k8s.io", "PriorityClass") => policy::PRIORITY_CLASS,
         ("apps", _) => apps::columns(kind),
         ("certificates.k8s.io", "CertificateSigningRequest") => certificates::SIGNING_REQUEST,

@@ -1,4 +1,4 @@
-//! Disruption budgets, autoscalers and priority classes.
+//! Disruption budgets, autoscalers, scales and priority classes.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -30,6 +30,12 @@ pub(super) const AUTOSCALER: &[Spec] = &[
     text("MinPods", "Never fewer.", |object, _| amount(object, "/spec/minReplicas")),
     number("MaxPods", "Never more.", |object, _| json!(int(object, "/spec/maxReplicas"))),
     number("Replicas", "Pods there are.", |object, _| json!(int(object, "/status/currentReplicas"))),
+    AGE,
+];
+pub(super) const SCALE: &[Spec] = &[
+    NAME,
+    number("Desired", "Pods there should be.", |object, _| json!(int(object, "/spec/replicas"))),
+    number("Available", "Pods there are.", |object, _| json!(int(object, "/status/replicas"))),
     AGE,
 ];
 pub(super) const PRIORITY_CLASS: &[Spec] = &[

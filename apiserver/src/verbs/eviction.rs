@@ -23,7 +23,8 @@ use crate::verbs::{Answer, Call, delete_options, submit};
 
 const EVICTION: KindName<'_> = KindName { group: "policy", version: "v1", kind: "Eviction" };
 const REFUSED: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
-/// Seconds after which a refused eviction may be tried again.
+/// Seconds after which an eviction may be tried again that a budget wasn't ready to judge. One that it refuses
+/// names none: clients of Go would try by themselves, and `kubectl drain --timeout` would not end in time.
 const RETRY_AFTER: u32 = 10;
 /// Evictions that the disruption controller may be behind by.
 const MOST_UNCONFIRMED: usize = 2000;
@@ -115,11 +116,12 @@ fn is_free_of(budget: &Value, pod: &Value) -> bool {
 fn spend(budget: &mut Value, pod: &str, now: Timestamp) -> Result<(), Status> {
     let name = object::name(budget).to_owned();
     let count = |field: &str| budget["status"][field].as_i64().unwrap_or(0);
-    let refuse = |why: String| {
-        Err(Status::too_many_requests(REFUSED, RETRY_AFTER).with_cause("DisruptionBudget", &why, ""))
+    let refuse = |why: String, after: u32| {
+        Err(Status::too_many_requests(REFUSED, after).with_cause("DisruptionBudget", &why, ""))
     };
     if count("observedGeneration") < object::generation(budget) {
-        return refuse(format!("The disruption budget {name} is still being processed by the server."));
+        let why = format!("The disruption budget {name} is still being processed by the server.");
+        return refuse(why, RETRY_AFTER);
     }
     let forbid = |why: &str| Err(Status::forbidden("poddisruptionbudgets", "policy", &name, why));
     let unconfirmed = budget["status"]["disruptedPods"].as_object().map_or(0, serde_json::Map::len);
@@ -128,11 +130,12 @@ fn spend(budget: &mut Value, pod: &str, now: Timestamp) -> Result<(), Status> {
         _ if unconfirmed > MOST_UNCONFIRMED => {
             forbid("DisruptedPods map too big - too many evictions not confirmed by PDB controller")
         }
-        0 => refuse(format!(
-            "The disruption budget {name} needs {} healthy pods and has {} currently",
-            count("desiredHealthy"),
-            count("currentHealthy")
-        )),
+        0 => {
+            let (needed, healthy) = (count("desiredHealthy"), count("currentHealthy"));
+            let why =
+                format!("The disruption budget {name} needs {needed} healthy pods and has {healthy} currently");
+            refuse(why, 0)
+        }
         allowed => {
             budget["status"]["disruptionsAllowed"] = json!(allowed - 1);
             budget["status"]["disruptedPods"][pod] = json!(api::time::rfc3339(now));

@@ -3,51 +3,66 @@
 use std::sync::Arc;
 
 use api::object;
-use http::StatusCode;
+use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use crate::body::Body;
 use crate::error::Outcome;
 use crate::registry::custom::ScalePaths;
 use crate::registry::resource::Resource;
 use crate::request::Verb;
 use crate::response;
 use crate::storage::decode as decode_stored;
+use crate::table;
 use crate::verbs::decode::{self, Draft, KindName};
 use crate::verbs::patch::Patch;
 use crate::verbs::submit::{self, Part};
 use crate::verbs::update::change;
+use crate::verbs::view::View;
 use crate::verbs::{Answer, Call, get, ownership, present, server_side};
 
 const SCALE: KindName<'_> = KindName { group: "autoscaling", version: "v1", kind: "Scale" };
 
 /// Answers with the Scale, after changing it if asked to.
 pub async fn scale(call: Call<'_>, body: &[u8]) -> Answer {
+    let view = View::of(&call)?;
     match call.info.verb {
         Verb::Get => {
             let stored = present::one(call.resource, Arc::new(get::read(&call).await?)).await?;
-            Ok(response::json(StatusCode::OK, &scale_of(call.resource, &decode_stored(&stored)?)))
+            Ok(answer(&call, &view, &decode_stored(&stored)?))
         }
         Verb::Patch if ownership::is_apply(&call) => {
             let config = server_side::parse_config(&call, SCALE, body)?;
-            write_object(&call, |old| apply(&call, old, &config)).await
+            write_object(&call, &view, |old| apply(&call, old, &config)).await
         }
         Verb::Patch => {
             let patch = Patch::parse(&call, body)?;
-            write(&call, |old| patch.draft(&call, SCALE, &scale_of(call.resource, old))).await
+            write(&call, &view, |old| patch.draft(&call, SCALE, &scale_of(call.resource, old))).await
         }
         _ => {
             let draft = decode::object_of(&call, SCALE, body)?;
-            write(&call, |_| Ok(draft.clone())).await
+            write(&call, &view, |_| Ok(draft.clone())).await
         }
     }
 }
 
-async fn write(call: &Call<'_>, mut scale: impl FnMut(&Value) -> Outcome<Draft> + Send) -> Answer {
+/// The Scale of the object in the form that the client accepts.
+fn answer(call: &Call<'_>, view: &View, object: &Value) -> Response<Body> {
+    let columns = table::columns(SCALE.group, SCALE.kind);
+    let scale = scale_of(call.resource, object);
+    response::json(StatusCode::OK, &view.in_columns(&columns, &scale, true))
+}
+
+async fn write(
+    call: &Call<'_>,
+    view: &View,
+    mut scale: impl FnMut(&Value) -> Outcome<Draft> + Send,
+) -> Answer {
     let make = |old: &Value| {
         let scale = scale(old)?;
         Ok(Draft { object: scaled(call.resource, old, &scale.object), warnings: scale.warnings })
     };
-    write_object(call, make).await
+    write_object(call, view, make).await
 }
 
 /// What a server-side apply of a Scale makes of the object: its manager owns the number of replicas.
@@ -60,10 +75,14 @@ fn apply(call: &Call<'_>, old: &Value, scale: &Value) -> Outcome<Draft> {
     server_side::draft(call, Part::Main, old, &config)
 }
 
-async fn write_object(call: &Call<'_>, make: impl FnMut(&Value) -> Outcome<Draft> + Send) -> Answer {
+async fn write_object(
+    call: &Call<'_>,
+    view: &View,
+    make: impl FnMut(&Value) -> Outcome<Draft> + Send,
+) -> Answer {
     let written = change(call, Part::Main, make).await?.ok_or_else(|| call.not_found(call.name()))?;
     let object = decode_stored(&*present::one(call.resource, Arc::new(written.stored)).await?)?;
-    let mut response = response::json(StatusCode::OK, &scale_of(call.resource, &object));
+    let mut response = answer(call, view, &object);
     submit::warn(&mut response, &written.warnings);
     Ok(response)
 }

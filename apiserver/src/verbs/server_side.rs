@@ -56,13 +56,28 @@ pub(super) fn parse_config(call: &Call<'_>, kind: KindName<'_>, body: &[u8]) -> 
 
 fn untyped(call: &Call<'_>, error: &DecodeError) -> String {
     let resource = call.resource;
-    let of = group_version(&resource.group, &resource.version);
     format!(
-        "failed to create typed patch object ({}/{}; {of}, Kind={}): {error}",
+        "failed to create typed patch object ({}/{}; {}/{}, Kind={}): {}",
         call.namespace(),
         call.name(),
-        resource.kind
+        resource.group,
+        resource.version,
+        resource.kind,
+        undeclared(error).unwrap_or_else(|| error.to_string())
     )
+}
+
+/// Unknown fields in the words of upstream's typed merge, if that is all there is to say.
+fn undeclared(error: &DecodeError) -> Option<String> {
+    let DecodeError::Strict(problems) = error else { return None };
+    let path = |problem: &String| problem.strip_prefix("unknown field \"")?.strip_suffix('"').map(str::to_owned);
+    let undeclared = |path: String| format!(".{path}: field not declared in schema");
+    let all: Vec<String> =
+        problems.iter().map(|problem| path(problem).map(undeclared)).collect::<Option<_>>()?;
+    Some(match all.as_slice() {
+        [one] => one.clone(),
+        many => format!("errors:\n  {}", many.join("\n  ")),
+    })
 }
 
 /// The object that the configuration makes of `live`. Unless it names a version, it is meant for any.

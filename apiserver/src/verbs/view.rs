@@ -18,7 +18,7 @@ use crate::registry::resource::Resource;
 use crate::response;
 use crate::storage::decode;
 use crate::storage::object::Stored;
-use crate::table::{IncludeObject, partial_object, to_table};
+use crate::table::{Column, IncludeObject, partial_object, to_table};
 use crate::verbs::{Call, present};
 
 /// How objects are to be shown.
@@ -78,12 +78,17 @@ impl View {
 
     /// One object as a table or as metadata; `headers` says whether a table gets its column definitions.
     pub fn transform(&self, resource: &Resource, object: &Value, headers: bool) -> Value {
+        self.in_columns(&resource.columns, object, headers)
+    }
+
+    /// The same of an object with columns of its own, as a subresource's.
+    pub fn in_columns(&self, columns: &[Column], object: &Value, headers: bool) -> Value {
         match self.form {
             Form::Plain => object.clone(),
             Form::Metadata => partial_object(object),
             Form::Table => {
                 let meta = json!({"resourceVersion": api::object::resource_version(object)});
-                to_table(&resource.columns, [object], self.include, meta, headers, Timestamp::now())
+                to_table(columns, [object], self.include, meta, headers, Timestamp::now())
             }
         }
     }
