@@ -9,7 +9,9 @@ ROCKSDB_STATIC   ?= 1
 # The newest kubectl and helm, for the end-to-end tests; KUBECTL=/path/to/another overrides one.
 KUBECTL          ?= $(CACHE)/kubectl-1.37
 HELM             ?= $(CACHE)/helm-4
-export CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC KUBECTL HELM
+# A Python that has the official client.
+KUBERNETES_PYTHON ?= $(CACHE)/python-kubernetes-37/bin/python
+export CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC KUBECTL HELM KUBERNETES_PYTHON
 
 .PHONY: help demo test soak build bench bench-store bench-api bench-scheduler check setup clean
 .DEFAULT_GOAL := help
@@ -20,7 +22,7 @@ help: ## List the targets
 demo: build ## Start 3 members and 3 nodes, kill some, and watch the cluster heal
 	@bin/amoeba demo self-heal
 
-test: setup $(ROCKSDB_LIB_DIR)/librocksdb.a $(KUBECTL) $(HELM) ## Unit tests, simulations and end-to-end tests
+test: setup $(ROCKSDB_LIB_DIR)/librocksdb.a $(KUBECTL) $(HELM) $(KUBERNETES_PYTHON) ## Unit tests, simulations and end-to-end tests
 	@echo "==> building the binary and the tests"
 	@cargo build --locked --workspace --all-targets
 	@AMOEBA=$(CARGO_TARGET_DIR)/debug/amoeba cargo test --locked --workspace
@@ -89,6 +91,9 @@ $(ROCKSDB_LIB_DIR)/librocksdb.a:
 
 $(CACHE)/kubectl-1.37 $(CACHE)/helm-4 &:
 	@.ci/fetch-clients $(CACHE)/kubectl-1.37 $(CACHE)/helm-4
+
+$(CACHE)/python-kubernetes-37/bin/python:
+	@.ci/fetch-python $(CACHE)/python-kubernetes-37
 
 clean: ## Remove what was built, RocksDB excepted
 	@rm -rf bin $(CARGO_TARGET_DIR)

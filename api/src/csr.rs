@@ -185,7 +185,11 @@ mod tests {
         assert_eq!(serving.check(NODE_SERVING, &usages("server auth")), Ok(()));
         let jane = CertificateRequest { common_name: "jane".to_owned(), ..CertificateRequest::default() };
         assert_eq!(jane.check(API_CLIENT, &usages("client auth")), Ok(()));
-        assert_eq!(jane.check(API_CLIENT, &["client auth".to_owned()]), Ok(()), "a signature isn't asked for");
+        assert_eq!(
+            jane.check(API_CLIENT, &["client auth".to_owned()]),
+            Ok(()),
+            "a signature isn't asked for"
+        );
         let refusals = [
             (serving.check(NODE_CLIENT, &usages("client auth")), "DNS subjectAltNames are not allowed"),
             (

@@ -132,8 +132,9 @@ fn spend(budget: &mut Value, pod: &str, now: Timestamp) -> Result<(), Status> {
         }
         0 => {
             let (needed, healthy) = (count("desiredHealthy"), count("currentHealthy"));
-            let why =
-                format!("The disruption budget {name} needs {needed} healthy pods and has {healthy} currently");
+            let why = format!(
+                "The disruption budget {name} needs {needed} healthy pods and has {healthy} currently"
+            );
             refuse(why, 0)
         }
         allowed => {

@@ -70,7 +70,8 @@ fn untyped(call: &Call<'_>, error: &DecodeError) -> String {
 /// Unknown fields in the words of upstream's typed merge, if that is all there is to say.
 fn undeclared(error: &DecodeError) -> Option<String> {
     let DecodeError::Strict(problems) = error else { return None };
-    let path = |problem: &String| problem.strip_prefix("unknown field \"")?.strip_suffix('"').map(str::to_owned);
+    let path =
+        |problem: &String| problem.strip_prefix("unknown field \"")?.strip_suffix('"').map(str::to_owned);
     let undeclared = |path: String| format!(".{path}: field not declared in schema");
     let all: Vec<String> =
         problems.iter().map(|problem| path(problem).map(undeclared)).collect::<Option<_>>()?;
