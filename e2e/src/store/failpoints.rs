@@ -16,8 +16,8 @@ use super::schedule::{Tasks, inside};
 use super::workload::Run;
 use crate::checkout;
 
-/// How long the workload may take to reach a failpoint.
-const REACH: Duration = Duration::from_secs(6);
+/// How long the workload may take to reach a failpoint. A watcher falls behind after five seconds.
+const REACH: Duration = Duration::from_secs(15);
 
 /// Of each member whose disk is filled.
 const DISK_MIB: u64 = 192;
