@@ -11,17 +11,18 @@ use crate::agent::action;
 use crate::agent::checkpoint::Checkpoints;
 use crate::agent::references::References;
 use crate::agent::volumes::Volumes;
+use crate::image::registry::Login;
 use crate::pod::admission::amounts;
 use crate::pod::container::{Role, roles, spec_of};
 use crate::pod::downward::NodeFacts;
 use crate::pod::effect::{Effect, Hook, Note, PodEvent, ProbeKind, StartFailure};
-use crate::pod::env::{container_references, environment};
+use crate::pod::env::{Reference, container_references, environment};
 use crate::pod::expand::expand_all;
 use crate::pod::isolation::{self, Ground, pull_policy};
 use crate::pod::sandbox::{HostFiles, sandbox};
 use crate::pod::volumes::mounts::mounts;
-use crate::pod::{ContainerId, ContainerName, PodRef, PodUid, handler};
-use crate::runtime::{ContainerConfig, ImageUse, Runtime, RuntimeError};
+use crate::pod::{ContainerId, ContainerName, PodRef, PodUid, handler, pull_secrets};
+use crate::runtime::{ContainerConfig, Fetch, ImageUse, Runtime, RuntimeError};
 
 /// A postStart hook has no limit upstream; this one keeps a hanging hook from holding a task forever.
 const POST_START_LIMIT: Duration = Duration::from_secs(3600);
@@ -93,7 +94,8 @@ impl Performer {
         };
         let memory = amounts(&self.node.allocatable).get("memory").copied().unwrap_or(0);
         let bare = bare_config(pod, pod_ref, spec, attempt, memory);
-        let image = match self.runtime.ensure_image(&bare, pull_policy(spec)).await {
+        let fetch = Fetch { policy: pull_policy(spec), logins: self.logins(pod).await };
+        let image = match self.runtime.ensure_image(&bare, &fetch).await {
             Ok(image) => image,
             Err(error) => {
                 return PodEvent::StartFailed { container, failure: image_failure(error), image: None };
@@ -103,6 +105,17 @@ impl Performer {
             Ok((id, at)) => PodEvent::Started { container, id, at, image },
             Err(failure) => PodEvent::StartFailed { container, failure, image: Some(image) },
         }
+    }
+
+    /// A Secret that can't be looked up is one that is missing.
+    async fn logins(&self, pod: &Pod) -> Vec<(String, Login)> {
+        let references: Vec<Reference> = pull_secrets::references(pod).collect();
+        if references.is_empty() {
+            return Vec::new();
+        }
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let sources = self.references.sources(namespace, &references).await.unwrap_or_default();
+        pull_secrets::logins(pod, &sources)
     }
 
     async fn try_start(

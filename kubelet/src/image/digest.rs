@@ -58,6 +58,22 @@ impl From<Digest> for String {
     }
 }
 
+/// Digests what comes in parts.
+#[derive(Default)]
+pub struct Hasher(sha2::Sha256);
+
+impl Hasher {
+    /// The next part.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Of all parts.
+    pub fn finish(self) -> Digest {
+        Digest::from_hasher(self.0)
+    }
+}
+
 /// Counts and digests what is read through it.
 pub struct Digesting<R> {
     inner: R,

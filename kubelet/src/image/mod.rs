@@ -11,6 +11,7 @@ pub mod config;
 pub mod digest;
 pub mod layout;
 pub mod reference;
+pub mod registry;
 pub mod store;
 pub mod unpack;
 

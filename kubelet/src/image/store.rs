@@ -27,6 +27,9 @@ use crate::shim::record::{read, write_durably};
 /// Digits of a layer's directory: 96 bits of its digest, checked when the layer is added.
 const LAYER_DIGITS: usize = 24;
 
+/// Parts of the disk: with less free than the first, images go until the second is.
+const FREE_WANTED: (f64, f64) = (0.15, 0.20);
+
 /// An image of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
@@ -69,7 +72,7 @@ pub struct ImageStore {
 }
 
 /// Leaves nothing behind, however a load ends.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
@@ -280,6 +283,15 @@ impl ImageStore {
         Ok(freed)
     }
 
+    /// Collects if less than 15 % of the disk is free, until 20 % are (upstream's thresholds).
+    pub fn collect_if_full(&self) -> Result<u64, ImageError> {
+        let free = || {
+            let disk = nix::sys::statvfs::statvfs(&self.dir);
+            disk.map_or(1.0, |disk| disk.blocks_available() as f64 / disk.blocks().max(1) as f64)
+        };
+        if free() >= FREE_WANTED.0 { Ok(0) } else { self.collect(|| free() >= FREE_WANTED.1) }
+    }
+
     /// When a container was last made from it.
     fn last_used(&self, image: &Image) -> Option<std::time::SystemTime> {
         fs::metadata(self.config_path(&image.id)).and_then(|meta| meta.modified()).ok()
@@ -320,7 +332,8 @@ impl ImageStore {
         Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| system("lock", &path)(errno.into()))
     }
 
-    fn scratch(&self) -> Result<Scratch, ImageError> {
+    /// A directory for what isn't whole yet.
+    pub(crate) fn scratch(&self) -> Result<Scratch, ImageError> {
         let path = self.dir.join("tmp").join(format!("{:016x}", rand::random::<u64>()));
         fs::create_dir(&path).map_err(system("make", &path))?;
         Ok(Scratch(path))

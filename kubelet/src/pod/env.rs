@@ -37,6 +37,7 @@ pub fn references(pod: &Pod) -> Vec<Reference> {
     let mut all: Vec<Reference> = crate::pod::container::roles(pod)
         .flat_map(|(container, _)| container_references(container))
         .chain(crate::pod::volumes::references(pod))
+        .chain(crate::pod::pull_secrets::references(pod))
         .collect();
     all.sort();
     all.dedup();

@@ -695,6 +695,14 @@ fn record_image(name: &ContainerName, image: Option<&str>, found: &ImageUse, out
             "Pulled",
             format!("Container image \"{image}\" already present on machine and can be accessed by the pod"),
         ),
+        ImageUse::Pulled(fetched, took) => Note::normal(
+            "Pulled",
+            format!(
+                "Successfully pulled image \"{image}\" in {}. Image size: {} bytes.",
+                go_duration(*took),
+                fetched.size
+            ),
+        ),
         ImageUse::Plain => Note::normal(
             "NotIsolated",
             format!(

@@ -16,6 +16,7 @@ pub mod isolation;
 pub mod life;
 pub mod phase;
 pub mod probe;
+pub mod pull_secrets;
 pub mod restore;
 pub mod sandbox;
 pub mod status;

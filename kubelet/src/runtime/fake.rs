@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 
 use crate::pod::{ContainerId, PodRef};
 use crate::runtime::{
-    ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, Exit, FoundContainer, FoundState, ImageUse,
-    PullPolicy, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
+    ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, Exit, Fetch, FoundContainer, FoundState, ImageUse,
+    Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
 };
 
 /// The environment variable through which a container says what it does.
@@ -143,11 +143,7 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
-    async fn ensure_image(
-        &self,
-        config: &ContainerConfig,
-        _policy: PullPolicy,
-    ) -> Result<ImageUse, RuntimeError> {
+    async fn ensure_image(&self, config: &ContainerConfig, _fetch: &Fetch) -> Result<ImageUse, RuntimeError> {
         match act(script_of(config), config.attempt) {
             Act::Pull => Err(RuntimeError::Image(format!("image {} is not to be had", config.image))),
             _ => Ok(ImageUse::Present(None)),

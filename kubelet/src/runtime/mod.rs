@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::container::Isolation;
 use crate::container::cgroup::{Cgroup, Limits};
+use crate::image::registry::Login;
 use crate::image::{Image, ImageStore};
 use crate::pod::{ContainerId, ContainerName, PodRef};
 pub use session::{ByteStream, Input, Output, Session, Streams, TerminalSize};
@@ -162,9 +163,20 @@ pub enum PullPolicy {
     Never,
 }
 
+/// How an image may be fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// When.
+    pub policy: PullPolicy,
+    /// As whom, by registry.
+    pub logins: Vec<(String, Login)>,
+}
+
 /// What a container will run from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageUse {
+    /// It has just been fetched, in this time.
+    Pulled(Box<Image>, Duration),
     /// The node had the image; `None` where the runtime keeps none.
     Present(Option<Box<Image>>),
     /// There is none: a plain process of the host.
@@ -176,6 +188,7 @@ impl ImageUse {
     pub fn image(&self) -> Option<&Image> {
         match self {
             Self::Present(image) => image.as_deref(),
+            Self::Pulled(image, _) => Some(image),
             Self::Plain => None,
         }
     }
@@ -303,11 +316,7 @@ pub trait Runtime: Send + Sync + 'static {
     async fn remove_sandbox(&self, pod: &PodRef) -> Result<(), RuntimeError>;
 
     /// Finds the image, and fetches it if need be.
-    async fn ensure_image(
-        &self,
-        config: &ContainerConfig,
-        policy: PullPolicy,
-    ) -> Result<ImageUse, RuntimeError>;
+    async fn ensure_image(&self, config: &ContainerConfig, fetch: &Fetch) -> Result<ImageUse, RuntimeError>;
 
     /// Where this pod's containers find what they share on the host; `None` where they can't see it.
     fn sandbox_dir(&self, _pod: &PodRef) -> Option<PathBuf> {

@@ -11,7 +11,7 @@ use kubelet::pod::isolation::{Ground, isolate, limits};
 use kubelet::pod::sandbox::{HostFiles, sandbox};
 use kubelet::pod::{ContainerName, PodRef};
 use kubelet::runtime::native::NativeRuntime;
-use kubelet::runtime::{ContainerConfig, Exit, ImageUse, PullPolicy, Runtime, RuntimeEvent};
+use kubelet::runtime::{ContainerConfig, Exit, Fetch, ImageUse, PullPolicy, Runtime, RuntimeEvent};
 use tokio::sync::mpsc;
 
 use crate::native::{PATIENCE, end, shim_command, text};
@@ -384,7 +384,9 @@ async fn containers_of_a_pod_share_memory_and_an_adopted_one_runs_on() {
     assert_eq!(end(&mut events).await.code, 137);
     second.remove_sandbox(&PodRef::of(&world.pod)).await.expect("remove");
     assert!(!second.sandbox_dir(&PodRef::of(&world.pod)).expect("native").exists());
-    let image = second.ensure_image(&world.config(0, ""), PullPolicy::Never).await;
+    let image = second
+        .ensure_image(&world.config(0, ""), &Fetch { policy: PullPolicy::Never, logins: Vec::new() })
+        .await;
     assert!(
         image.is_err() || matches!(image, Ok(ImageUse::Plain)),
         "the name asked for is another: {image:?}"

@@ -9,6 +9,7 @@ mod logs;
 mod native;
 mod privileged;
 mod properties;
+mod registry;
 mod scripts;
 mod table;
 mod tars;

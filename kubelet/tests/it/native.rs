@@ -8,7 +8,7 @@ use kubelet::LogLimits;
 use kubelet::image::ImageStore;
 use kubelet::pod::{ContainerId, ContainerName, PodRef, PodUid};
 use kubelet::runtime::native::{NativeRuntime, log_path};
-use kubelet::runtime::{ContainerConfig, Exit, FoundState, PullPolicy, Runtime, RuntimeEvent};
+use kubelet::runtime::{ContainerConfig, Exit, Fetch, FoundState, PullPolicy, Runtime, RuntimeEvent};
 use tokio::sync::mpsc;
 
 /// The longest anything here may take; far above what it does take.
@@ -190,8 +190,10 @@ async fn a_command_that_does_not_exist_is_named() {
         assert_eq!(error.chain(), why);
     }
     let config = ContainerConfig { command: Vec::new(), image: "nginx".to_owned(), ..shell(0, "") };
-    let error = runtime.ensure_image(&config, PullPolicy::IfNotPresent).await.expect_err("no file system");
-    assert!(error.chain().contains("set spec.containers[].command"), "{}", error.chain());
+    let never = Fetch { policy: PullPolicy::Never, logins: Vec::new() };
+    let error = runtime.ensure_image(&config, &never).await.expect_err("no such image");
+    let want = "Container image \"nginx\" is not present with pull policy of Never";
+    assert_eq!(error.chain(), want);
 }
 
 #[tokio::test]

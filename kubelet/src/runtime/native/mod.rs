@@ -36,14 +36,14 @@ use crate::config::LogLimits;
 use crate::container::Mount;
 use crate::container::cgroup::Cgroup;
 use crate::container::namespaces::unmount_below;
-use crate::image::{ImageError, ImageStore};
+use crate::image::{ImageError, ImageStore, Reference, registry};
 use crate::pod::{ContainerId, PodRef, volumes};
 use crate::runtime::native::launcher::Launcher;
 use crate::runtime::native::sandbox::Sandboxes;
 use crate::runtime::native::store::NativeStore;
 use crate::runtime::{
-    ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, FoundContainer, FoundState, ImageUse, PullPolicy,
-    Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
+    ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, Fetch, FoundContainer, FoundState, ImageUse,
+    PullPolicy, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
 };
 use crate::shim::record::{ContainerDir, Order, RunningRecord};
 
@@ -110,6 +110,39 @@ impl NativeRuntime {
         Ok((known, record.ok_or_else(|| RuntimeError::NotRunning(id.clone()))?))
     }
 
+    /// Fetches an image from its registry, with the logins for that registry in their order and then without
+    /// one. What nobody uses makes room first if the disk is nearly full.
+    async fn pull(&self, image: &str, fetch: &Fetch) -> Result<ImageUse, RuntimeError> {
+        let reference: Reference =
+            image.parse().map_err(|error: ImageError| RuntimeError::Image(error.chain()))?;
+        self.make_room().await;
+        let begun = std::time::Instant::now();
+        let own = fetch.logins.iter().filter(|(registry, _)| *registry == reference.registry);
+        let mut why = String::new();
+        for login in own.map(|(_, login)| Some(login)).chain([None]) {
+            match registry::pull(&self.images, &reference, login).await {
+                Ok(image) => return Ok(ImageUse::Pulled(Box::new(image), begun.elapsed())),
+                // Of several reasons the first is that of the login that was meant.
+                Err(error) if why.is_empty() => why = error,
+                Err(_) => {}
+            }
+        }
+        Err(RuntimeError::Image(format!("failed to pull and unpack image {image:?}: {why}")))
+    }
+
+    async fn make_room(&self) {
+        let images = self.images.clone();
+        let collected = tokio::task::spawn_blocking(move || images.collect_if_full()).await;
+        match collected {
+            Ok(Ok(0)) => {}
+            Ok(Ok(bytes)) => {
+                tracing::info!(bytes, "removed images that nobody uses: the disk is nearly full")
+            }
+            Ok(Err(error)) => tracing::warn!(error = %error.chain(), "make room for an image"),
+            Err(error) => tracing::warn!(%error, "make room for an image"),
+        }
+    }
+
     /// Has the end of a running container told as an event.
     fn watch(&self, id: &ContainerId, known: &Known, record: RunningRecord) {
         let task = watch::end_of(
@@ -159,25 +192,26 @@ impl Runtime for NativeRuntime {
         blocking("remove the pod's records", removed).await
     }
 
-    async fn ensure_image(
-        &self,
-        config: &ContainerConfig,
-        policy: PullPolicy,
-    ) -> Result<ImageUse, RuntimeError> {
+    async fn ensure_image(&self, config: &ContainerConfig, fetch: &Fetch) -> Result<ImageUse, RuntimeError> {
         let (images, name) = (self.images.clone(), config.image.clone());
         let found = tokio::task::spawn_blocking(move || images.find(&name)).await;
         let found = found.map_err(io::Error::other).map_err(system("look for the image"))?;
-        match found {
-            Ok(Some(image)) => Ok(ImageUse::Present(Some(Box::new(image)))),
-            Ok(None) if !config.command.is_empty() => Ok(ImageUse::Plain),
-            Ok(None) => Err(absent(&config.image, policy)),
-            Err(error @ ImageError::Reference { .. }) if config.command.is_empty() => {
+        match (found, fetch.policy) {
+            (Ok(Some(_)), PullPolicy::Always) => self.pull(&config.image, fetch).await,
+            (Ok(Some(image)), _) => Ok(ImageUse::Present(Some(Box::new(image)))),
+            (Ok(None), _) if !config.command.is_empty() => Ok(ImageUse::Plain),
+            (Ok(None), PullPolicy::Never) => Err(RuntimeError::NeverPull(format!(
+                "Container image \"{}\" is not present with pull policy of Never",
+                config.image
+            ))),
+            (Ok(None), _) => self.pull(&config.image, fetch).await,
+            (Err(ImageError::Reference { .. }), _) if !config.command.is_empty() => Ok(ImageUse::Plain),
+            (Err(error @ ImageError::Reference { .. }), _) => {
                 let (image, why) = (&config.image, error.chain());
                 let text = format!("Failed to apply default image tag {image:?}: {why}");
                 Err(RuntimeError::InvalidImageName(text))
             }
-            Err(ImageError::Reference { .. }) => Ok(ImageUse::Plain),
-            Err(error) => Err(RuntimeError::Image(error.chain())),
+            (Err(error), _) => Err(RuntimeError::Image(error.chain())),
         }
     }
 
@@ -280,19 +314,6 @@ impl Runtime for NativeRuntime {
 
     fn events(&self) -> Option<mpsc::Receiver<RuntimeEvent>> {
         self.receiver.lock().take()
-    }
-}
-
-/// What an image that isn't there amounts to.
-fn absent(image: &str, policy: PullPolicy) -> RuntimeError {
-    match policy {
-        PullPolicy::Never => RuntimeError::NeverPull(format!(
-            "Container image \"{image}\" is not present with pull policy of Never"
-        )),
-        _ => RuntimeError::Image(format!(
-            "image {image} is not on this node: load it with `amoeba image load`, or set \
-             spec.containers[].command to run a plain process of the host"
-        )),
     }
 }
 
