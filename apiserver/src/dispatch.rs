@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use crate::body::Body;
 use crate::handle::ApiServer;
 use crate::health::Check;
-use crate::node_proxy::LogOptions;
+use crate::node_proxy::{LogOptions, Stream, upgrade_headers};
 use crate::registry::resource::SubresourceAction;
 use crate::request::{RequestInfo, Verb};
 use crate::storage::decode;
@@ -17,7 +17,7 @@ use crate::verbs::{
     Answer, Call, binding, create, delete, delete_collection, eviction, get, list, patch, review, scale,
     submit, token_request, update, watch,
 };
-use crate::{admission, discovery, health, open_id, openapi, response, version};
+use crate::{admission, discovery, health, open_id, openapi, resource_metrics, response, version};
 
 /// Answers a request for a resource or a subresource.
 pub async fn resource(call: Call<'_>, body: &[u8]) -> Answer {
@@ -40,6 +40,9 @@ async fn serve(call: Call<'_>, body: &[u8]) -> Answer {
     }
     if !is_served(&call) {
         return Err(method_not_allowed(&call).into());
+    }
+    if resource_metrics::is_measured(call.resource) {
+        return resource_metrics::serve(call).await;
     }
     if let Some(kind) = call.resource.strategy.traits().review {
         return review::review(call, kind, body).await;
@@ -105,19 +108,33 @@ async fn subresource(call: Call<'_>, name: &str, body: &[u8]) -> Answer {
         (SubresourceAction::Eviction, _) => eviction::evict(call, body).await,
         (SubresourceAction::Log, _) => log(call).await,
         (SubresourceAction::Token, _) => token_request::create(call, body).await,
+        (SubresourceAction::Stream(kind), _) => stream(call, kind).await,
     }
+}
+
+/// The stream is the kubelet's; here is only who may have it and where the pod runs.
+async fn stream(call: Call<'_>, kind: Stream) -> Answer {
+    // A browser's upgrade is a GET, and whoever may only read must not act by one (upstream since 1.35).
+    let acting = RequestInfo { verb: Verb::Create, ..call.info.clone() };
+    call.server.authorize(call.identity, &acting)?;
+    let headers = upgrade_headers(call.headers)?;
+    let pod = decode(&get::read(&call).await?)?;
+    let path = kind.path(&pod, &call.info.query)?;
+    let name = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    let node = node(&call, name).ok_or_else(|| Status::not_found("nodes", "", name))?;
+    Ok(call.server.node_proxy.stream(&node, &path, headers).await?)
+}
+
+fn node(call: &Call<'_>, name: &str) -> Option<serde_json::Value> {
+    let nodes = call.server.registry.find("", "v1", "nodes")?;
+    call.storage().cache.get(&Key::Object(&nodes, "", name).to_bytes())?.to_value().ok()
 }
 
 /// The log is the kubelet's; here is only who may read it and where the pod runs.
 async fn log(call: Call<'_>) -> Answer {
     let pod = decode(&get::read(&call).await?)?;
     let options = LogOptions::parse(&call.info.query)?;
-    let nodes = call.server.registry.find("", "v1", "nodes");
-    let find_node = |name: &str| {
-        let key = Key::Object(nodes.as_deref()?, "", name).to_bytes();
-        call.storage().cache.get(&key)?.to_value().ok()
-    };
-    Ok(call.server.node_proxy.logs(&pod, &options, find_node).await?)
+    Ok(call.server.node_proxy.logs(&pod, &options, |name| node(&call, name)).await?)
 }
 
 fn method_not_allowed(call: &Call<'_>) -> Status {

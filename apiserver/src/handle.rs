@@ -9,6 +9,7 @@ use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use store::kv::{Kv, KvError};
@@ -32,7 +33,9 @@ use crate::node_proxy::NodeProxy;
 use crate::peer::Peer;
 use crate::pki::{MASTERS_GROUP, PkiError};
 use crate::registry::Registry;
+use crate::relay::Relay;
 use crate::request::{RequestInfo, Verb};
+use crate::resource_metrics::Summaries;
 use crate::storage::cache::{Cache, Observer};
 use crate::storage::{Storage, follower};
 use crate::verbs::{Answer, Call};
@@ -68,6 +71,8 @@ pub struct ApiServer {
     pub(crate) authenticator: Authenticator,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) node_proxy: NodeProxy,
+    /// What nodes have said of what they use.
+    pub(crate) summaries: Summaries,
     pub(crate) metrics: Arc<Metrics>,
     /// Of webhooks and admission policies, compiled.
     pub(crate) programs: crate::admission::Programs,
@@ -126,6 +131,7 @@ impl ApiServer {
             registry,
             authorizer,
             node_proxy: NodeProxy::new(&config.pki).map_err(StartError::Pki)?,
+            summaries: Summaries::default(),
             metrics: Arc::default(),
             programs: crate::admission::Programs::default(),
             turns: crate::admission::turns::Turns::default(),
@@ -166,7 +172,14 @@ impl ApiServer {
         let answer = Box::pin(self.answer(&parts, body, &peer, &id)).await;
         let mut response = compressed(&parts, answer.unwrap_or_else(response::failure)).await;
         // Of the streams only watches are offered over WebSocket here; others come upgraded already.
-        if websocket::is_asked(&parts.headers) && response.body().as_bytes().is_none() {
+        if let Some(relay) = response.extensions_mut().remove::<Relay>() {
+            match parts.extensions.remove::<OnUpgrade>() {
+                Some(client) => relay.begin(client),
+                None => {
+                    response = response::status(&Status::bad_request("this connection can't be upgraded"))
+                }
+            }
+        } else if websocket::is_asked(&parts.headers) && response.body().as_bytes().is_none() {
             response = websocket::upgraded(&mut parts, response);
         }
         response.headers_mut().insert(HeaderName::from_static("audit-id"), id);
@@ -229,6 +242,10 @@ impl ApiServer {
         let mut response = answer.unwrap_or_else(response::failure);
         seat.class().mark(&mut response);
         // A watch has its seat until it begins, and counts for its user until it ends.
+        if let Some(relay) = response.extensions().get::<Relay>() {
+            relay.hold(open);
+            return Ok(response);
+        }
         Ok(if long { response.map(|body| body.holding(open)) } else { response })
     }
 

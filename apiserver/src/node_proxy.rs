@@ -6,15 +6,15 @@
 //! closes it.
 
 mod log;
+mod stream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use api::status::Status;
-use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderValue};
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -25,9 +25,11 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 pub use log::{LogOptions, choose_container};
+pub use stream::{Stream, upgrade_headers};
 
 use crate::body::Body;
 use crate::pki::{Pki, PkiError};
+use crate::relay::Relay;
 
 /// Where kubelets listen if a Node doesn't say.
 const KUBELET_PORT: u16 = 10250;
@@ -35,6 +37,8 @@ const KUBELET_PORT: u16 = 10250;
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a kubelet may take until it begins to answer.
 const FIRST_BYTE: Duration = Duration::from_secs(30);
+/// The longest summary of a node's statistics, in bytes: a kilobyte a container.
+const SUMMARY: usize = 8 << 20;
 /// How much of a kubelet's error text is passed on, in bytes.
 const ERROR_TEXT: usize = 16 << 10;
 
@@ -108,19 +112,77 @@ impl NodeProxy {
         kubelet: &Kubelet,
         path: &str,
     ) -> Result<(Response<Incoming>, JoinSet<()>), CallError> {
+        let request = Request::get(path).body(Body::empty());
+        self.send(kubelet, request.expect("a path of encoded segments makes a request")).await
+    }
+
+    /// What the node and its pods use: the kubelet's `/stats/summary`.
+    ///
+    /// # Errors
+    /// 500 if it can't be reached, or says something else.
+    pub async fn summary(&self, node: &Value) -> Result<Value, Status> {
+        let failed = |why: String| Status::internal(format!("ask the kubelet for statistics: {why}"));
+        let kubelet = Kubelet::of(node)?;
+        let called = self.get(&kubelet, "/stats/summary").await;
+        let (answer, _connection) = called.map_err(|error| failed(chain(&error)))?;
+        if !answer.status().is_success() {
+            return Err(failed(answer.status().to_string()));
+        }
+        let body = Limited::new(answer.into_body(), SUMMARY).collect().await;
+        let body = body.map_err(|error| failed(error.to_string()))?.to_bytes();
+        serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))
+    }
+
+    /// Asks the kubelet of the node for a stream, and answers with its head and a relay; or with its refusal,
+    /// in its own words.
+    ///
+    /// # Errors
+    /// 500 if it can't be reached.
+    pub async fn stream(
+        &self,
+        node: &Value,
+        path: &str,
+        headers: HeaderMap,
+    ) -> Result<Response<Body>, Status> {
+        let kubelet = Kubelet::of(node)?;
+        let mut request =
+            Request::get(path).body(Body::empty()).expect("a path of encoded segments makes a request");
+        *request.headers_mut() = headers;
+        let (answer, connection) = self
+            .send(&kubelet, request)
+            .await
+            .map_err(|error| Status::internal(format!("error dialing backend: {}", chain(&error))))?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Relay::answer(answer, connection));
+        }
+        let (parts, body) = answer.into_parts();
+        let text = Limited::new(body, ERROR_TEXT).collect().await;
+        let text = text.map(|body| body.to_bytes()).unwrap_or_default();
+        let mut response = Response::new(Body::from(text));
+        *response.status_mut() = parts.status;
+        response
+            .headers_mut()
+            .extend(parts.headers.get(CONTENT_TYPE).map(|kind| (CONTENT_TYPE, kind.clone())));
+        Ok(response)
+    }
+
+    /// Sends one request over a connection of its own, which may be upgraded.
+    async fn send(
+        &self,
+        kubelet: &Kubelet,
+        mut request: Request<Body>,
+    ) -> Result<(Response<Incoming>, JoinSet<()>), CallError> {
+        let host = HeaderValue::from_str(&kubelet.address.to_string()).expect("an address is plain ASCII");
+        request.headers_mut().insert(HOST, host);
         let stream = tokio::time::timeout(CONNECT, self.connect(kubelet));
         let stream = stream.await.map_err(|_| CallError::Timeout(CONNECT))??;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let mut task = JoinSet::new();
         task.spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "the connection to a kubelet broke");
             }
         });
-        let request = Request::get(path)
-            .header(HOST, kubelet.address.to_string())
-            .body(Empty::<Bytes>::new())
-            .expect("a path of encoded segments and an address make a request");
         let answer = tokio::time::timeout(FIRST_BYTE, sender.send_request(request));
         Ok((answer.await.map_err(|_| CallError::Timeout(FIRST_BYTE))??, task))
     }

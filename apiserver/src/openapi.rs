@@ -204,7 +204,7 @@ fn resources_of(registry: &Registry, group: &str, version: &str) -> Vec<Row> {
 fn definitions_of(resources: &[Row]) -> Vec<String> {
     let mut names: Vec<String> =
         [paths::DELETE_OPTIONS, paths::STATUS, paths::PATCH].map(str::to_owned).to_vec();
-    if resources.iter().any(|resource| resource.custom.is_some()) {
+    if resources.iter().any(|resource| custom::is_defined_here(resource)) {
         names.extend([custom::OBJECT_META, custom::LIST_META].map(str::to_owned));
     }
     for resource in resources {

@@ -10,12 +10,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("store", &[]),
     ("etcd", &["store"]),
+    ("streaming", &[]),
     ("client", &["api"]),
-    ("apiserver", &["api", "store"]),
+    ("apiserver", &["api", "store", "streaming"]),
     ("scheduler", &["api", "client"]),
     ("controllers", &["api", "client"]),
     ("network", &["client"]),
-    ("kubelet", &["api", "client"]),
+    ("kubelet", &["api", "client", "streaming"]),
     ("ctl", &["api", "store", "etcd", "apiserver", "client", "scheduler", "controllers", "kubelet"]),
     ("e2e", &[]),
     ("bench", &["etcd"]),
@@ -25,6 +26,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const ABSENT: &[(&str, &[&str])] = &[
     // `api` is values only: it can be used and tested without a runtime, a socket or a disk.
     ("api", &["tokio", "hyper", "rocksdb", "kube", "tracing", "rand"]),
+    // What is said over a connection is decided without one.
+    ("streaming", &["tokio", "hyper", "kube", "tracing", "rand"]),
     // The store never parses an object.
     ("store", &["k8s-openapi", "kube", "hyper", "json-patch"]),
     // Only the store opens RocksDB or speaks Raft.

@@ -19,6 +19,7 @@ pub mod process;
 pub mod runtime;
 pub mod server;
 pub mod shim;
+pub mod stats;
 
 pub use agent::{RunError, run};
 pub use config::{

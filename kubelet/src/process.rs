@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -112,6 +113,57 @@ impl AsRawFd for PidFd {
     }
 }
 
+/// What a process uses.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessUsage {
+    /// Its number.
+    pub pid: i32,
+    /// Its parent's.
+    pub parent: i32,
+    /// Its own time.
+    pub cpu: Duration,
+    /// That of its children that have ended and been waited for.
+    pub buried: Duration,
+    /// In memory, in bytes.
+    pub resident: u64,
+}
+
+/// Time in clock ticks, as `/proc` counts it.
+pub fn ticks(ticks: u64) -> Duration {
+    // SAFETY: takes a number and returns one.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Duration::from_secs_f64(ticks as f64 / per_second.max(1) as f64)
+}
+
+/// What all processes of this host use.
+pub fn usages() -> io::Result<Vec<ProcessUsage>> {
+    // SAFETY: takes a number and returns one.
+    let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+    let mut all = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        // One that has ended meanwhile uses nothing.
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        all.extend(usage_of(pid, &stat, page));
+    }
+    Ok(all)
+}
+
+/// Fields 4, 14 to 17 and 24 of `/proc/PID/stat`; the name in field 2 may hold anything, so counting begins
+/// after it.
+fn usage_of(pid: i32, stat: &str, page: u64) -> Option<ProcessUsage> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    Some(ProcessUsage {
+        pid,
+        parent: fields.get(1)?.parse().ok()?,
+        cpu: ticks(number(14)? + number(15)?),
+        buried: ticks(number(16)? + number(17)?),
+        resident: number(24)? * page,
+    })
+}
+
 /// The children of each process, from one pass over `/proc`.
 pub fn children_of(parent: i32) -> io::Result<Vec<i32>> {
     let mut children = Vec::new();
@@ -145,6 +197,15 @@ pub fn tree_of(root: i32) -> io::Result<Vec<i32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn usage_is_read_behind_any_name() {
+        let stat = "7 (a) b) c) S 3 7 7 0 -1 4194560 100 200 0 0 11 22 33 44 20 0 1 0 900 1000 5 18446744073709551615";
+        let usage = usage_of(7, stat, 4096).expect("understood");
+        assert_eq!((usage.parent, usage.resident), (3, 5 * 4096));
+        assert_eq!((usage.cpu, usage.buried), (ticks(33), ticks(77)));
+        assert!(usage_of(7, "7 (a) S 3", 4096).is_none());
+    }
 
     #[test]
     fn another_start_time_or_boot_is_another_process() {

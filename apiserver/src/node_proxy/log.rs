@@ -58,12 +58,18 @@ impl LogOptions {
 
     /// The kubelet's path for the container's log.
     pub(super) fn path(&self, pod: &Value, container: &str) -> String {
-        let mut path = String::from("/containerLogs");
-        for segment in [api::object::namespace(pod), api::object::name(pod), container] {
-            let _ = write!(path, "/{}", utf8_percent_encode(segment, SEGMENT));
-        }
-        path + &self.query
+        let place = [api::object::namespace(pod), api::object::name(pod), container];
+        path_of("containerLogs", &place) + &self.query
     }
+}
+
+/// A kubelet's path of encoded segments.
+pub(super) fn path_of(kind: &str, segments: &[&str]) -> String {
+    let mut path = format!("/{kind}");
+    for segment in segments {
+        let _ = write!(path, "/{}", utf8_percent_encode(segment, SEGMENT));
+    }
+    path
 }
 
 /// The container that is meant.
@@ -112,7 +118,7 @@ fn too_small(name: &str, number: i64, least: i64) -> FieldError {
     FieldError::invalid(name, number, detail)
 }
 
-fn encode(parameters: &[(&str, String)]) -> String {
+pub(super) fn encode(parameters: &[(&str, String)]) -> String {
     if parameters.is_empty() {
         return String::new();
     }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use hyper::service::service_fn;
 use serde_json::json;

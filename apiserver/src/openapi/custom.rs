@@ -4,6 +4,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use crate::registry::resource::Resource;
+use crate::resource_metrics;
 
 pub(super) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 pub(super) const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
@@ -12,11 +13,22 @@ const API_VERSION: &str = "APIVersion defines the versioned schema of this repre
 const KIND: &str = "Kind is a string value representing the REST resource this object represents.";
 const METADATA: &str = "Standard object's metadata.";
 
-/// The kind and its list, by the names of their definitions; nothing for built-in kinds.
+/// Whether upstream's definitions don't have the kind.
+pub(super) fn is_defined_here(resource: &Resource) -> bool {
+    resource.custom.is_some() || resource_metrics::is_measured(resource)
+}
+
+/// The kind and its list, by the names of their definitions; nothing for kinds that upstream's definitions have.
 pub(super) fn definitions(resource: &Resource) -> Vec<(String, Box<RawValue>)> {
-    let Some(custom) = &resource.custom else { return Vec::new() };
+    if !is_defined_here(resource) {
+        return Vec::new();
+    }
+    let schema = match &resource.custom {
+        Some(custom) => custom.openapi.clone(),
+        None => resource_metrics::schema(&resource.kind),
+    };
     let all = [
-        (resource.definition.clone(), object(resource, &custom.openapi)),
+        (resource.definition.clone(), object(resource, &schema)),
         (format!("{}List", resource.definition), list(resource)),
     ];
     all.into_iter().filter_map(|(name, schema)| Some((name, to_raw_value(&schema).ok()?))).collect()

@@ -1,5 +1,6 @@
 //! The table of built-in resources: one row each.
 
+use crate::node_proxy::Stream;
 use crate::registry::control;
 use crate::registry::resource::{Resource, SubresourceAction, Verbs};
 use crate::registry::row::Row;
@@ -26,6 +27,7 @@ pub fn rows() -> Vec<Resource> {
         coordination(),
         discovery(),
         control::flow_control(),
+        metrics(),
         networking(),
         control::addresses(),
         control::node(),
@@ -76,10 +78,18 @@ fn core() -> Vec<Resource> {
         row("Pod", "pods")
             .short("po")
             .category("all")
+            .sub("attach", ("", "v1", "PodAttachOptions"), STREAM, SubresourceAction::Stream(Stream::Attach))
             .sub("binding", ("", "v1", "Binding"), Verbs::CREATE, SubresourceAction::Binding)
-            .sub("eviction", ("policy", "v1", "Eviction"), Verbs::CREATE, SubresourceAction::Eviction)
             .sub("ephemeralcontainers", POD, Verbs::GET_PATCH_UPDATE, SubresourceAction::EphemeralContainers)
+            .sub("eviction", ("policy", "v1", "Eviction"), Verbs::CREATE, SubresourceAction::Eviction)
+            .sub("exec", ("", "v1", "PodExecOptions"), STREAM, SubresourceAction::Stream(Stream::Exec))
             .sub("log", POD, Verbs::GET, SubresourceAction::Log)
+            .sub(
+                "portforward",
+                ("", "v1", "PodPortForwardOptions"),
+                STREAM,
+                SubresourceAction::Stream(Stream::PortForward),
+            )
             .sub("resize", POD, Verbs::GET_PATCH_UPDATE, SubresourceAction::Resize)
             .status()
             .fields(&POD_FIELDS)
@@ -200,6 +210,16 @@ fn autoscaling() -> Vec<Resource> {
     ]
 }
 
+/// What is measured, not stored; in the order of the name of the plural.
+fn metrics() -> Vec<Resource> {
+    let row = |kind, plural| {
+        Row::new(crate::resource_metrics::GROUP, "io.k8s.metrics.pkg.apis.metrics.v1beta1", kind, plural)
+            .version("v1beta1")
+            .verbs(Verbs::of(&[Verb::Get, Verb::List]))
+    };
+    vec![row("NodeMetrics", "nodes").cluster().build(), row("PodMetrics", "pods").build()]
+}
+
 fn batch() -> Vec<Resource> {
     let row = |kind, plural| Row::new("batch", "io.k8s.api.batch.v1", kind, plural);
     vec![
@@ -313,6 +333,8 @@ const RETURNS_OBJECT: Traits = Traits { delete_returns_object: true, ..Traits::O
 
 const COUNTED_OBJECT: Traits = Traits { has_generation: true, ..RETURNS_OBJECT };
 
+/// What streams are asked for with.
+const STREAM: Verbs = Verbs::of(&[Verb::Create, Verb::Get]);
 const POD: (&str, &str, &str) = ("", "v1", "Pod");
 
 const POD_FIELDS: [(&str, &str); 9] = [

@@ -126,6 +126,8 @@ pub enum SubresourceAction {
     Log,
     /// Makes a token of a service account.
     Token,
+    /// A stream between the client and a pod, by way of its node.
+    Stream(crate::node_proxy::Stream),
 }
 
 /// A field that selectors may name.

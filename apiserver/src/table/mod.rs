@@ -103,6 +103,7 @@ pub fn columns(group: &str, kind: &str) -> Vec<Column> {
         ("batch", _) => batch::columns(kind),
         ("networking.k8s.io", _) | ("discovery.k8s.io", _) => networking::columns(kind),
         ("policy", "PodDisruptionBudget") => policy::DISRUPTION_BUDGET,
+        ("metrics.k8s.io", _) => policy::USAGE,
         ("autoscaling", "HorizontalPodAutoscaler") => policy::AUTOSCALER,
         ("autoscaling", "Scale") => policy::SCALE,
         ("scheduling.k8s.io", "PriorityClass") => policy::PRIORITY_CLASS,

@@ -1,4 +1,4 @@
-//! Disruption budgets, autoscalers, scales and priority classes.
+//! Disruption budgets, autoscalers, scales, priority classes, and what is used.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -47,6 +47,27 @@ pub(super) const PRIORITY_CLASS: &[Spec] = &[
     AGE,
     field("PreemptionPolicy", "Whether its pods drive others away.", "/preemptionPolicy").wide(),
 ];
+
+pub(super) const USAGE: &[Spec] = &[
+    NAME,
+    text("CPU", "Processor time in use.", |object, _| used(object, "cpu")),
+    text("Memory", "Memory in use.", |object, _| used(object, "memory")),
+    field("Window", "The time it was measured over.", "/window"),
+];
+
+/// What a node uses, or all containers of a pod together.
+fn used(object: &Value, what: &str) -> Value {
+    let own = object["usage"][what].as_str().into_iter();
+    let parts = items(object, "/containers").iter().filter_map(|container| container["usage"][what].as_str());
+    // "12n" and "34Ki": all parts have the same unit.
+    let (mut sum, mut unit) = (0, "");
+    for part in own.chain(parts) {
+        let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        sum += part[..digits].parse::<u64>().unwrap_or_default();
+        unit = &part[digits..];
+    }
+    json!(format!("{sum}{unit}"))
+}
 
 /// A number or a percentage; kubectl's "N/A" if there is none.
 fn amount(object: &Value, pointer: &str) -> Value {

@@ -27,7 +27,7 @@ mod server_side;
 pub mod submit;
 pub mod token_request;
 pub mod update;
-mod view;
+pub mod view;
 pub mod watch;
 
 use std::sync::Arc;

@@ -47,6 +47,7 @@ use crate::runtime::fake::FakeRuntime;
 use crate::runtime::native::{NativeRuntime, own_shim_command};
 use crate::runtime::{Runtime, RuntimeError};
 use crate::server::{self, Asker, Query, ServerError};
+use crate::stats::Sampler;
 
 /// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +100,12 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     if let Some((listener, tls)) = listener {
         let logs = server::LogSource { data_dir: config.data_dir.clone(), limits: config.logs };
-        tasks.spawn(server::serve(listener, tls, logs, agent.asker.clone(), shutdown.clone()));
+        let (asker, runtime) = (agent.asker.clone(), agent.performer.runtime.clone());
+        let sampler = Sampler::new(runtime.clone());
+        tasks.spawn(sampler.clone().run(shutdown.clone()));
+        let node = config.node_name.0.clone();
+        let served = server::Served { tls, logs, asker, runtime, sampler, node };
+        tasks.spawn(server::serve(listener, served, shutdown.clone()));
     }
     // The node says that it lives until its pods are drained: it does.
     let (drained, speaking) = client::shutdown::channel();

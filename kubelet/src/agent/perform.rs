@@ -255,6 +255,9 @@ fn bare_config(
         limits: isolation::limits(spec),
         oom_score_adj: isolation::oom_score_adj(pod, spec, memory_of_node),
         isolation: None,
+        stdin: spec.stdin == Some(true),
+        stdin_once: spec.stdin_once == Some(true),
+        tty: spec.tty == Some(true),
     }
 }
 

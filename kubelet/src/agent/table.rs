@@ -270,11 +270,15 @@ impl PodTable {
         self.pods.values().map(|entry| &entry.life)
     }
 
+    /// The pod of this name. Of two the older one is on its way out.
+    pub fn named(&self, namespace: &str, pod: &str) -> Option<&PodLife> {
+        let named = |life: &&PodLife| life.pod_ref().namespace == namespace && life.pod_ref().name == pod;
+        self.pods().filter(named).min_by_key(|life| life.is_over())
+    }
+
     /// Which runs of a container have a log.
     pub fn log_target(&self, namespace: &str, pod: &str, container: &str) -> Result<LogTarget, LogRefusal> {
-        let named = |life: &&PodLife| life.pod_ref().namespace == namespace && life.pod_ref().name == pod;
-        // Of two pods of one name the older one is on its way out.
-        let life = self.pods().filter(named).min_by_key(|life| life.is_over());
+        let life = self.named(namespace, pod);
         let life = life.ok_or_else(|| LogRefusal::NoPod(format!("pod {namespace}/{pod} does not exist")))?;
         let found = life.containers().iter().find(|c| c.name.0 == container);
         let found = found.ok_or_else(|| {

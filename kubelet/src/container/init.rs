@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -19,25 +19,19 @@ use crate::container::seccomp::Filter;
 use crate::container::user::resolve;
 use crate::container::{Credentials, Isolation, Security};
 use crate::runtime::ContainerConfig;
+use crate::runtime::native::pty;
 use crate::shim::DEFAULT_PATH;
-
-/// The pipes that the command gets as standard output and error.
-pub struct Output {
-    /// Written to by the command.
-    pub stdout: OwnedFd,
-    /// Likewise.
-    pub stderr: OwnedFd,
-}
+use crate::shim::stdio::Theirs;
 
 /// Becomes the command. Only returns if that fails; `found` is told who the command is before.
 pub fn become_command(
     config: &ContainerConfig,
     isolation: &Isolation,
     run: &Path,
-    output: &Output,
+    streams: &Theirs,
     found: impl FnOnce(&Credentials) -> io::Result<()>,
 ) -> String {
-    match prepare(config, isolation, run, output, found) {
+    match prepare(config, isolation, run, streams, found) {
         Ok(credentials) => exec(config, &credentials),
         Err(why) => why,
     }
@@ -47,7 +41,7 @@ fn prepare(
     config: &ContainerConfig,
     isolation: &Isolation,
     run: &Path,
-    output: &Output,
+    streams: &Theirs,
     found: impl FnOnce(&Credentials) -> io::Result<()>,
 ) -> Result<Credentials, String> {
     let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
@@ -55,7 +49,7 @@ fn prepare(
     root::enter(isolation, &RunDirs::of(run))?;
     let credentials = who(&isolation.security)?;
     found(&credentials).map_err(failed("tell who the command is"))?;
-    standard_streams(output).map_err(failed("hand over the standard streams"))?;
+    standard_streams(streams).map_err(failed("hand over the standard streams"))?;
     enter_directory(config, &credentials)?;
     give_up(&isolation.security, isolation.privileged, &credentials).map_err(failed("give up privileges"))?;
     Ok(credentials)
@@ -91,12 +85,11 @@ fn who(security: &Security) -> Result<Credentials, String> {
     Ok(credentials)
 }
 
-fn standard_streams(output: &Output) -> io::Result<()> {
-    let null = fs::File::options().read(true).open("/dev/null")?;
-    nix::unistd::dup2_stdin(&null)?;
-    nix::unistd::dup2_stdout(&output.stdout)?;
-    nix::unistd::dup2_stderr(&output.stderr)?;
-    Ok(())
+fn standard_streams(streams: &Theirs) -> io::Result<()> {
+    nix::unistd::dup2_stdin(&streams.stdin)?;
+    nix::unistd::dup2_stdout(&streams.stdout)?;
+    nix::unistd::dup2_stderr(&streams.stderr)?;
+    if streams.is_terminal { pty::control_stdin() } else { Ok(()) }
 }
 
 /// As upstream's runtimes: a working directory that is missing is made.

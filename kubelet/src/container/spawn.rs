@@ -2,26 +2,22 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sched::CloneFlags;
 use nix::unistd::{Pid, pipe2};
 
-use crate::container::init::{Output, become_command};
+use crate::container::init::become_command;
 use crate::container::namespaces::fork_into;
 use crate::container::{Credentials, Isolation};
 use crate::runtime::ContainerConfig;
+use crate::shim::stdio::Theirs;
 
 /// A container whose command runs.
 pub struct Spawned {
     /// Its first process, as the host sees it.
     pub pid: Pid,
-    /// Its standard output.
-    pub stdout: OwnedFd,
-    /// Its standard error.
-    pub stderr: OwnedFd,
     /// Who the command is.
     pub credentials: Credentials,
     /// The image stays as long as this is held.
@@ -32,27 +28,30 @@ pub struct Spawned {
 ///
 /// # Safety
 /// The caller has one thread.
-pub unsafe fn spawn(config: &ContainerConfig, isolation: &Isolation, run: &Path) -> Result<Spawned, String> {
+pub unsafe fn spawn(
+    config: &ContainerConfig,
+    isolation: &Isolation,
+    run: &Path,
+    streams: Theirs,
+) -> Result<Spawned, String> {
     let image = hold_image(isolation)?;
     let system = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     if let Some(cgroup) = &config.cgroup {
         cgroup.create(&config.limits).map_err(system("make the container's cgroup"))?;
     }
-    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|errno| system("make a pipe")(errno.into()));
-    let ((stdout, out), (stderr, err), (report, told)) = (pipe()?, pipe()?, pipe()?);
-    let output = Output { stdout: out, stderr: err };
+    let (report, told) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| system("make a pipe")(errno.into()))?;
     // SAFETY: as the caller promises.
     let child =
         unsafe { fork_into(namespaces(isolation)) }.map_err(system("make the container's namespaces"))?;
-    let Some(pid) = child else { child_main(config, isolation, run, &output, told.into()) };
-    drop((output, told));
+    let Some(pid) = child else { child_main(config, isolation, run, &streams, told.into()) };
+    drop((streams, told));
     let credentials = wait_for_exec(report.into()).inspect_err(|_| {
         let _ = nix::sys::wait::waitpid(pid, None);
         if let Some(cgroup) = &config.cgroup {
             cgroup.remove();
         }
     })?;
-    Ok(Spawned { pid, stdout, stderr, credentials, image })
+    Ok(Spawned { pid, credentials, image })
 }
 
 fn namespaces(isolation: &Isolation) -> CloneFlags {
@@ -84,11 +83,11 @@ fn child_main(
     config: &ContainerConfig,
     isolation: &Isolation,
     run: &Path,
-    output: &Output,
+    streams: &Theirs,
     mut told: File,
 ) -> ! {
     let mut say = told.try_clone();
-    let why = become_command(config, isolation, run, output, |credentials| {
+    let why = become_command(config, isolation, run, streams, |credentials| {
         let said = say.as_mut().map_err(|_| io::ErrorKind::Other)?;
         serde_json::to_writer(&mut *said, credentials)?;
         said.write_all(b"\n")

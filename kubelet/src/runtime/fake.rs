@@ -20,6 +20,7 @@ use crate::runtime::{
     ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, Exit, Fetch, FoundContainer, FoundState, ImageUse,
     Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
 };
+use crate::stats::ContainerUsage;
 
 /// The environment variable through which a container says what it does.
 pub const SCRIPT_VARIABLE: &str = "FAKE_SCRIPT";
@@ -225,9 +226,17 @@ impl Runtime for FakeRuntime {
         Err(RuntimeError::NotRunning(id.clone()))
     }
 
+    async fn attach(&self, id: &ContainerId, _streams: Streams) -> Result<Session, RuntimeError> {
+        Err(RuntimeError::NotRunning(id.clone()))
+    }
+
     async fn port_forward(&self, _pod: &PodRef, port: u16) -> Result<Box<dyn ByteStream>, RuntimeError> {
         let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         Err(RuntimeError::System { attempted: format!("connect to port {port}"), source })
+    }
+
+    async fn usage(&self) -> Result<Vec<ContainerUsage>, RuntimeError> {
+        Ok(Vec::new())
     }
 
     fn events(&self) -> Option<mpsc::Receiver<RuntimeEvent>> {

@@ -21,6 +21,7 @@ use crate::container::cgroup::{Cgroup, Limits};
 use crate::image::registry::Login;
 use crate::image::{Image, ImageStore};
 use crate::pod::{ContainerId, ContainerName, PodRef};
+use crate::stats::ContainerUsage;
 pub use session::{ByteStream, Input, Output, Session, Streams, TerminalSize};
 
 /// Ends of containers waiting to be taken up. When it is full, the runtime's watchers wait: an end is
@@ -135,6 +136,15 @@ pub struct ContainerConfig {
     /// A root of its own; `None`: a plain process of the host.
     #[serde(default)]
     pub isolation: Option<Box<Isolation>>,
+    /// `stdin`: its input is open for who attaches.
+    #[serde(default)]
+    pub stdin: bool,
+    /// `stdinOnce`: its input ends with the first who attaches.
+    #[serde(default)]
+    pub stdin_once: bool,
+    /// `tty`: its streams are a terminal.
+    #[serde(default)]
+    pub tty: bool,
 }
 
 /// What a pod's containers share.
@@ -361,6 +371,9 @@ pub trait Runtime: Send + Sync + 'static {
         streams: Streams,
     ) -> Result<Session, RuntimeError>;
 
+    /// Hands out a container's own streams.
+    async fn attach(&self, id: &ContainerId, streams: Streams) -> Result<Session, RuntimeError>;
+
     /// Connects to a port that the pod listens on, as seen from inside it.
     async fn port_forward(&self, pod: &PodRef, port: u16) -> Result<Box<dyn ByteStream>, RuntimeError>;
 
@@ -368,6 +381,9 @@ pub trait Runtime: Send + Sync + 'static {
     async fn shut_down(&self) -> Result<(), RuntimeError> {
         Ok(())
     }
+
+    /// What the containers that run use.
+    async fn usage(&self) -> Result<Vec<ContainerUsage>, RuntimeError>;
 
     /// The ends of containers. There is one receiver; later calls get `None`.
     fn events(&self) -> Option<mpsc::Receiver<RuntimeEvent>>;

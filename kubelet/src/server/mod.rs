@@ -3,11 +3,13 @@
 //! Always holds: every connection is TLS with a client certificate of the cluster's CA, and only the API
 //! server's own identity and `system:masters` get an answer.
 
+mod answer;
 mod auth;
 mod connection;
 mod inotify;
 pub mod logs;
 mod route;
+mod streams;
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,11 +19,14 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use answer::Served;
 pub use auth::Tls;
 pub use connection::serve;
+pub use route::Place;
 
 use crate::agent::table::{LogRefusal, LogTarget, PodTable};
 use crate::config::LogLimits;
+use crate::pod::{ContainerId, PodRef};
 
 /// Questions that wait for the agent's loop; when it is full, requests wait.
 const QUERIES: usize = 64;
@@ -92,6 +97,17 @@ pub enum Query {
         /// Where the answer goes.
         reply: oneshot::Sender<Result<LogTarget, LogRefusal>>,
     },
+    /// A pod, and the run of one of its containers.
+    Find(Place, oneshot::Sender<Option<Found>>),
+}
+
+/// A pod of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Which.
+    pub pod: PodRef,
+    /// The run of the container that was asked for, if its process runs.
+    pub run: Option<ContainerId>,
 }
 
 impl Query {
@@ -102,8 +118,18 @@ impl Query {
             Self::Log { namespace, pod, container, reply } => {
                 drop(reply.send(table.log_target(&namespace, &pod, &container)));
             }
+            Self::Find(place, reply) => drop(reply.send(find(&place, table))),
         }
     }
+}
+
+fn find(place: &Place, table: &PodTable) -> Option<Found> {
+    let meant = place.uid.as_deref();
+    let life = table.named(&place.namespace, &place.pod)?;
+    let pod = life.pod_ref().clone();
+    let container = life.containers().iter().find(|container| container.name.0 == place.container);
+    let run = container.and_then(|container| container.run()).map(|run| run.id.clone());
+    meant.is_none_or(|uid| uid == pod.uid.0).then_some(Found { pod, run })
 }
 
 /// The asking side.
@@ -144,6 +170,13 @@ impl Asker {
         let (namespace, pod, container) = (namespace.to_owned(), pod.to_owned(), container.to_owned());
         let query = Query::Log { namespace, pod, container, reply };
         self.queries.send(query).await.map_err(|_| Stopping)?;
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// A pod, and the run of one of its containers; `None` if there is no such pod here.
+    pub async fn find(&self, place: Place) -> Result<Option<Found>, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.queries.send(Query::Find(place, reply)).await.map_err(|_| Stopping)?;
         answer.await.map_err(|_| Stopping)
     }
 

@@ -13,10 +13,13 @@
 //! follow, or the supervisor was killed, and then the command's process was killed with it; `exit.json` is
 //! on disk before the supervisor ends; no descendant outlives the command.
 
+pub(crate) mod attach;
+pub(crate) mod attach_frame;
 pub mod log;
 pub mod record;
 pub mod request;
 mod spawn;
+pub mod stdio;
 mod supervise;
 mod title;
 

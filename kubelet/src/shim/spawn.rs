@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -18,8 +17,11 @@ use nix::unistd::Pid;
 use crate::container::{self, Credentials, Isolation};
 use crate::process::ProcessIdentity;
 use crate::runtime::ContainerConfig;
+use crate::runtime::native::pty;
+use crate::shim::attach::Attached;
 use crate::shim::log::LogWriter;
 use crate::shim::record::{ContainerDir, Order, RunningRecord};
+use crate::shim::stdio::{self, Ours, Theirs};
 
 /// What a container finds its programs by, if neither its image nor its pod say.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -33,13 +35,14 @@ pub struct Running {
     /// When the termination message file was last written before this run: the host's files are shared, so
     /// it may hold another run's words.
     pub message_before: Option<SystemTime>,
+    /// Open before anybody hears that the container runs.
+    pub attached: Attached,
 }
 
 /// The command's first process.
 pub struct Process {
     pub pid: Pid,
-    pub stdout: OwnedFd,
-    pub stderr: OwnedFd,
+    pub streams: Ours,
     credentials: Option<Credentials>,
     /// Held while the container runs.
     _image: Option<Flock<File>>,
@@ -65,10 +68,13 @@ pub fn start(directory: &ContainerDir) -> Result<Running, String> {
     let log = LogWriter::open(&order.log_path, order.limits)
         .map_err(|error| format!("open the log {}: {error}", order.log_path.display()))?;
     let message_before = order.config.termination_message_path.as_deref().and_then(modified);
+    let attached = Attached::listen(directory.path());
+    let (ours, theirs) =
+        stdio::open(&order.config).map_err(|error| format!("open the container's streams: {error}"))?;
     let process = match &order.config.isolation {
         // SAFETY: a supervisor has one thread.
-        Some(isolation) => unsafe { isolated(&order.config, isolation, directory.path()) }?,
-        None => plain(&order.config)?,
+        Some(isolation) => unsafe { isolated(&order.config, isolation, directory.path(), ours, theirs) }?,
+        None => plain(&order.config, ours, theirs)?,
     };
     let started_at = Timestamp::now();
     if let Err(error) = record(directory, &process, started_at) {
@@ -80,28 +86,29 @@ pub fn start(directory: &ContainerDir) -> Result<Running, String> {
         process.kill();
         return Err("the start was given up by the agent".to_owned());
     }
-    Ok(Running { order, process, log, started_at, message_before })
+    Ok(Running { order, process, log, started_at, message_before, attached })
 }
 
 /// # Safety
 /// The caller has one thread.
-unsafe fn isolated(config: &ContainerConfig, isolation: &Isolation, run: &Path) -> Result<Process, String> {
+unsafe fn isolated(
+    config: &ContainerConfig,
+    isolation: &Isolation,
+    run: &Path,
+    streams: Ours,
+    theirs: Theirs,
+) -> Result<Process, String> {
     // SAFETY: as the caller promises.
-    let spawned = unsafe { container::spawn::spawn(config, isolation, run) }?;
-    let container::spawn::Spawned { pid, stdout, stderr, credentials, image } = spawned;
-    Ok(Process { pid, stdout, stderr, credentials: Some(credentials), _image: Some(image) })
+    let spawned = unsafe { container::spawn::spawn(config, isolation, run, theirs) }?;
+    let container::spawn::Spawned { pid, credentials, image } = spawned;
+    Ok(Process { pid, streams, credentials: Some(credentials), _image: Some(image) })
 }
 
-fn plain(config: &ContainerConfig) -> Result<Process, String> {
+fn plain(config: &ContainerConfig, streams: Ours, theirs: Theirs) -> Result<Process, String> {
     let failed = |error: io::Error| refusal(config, &error);
-    let mut child = command(config).spawn().map_err(failed)?;
+    let child = command(config, theirs).spawn().map_err(failed)?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other).map_err(failed)?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
-        return Err("the output has no pipes".to_owned());
-    };
-    let (stdout, stderr) = (stdout.into(), stderr.into());
-    Ok(Process { pid: Pid::from_raw(pid), stdout, stderr, credentials: None, _image: None })
+    Ok(Process { pid: Pid::from_raw(pid), streams, credentials: None, _image: None })
 }
 
 fn prepare() -> io::Result<()> {
@@ -136,16 +143,24 @@ pub fn environment<'a>(config: &'a ContainerConfig, home: Option<&'a str>) -> BT
     let own = config.isolation.as_ref().and_then(|isolation| isolation.hostname.as_deref());
     let hostname = own.unwrap_or(&config.pod.name);
     let mut all = BTreeMap::from([("PATH", DEFAULT_PATH), ("HOSTNAME", hostname), ("HOME", home)]);
+    if config.tty {
+        all.insert("TERM", "xterm");
+    }
     all.extend(config.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     all
 }
 
-fn command(config: &ContainerConfig) -> Command {
+fn command(config: &ContainerConfig, streams: Theirs) -> Command {
     let mut words = arguments(config);
     let mut command = Command::new(words.next().map_or("", String::as_str));
     command.args(words).env_clear().envs(environment(config, None));
     command.current_dir(config.working_dir.as_deref().unwrap_or("/".as_ref()));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
+    match streams.is_terminal {
+        // SAFETY: two system calls, both safe between fork and exec.
+        true => unsafe { command.pre_exec(pty::take_as_own) },
+        false => command.process_group(0),
+    };
     config.group.into_iter().for_each(|group| {
         command.gid(group);
     });

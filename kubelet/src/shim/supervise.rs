@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::{Instant, SystemTime};
 
 use jiff::Timestamp;
 use nix::errno::Errno;
@@ -14,13 +15,18 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::process::children_of;
-use crate::runtime::Exit;
+use crate::runtime::native::pty;
+use crate::runtime::{ContainerConfig, Exit, TerminalSize};
+use crate::shim::attach::{Attached, Stdin, Wish};
 use crate::shim::log::{LogWriter, Stream};
-use crate::shim::record::ContainerDir;
-use crate::shim::spawn::{Running, modified};
+use crate::shim::record::{ContainerDir, Order};
+use crate::shim::spawn::{Process, Running, modified};
+use crate::shim::stdio::Ours;
 
 /// One read from a pipe: what a pipe holds.
 const READ_SIZE: usize = 64 << 10;
+/// How soon a client that takes nothing is looked at again, in milliseconds.
+const STALLED: u16 = 1000;
 /// The longest termination message (upstream's limit).
 const MESSAGE_LIMIT: usize = 4096;
 /// How much of the log may stand in for a missing termination message, in lines.
@@ -33,48 +39,142 @@ struct Pipe {
 }
 
 impl Pipe {
-    fn new(stream: Stream, fd: &OwnedFd) -> Self {
-        Self { stream, file: fd.try_clone().ok().map(File::from) }
+    fn new(stream: Stream, fd: Option<OwnedFd>) -> Self {
+        Self { stream, file: fd.map(File::from) }
     }
+}
+
+/// What goes in and out of a container.
+struct Traffic {
+    pipes: [Pipe; 2],
+    stdin: Option<Stdin>,
+    /// Our side of its terminal.
+    terminal: Option<OwnedFd>,
+    attached: Attached,
+    log: LogWriter,
 }
 
 /// Runs until the command and all its descendants are gone and everything is written down. Returns the
 /// shim's exit code.
-pub fn run(directory: &ContainerDir, mut running: Running) -> i32 {
-    let mut pipes = [
-        Pipe::new(Stream::Stdout, &running.process.stdout),
-        Pipe::new(Stream::Stderr, &running.process.stderr),
-    ];
-    let code = watch(running.process.pid, &mut pipes, &mut running.log).unwrap_or(255);
+pub fn run(directory: &ContainerDir, running: Running) -> i32 {
+    let Running { order, process, log, started_at, message_before, attached } = running;
+    let main = process.pid;
+    let mut traffic = Traffic::of(&order.config, process, attached, log);
+    let code = traffic.watch(main).unwrap_or(255);
     let finished_at = Timestamp::now();
-    for pipe in &mut pipes {
+    for stream in [Stream::Stdout, Stream::Stderr] {
         // A full disk loses log lines, never the exit code.
-        let _ = running.log.finish(pipe.stream, finished_at);
+        let _ = traffic.log.finish(stream, finished_at);
     }
-    let mut exit = Exit::with_code(code, running.started_at, finished_at);
-    exit.message = last_words(&running, code);
-    if let Some(cgroup) = &running.order.config.cgroup {
+    traffic.attached.part();
+    let mut exit = Exit::with_code(code, started_at, finished_at);
+    exit.message = last_words(&order, message_before, code);
+    if let Some(cgroup) = &order.config.cgroup {
         exit.reason = (code != 0 && cgroup.oom_kills() > 0).then(|| "OOMKilled".to_owned());
         cgroup.remove();
     }
     i32::from(directory.set_exit(&exit).is_err())
 }
 
-/// Pumps output until the main process has ended, then kills what it left and pumps the rest.
-fn watch(main: Pid, pipes: &mut [Pipe; 2], log: &mut LogWriter) -> io::Result<i32> {
-    let mut mask = SigSet::empty();
-    mask.add(Signal::SIGCHLD);
-    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    let mut code = None;
-    loop {
-        let childless = reap(main, &mut code)?;
-        if childless && code.is_some() && pipes.iter().all(|pipe| pipe.file.is_none()) {
-            return Ok(code.unwrap_or_default());
+impl Traffic {
+    fn of(config: &ContainerConfig, process: Process, attached: Attached, log: LogWriter) -> Self {
+        let Ours { stdin, stdout, stderr, terminal } = process.streams;
+        let stdin = stdin.and_then(|fd| Stdin::new(fd, config.stdin_once && !config.tty).ok());
+        let pipes = [Pipe::new(Stream::Stdout, Some(stdout)), Pipe::new(Stream::Stderr, stderr)];
+        Self { pipes, stdin, terminal, attached, log }
+    }
+
+    /// Pumps output until the main process has ended, then kills what it left and pumps the rest.
+    fn watch(&mut self, main: Pid) -> io::Result<i32> {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let mut code = None;
+        loop {
+            let childless = reap(main, &mut code)?;
+            if childless && code.is_some() && self.pipes.iter().all(|pipe| pipe.file.is_none()) {
+                return Ok(code.unwrap_or_default());
+            }
+            if code.is_some() && !childless {
+                kill_descendants()?;
+            }
+            self.wait_and_pump(&signals, code.is_some() && childless)?;
         }
-        if code.is_some() && !childless {
-            kill_descendants()?;
+    }
+
+    /// Blocks until something happens. `last`: nobody is left to write, so what can't be read now never
+    /// comes (a pipe handed to a stranger outside the container must not keep the supervisor forever).
+    fn wait_and_pump(&mut self, signals: &SignalFd, last: bool) -> io::Result<()> {
+        let ready = self.poll(signals, last)?;
+        while signals.read_signal()?.is_some() {}
+        for (n, ready) in ready.into_iter().enumerate() {
+            match ready {
+                true => self.pump(n),
+                false if last => self.pipes[n].file = None,
+                false => {}
+            }
         }
-        wait_and_pump(&signals, pipes, log, code.is_some() && childless)?;
+        self.attend();
+        Ok(())
+    }
+
+    /// Waits; says which pipes can be read or are closed. Nobody's output is read while one who is attached
+    /// can't take it, but the last.
+    fn poll(&self, signals: &SignalFd, last: bool) -> io::Result<[bool; 2]> {
+        let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let reads = last || self.attached.is_listening();
+        let open = self.pipes.iter().filter_map(|pipe| pipe.file.as_ref()).filter(|_| reads);
+        fds.extend(open.map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)));
+        let full = self.stdin.as_ref().filter(|stdin| stdin.is_full());
+        fds.extend(full.map(|stdin| PollFd::new(stdin.fd(), PollFlags::POLLOUT)));
+        let interests = self.attached.interests(full.is_none());
+        fds.extend(interests.into_iter().map(|(fd, flags)| PollFd::new(fd, flags)));
+        let timeout = match () {
+            () if last => PollTimeout::ZERO,
+            () if self.attached.has_stalled() => PollTimeout::from(STALLED),
+            () => PollTimeout::NONE,
+        };
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut answers = fds.iter().skip(1).map(|fd| fd.any().unwrap_or(false));
+        Ok([0, 1].map(|n: usize| reads && self.pipes[n].file.is_some() && answers.next().unwrap_or(false)))
+    }
+
+    fn pump(&mut self, n: usize) {
+        let pipe = &mut self.pipes[n];
+        let Some(file) = &mut pipe.file else { return };
+        let mut buffer = vec![0; READ_SIZE];
+        match file.read(&mut buffer) {
+            Ok(0) => pipe.file = None,
+            Ok(n) => {
+                // A full disk must not block the container: its output is lost instead.
+                let _ = self.log.write(pipe.stream, &buffer[..n], Timestamp::now());
+                self.attached.tell(pipe.stream, &buffer[..n]);
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+            Err(_) => pipe.file = None,
+        }
+    }
+
+    /// Does what those who are attached want.
+    fn attend(&mut self) {
+        let typing = self.stdin.as_ref().is_none_or(|stdin| !stdin.is_full());
+        for wish in self.attached.attend(typing, Instant::now()) {
+            match (wish, &mut self.stdin, &self.terminal) {
+                (Wish::Type(bytes), Some(stdin), _) => stdin.push(&bytes),
+                (Wish::TypedAll, Some(stdin), _) => stdin.typed_all(),
+                (Wish::Resize { width, height }, _, Some(terminal)) => {
+                    // A size that can't be set changes nothing for the process.
+                    let _ = pty::resize(terminal, TerminalSize { width, height });
+                }
+                _ => {}
+            }
+        }
+        if self.stdin.as_mut().is_some_and(|stdin| !stdin.flush() || stdin.is_over()) {
+            self.stdin = None;
+        }
     }
 }
 
@@ -102,63 +202,17 @@ fn kill_descendants() -> io::Result<()> {
     Ok(())
 }
 
-/// Blocks until something happens. `last`: nobody is left to write, so what can't be read now never
-/// comes (a pipe handed to a stranger outside the container must not keep the supervisor forever).
-fn wait_and_pump(
-    signals: &SignalFd,
-    pipes: &mut [Pipe; 2],
-    log: &mut LogWriter,
-    last: bool,
-) -> io::Result<()> {
-    let ready = poll_all(signals, pipes, if last { PollTimeout::ZERO } else { PollTimeout::NONE })?;
-    while signals.read_signal()?.is_some() {}
-    for (pipe, ready) in pipes.iter_mut().zip(ready) {
-        match ready {
-            true => pump(pipe, log)?,
-            false if last => pipe.file = None,
-            false => {}
-        }
-    }
-    Ok(())
-}
-
-/// Which pipes can be read or are closed.
-fn poll_all(signals: &SignalFd, pipes: &[Pipe; 2], timeout: PollTimeout) -> io::Result<[bool; 2]> {
-    let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-    let open = pipes.iter().filter_map(|pipe| pipe.file.as_ref());
-    fds.extend(open.map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)));
-    match poll(&mut fds, timeout) {
-        Ok(_) | Err(Errno::EINTR) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let mut answers = fds.iter().skip(1).map(|fd| fd.any().unwrap_or(false));
-    Ok([0, 1].map(|n: usize| pipes[n].file.is_some() && answers.next().unwrap_or(false)))
-}
-
-fn pump(pipe: &mut Pipe, log: &mut LogWriter) -> io::Result<()> {
-    let Some(file) = &mut pipe.file else { return Ok(()) };
-    let mut buffer = vec![0; READ_SIZE];
-    match file.read(&mut buffer) {
-        Ok(0) => pipe.file = None,
-        // A full disk must not block the container: its output is lost instead.
-        Ok(n) => drop(log.write(pipe.stream, &buffer[..n], Timestamp::now())),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-        Err(_) => pipe.file = None,
-    }
-    Ok(())
-}
-
 /// The termination message: the file's, or the end of a failed container's log if so asked. A file that
 /// hasn't changed since the start is another run's.
-fn last_words(running: &Running, code: i32) -> Option<String> {
-    let config = &running.order.config;
+fn last_words(order: &Order, message_before: Option<SystemTime>, code: i32) -> Option<String> {
+    let config = &order.config;
     let file = config.termination_message_path.as_deref();
-    let file = file.filter(|path| modified(path) != running.message_before);
+    let file = file.filter(|path| modified(path) != message_before);
     let message = file.and_then(|path| tail(path, MESSAGE_LIMIT)).filter(|text| !text.is_empty());
     if message.is_some() || !config.termination_message_from_logs || code == 0 {
         return message;
     }
-    let text = tail(&running.order.log_path, 4 * MESSAGE_LIMIT)?;
+    let text = tail(&order.log_path, 4 * MESSAGE_LIMIT)?;
     let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
     let newest = lines[lines.len().saturating_sub(MESSAGE_LINES)..].join("\n") + "\n";
     let from = newest.len().saturating_sub(MESSAGE_LIMIT);

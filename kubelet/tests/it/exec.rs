@@ -113,3 +113,64 @@ async fn a_port_of_the_pod_is_reached() {
     assert_eq!(text, "hi");
     assert!(runtime.port_forward(&pod, port).await.is_err(), "nobody listens any more");
 }
+
+fn typing(script: &str, tty: bool) -> kubelet::runtime::ContainerConfig {
+    kubelet::runtime::ContainerConfig { stdin: true, stdin_once: true, tty, ..shell(0, script) }
+}
+
+#[tokio::test]
+async fn who_attaches_types_and_hears_and_the_log_hears_too() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (runtime, mut events) = runtime(dir.path(), LogLimits::default());
+    let id = start(&runtime, typing("cat; echo over >&2; exit 7", false)).await;
+    let session = runtime.attach(&id, PIPES).await.expect("attach");
+    let long = "0123456789abcdef\n".repeat(20_000);
+    let (code, out, err) = converse(session, long.as_bytes()).await;
+    assert_eq!((code, out.len(), err.as_str()), (0, long.len(), "over\n"));
+    assert_eq!(end(&mut events).await.code, 7);
+    let pod =
+        PodRef { namespace: "default".to_owned(), name: "web".to_owned(), uid: PodUid("u1".to_owned()) };
+    let main = kubelet::pod::ContainerName("main".to_owned());
+    let log = kubelet::runtime::native::log_path(dir.path(), &pod, &main, 0);
+    assert!(std::fs::read_to_string(log).expect("log").lines().count() > 20_000);
+    assert!(runtime.attach(&id, PIPES).await.is_err(), "it has ended");
+}
+
+#[tokio::test]
+async fn a_container_with_a_terminal_keeps_it_for_those_who_come_and_go() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (runtime, mut events) = runtime(dir.path(), LogLimits::default());
+    let id = start(
+        &runtime,
+        typing("while read line; do stty size; echo $TERM got $line; [ $line != bye ] || exit 3; done", true),
+    )
+    .await;
+    for (width, word) in [(100, "hi"), (120, "bye")] {
+        let mut session = runtime.attach(&id, TERMINAL).await.expect("attach");
+        session.resize.send(TerminalSize { width, height: 43 }).await.expect("a new size");
+        while session.resize.capacity() < session.resize.max_capacity() {
+            assert!(futures::poll!(&mut session.end).is_pending());
+        }
+        let Session { stdin, stdout, end, .. } = &mut session;
+        let (stdin, stdout) = (stdin.as_mut().expect("typed"), stdout.as_mut().expect("heard"));
+        let conversation = async {
+            stdin.write_all(format!("{word}\n").as_bytes()).await.expect("type");
+            let (mut heard, wanted) = (String::new(), format!("43 {width}\r\nxterm got {word}\r\n"));
+            while !heard.contains(&wanted) {
+                let mut piece = [0; 256];
+                let read = stdout.read(&mut piece).await.expect("read");
+                assert!(read > 0, "{heard:?}");
+                heard += std::str::from_utf8(&piece[..read]).expect("text");
+            }
+        };
+        // The session's end moves the bytes, and comes only with the container's.
+        let both = async {
+            tokio::select! {
+                () = conversation => {}
+                _ = async { end.await.expect("in order"); std::future::pending::<()>().await } => {}
+            }
+        };
+        tokio::time::timeout(PATIENCE, both).await.expect("in time");
+    }
+    assert_eq!(end(&mut events).await.code, 3);
+}

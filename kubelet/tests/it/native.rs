@@ -51,6 +51,9 @@ pub fn shell(attempt: u32, script: &str) -> ContainerConfig {
         limits: Default::default(),
         oom_score_adj: 0,
         isolation: None,
+        stdin: false,
+        stdin_once: false,
+        tty: false,
     }
 }
 

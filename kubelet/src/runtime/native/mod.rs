@@ -8,13 +8,15 @@
 //! exists, so a restarted agent finds all of them; no signal reaches a process that only has the number
 //! of ours.
 
+mod attach;
 mod enter;
 mod exec;
 mod launcher;
 mod port_forward;
-mod pty;
+pub mod pty;
 mod sandbox;
 mod store;
+mod usage;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -46,6 +48,7 @@ use crate::runtime::{
     PullPolicy, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
 };
 use crate::shim::record::{ContainerDir, Order, RunningRecord};
+use crate::stats::ContainerUsage;
 
 pub use store::{log_path, power_off};
 
@@ -308,8 +311,21 @@ impl Runtime for NativeRuntime {
         exec::start(&known.config, &record, command, streams)
     }
 
+    async fn attach(&self, id: &ContainerId, streams: Streams) -> Result<Session, RuntimeError> {
+        let (known, _) = self.running(id)?;
+        // With a terminal both outputs are one.
+        let streams = Streams { stderr: streams.stderr && !known.config.tty, ..streams };
+        attach::start(known.dir.path(), streams).await
+    }
+
     async fn port_forward(&self, _pod: &PodRef, port: u16) -> Result<Box<dyn ByteStream>, RuntimeError> {
         port_forward::dial(port).await
+    }
+
+    async fn usage(&self) -> Result<Vec<ContainerUsage>, RuntimeError> {
+        let known: Vec<_> =
+            self.containers.lock().iter().map(|(id, known)| (id.clone(), known.clone())).collect();
+        blocking("measure the containers", move || usage::of_containers(known)).await
     }
 
     fn events(&self) -> Option<mpsc::Receiver<RuntimeEvent>> {

@@ -34,6 +34,11 @@ pub fn resize(master: &impl AsRawFd, size: TerminalSize) -> io::Result<()> {
 pub fn take_as_own() -> io::Result<()> {
     // SAFETY: takes nothing; fails only for a leader of a process group, which a fresh child isn't.
     check(unsafe { libc::setsid() })?;
+    control_stdin()
+}
+
+/// Makes the terminal that is standard input that of the session which the caller leads.
+pub fn control_stdin() -> io::Result<()> {
     // SAFETY: descriptor 0 is open; the argument is a plain number.
     check(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })
 }
