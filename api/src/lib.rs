@@ -8,6 +8,7 @@ pub use k8s_openapi as k8s;
 
 pub mod cel;
 pub mod cidr;
+pub mod convert;
 pub mod crd;
 pub mod cron;
 pub mod csr;

@@ -14,8 +14,8 @@ use crate::storage::decode;
 use crate::storage::key::Key;
 use crate::verbs::submit::Part;
 use crate::verbs::{
-    Answer, Call, binding, create, delete, delete_collection, eviction, get, list, patch, review, scale,
-    submit, token_request, update, watch,
+    Answer, Call, binding, component_status, create, delete, delete_collection, eviction, get, list, patch,
+    review, scale, submit, token_request, update, watch,
 };
 use crate::{admission, discovery, health, open_id, openapi, resource_metrics, response, version};
 
@@ -46,6 +46,11 @@ async fn serve(call: Call<'_>, body: &[u8]) -> Answer {
     }
     if let Some(kind) = call.resource.strategy.traits().review {
         return review::review(call, kind, body).await;
+    }
+    match (call.resource.group.as_str(), call.resource.plural.as_str()) {
+        ("", "bindings") => return binding::create(call, body).await,
+        ("", "componentstatuses") => return component_status::answer(call).await,
+        _ => {}
     }
     match call.info.verb {
         Verb::Get => get::get(call).await,

@@ -14,7 +14,17 @@ pub fn hash(content: &[u8]) -> String {
 
 /// The document, or 304 if the request's `If-None-Match` names it.
 pub fn document(request: &HeaderMap, content_type: &'static str, content: Bytes) -> Response<Body> {
-    let tag = format!("\"{}\"", hash(&content));
+    tagged(request, content_type, &hash(&content), || content)
+}
+
+/// The same of a document that is known by a tag before it is made.
+pub fn tagged(
+    request: &HeaderMap,
+    content_type: &'static str,
+    tag: &str,
+    make: impl FnOnce() -> Bytes,
+) -> Response<Body> {
+    let tag = format!("\"{tag}\"");
     let known = request.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()).is_some_and(|value| {
         value
             .split(',')
@@ -23,7 +33,7 @@ pub fn document(request: &HeaderMap, content_type: &'static str, content: Bytes)
     });
     let (status, body) = match known {
         true => (StatusCode::NOT_MODIFIED, Body::empty()),
-        false => (StatusCode::OK, Body::from(content)),
+        false => (StatusCode::OK, Body::from(make())),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;

@@ -1,7 +1,7 @@
-//! Creates, at each start, what every cluster has and this one lacks.
+//! Creates, at each start, what every cluster has and this one lacks, and gives roles back what they have lost.
 //!
 //! The objects take the way of any client's request, as the server's own identity; several members may do
-//! it at once, and then "already exists" is as good as created.
+//! it at once, and then "already exists", or "changed meanwhile", is as good as written.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::auth::Identity;
 use crate::body::Body;
+use crate::bootstrap::reconcile::reconciled;
 use crate::handle::{ApiServer, StartError};
 use crate::peer::Peer;
 use crate::pki::MASTERS_GROUP;
@@ -23,19 +24,28 @@ use crate::storage::follower::RETRY;
 /// The first refusal that isn't "already exists".
 pub async fn ensure(server: &Arc<ApiServer>) -> Result<(), StartError> {
     let own = crate::kubernetes_service::objects(&server.config);
-    for object in crate::bootstrap::objects().into_iter().chain(own) {
-        while !exists(server, &object) && !create(server, &object).await? {
+    let services = crate::bootstrap::api_services(&server.registry.groups());
+    for object in crate::bootstrap::objects().into_iter().chain(own).chain(services) {
+        while let Some((method, object)) = missing(server, &object)
+            && !write(server, method, &object).await?
+        {
             tokio::time::sleep(RETRY).await;
         }
     }
     Ok(())
 }
 
-fn exists(server: &ApiServer, object: &Value) -> bool {
-    let Some(resource) = resource_of(server, object) else { return false };
+/// What is to be written so that the object is as it must be; `None` if it is.
+fn missing(server: &ApiServer, object: &Value) -> Option<(Method, Value)> {
+    let create = || Some((Method::POST, object.clone()));
+    let Some(resource) = resource_of(server, object) else { return create() };
     let (namespace, name) = (api::object::namespace(object), api::object::name(object));
     let key = crate::storage::key::Key::Object(&resource, namespace, name).to_bytes();
-    server.storage.cache.get(&key).is_some()
+    let Some(there) = server.storage.cache.get(&key) else { return create() };
+    if resource.group != "rbac.authorization.k8s.io" {
+        return None;
+    }
+    Some((Method::PUT, reconciled(&there.to_value().ok()?, object)?))
 }
 
 fn resource_of(server: &ApiServer, object: &Value) -> Option<Arc<Resource>> {
@@ -43,21 +53,25 @@ fn resource_of(server: &ApiServer, object: &Value) -> Option<Arc<Resource>> {
     server.registry.resources().into_iter().find(|r| r.kind == kind && r.api_version() == api_version)
 }
 
-/// Creates one; false if the store could not do it now.
-async fn create(server: &Arc<ApiServer>, object: &Value) -> Result<bool, StartError> {
+/// Writes one; false if the store could not do it now.
+async fn write(server: &Arc<ApiServer>, method: Method, object: &Value) -> Result<bool, StartError> {
     let described = || format!("{} {}", api::object::kind(object), api::object::name(object));
     let refused = |status| StartError::Bootstrap { object: described(), status: Box::new(status) };
     let resource = resource_of(server, object)
         .ok_or_else(|| refused(api::status::Status::internal("its kind isn't served")))?;
+    let mut uri = collection(&resource, api::object::namespace(object));
+    if method == Method::PUT {
+        uri.push_str(&format!("/{}", api::object::name(object)));
+    }
     let request = Request::builder()
-        .method(Method::POST)
-        .uri(collection(&resource, api::object::namespace(object)))
+        .method(method)
+        .uri(uri)
         .body(Body::from(object.to_string()))
         .map_err(|error| refused(api::status::Status::internal(error)))?;
     let identity = Identity::new("system:apiserver", &[MASTERS_GROUP]);
     let response = Box::pin(server.handle(request, Peer::InProcess(identity))).await;
     match response.status() {
-        StatusCode::CREATED | StatusCode::CONFLICT => Ok(true),
+        StatusCode::OK | StatusCode::CREATED | StatusCode::CONFLICT => Ok(true),
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
             Ok(false)
         }

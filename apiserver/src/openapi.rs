@@ -3,11 +3,13 @@
 //! `/openapi/v3` lists a document per group and version under a URL with the document's hash, so clients
 //! keep documents for ever. A document is made when it is asked for, from the registry's rows and the
 //! embedded definitions, and let go again: most servers are asked for a handful in their life. The hash is
-//! therefore one of what the document is made *from*. `/openapi/v2` exists for clients that only check that
-//! it does.
+//! therefore one of what the document is made *from*. `/openapi/v2` is all of it in one document, as JSON and as
+//! protobuf, for clients that know no other version; its tag, too, is one of what it is made from.
 
 mod custom;
+mod gnostic;
 mod paths;
+mod v2;
 
 use api::schema::Definitions;
 use bytes::Bytes;
@@ -39,7 +41,7 @@ pub fn respond(
 ) -> Option<Response<Body>> {
     let path = path.trim_matches('/');
     match path.strip_prefix("openapi/")? {
-        "v2" => Some(version_2(headers)),
+        "v2" => Some(version_2(registry, headers)),
         "v3" => Some(etag::document(headers, JSON, Bytes::from(index(registry).to_string()))),
         below => document_at(registry, below.strip_prefix("v3/")?, query, headers),
     }
@@ -124,51 +126,26 @@ fn moved(url: &str) -> Response<Body> {
     response
 }
 
-/// kubectl reads version 2 where version 3 has no schema of a kind. It learns from the empty document that
-/// there is nothing to validate with, and goes on to say that there is no such kind.
-fn version_2(headers: &HeaderMap) -> Response<Body> {
+/// The one document of version 2, in the first form that is accepted.
+fn version_2(registry: &Registry, headers: &HeaderMap) -> Response<Body> {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or(JSON);
     let accepted = accept.split(',').filter_map(|clause| clause.split(';').next()).map(str::trim);
+    let resources = registry.resources();
     for media_type in accepted {
+        let tag = || hash(&resources);
         match media_type {
             JSON | "application/*" | "*/*" => {
-                return etag::document(headers, JSON, Bytes::from(version_2_json().to_string()));
+                let make = || Bytes::from(v2::document(&resources).to_string());
+                return etag::tagged(headers, JSON, &tag(), make);
             }
-            PROTOBUF_V2 => {
-                return etag::document(headers, PROTOBUF_V2_ANSWER, Bytes::from(version_2_protobuf()));
+            PROTOBUF_V2 | PROTOBUF_V2_ANSWER => {
+                let make = || Bytes::from(gnostic::encode(&v2::document(&resources)));
+                return etag::tagged(headers, PROTOBUF_V2_ANSWER, &format!("{}P", tag()), make);
             }
             _ => {}
         }
     }
     response::status(&api::status::Status::not_acceptable(&[JSON, PROTOBUF_V2]))
-}
-
-fn version_2_json() -> Value {
-    json!({
-        "swagger": "2.0",
-        "info": { "title": "Kubernetes", "version": KUBERNETES_VERSION },
-        "paths": {},
-        "definitions": {},
-    })
-}
-
-/// The same document as gnostic's `openapi.v2.Document`: swagger (1), info (2: title 1, version 2), paths
-/// (8), definitions (9).
-fn version_2_protobuf() -> Vec<u8> {
-    let info = [text_field(1, "Kubernetes"), text_field(2, KUBERNETES_VERSION)].concat();
-    [text_field(1, "2.0"), field(2, &info), field(8, &[]), field(9, &[])].concat()
-}
-
-fn text_field(number: u8, text: &str) -> Vec<u8> {
-    field(number, text.as_bytes())
-}
-
-/// A length-delimited field. All of ours are shorter than 128 bytes, so that a length is one byte.
-fn field(number: u8, content: &[u8]) -> Vec<u8> {
-    const LENGTH_DELIMITED: u8 = 2;
-    let length = u8::try_from(content.len()).ok().filter(|length| *length < 0x80);
-    let head = [number << 3 | LENGTH_DELIMITED, length.expect("our own texts are short")];
-    [&head[..], content].concat()
 }
 
 fn url(group: &str, version: &str, resources: &[Row]) -> String {

@@ -305,3 +305,37 @@ fn golden(name: &str, actual: &str) {
     }
     assert_eq!(actual.lines().count(), expected.lines().count(), "{name} (UPDATE=1 rewrites it)");
 }
+
+/// Rights that a bootstrap role lost come back when a server starts, what was added stays.
+#[tokio::test]
+async fn bootstrap_roles_are_given_back_what_they_lost() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let pki = Arc::new(Pki::load_or_create(dir.path()).expect("a new authority"));
+    let store = Arc::new(Model::new());
+    let path = "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:controller:job-controller";
+    let rules = |object: &Value| object["rules"].as_array().map_or(0, Vec::len);
+    let before = {
+        let server =
+            ApiServer::start(store.clone(), Config::new(pki.clone())).await.expect("the server starts");
+        let role = get(&server, path).await;
+        let own = json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]);
+        let patch = json!({"rules": own}).to_string();
+        let request = Request::patch(path).header("content-type", "application/merge-patch+json");
+        let request = request.body(Body::from(patch)).expect("a request");
+        let root = Peer::InProcess(Identity::new("root", &["system:masters"]));
+        assert_eq!(server.handle(request, root).await.status(), 200);
+        rules(&role)
+    };
+    let server = ApiServer::start(store, Config::new(pki)).await.expect("it starts again");
+    let role = get(&server, path).await;
+    assert_eq!(rules(&role), before + 1, "{role}");
+    assert_eq!(role["rules"][0]["resources"][0], "secrets");
+}
+
+async fn get(server: &Arc<ApiServer>, path: &str) -> Value {
+    let request = Request::get(path).body(Body::empty()).expect("a request");
+    let root = Peer::InProcess(Identity::new("root", &["system:masters"]));
+    let answer = server.handle(request, root).await;
+    let body = answer.into_body().collect().await.expect("a body").to_bytes();
+    serde_json::from_slice(&body).expect("JSON")
+}

@@ -53,6 +53,9 @@ pub fn apply(group: &str, kind: &str, object: &mut Value) {
         ("storage.k8s.io", "CSIDriver") => storage::csi_driver(object),
         ("storage.k8s.io", "VolumeAttachment") => storage::volume_attachment(object),
         ("scheduling.k8s.io", "PriorityClass") => object.text("preemptionPolicy", "PreemptLowerPriority"),
+        ("certificates.k8s.io", "PodCertificateRequest") => {
+            object.under("spec", |spec| spec.or_insert("maxExpirationSeconds", 86_400));
+        }
         ("", "LimitRange") => control::limit_range(object),
         ("admissionregistration.k8s.io", _) => admission(kind, object),
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => control::flow_schema(object),

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use x509_parser::pem::Pem;
 
 use super::field::{Errors, Field};
 use crate::csr::CertificateRequest;
@@ -47,6 +48,49 @@ pub(super) fn signing_request(root: &Field<'_>) -> Errors {
     }
     errors.extend(conditions(&root.at("status.conditions")));
     errors.extend(certificate(&root.at("status.certificate")));
+    errors
+}
+
+/// A bundle of a signer begins with the signer's name, others have no colon; what is in it are certificates.
+pub(super) fn trust_bundle(root: &Field<'_>) -> Errors {
+    let (name, signer) = (root.at("metadata.name"), root.at("spec.signerName"));
+    let mut errors = Errors::new();
+    if signer.is_empty() {
+        if name.text().contains(':') {
+            errors
+                .push(name.invalid("ClusterTrustBundle without signer name must not have \":\" in its name"));
+        }
+    } else {
+        errors.extend(signer_name(&signer));
+        let prefix = format!("{}:", signer.text().replace('/', ":"));
+        if !name.text().starts_with(&prefix) {
+            let why = format!(
+                "ClusterTrustBundle for signerName {} must be named with prefix {prefix}",
+                signer.text()
+            );
+            errors.push(name.invalid(why));
+        }
+    }
+    errors.extend(trust_anchors(&root.at("spec.trustBundle")));
+    errors
+}
+
+fn trust_anchors(bundle: &Field<'_>) -> Errors {
+    let mut seen: Vec<Vec<u8>> = Vec::new();
+    let mut errors = Errors::new();
+    for block in Pem::iter_from_buffer(bundle.text().as_bytes()).map_while(Result::ok) {
+        if block.label != "CERTIFICATE" {
+            errors.push(bundle.invalid(format!("entry {} has bad block type: {}", seen.len(), block.label)));
+        } else if seen.contains(&block.contents) {
+            errors.push(bundle.invalid("contains duplicate trust anchor"));
+        } else if block.parse_x509().is_err() {
+            errors.push(bundle.invalid(format!("entry {} does not parse as X.509", seen.len())));
+        }
+        seen.push(block.contents);
+    }
+    if seen.is_empty() {
+        errors.push(bundle.invalid("at least one trust anchor must be provided"));
+    }
     errors
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::field::{Errors, Field, same};
-use super::{admission, rules};
+use super::{admission, certificates, rules};
 use crate::name;
 use crate::quantity::Quantity;
 use crate::status::FieldError;
@@ -21,6 +21,8 @@ pub(super) fn object(kind: &str, root: &Field<'_>) -> Errors {
         "MutatingAdmissionPolicyBinding" | "ValidatingAdmissionPolicyBinding" => {
             errors.extend(admission::binding(&root.get("spec")));
         }
+        "ClusterTrustBundle" => errors.extend(certificates::trust_bundle(root)),
+        "APIService" => errors.extend(api_service(root)),
         "PriorityLevelConfiguration" => errors.extend(priority_level(root)),
         "LimitRange" => errors.extend(limit_range(&root.at("spec.limits"))),
         "ResourceQuota" => errors.extend(quota(&root.get("spec"))),
@@ -38,6 +40,33 @@ pub(super) fn update(kind: &str, root: &Field<'_>, old: &Field<'_>) -> Errors {
         "ResourceQuota" => errors.extend(same(&root.at("spec.scopes"), &old.at("spec.scopes"))),
         "ServiceCIDR" => errors.extend(same(&root.at("spec.cidrs"), &old.at("spec.cidrs"))),
         _ => {}
+    }
+    errors
+}
+
+/// Named by what it serves; who serves it elsewhere is vouched for, or explicitly not.
+fn api_service(root: &Field<'_>) -> Errors {
+    let (spec, name) = (root.get("spec"), root.at("metadata.name"));
+    let expected = format!("{}.{}", spec.get("version").text(), spec.get("group").text());
+    let mut errors = Errors::new();
+    if name.text() != expected {
+        errors.push(name.invalid(format!(
+            "must be `spec.version+\".\"+spec.group`: \"{}.{}\"",
+            spec.get("version").text(),
+            spec.get("group").text()
+        )));
+    }
+    let (insecure, bundle) = (spec.get("insecureSkipTLSVerify"), spec.get("caBundle"));
+    if !spec.get("service").exists() {
+        for (field, given) in [(&insecure, insecure.flag()), (&bundle, !bundle.is_empty())] {
+            if given {
+                errors.push(field.invalid("must be unset for local APIServices"));
+            }
+        }
+    } else if insecure.flag() && !bundle.is_empty() {
+        errors.push(insecure.invalid("may not be true if caBundle is present"));
+    } else if !insecure.flag() && bundle.is_empty() {
+        errors.push(bundle.required("must be set if insecureSkipTLSVerify is false"));
     }
     errors
 }

@@ -14,7 +14,10 @@ pub(super) fn name_rule(group: &str, kind: &str) -> fn(&str) -> Checked {
     match (group, kind) {
         ("", "Namespace") => name::dns1123_label,
         ("", "Service") => name::dns1035_label,
-        ("rbac.authorization.k8s.io", _) | ("networking.k8s.io", "IPAddress") => name::path_segment,
+        ("rbac.authorization.k8s.io", _)
+        | ("networking.k8s.io", "IPAddress")
+        | ("apiregistration.k8s.io", "APIService")
+        | ("certificates.k8s.io", "ClusterTrustBundle") => name::path_segment,
         _ => name::dns1123_subdomain,
     }
 }

@@ -138,6 +138,19 @@ fn may(call: &Call<'_>, verb: &str, signer: &str) -> bool {
     })
 }
 
+/// Judges a bundle of trust anchors: who writes one of a signer speaks for the signer.
+///
+/// # Errors
+/// 403 without the right to.
+pub fn check_bundle(call: &Call<'_>, bundle: &Value) -> Outcome<()> {
+    let signer = bundle["spec"]["signerName"].as_str().unwrap_or_default();
+    if signer.is_empty() || may(call, "attest", signer) {
+        return Ok(());
+    }
+    let why = format!("user not permitted to attest for signerName {signer:?}");
+    Err(Status::forbidden("clustertrustbundles", GROUP, object::name(bundle), &why).into())
+}
+
 fn refused_changes(subresource: Option<&str>, new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut refuse = |path: &str, why: String| errors.push(FieldError::forbidden(path, why));

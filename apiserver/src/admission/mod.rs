@@ -113,6 +113,7 @@ pub async fn validate_create(call: &Call<'_>, object: &Value, admitted: &mut Adm
         ("", "Pod" | "PersistentVolumeClaim") => limit_ranger::check(call, object).await?,
         ("scheduling.k8s.io", "PriorityClass") => priority::check_class(call, object).await?,
         ("rbac.authorization.k8s.io", _) => rbac_escalation::check(call, object, None)?,
+        ("certificates.k8s.io", "ClusterTrustBundle") => certificates::check_bundle(call, object)?,
         _ => {}
     }
     pod_security::check(call, object, &Value::Null, admitted).await?;
@@ -164,6 +165,9 @@ pub async fn validate_update(
     }
     match (call.resource.group.as_str(), call.resource.kind.as_str()) {
         ("rbac.authorization.k8s.io", _) => rbac_escalation::check(call, object, Some(old))?,
+        ("certificates.k8s.io", "ClusterTrustBundle") if object["spec"] != old["spec"] => {
+            certificates::check_bundle(call, object)?;
+        }
         ("scheduling.k8s.io", _) => priority::check_class(call, object).await?,
         ("", "PersistentVolumeClaim") => {
             limit_ranger::check(call, object).await?;

@@ -29,6 +29,7 @@ pub use authorizer::{Authorizer, Decision};
 pub use identity::{ANONYMOUS, AUTHENTICATED_GROUP, Identity, UNAUTHENTICATED_GROUP};
 pub use impersonate::act_as;
 pub use rbac::RbacView;
+pub use rules::Rule;
 pub use tokens::{TokenError, TokenTable};
 
 #[cfg(test)]

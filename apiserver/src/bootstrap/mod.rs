@@ -1,11 +1,15 @@
 //! Objects that every cluster has: namespaces, the system's priority classes, priority and fairness, and the roles and bindings that make RBAC usable.
 //!
 //! They are data (`namespaces.yaml`, `service_accounts.yaml`, `priority_classes.yaml`, `flow_control.yaml`,
-//! `cluster_roles.yaml`, `cluster_role_bindings.yaml`). The server creates
-//! those that are missing at each start and never overwrites one: what an administrator changed stays.
+//! `cluster_roles.yaml`, `cluster_role_bindings.yaml`, and in lines `controller_roles.txt` and `roles.txt`). The
+//! server creates those that are missing at each start. Roles and bindings are also given back what they have lost
+//! ([`reconcile`]); anything else that is there stays as an administrator changed it.
+
+mod lines;
+pub mod reconcile;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const DOCUMENTS: [(&str, &str); 6] = [
     ("namespaces.yaml", include_str!("namespaces.yaml")),
@@ -18,7 +22,28 @@ const DOCUMENTS: [(&str, &str); 6] = [
 
 /// The objects, namespaces first. Complete but for what the server sets in every new object.
 pub fn objects() -> Vec<Value> {
-    DOCUMENTS.iter().flat_map(|(file, text)| documents(file, text)).map(with_label).collect()
+    let documents = DOCUMENTS.iter().flat_map(|(file, text)| documents(file, text));
+    documents.chain(lines::controller_roles()).chain(lines::roles()).map(with_label).collect()
+}
+
+/// An APIService for each group and version that is built in, the core group first, as upstream lists them.
+pub fn api_services(groups: &[(String, Vec<String>)]) -> Vec<Value> {
+    let service = |group: &str, version: &str, place: usize| {
+        let minimum = if group.is_empty() { 18_000 } else { 17_900 - 10 * place };
+        json!({
+            "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+            "metadata": {
+                "name": format!("{version}.{group}"),
+                "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"},
+            },
+            "spec": {"group": group, "version": version, "groupPriorityMinimum": minimum, "versionPriority": 15},
+        })
+    };
+    let all = groups.iter().enumerate();
+    all.flat_map(|(place, (group, versions))| {
+        versions.iter().map(move |version| service(group, version, place))
+    })
+    .collect()
 }
 
 fn documents(file: &str, text: &str) -> Vec<Value> {
@@ -36,6 +61,7 @@ fn with_label(mut object: Value) -> Value {
     }
     if object["apiVersion"] == "rbac.authorization.k8s.io/v1" {
         object["metadata"]["labels"]["kubernetes.io/bootstrapping"] = "rbac-defaults".into();
+        object["metadata"]["annotations"][reconcile::AUTOUPDATE] = "true".into();
     }
     object
 }
@@ -52,6 +78,7 @@ mod tests {
             ours.map(|object| object["metadata"]["name"].as_str().expect("name").to_owned()).collect()
         };
         let roles = names_of("ClusterRole");
+        assert!(roles.contains(&"system:controller:job-controller".to_owned()));
         for binding in objects.iter().filter(|object| object["kind"] == "ClusterRoleBinding") {
             let role = binding["roleRef"]["name"].as_str().expect("role").to_owned();
             assert!(roles.contains(&role), "{} binds {role}", binding["metadata"]["name"]);
@@ -83,7 +110,10 @@ mod tests {
 
     #[test]
     fn rules_name_verbs_and_something_to_do_them_on() {
-        for role in objects().iter().filter(|object| object["kind"] == "ClusterRole") {
+        let objects = objects();
+        let roles =
+            objects.iter().filter(|object| object["kind"] == "ClusterRole" || object["kind"] == "Role");
+        for role in roles {
             for rule in role["rules"].as_array().expect("rules") {
                 let has = |field: &str| rule[field].as_array().is_some_and(|list| !list.is_empty());
                 let on_something = has("nonResourceURLs") || (has("apiGroups") && has("resources"));

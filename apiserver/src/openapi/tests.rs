@@ -18,7 +18,8 @@ fn parsed(group: &str, version: &str) -> Value {
 fn every_group_and_version_has_a_document_behind_its_url() {
     let index = index(&Registry::builtin());
     let paths = index["paths"].as_object().expect("paths");
-    assert_eq!(paths.len(), Registry::builtin().groups().len());
+    let served: usize = Registry::builtin().groups().iter().map(|(_, versions)| versions.len()).sum();
+    assert_eq!(paths.len(), served);
     for (root, entry) in paths {
         let url = entry["serverRelativeURL"].as_str().expect("URL");
         let response = get(url, &HeaderMap::new()).expect("served");
@@ -95,17 +96,37 @@ fn paths_are_as_they_were() {
 }
 
 #[test]
-fn version_2_is_empty_in_both_encodings() {
+fn version_2_is_all_of_it_in_both_encodings() {
     let accept = |value: &str| HeaderMap::from_iter([(ACCEPT, value.parse().expect("header"))]);
     let protobuf = get("/openapi/v2", &accept(PROTOBUF_V2)).expect("served");
-    let expected = b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.37.0\x42\x00\x4a\x00";
-    assert_eq!(protobuf.body().as_bytes(), Some(&expected[..]));
+    assert_eq!(protobuf.headers()[http::header::CONTENT_TYPE], PROTOBUF_V2_ANSWER);
+    let bytes = protobuf.body().as_bytes().expect("bytes");
+    assert!(bytes.starts_with(b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.37.0"));
     let json = get("/openapi/v2", &accept("application/json")).expect("served");
     let json: Value = serde_json::from_slice(json.body().as_bytes().expect("bytes")).expect("JSON");
     assert_eq!(json["swagger"], "2.0");
+    let definitions = json["definitions"].as_object().expect("definitions");
+    for reference in json.to_string().split("\"#/").skip(1) {
+        let name = reference.split('"').next().expect("a name").trim_start_matches("definitions/");
+        assert!(definitions.contains_key(name), "{name}");
+    }
+    let pod = &definitions["io.k8s.api.core.v1.Pod"];
+    assert_eq!(pod["x-kubernetes-group-version-kind"][0]["kind"], "Pod");
+    assert_eq!(pod["properties"]["spec"]["$ref"], "#/definitions/io.k8s.api.core.v1.PodSpec");
+    let patch = &json["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"];
+    assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Pod");
+    let body = patch["parameters"].as_array().and_then(|all| all.iter().find(|one| one["in"] == "body"));
+    assert!(body.expect("a body")["schema"]["$ref"].is_string());
     assert_eq!(get("/openapi/v2", &HeaderMap::new()).expect("served").status(), StatusCode::OK);
     assert_eq!(
         get("/openapi/v2", &accept("text/html")).expect("served").status(),
         StatusCode::NOT_ACCEPTABLE
     );
+}
+
+#[test]
+fn an_unchanged_version_2_is_not_sent_again() {
+    let first = get("/openapi/v2", &HeaderMap::new()).expect("served");
+    let known = HeaderMap::from_iter([(http::header::IF_NONE_MATCH, first.headers()[ETAG].clone())]);
+    assert_eq!(get("/openapi/v2", &known).expect("served").status(), StatusCode::NOT_MODIFIED);
 }

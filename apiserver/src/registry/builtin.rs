@@ -18,6 +18,7 @@ pub fn rows() -> Vec<Resource> {
         control::limits(),
         control::admission_registration(),
         apiextensions(),
+        control::api_registration(),
         apps(),
         authentication(),
         authorization(),
@@ -26,6 +27,7 @@ pub fn rows() -> Vec<Resource> {
         certificates(),
         coordination(),
         discovery(),
+        events(),
         control::flow_control(),
         metrics(),
         networking(),
@@ -45,6 +47,12 @@ fn core() -> Vec<Resource> {
     const GROUP: &str = "";
     let row = |kind, plural| Row::new(GROUP, "io.k8s.api.core.v1", kind, plural);
     vec![
+        row("Binding", "bindings").verbs(Verbs::CREATE).build(),
+        row("ComponentStatus", "componentstatuses")
+            .short("cs")
+            .cluster()
+            .verbs(Verbs::of(&[Verb::Get, Verb::List]))
+            .build(),
         row("ConfigMap", "configmaps").short("cm").build(),
         row("Endpoints", "endpoints").short("ep").special(Ordinary(CREATES_ON_UPDATE)).build(),
         row("Event", "events").short("ev").fields(&EVENT_FIELDS).special(Event).build(),
@@ -194,19 +202,28 @@ fn authorization() -> Vec<Resource> {
 }
 
 fn autoscaling() -> Vec<Resource> {
+    const PLURAL: &str = "horizontalpodautoscalers";
+    let row = |version| {
+        let package = format!("io.k8s.api.autoscaling.{version}");
+        Row::new("autoscaling", &package, "HorizontalPodAutoscaler", PLURAL)
+            .version(version)
+            .short("hpa")
+            .category("all")
+            .status()
+            .special(Fresh(Traits::ORDINARY))
+    };
+    vec![row("v2").build(), row("v1").stored_as("autoscaling", "v2", PLURAL).build()]
+}
+
+/// The Events of the core group under other names; fields are selected as they are stored.
+fn events() -> Vec<Resource> {
     vec![
-        Row::new(
-            "autoscaling",
-            "io.k8s.api.autoscaling.v2",
-            "HorizontalPodAutoscaler",
-            "horizontalpodautoscalers",
-        )
-        .version("v2")
-        .short("hpa")
-        .category("all")
-        .status()
-        .special(Fresh(Traits::ORDINARY))
-        .build(),
+        Row::new("events.k8s.io", "io.k8s.api.events.v1", "Event", "events")
+            .short("ev")
+            .fields(&REGARDING_FIELDS)
+            .special(Event)
+            .stored_as("", "v1", "events")
+            .build(),
     ]
 }
 
@@ -244,6 +261,20 @@ fn certificates() -> Vec<Resource> {
             .status()
             .fields(&[("spec.signerName", "/spec/signerName")])
             .special(CertificateSigningRequest)
+            .build(),
+        Row::new(kind.0, package, "ClusterTrustBundle", "clustertrustbundles")
+            .cluster()
+            .fields(&[("spec.signerName", "/spec/signerName")])
+            .special(Ordinary(RETURNS_OBJECT))
+            .build(),
+        Row::new(kind.0, package, "PodCertificateRequest", "podcertificaterequests")
+            .status()
+            .fields(&[
+                ("spec.signerName", "/spec/signerName"),
+                ("spec.podName", "/spec/podName"),
+                ("spec.nodeName", "/spec/nodeName"),
+            ])
+            .special(Fresh(RETURNS_OBJECT))
             .build(),
     ]
 }
@@ -347,6 +378,19 @@ const POD_FIELDS: [(&str, &str); 9] = [
     ("status.podIP", "/status/podIP"),
     ("status.podIPs", "/status/podIP"),
     ("status.nominatedNodeName", "/status/nominatedNodeName"),
+];
+
+const REGARDING_FIELDS: [(&str, &str); 10] = [
+    ("regarding.kind", "/involvedObject/kind"),
+    ("regarding.namespace", "/involvedObject/namespace"),
+    ("regarding.name", "/involvedObject/name"),
+    ("regarding.uid", "/involvedObject/uid"),
+    ("regarding.apiVersion", "/involvedObject/apiVersion"),
+    ("regarding.resourceVersion", "/involvedObject/resourceVersion"),
+    ("regarding.fieldPath", "/involvedObject/fieldPath"),
+    ("reason", "/reason"),
+    ("reportingController", "/reportingComponent"),
+    ("type", "/type"),
 ];
 
 const EVENT_FIELDS: [(&str, &str); 11] = [

@@ -3,7 +3,7 @@
 use crate::registry::resource::Resource;
 use crate::registry::row::Row;
 use crate::registry::strategy::Traits;
-use crate::strategies::{Fresh, Ordinary};
+use crate::strategies::{ApiService, Fresh, Ordinary};
 
 /// Its generation counts changes of the spec.
 const COUNTED: Traits = Traits { has_generation: true, ..Traits::ORDINARY };
@@ -37,6 +37,19 @@ pub(super) fn admission_registration() -> Vec<Resource> {
             .build(),
         row("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings").build(),
         row("ValidatingWebhookConfiguration", "validatingwebhookconfigurations").build(),
+    ]
+}
+
+/// What serves which group and version.
+pub(super) fn api_registration() -> Vec<Resource> {
+    let package = "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1";
+    vec![
+        Row::new("apiregistration.k8s.io", package, "APIService", "apiservices")
+            .category("api-extensions")
+            .cluster()
+            .status()
+            .special(ApiService)
+            .build(),
     ]
 }
 

@@ -39,8 +39,8 @@ pub struct Resource {
     pub columns: Vec<Column>,
     /// Name of its schema among the OpenAPI definitions.
     pub definition: String,
-    /// Group and plural under which it is stored, if not its own: Events of two groups are the same objects.
-    pub stored_as: Option<(String, String)>,
+    /// How it is stored, if not as it is served: Events of two groups are the same objects.
+    pub stored_as: Option<Home>,
     /// What is special about it.
     pub strategy: Arc<dyn Strategy>,
     /// What its definition says, if it was made at run time.
@@ -71,10 +71,21 @@ impl Resource {
     /// Group and plural of the storage key.
     pub fn storage_name(&self) -> (&str, &str) {
         match &self.stored_as {
-            Some((group, plural)) => (group, plural),
+            Some(home) => (&home.group, &home.plural),
             None => (&self.group, &self.plural),
         }
     }
+}
+
+/// The row as which another row's objects are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// Its group.
+    pub group: String,
+    /// Its version.
+    pub version: String,
+    /// Its plural name.
+    pub plural: String,
 }
 
 impl fmt::Debug for Resource {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::registry::resource::{Resource, SelectableField, Subresource, SubresourceAction, Verbs};
+use crate::registry::resource::{Home, Resource, SelectableField, Subresource, SubresourceAction, Verbs};
 use crate::registry::strategy::{Review, Strategy, Traits};
 use crate::strategies::Ordinary;
 
@@ -106,6 +106,13 @@ impl Row {
             verbs,
             action,
         });
+        self
+    }
+
+    /// The same objects as those of another row, which is how they are stored.
+    pub(super) fn stored_as(mut self, group: &str, version: &str, plural: &str) -> Self {
+        let (group, version, plural) = (group.to_owned(), version.to_owned(), plural.to_owned());
+        self.0.stored_as = Some(Home { group, version, plural });
         self
     }
 

@@ -61,14 +61,12 @@ impl Selection {
 
     fn conditions_hold(&self, stored: &Stored) -> bool {
         let fields = &self.resource.selectable_fields;
-        match self.resource.custom {
-            // Another version, or another state of the definition, may have other fields.
-            Some(_) => self.hold_now(stored, fields),
-            None => {
-                self.labels.matches_with(|name| stored.label(name))
-                    && self.fields.terms().iter().all(|term| holds(term, stored.field(&term.field, fields)))
-            }
+        // Another version, or another state of the definition, may have other fields.
+        if self.resource.custom.is_some() || self.resource.stored_as.is_some() {
+            return self.hold_now(stored, fields);
         }
+        self.labels.matches_with(|name| stored.label(name))
+            && self.fields.terms().iter().all(|term| holds(term, stored.field(&term.field, fields)))
     }
 
     fn hold_now(&self, stored: &Stored, fields: &[SelectableField]) -> bool {

@@ -7,7 +7,7 @@ mod pod;
 mod service;
 mod workload;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub use self::custom::{CLEANUP, Custom, CustomResourceDefinition};
 pub use self::namespace::Namespace;
@@ -49,6 +49,31 @@ impl Strategy for CertificateSigningRequest {
 
     fn prepare_update(&self, object: &mut Value, old: &Value) {
         set(object, "spec", old["spec"].clone());
+    }
+}
+
+/// APIService: what is served here is available; for what is served elsewhere nobody here can answer.
+pub struct ApiService;
+
+impl Strategy for ApiService {
+    fn traits(&self) -> Traits {
+        Traits::ORDINARY
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        let is_local = object["spec"]["service"].is_null();
+        let (status, reason, message) = match is_local {
+            true => ("True", "Local", "Local APIServices are always available"),
+            false => {
+                ("False", "AggregationUnsupported", "this server passes no requests on to other API servers")
+            }
+        };
+        let now = api::time::rfc3339(jiff::Timestamp::now());
+        let condition = json!({
+            "type": "Available", "status": status, "reason": reason, "message": message,
+            "lastTransitionTime": now,
+        });
+        set(object, "status", json!({"conditions": [condition]}));
     }
 }
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::cells::{AGE, NAME, Spec, items, or, str_at, text};
+use super::cells::{AGE, NAME, Spec, field, items, or, str_at, text};
 
 pub(super) const SIGNING_REQUEST: &[Spec] = &[
     NAME,
@@ -13,6 +13,25 @@ pub(super) const SIGNING_REQUEST: &[Spec] = &[
     text("RequestedDuration", "For how long.", duration),
     text("Condition", "How it stands.", condition),
 ];
+
+pub(super) const TRUST_BUNDLE: &[Spec] =
+    &[NAME, field("SignerName", "Whose certificates these are.", "/spec/signerName")];
+
+pub(super) const POD_CERTIFICATE_REQUEST: &[Spec] = &[
+    NAME,
+    field("PodName", "For which pod.", "/spec/podName"),
+    field("ServiceAccountName", "As whom it runs.", "/spec/serviceAccountName"),
+    field("NodeName", "Where it runs.", "/spec/nodeName"),
+    field("SignerName", "Who is asked to sign.", "/spec/signerName"),
+    text("State", "How it stands.", state),
+];
+
+fn state(object: &Value, _: Timestamp) -> Value {
+    let conditions = items(object, "/status/conditions");
+    let known = ["Denied", "Failed", "Issued"];
+    let found = known.into_iter().find(|kind| conditions.iter().any(|one| one["type"] == *kind));
+    json!(found.unwrap_or("Pending"))
+}
 
 fn duration(object: &Value, _: Timestamp) -> Value {
     match object.pointer("/spec/expirationSeconds").and_then(Value::as_i64) {

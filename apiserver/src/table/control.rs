@@ -25,7 +25,27 @@ pub(super) fn columns(group: &str, kind: &str) -> &'static [Spec] {
         (_, "ResourceSlice") => SLICE,
         (_, "DeviceClass" | "ResourceClaimTemplate" | "DeviceTaintRule") => PLAIN,
         (_, "StorageVersionMigration") => MIGRATION,
+        (_, "APIService") => API_SERVICE,
         _ => DEFAULT,
+    }
+}
+
+const API_SERVICE: &[Spec] = &[
+    NAME,
+    text("Service", "Who serves it.", |object, _| match str_at(object, "/spec/service/name") {
+        "" => json!("Local"),
+        name => json!(format!("{}/{name}", str_at(object, "/spec/service/namespace"))),
+    }),
+    text("Available", "Whether it answers.", available),
+    AGE,
+];
+
+fn available(object: &Value, _: Timestamp) -> Value {
+    let condition = items(object, "/status/conditions").iter().find(|one| one["type"] == "Available");
+    match condition.map(|one| (str_at(one, "/status"), str_at(one, "/reason"))) {
+        Some(("False", reason)) => json!(format!("False ({reason})")),
+        Some((status, _)) => json!(status),
+        None => json!("Unknown"),
     }
 }
 

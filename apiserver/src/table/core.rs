@@ -7,6 +7,7 @@ use super::cells::{AGE, DEFAULT, NAME, NONE, Spec, entries, field, int, items, n
 
 pub(super) fn columns(kind: &str) -> &'static [Spec] {
     match kind {
+        "ComponentStatus" => COMPONENT_STATUS,
         "Namespace" => NAMESPACE,
         "ConfigMap" => CONFIG_MAP,
         "Secret" => SECRET,
@@ -31,6 +32,21 @@ const SERVICE_ACCOUNT: &[Spec] = &[
     AGE,
 ];
 const ENDPOINTS: &[Spec] = &[NAME, text("Endpoints", "Addresses with ports.", endpoints), AGE];
+const COMPONENT_STATUS: &[Spec] = &[
+    NAME,
+    text("Status", "Whether it works.", |object, _| match condition(object, "status") {
+        "True" => json!("Healthy"),
+        "False" => json!("Unhealthy"),
+        _ => json!("Unknown"),
+    }),
+    text("Message", "What it says.", |object, _| json!(condition(object, "message"))),
+    text("Error", "What is wrong.", |object, _| json!(condition(object, "error"))),
+];
+
+fn condition<'a>(object: &'a Value, part: &str) -> &'a str {
+    object["conditions"][0][part].as_str().unwrap_or_default()
+}
+
 pub(super) const LEASE: &[Spec] =
     &[NAME, field("Holder", "Who holds the lease.", "/spec/holderIdentity"), AGE];
 

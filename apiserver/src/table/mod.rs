@@ -109,6 +109,8 @@ pub fn columns(group: &str, kind: &str) -> Vec<Column> {
         ("scheduling.k8s.io", "PriorityClass") => policy::PRIORITY_CLASS,
         ("apps", _) => apps::columns(kind),
         ("certificates.k8s.io", "CertificateSigningRequest") => certificates::SIGNING_REQUEST,
+        ("certificates.k8s.io", "ClusterTrustBundle") => certificates::TRUST_BUNDLE,
+        ("certificates.k8s.io", "PodCertificateRequest") => certificates::POD_CERTIFICATE_REQUEST,
         ("coordination.k8s.io", "Lease") => core::LEASE,
         ("rbac.authorization.k8s.io", _) => rbac::columns(kind),
         _ => control::columns(group, kind),

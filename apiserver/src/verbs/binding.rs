@@ -1,4 +1,4 @@
-//! `pods/binding`: puts a pod on a node, once.
+//! `pods/binding`, and `bindings`: puts a pod on a node, once.
 
 use api::object;
 use api::status::{FieldError, Status};
@@ -15,9 +15,28 @@ use crate::verbs::{Answer, Call, get, submit};
 
 const BINDING: KindName<'_> = KindName { group: "", version: "v1", kind: "Binding" };
 
+/// Answers a Binding that names its pod, sent to `bindings`.
+pub async fn create(call: Call<'_>, body: &[u8]) -> Answer {
+    let binding = decode::object_of(&call, BINDING, body)?.object;
+    let (Some(pods), name) = (call.server.registry.find("", "v1", "pods"), object::name(&binding)) else {
+        return Err(Status::internal("pods aren't served").into());
+    };
+    if name.is_empty() {
+        let error = FieldError::required("metadata.name", "name or generateName is required");
+        return Err(Status::invalid("Binding", "", "", vec![error]).into());
+    }
+    let mut info = call.info.clone();
+    info.name = Some(name.to_owned());
+    info.subresource = Some("binding".to_owned());
+    put(Call { info: &info, resource: &pods, ..call }, binding).await
+}
+
 /// Answers with a Status.
 pub async fn bind(call: Call<'_>, body: &[u8]) -> Answer {
-    let mut binding = decode::object_of(&call, BINDING, body)?.object;
+    put(call, decode::object_of(&call, BINDING, body)?.object).await
+}
+
+async fn put(call: Call<'_>, mut binding: Value) -> Answer {
     let warnings = admission::create_below(&call, &mut binding).await?;
     check_binding(&call, &binding)?;
     let mut current = get::read(&call).await?;

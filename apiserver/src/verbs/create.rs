@@ -1,5 +1,7 @@
 //! `create`: a new object, or 409 if there is one of the name.
 
+use std::sync::Arc;
+
 use api::status::Status;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -21,8 +23,10 @@ const GUARD_TRIES: usize = 32;
 /// Answers with the new object.
 pub async fn create(call: Call<'_>, body: &[u8]) -> Answer {
     let view = View::of(&call)?;
+    let home = call.home();
     let draft = decode::object(&call, body)?;
-    insert(&call, draft).await?.respond(&call, &view).await
+    let draft = if Arc::ptr_eq(&home, call.resource) { draft } else { draft.at_home(&home) };
+    insert(&Call { resource: &home, ..call }, draft).await?.respond(&call, &view).await
 }
 
 /// Writes a new object.

@@ -44,6 +44,13 @@ pub struct Draft {
     pub warnings: Vec<String>,
 }
 
+impl Draft {
+    /// The same in the version in which it is stored.
+    pub fn at_home(self, home: &Resource) -> Self {
+        Self { object: api::convert::to_version(self.object, &home.api_version()), ..self }
+    }
+}
+
 /// Decodes a body as an object of the call's own kind.
 pub fn object(call: &Call<'_>, body: &[u8]) -> Outcome<Draft> {
     object_of(call, KindName::of(call), body)

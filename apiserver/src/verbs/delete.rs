@@ -19,7 +19,7 @@ use crate::storage::key::Key;
 use crate::storage::object::Stored;
 use crate::storage::{Also, Commit, Write, decode};
 use crate::verbs::delete_options::{self, DeleteOptions, Propagation};
-use crate::verbs::{Answer, Call, eviction, submit};
+use crate::verbs::{Answer, Call, eviction, present, submit};
 
 /// What a deletion does to the object as it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +44,10 @@ pub struct Deleted {
 /// Answers with a Status or the object, by upstream's rules.
 pub async fn delete(call: Call<'_>, body: &[u8]) -> Answer {
     let options = delete_options::parse(&call, body)?;
-    let deleted = remove(&call, call.namespace(), call.name(), &options).await?;
+    let home = call.home();
+    let inner = Call { resource: &home, ..call };
+    let mut deleted = remove(&inner, call.namespace(), call.name(), &options).await?;
+    deleted.object = present::in_version(call.resource, vec![deleted.object]).await?.remove(0);
     Ok(respond(&call, &options, &deleted))
 }
 

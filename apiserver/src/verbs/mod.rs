@@ -5,6 +5,7 @@
 //! read as its condition.
 
 pub mod binding;
+pub mod component_status;
 mod continue_token;
 pub mod create;
 pub mod decode;
@@ -80,6 +81,13 @@ impl Call<'_> {
             None => self.storage().commit(write).await,
             Some(batch) => batch.take(self.storage(), write).await,
         }
+    }
+
+    /// The row as which the objects are stored; the call's own for most.
+    pub fn home(&self) -> Arc<Resource> {
+        let home = self.resource.stored_as.as_ref();
+        let found = home.and_then(|home| self.server.registry.find(&home.group, &home.version, &home.plural));
+        found.unwrap_or_else(|| self.resource.clone())
     }
 
     /// The namespace in the path; empty for resources of the cluster.

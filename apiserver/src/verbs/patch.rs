@@ -1,5 +1,7 @@
 //! `patch`: a change of parts of an object, applied to whatever its present state is.
 
+use std::sync::Arc;
+
 use api::patch::{json_patch, merge_patch, strategic_merge};
 use api::schema::{Format, parse};
 use api::status::{FieldError, Status};
@@ -52,7 +54,17 @@ pub async fn patch(call: Call<'_>, part: Part, body: &[u8]) -> Answer {
 }
 
 async fn apply(call: &Call<'_>, part: Part, patch: &Patch, kind: KindName<'_>) -> Outcome<Written> {
-    let written = change(call, part, |current| patch.draft(call, kind, current)).await?;
+    let home = call.home();
+    let written = if Arc::ptr_eq(&home, call.resource) {
+        change(call, part, |current| patch.draft(call, kind, current)).await?
+    } else {
+        let version = call.resource.api_version();
+        let make = |current: &Value| {
+            let shown = api::convert::to_version(current.clone(), &version);
+            Ok(patch.draft(call, kind, &shown)?.at_home(&home))
+        };
+        change(&Call { resource: &home, ..*call }, part, make).await?
+    };
     written.ok_or_else(|| call.not_found(call.name()).into())
 }
 

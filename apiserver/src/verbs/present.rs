@@ -3,7 +3,7 @@
 //! An object is stored in one version and may be older than the definition's present schema: on its way out
 //! it is converted to the version that was asked for, loses what the schema doesn't know any more, and gets
 //! defaults that came later. What comes out is remembered with the stored object, so that a list pays once.
-//! Built-in kinds pass as they are.
+//! Built-in kinds pass as they are, but for the few that are served in two versions ([`api::convert`]).
 
 use std::sync::Arc;
 
@@ -29,6 +29,9 @@ pub async fn one(resource: &Resource, stored: Arc<Stored>) -> Outcome<Arc<Stored
 /// # Errors
 /// If one that is stored is no JSON, or can't be converted.
 pub async fn all(resource: &Resource, mut stored: Vec<Arc<Stored>>) -> Outcome<Vec<Arc<Stored>>> {
+    if resource.stored_as.is_some() {
+        return stored.iter().map(|stored| converted(resource, stored)).collect();
+    }
     let Some(custom) = &resource.custom else { return Ok(stored) };
     let mut unknown = Vec::new();
     for (index, stored) in stored.iter_mut().enumerate() {
@@ -53,8 +56,18 @@ pub async fn all(resource: &Resource, mut stored: Vec<Arc<Stored>>) -> Outcome<V
 pub async fn in_version(resource: &Resource, objects: Vec<Value>) -> Outcome<Vec<Value>> {
     match &resource.custom {
         Some(custom) => convert(custom, &resource.api_version(), objects).await,
-        None => Ok(objects),
+        None => {
+            let version = resource.api_version();
+            Ok(objects.into_iter().map(|object| api::convert::to_version(object, &version)).collect())
+        }
     }
+}
+
+/// A stored object of a built-in kind in the version of a row that isn't the one it is stored as. That isn't
+/// remembered: few ask for it, and each copy would stay in memory.
+fn converted(resource: &Resource, stored: &Arc<Stored>) -> Outcome<Arc<Stored>> {
+    let json = encode(&api::convert::to_version(decode(stored)?, &resource.api_version()));
+    Ok(Arc::new(Stored::of(stored.key.clone(), json, stored.revision)))
 }
 
 /// Objects of a custom kind in another version.

@@ -21,6 +21,9 @@ const TRIES: usize = 8;
 /// 409 with a cause for each conflict, 400 if the configuration isn't one of this kind.
 pub async fn apply(call: &Call<'_>, part: Part, body: &[u8]) -> Outcome<Written> {
     let config = parse_config(call, KindName::of(call), body)?;
+    let home = call.home();
+    let config = api::convert::to_version(config, &home.api_version());
+    let call = &Call { resource: &home, ..*call };
     for _ in 0..TRIES {
         if let Some(written) = change(call, part, |live| draft(call, part, live, &config)).await? {
             return Ok(written);

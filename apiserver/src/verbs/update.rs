@@ -20,10 +20,13 @@ pub async fn update(call: Call<'_>, part: Part, body: &[u8]) -> Answer {
     let view = View::of(&call)?;
     let draft = decode::object(&call, body)?;
     check_version(&call, &draft)?;
-    let written = match change(&call, part, |_| Ok(draft.clone())).await? {
+    let home = call.home();
+    let inner = Call { resource: &home, ..call };
+    let draft = if Arc::ptr_eq(&home, call.resource) { draft } else { draft.at_home(&home) };
+    let written = match change(&inner, part, |_| Ok(draft.clone())).await? {
         Some(written) => written,
         None if part == Part::Main && call.resource.strategy.traits().creates_on_update => {
-            create_missing(&call, draft).await?
+            create_missing(&inner, draft).await?
         }
         None => return Err(call.not_found(call.name()).into()),
     };

@@ -68,12 +68,22 @@ impl View {
 
     /// One object.
     pub async fn object(&self, call: &Call<'_>, code: StatusCode, stored: Stored) -> Outcome<Response<Body>> {
-        let stored = present::one(call.resource, Arc::new(stored)).await?;
+        let stored = self.seen(call.resource, Arc::new(stored)).await?;
         if self.form == Form::Plain {
             return Ok(response::json_bytes(code, stored.to_bytes()));
         }
         let value = self.transform(call.resource, &decode(&stored)?, true);
         Ok(response::json(code, &value))
+    }
+
+    /// A stored object as this view shows it.
+    pub async fn seen(&self, resource: &Resource, stored: Arc<Stored>) -> Outcome<Arc<Stored>> {
+        if self.shows_stored(resource) { Ok(stored) } else { present::one(resource, stored).await }
+    }
+
+    /// Cells are made of an object as it is stored, whatever the version that was asked for.
+    fn shows_stored(&self, resource: &Resource) -> bool {
+        self.form == Form::Table && resource.stored_as.is_some()
     }
 
     /// One object as a table or as metadata; `headers` says whether a table gets its column definitions.
@@ -100,7 +110,10 @@ impl View {
         items: Vec<Arc<Stored>>,
         meta: &ListMeta,
     ) -> Outcome<Response<Body>> {
-        let items = &present::all(call.resource, items).await?[..];
+        let items = &match self.shows_stored(call.resource) {
+            true => items,
+            false => present::all(call.resource, items).await?,
+        }[..];
         let bytes = match self.form {
             Form::Plain => plain_list(call, items, meta),
             Form::Metadata => metadata_list(items, meta)?,

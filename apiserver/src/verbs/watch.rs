@@ -30,7 +30,7 @@ use crate::storage::selection::Selection;
 use crate::storage::{Storage, decode};
 use crate::verbs::options::{Version, WatchStart, watch_start};
 use crate::verbs::view::View;
-use crate::verbs::{Answer, Call, past, present};
+use crate::verbs::{Answer, Call, past};
 
 /// Changes taken from the shared history at a time.
 const BATCH: usize = 128;
@@ -262,7 +262,7 @@ impl Watcher {
 
     async fn frame_of(&mut self, change: &Change, event: EventType) -> Bytes {
         let Some(stored) = change.object(event) else { return Bytes::new() };
-        let Ok(seen) = present::one(&self.resource, stored.clone()).await else { return Bytes::new() };
+        let Ok(seen) = self.view.seen(&self.resource, stored.clone()).await else { return Bytes::new() };
         if self.view.form == Form::Plain {
             return if Arc::ptr_eq(&seen, stored) {
                 change.frame(event)
