@@ -31,7 +31,8 @@ test: setup $(ROCKSDB_LIB_DIR)/librocksdb.a $(KUBECTL) $(HELM) $(KUBERNETES_PYTH
 SEEDS        ?= 30
 LEADER_KILLS ?= 100
 SIM_SEEDS    ?= 200000
-soak: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Long proofs of the store: make soak SEEDS=30 LEADER_KILLS=100 SIM_SEEDS=200000
+CLUSTERS     ?= 10000
+soak: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Long proofs: make soak SEEDS=30 LEADER_KILLS=100 SIM_SEEDS=200000 CLUSTERS=10000
 	@echo "==> building the binary and the tests"
 	@cargo build --locked --workspace --all-targets
 	@echo "==> every failpoint × kill"
@@ -42,6 +43,8 @@ soak: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Long proofs of the store: make so
 	@AMOEBA=$(CARGO_TARGET_DIR)/debug/amoeba LEADER_KILLS=$(LEADER_KILLS) cargo test --locked --workspace --test store_failover -- --include-ignored --nocapture
 	@echo "==> $(SIM_SEEDS) simulated schedules"
 	@SIM_SEEDS=$(SIM_SEEDS) cargo test --locked --workspace --lib a_group_keeps_its_promises_under_faults -- --nocapture
+	@echo "==> the scheduler beside its oracle on $(CLUSTERS) clusters"
+	@PROPTEST_CASES=$(CLUSTERS) cargo test --locked -p scheduler --lib oracle -- --nocapture
 
 build: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Build the release binary at bin/amoeba
 	@echo "==> building amoeba (release)"

@@ -66,6 +66,11 @@ pub fn acting(client: &Client, agent: Option<&str>, cause: Option<Cause>) -> Cli
     Client::new(service, namespace)
 }
 
+/// Names what one request answers, without the cost of a client for it.
+pub fn mark<B>(request: &mut Request<B>, cause: Option<Cause>) {
+    request.headers_mut().extend(cause.map(|Cause(version)| (HEADER, HeaderValue::from(version))));
+}
+
 /// Names `agent` as the author of `request`, unless somebody else is already.
 pub(crate) fn sign(mut request: Request<Body>, agent: &HeaderValue) -> Request<Body> {
     if let Entry::Vacant(vacant) = request.headers_mut().entry(USER_AGENT) {

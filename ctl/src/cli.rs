@@ -118,6 +118,8 @@ pub enum Command {
     Member(verb::member::Args),
     /// Save, judge or restore the whole state of a store
     Snapshot(verb::snapshot::Args),
+    /// Run the scheduler alone
+    Scheduler(verb::scheduler::Args),
     /// Run the node agent
     Node(verb::node::Args),
     /// Load, list or remove the images of this machine's nodes

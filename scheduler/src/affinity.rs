@@ -4,6 +4,7 @@
 //! labels of namespaces, which the scheduler doesn't watch, and is taken for all namespaces: anti-affinity
 //! then errs on the side of distance.
 
+use crate::object::PodSpec;
 use crate::selector::{Labels, Requirement, Selector};
 use crate::spread::Counted;
 use api::k8s::api::core::v1 as core;
@@ -72,7 +73,7 @@ impl Term {
 
 impl PodAffinity {
     /// What `spec` says, for a pod of `namespace` with these labels.
-    pub fn of(spec: &core::PodSpec, namespace: &Arc<str>, labels: &Labels) -> Self {
+    pub fn of(spec: &PodSpec, namespace: &Arc<str>, labels: &Labels) -> Self {
         let term = |term: &core::PodAffinityTerm| Term::of(term, namespace, labels);
         let wish = |sign: i64| {
             move |one: &core::WeightedPodAffinityTerm| {

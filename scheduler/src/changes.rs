@@ -4,7 +4,7 @@
 //! take it, or, if a spread rule or a rule about other pods refused some node, other counts. Both are asked exactly, so a pod that
 //! stays parked is one that still fits nowhere.
 
-use crate::diagnosis::Diagnosis;
+use crate::diagnosis::{Diagnosis, Preemption};
 use crate::plugins::Plugin;
 use crate::pod::PodInfo;
 use crate::snapshot::Slot;
@@ -48,17 +48,22 @@ impl Changes {
     }
 
     /// Whether `pod`, refused for the reasons in `diagnosis`, may fit now. `admits` says whether a node
-    /// takes it as far as the rules about that node alone go.
+    /// takes it as far as the rules about that node alone go; `apart`, whether any placed pod keeps others away.
     pub fn concern(
         &self,
         pod: &PodInfo,
         diagnosis: &Diagnosis,
+        apart: bool,
         mut admits: impl FnMut(&PodInfo, Slot) -> bool,
     ) -> bool {
         // "No nodes available" helps nobody any more once there is one, even one that refuses the pod.
         let first_nodes = !self.freed.is_empty() && diagnosis.saw_no_nodes();
         let by_counts = [Plugin::PodTopologySpread, Plugin::InterPodAffinity];
-        let recount = self.counts && by_counts.into_iter().any(|plugin| diagnosis.blames(plugin));
+        // Preemption may have failed by a rule about other pods that no node's first reason tells of.
+        let tied = apart || pod.shape.is_tied_to_others();
+        let hidden = tied && matches!(diagnosis.preemption, Some(Preemption::Hopeless { .. }));
+        let blamed = by_counts.into_iter().any(|plugin| diagnosis.blames(plugin));
+        let recount = self.counts && (blamed || hidden);
         first_nodes || recount || self.freed.iter().any(|slot| admits(pod, *slot))
     }
 }

@@ -17,6 +17,7 @@ use crate::plugins::pod_topology_spread::{PodTopologySpread, SoftSpread};
 use crate::plugins::taint_toleration::TaintToleration;
 use crate::plugins::{Filter, Plugin, Score};
 use crate::pod::{PodInfo, Shape};
+use crate::ranking::Ranking;
 use crate::snapshot::{Slot, Snapshot};
 
 /// What was decided about a pod.
@@ -46,17 +47,43 @@ struct Rules<'a> {
 /// Decides about `pod`. `random` breaks ties.
 pub fn decide(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo, random: u64) -> Decision {
     let terrain = memo.terrain(snapshot, &pod.shape);
+    let ranking = memo.ranking(snapshot, &pod.shape, &terrain);
     let others = InterPodAffinity::new(snapshot, memo, pod);
     let rules = Rules::new(snapshot, pod, &terrain, others);
-    let feasible: Vec<Slot> = snapshot.known().filter(|slot| rules.passes(*slot)).collect();
-    match rules.best(&feasible, random) {
-        Some(slot) => {
-            Decision::Place(snapshot.node(slot).expect("only known nodes are scanned").name.clone())
-        }
+    let best = rules.best(&ranking, random).and_then(|slot| snapshot.node(slot));
+    let decision = match best {
+        Some(node) => Decision::Place(node.name.clone()),
         None => {
             Decision::Unschedulable(Diagnosis::new(snapshot.known().map(|slot| rules.first_rejection(slot))))
         }
+    };
+    memo.keep(&pod.shape, ranking);
+    decision
+}
+
+/// Whether the node at `slot` would take `pod` as far as every rule goes.
+pub fn admits(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo, slot: Slot) -> bool {
+    let terrain = memo.terrain(snapshot, &pod.shape);
+    if !terrain.admits(slot) {
+        return false;
     }
+    let others = InterPodAffinity::new(snapshot, memo, pod);
+    Rules::new(snapshot, pod, &terrain, others).passes(slot)
+}
+
+/// Why no node takes `pod`, in summary: every node is asked, also one that would.
+pub fn diagnose(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo) -> Diagnosis {
+    let refused = rejections(snapshot, memo, pod);
+    Diagnosis::new(refused.into_iter().map(|(_, rejection)| rejection))
+}
+
+/// Why each node that refuses `pod` does: the first rule that objects, with its reasons.
+pub fn rejections(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo) -> Vec<(Slot, Rejection)> {
+    let terrain = memo.terrain(snapshot, &pod.shape);
+    let others = InterPodAffinity::new(snapshot, memo, pod);
+    let rules = Rules::new(snapshot, pod, &terrain, others);
+    let refused = snapshot.known().filter(|slot| !rules.passes(*slot));
+    refused.map(|slot| (slot, rules.first_rejection(slot))).collect()
 }
 
 /// Whether the node at `slot` would take `pod` as far as rules about this node alone go (all but spreading and
@@ -92,6 +119,10 @@ pub fn explain(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo) -> Vec<N
     all
 }
 
+fn weighted(rule: &dyn Score, feasible: &[Slot]) -> Vec<i64> {
+    rule.scores(feasible).into_iter().map(|score| score * rule.weight()).collect()
+}
+
 impl<'a> Rules<'a> {
     fn new(snapshot: &'a Snapshot, pod: &'a PodInfo, terrain: &'a Terrain, others: InterPodAffinity) -> Self {
         let shape = &*pod.shape;
@@ -119,13 +150,21 @@ impl<'a> Rules<'a> {
             && self.others.passes(slot)
     }
 
+    /// Whether a node that fits by itself is acceptable beside the others.
+    fn passes_beside(&self, slot: Slot) -> bool {
+        self.name.passes(slot) && self.spread.passes(slot) && self.others.passes(slot)
+    }
+
     /// The best of the feasible nodes.
-    fn best(&self, feasible: &[Slot], random: u64) -> Option<Slot> {
-        if let [] | [_] = feasible {
+    fn best(&self, ranking: &Ranking, random: u64) -> Option<Slot> {
+        let slots: Vec<Slot> = self.snapshot.all_slots().collect();
+        let fitting = ranking.fitting().map(|(at, score)| (slots[at], score));
+        let (feasible, mut totals): (Vec<Slot>, Vec<i64>) =
+            fitting.filter(|(slot, _)| self.passes_beside(*slot)).unzip();
+        if let [] | [_] = *feasible {
             return feasible.first().copied();
         }
-        let mut totals = vec![0; feasible.len()];
-        for (_, scores) in self.scores(feasible) {
+        for scores in self.relative_scores(&feasible) {
             totals.iter_mut().zip(scores).for_each(|(total, score)| *total += score);
         }
         let best = totals.iter().max()?;
@@ -135,16 +174,25 @@ impl<'a> Rules<'a> {
         Some(ties[pick])
     }
 
+    /// Weighted scores by the rules that compare nodes with each other. A rule that says the same of every node
+    /// is left out.
+    fn relative_scores(&self, feasible: &[Slot]) -> impl Iterator<Item = Vec<i64>> {
+        let spread = SoftSpread::new(self.snapshot, self.shape, self.terrain);
+        let all: [Option<Vec<i64>>; 4] = [
+            self.taints.discourages().then(|| weighted(&self.taints, feasible)),
+            (!self.shape.preferred.is_empty()).then(|| weighted(&self.affinity, feasible)),
+            spread.has_rules().then(|| weighted(&spread, feasible)),
+            self.others.has_wishes().then(|| weighted(&self.others, feasible)),
+        ];
+        all.into_iter().flatten()
+    }
+
     /// Weighted scores of the feasible nodes, rule by rule.
     fn scores(&self, feasible: &[Slot]) -> Vec<(Plugin, Vec<i64>)> {
         let balance = BalancedAllocation::new(self.snapshot, self.shape);
         let spread = SoftSpread::new(self.snapshot, self.shape, self.terrain);
         let all: [&dyn Score; 6] = [&self.taints, &self.affinity, &self.fit, &balance, &spread, &self.others];
-        let weighted = |rule: &dyn Score| {
-            let scores = rule.scores(feasible).into_iter().map(|score| score * rule.weight());
-            (rule.plugin(), scores.collect())
-        };
-        all.into_iter().map(weighted).collect()
+        all.into_iter().map(|rule| (rule.plugin(), weighted(rule, feasible))).collect()
     }
 
     /// The rules in the order in which a node is asked; the first to refuse is the one that is blamed.

@@ -31,6 +31,35 @@ pub struct Diagnosis {
     nodes: usize,
     reasons: BTreeMap<String, usize>,
     plugins: BTreeSet<Plugin>,
+    /// Why nobody was driven away for it; `None` if that wasn't tried, or was done.
+    pub preemption: Option<Preemption>,
+    /// Of a pod that fits but whose gang doesn't, or that waits for its gang.
+    pub gang: Option<GangShortage>,
+}
+
+/// Why preemption found no room. Displays as upstream's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Preemption {
+    /// The pod may not drive others away, for this reason.
+    NotEligible(&'static str),
+    /// It would help nowhere.
+    Hopeless {
+        /// Nodes on which nobody, or too few, are less important.
+        no_victims: usize,
+        /// Nodes whose refusal has another reason than the pods that are there.
+        not_helpful: usize,
+    },
+}
+
+/// How many pods of a gang have or would get a node, and how many must.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GangShortage {
+    /// Name of the PodGroup.
+    pub group: Box<str>,
+    /// So many fit at the same time.
+    pub fit: usize,
+    /// So many must.
+    pub needed: usize,
 }
 
 impl Diagnosis {
@@ -47,6 +76,18 @@ impl Diagnosis {
         diagnosis
     }
 
+    /// The same with the outcome of preemption.
+    pub fn with_preemption(mut self, preemption: Preemption) -> Self {
+        self.preemption = Some(preemption);
+        self
+    }
+
+    /// The same for a pod that waits with its gang.
+    pub fn with_gang(mut self, shortage: GangShortage) -> Self {
+        self.gang = Some(shortage);
+        self
+    }
+
     /// Whether there was no node to ask.
     pub fn saw_no_nodes(&self) -> bool {
         self.nodes == 0
@@ -58,16 +99,35 @@ impl Diagnosis {
     }
 }
 
+/// `0/5 nodes are available: …`. Upstream sorts the finished phrases, counts included.
+fn unavailable(f: &mut fmt::Formatter<'_>, nodes: usize, mut phrases: Vec<String>) -> fmt::Result {
+    phrases.sort();
+    write!(f, "0/{nodes} nodes are available: {}.", phrases.join(", "))
+}
+
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(GangShortage { group, fit, needed }) = &self.gang {
+            write!(f, "{fit} of the {needed} pods that PodGroup \"{group}\" needs at once fit: ")?;
+        }
         if self.nodes == 0 {
             return write!(f, "no nodes available to schedule pods");
         }
-        // Upstream sorts the finished phrases, counts included.
-        let mut phrases: Vec<String> =
-            self.reasons.iter().map(|(reason, nodes)| format!("{nodes} {reason}")).collect();
-        phrases.sort();
-        write!(f, "0/{} nodes are available: {}.", self.nodes, phrases.join(", "))
+        let phrases = self.reasons.iter().map(|(reason, nodes)| format!("{nodes} {reason}"));
+        unavailable(f, self.nodes, phrases.collect())?;
+        match &self.preemption {
+            None => Ok(()),
+            Some(Preemption::NotEligible(why)) => write!(f, " preemption: not eligible due to {why}."),
+            Some(Preemption::Hopeless { no_victims, not_helpful }) => {
+                let phrases = [
+                    (*no_victims, "No preemption victims found for incoming pod"),
+                    (*not_helpful, "Preemption is not helpful for scheduling"),
+                ];
+                let phrases = phrases.iter().filter(|(nodes, _)| *nodes > 0);
+                write!(f, " preemption: ")?;
+                unavailable(f, self.nodes, phrases.map(|(nodes, text)| format!("{nodes} {text}")).collect())
+            }
+        }
     }
 }
 

@@ -4,12 +4,17 @@
 //! Lease `kube-system/kube-scheduler`; what it knows is built anew with each term, so a former leader's
 //! assumptions can't survive.
 
+use crate::budget::Budget;
+use crate::gang::GroupInfo;
 use crate::name::PodKey;
 use crate::node::NodeInfo;
+use crate::object::{PodGroup, PodObject};
 use crate::pod::{DEFAULT_SCHEDULER, PodInfo};
 use crate::scheduler::{Effect, Event, Scheduler};
 use crate::writes::Writes;
-use api::k8s::api::core::v1::{Node, Pod};
+use api::k8s::api::core::v1::Node;
+use api::k8s::api::policy::v1::PodDisruptionBudget;
+use client::backoff::Policy;
 use client::cause::Cause;
 use client::election::{ElectionConfig, run_when_leader};
 use client::informer::{Change, Digest, Informer, ObjectKey, Subscription, Told};
@@ -23,6 +28,9 @@ const CHANGES: usize = 1024;
 
 /// Changes taken in before deciding, and decisions made before looking at changes again.
 const BATCH: usize = 256;
+
+/// Between two looks whether a server that doesn't know PodGroups has learned of them.
+const MISSING_KIND: Policy = Policy { first: Duration::from_secs(1), most: Duration::from_secs(60) };
 
 /// How long bindings under way may take to finish when the process ends.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -54,7 +62,7 @@ pub async fn run(client: Client, config: SchedulerConfig, shutdown: Shutdown) {
     let (recorder, events) = recorder::start(client.clone(), &config.scheduler_name, "");
     let lead = |leadership| {
         let scheduler = Scheduler::new(&config.scheduler_name);
-        let writes = Writes::new(client.clone(), recorder.clone(), leadership);
+        let writes = Writes::new(&config.scheduler_name, client.clone(), recorder.clone(), leadership);
         Term::new(client.clone(), scheduler, writes).run()
     };
     run_when_leader(client.clone(), config.election.clone(), shutdown, lead).await;
@@ -68,6 +76,8 @@ struct Term {
     writes: Writes,
     nodes: (Informer<Node>, Subscription<Node>),
     pods: (Informer<Told<PodInfo>>, Subscription<Told<PodInfo>>),
+    budgets: (Informer<PodDisruptionBudget>, Subscription<PodDisruptionBudget>),
+    groups: (Informer<PodGroup>, Subscription<PodGroup>),
     /// Kinds whose first list hasn't arrived. Deciding earlier would see a cluster without its pods.
     unlisted: usize,
 }
@@ -76,6 +86,8 @@ struct Term {
 enum Input {
     Node(Option<Change<Node>>),
     Pod(Option<Change<Told<PodInfo>>>),
+    Budget(Option<Change<PodDisruptionBudget>>),
+    Group(Option<Change<PodGroup>>),
     Written(Option<Event>),
     BackoffEnded,
     Ending,
@@ -85,16 +97,26 @@ impl Term {
     fn new(client: Client, scheduler: Scheduler, writes: Writes) -> Self {
         let nodes = Informer::builder(Api::<Node>::all(client.clone())).transform(strip_node).start();
         // The snapshot keeps what is to be known of pods; of so many objects two copies would be one too many.
-        let pods = Informer::builder(Api::all(client)).forgetful().start_subscribed(CHANGES);
-        let changes = nodes.subscribe(CHANGES);
-        Term { scheduler, writes, nodes: (nodes, changes), pods, unlisted: 2 }
+        let pods = Informer::builder(Api::all(client.clone())).forgetful().start_subscribed(CHANGES);
+        let budgets = Informer::builder(Api::<PodDisruptionBudget>::all(client.clone())).start();
+        let groups = Informer::builder(Api::<PodGroup>::all(client)).backoff(MISSING_KIND).start();
+        let changes = (nodes.subscribe(CHANGES), budgets.subscribe(CHANGES), groups.subscribe(CHANGES));
+        Term {
+            scheduler,
+            writes,
+            nodes: (nodes, changes.0),
+            pods,
+            budgets: (budgets, changes.1),
+            groups: (groups, changes.2),
+            unlisted: 2,
+        }
     }
 
     async fn run(mut self) {
         let ending = self.writes.leadership().ending();
         loop {
             match self.next(&ending).await {
-                Input::Ending | Input::Node(None) | Input::Pod(None) => break,
+                Input::Ending | Input::Node(None) | Input::Pod(None) | Input::Budget(None) => break,
                 input => self.observe(input),
             }
             self.observe_ready();
@@ -110,6 +132,8 @@ impl Term {
         tokio::select! {
             change = self.nodes.1.recv() => Input::Node(change),
             change = self.pods.1.recv() => Input::Pod(change),
+            change = self.budgets.1.recv() => Input::Budget(change),
+            Some(change) = self.groups.1.recv() => Input::Group(Some(change)),
             event = self.writes.next(), if !self.writes.is_idle() => Input::Written(event),
             () = sleep_until(wake), if wake.is_some() => Input::BackoffEnded,
             () = ending.requested() => Input::Ending,
@@ -134,7 +158,11 @@ impl Term {
                 Some(pod) => Event::Pod(pod.clone()),
                 None => return,
             },
-            Input::Pod(Some(Change::Deleted(pod))) => Event::PodGone(key(&pod)),
+            Input::Pod(Some(Change::Deleted(pod))) => Event::PodGone(key(&*pod)),
+            Input::Budget(Some(Change::Applied { new, .. })) => Event::Budget(Budget::of(&new)),
+            Input::Budget(Some(Change::Deleted(budget))) => Event::BudgetGone(key(&*budget)),
+            Input::Group(Some(Change::Applied { new, .. })) => Event::Group(GroupInfo::of(&new)),
+            Input::Group(Some(Change::Deleted(group))) => Event::GroupGone(key(&*group)),
             Input::Written(Some(event)) => event,
             Input::Node(Some(Change::Synced)) | Input::Pod(Some(Change::Synced)) => {
                 // Later lists are told as differences; they don't make us wait again.
@@ -159,7 +187,7 @@ impl Term {
 
     /// The pod as it was seen when that was decided.
     fn cause(&self, effect: &Effect) -> Option<Cause> {
-        let (Effect::Bind { pod, .. } | Effect::Report { pod, .. }) = effect;
+        let (Effect::Bind { pod, .. } | Effect::Report { pod, .. } | Effect::Evict { pod, .. }) = effect;
         let key = ObjectKey::new(&*pod.namespace, &*pod.name);
         self.pods.0.store().get(&key).and_then(|pod| Cause::of(&*pod))
     }
@@ -171,8 +199,8 @@ async fn sleep_until(wake: Option<Instant>) {
     }
 }
 
-fn key(pod: &Told<PodInfo>) -> PodKey {
-    let metadata = pod.meta();
+fn key(object: &impl Resource) -> PodKey {
+    let metadata = object.meta();
     PodKey::new(
         metadata.namespace.as_deref().unwrap_or_default(),
         metadata.name.as_deref().unwrap_or_default(),
@@ -180,9 +208,9 @@ fn key(pod: &Told<PodInfo>) -> PodKey {
 }
 
 impl Digest for PodInfo {
-    type Of = Pod;
+    type Of = PodObject;
 
-    fn of(pod: &Pod) -> PodInfo {
+    fn of(pod: &PodObject) -> PodInfo {
         PodInfo::of(pod)
     }
 }

@@ -8,16 +8,22 @@
 #![warn(missing_docs)]
 
 pub mod affinity;
+pub mod budget;
 mod changes;
 pub mod decision;
 pub mod diagnosis;
 mod driver;
+pub mod gang;
 mod memo;
 pub mod name;
 pub mod node;
+mod nomination;
+pub mod object;
 pub mod plugins;
 pub mod pod;
+pub mod preemption;
 mod queue;
+mod ranking;
 pub mod resources;
 pub mod scheduler;
 pub mod selector;

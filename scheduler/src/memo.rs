@@ -9,6 +9,7 @@ use crate::plugins::node_affinity::NodeAffinity;
 use crate::plugins::node_unschedulable::NodeUnschedulable;
 use crate::plugins::taint_toleration::TaintToleration;
 use crate::pod::Shape;
+use crate::ranking::Ranking;
 use crate::snapshot::{Slot, Snapshot, Version};
 use crate::spread::SpreadRule;
 use crate::topology::Domains;
@@ -71,6 +72,7 @@ impl Terrain {
 #[derive(Debug, Default)]
 pub struct Memo {
     terrains: HashMap<Arc<Shape>, Arc<Terrain>>,
+    rankings: HashMap<Arc<Shape>, Ranking>,
     domains: HashMap<Box<str>, Arc<Domains>>,
     domains_version: Version,
 }
@@ -80,6 +82,7 @@ impl Memo {
     pub fn terrain(&mut self, snapshot: &mut Snapshot, shape: &Arc<Shape>) -> Arc<Terrain> {
         if self.terrains.len() >= SHAPES && !self.terrains.contains_key(shape) {
             self.terrains.clear();
+            self.rankings.clear();
             snapshot.untrack_all();
         }
         shape.spread.iter().for_each(|rule| snapshot.track(&rule.counted));
@@ -97,6 +100,18 @@ impl Memo {
         let terrain = Arc::new(terrain);
         self.terrains.insert(shape.clone(), terrain.clone());
         terrain
+    }
+
+    /// What single nodes are to `shape`, taken out while it is used; [`Memo::keep`] brings it back.
+    pub fn ranking(&mut self, snapshot: &Snapshot, shape: &Arc<Shape>, terrain: &Terrain) -> Ranking {
+        let mut ranking = self.rankings.remove(shape).unwrap_or_default();
+        ranking.refresh(snapshot, shape, terrain);
+        ranking
+    }
+
+    /// Keeps a ranking for the next pod of its shape.
+    pub fn keep(&mut self, shape: &Arc<Shape>, ranking: Ranking) {
+        self.rankings.insert(shape.clone(), ranking);
     }
 
     /// The domains of a topology key.

@@ -6,6 +6,7 @@
 
 use crate::affinity::PodAffinity;
 use crate::name::{NodeName, PodKey, PodUid};
+use crate::object::{PodObject, PodSpec, PodStatus};
 use crate::resources::Requests;
 use crate::selector::{Labels, NodeTerm, RequiredNode};
 use crate::spread::{self, SpreadRule};
@@ -41,6 +42,14 @@ pub struct PodInfo {
     pub gated: bool,
     /// The scheduler that is responsible for it.
     pub scheduler_name: Arc<str>,
+    /// When it began to run.
+    pub started: Option<Timestamp>,
+    /// The node on which room is made for it.
+    pub nominated: Option<NodeName>,
+    /// It drives nobody away (`preemptionPolicy: Never`).
+    pub never_preempts: bool,
+    /// The PodGroup of its namespace with which it is scheduled.
+    pub group: Option<Arc<str>>,
     /// The message of its present `PodScheduled=False` condition with reason Unschedulable.
     pub reported: Option<Arc<str>>,
     /// What a decision depends on.
@@ -103,25 +112,29 @@ impl HostPort {
 
 impl PodInfo {
     /// Reads an API object. Its shape is not yet shared with equal ones.
-    pub fn of(pod: &core::Pod) -> Self {
+    pub fn of(pod: &PodObject) -> Self {
         let metadata = &pod.metadata;
         let key = PodKey::new(text(&metadata.namespace), text(&metadata.name));
         let labels = Arc::new(metadata.labels.clone().unwrap_or_default());
         let owner = controller(metadata);
-        let default = core::PodSpec::default();
+        let default = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&default);
         let status = pod.status.as_ref();
         let phase = status.and_then(|status| status.phase.as_deref());
         PodInfo {
             shape: Arc::new(Shape::of(spec, &key.namespace, &labels, owner.as_ref())),
             uid: PodUid(text(&metadata.uid).into()),
-            node: spec.node_name.as_deref().filter(|name| !name.is_empty()).map(NodeName::from),
+            node: named(spec.node_name.as_deref()),
             priority: spec.priority.unwrap_or(0),
             created: metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             terminating: metadata.deletion_timestamp.is_some(),
             finished: matches!(phase, Some("Succeeded" | "Failed")),
             gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
             scheduler_name: spec.scheduler_name.as_deref().unwrap_or(DEFAULT_SCHEDULER).into(),
+            started: status.and_then(|status| status.start_time.as_ref()).map(|time| time.0),
+            nominated: status.and_then(|status| named(status.nominated_node_name.as_deref())),
+            never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
+            group: group(spec).map(Into::into),
             reported: status.and_then(reported),
             labels,
             key,
@@ -131,7 +144,10 @@ impl PodInfo {
 
     /// Whether it is the same pod with the same demands, so that an earlier answer still holds.
     pub fn demands_same(&self, other: &PodInfo) -> bool {
-        self.uid == other.uid && self.priority == other.priority && self.shape == other.shape
+        self.uid == other.uid
+            && self.priority == other.priority
+            && self.group == other.group
+            && self.shape == other.shape
     }
 
     /// Whether it weighs on its node exactly as `other` does.
@@ -150,13 +166,21 @@ fn text(value: &Option<String>) -> &str {
     value.as_deref().unwrap_or_default()
 }
 
+fn named(node: Option<&str>) -> Option<NodeName> {
+    node.filter(|name| !name.is_empty()).map(NodeName::from)
+}
+
+fn group(spec: &PodSpec) -> Option<&str> {
+    spec.scheduling_group.as_ref()?.pod_group_name.as_deref().filter(|name| !name.is_empty())
+}
+
 fn controller(metadata: &ObjectMeta) -> Option<PodUid> {
     let mut owners = metadata.owner_references.iter().flatten();
     let controller = owners.find(|owner| owner.controller == Some(true))?;
     Some(PodUid(controller.uid.as_str().into()))
 }
 
-fn reported(status: &core::PodStatus) -> Option<Arc<str>> {
+fn reported(status: &PodStatus) -> Option<Arc<str>> {
     let mut conditions = status.conditions.iter().flatten();
     let scheduled = conditions.find(|condition| condition.type_ == "PodScheduled")?;
     let unschedulable = scheduled.status == "False" && scheduled.reason.as_deref() == Some("Unschedulable");
@@ -164,7 +188,12 @@ fn reported(status: &core::PodStatus) -> Option<Arc<str>> {
 }
 
 impl Shape {
-    fn of(spec: &core::PodSpec, namespace: &Arc<str>, labels: &Arc<Labels>, owner: Option<&PodUid>) -> Self {
+    /// Whether a rule of its own is about where other pods are.
+    pub fn is_tied_to_others(&self) -> bool {
+        !(self.spread.is_empty() && self.affinity.near.is_empty() && self.affinity.apart.is_empty())
+    }
+
+    fn of(spec: &PodSpec, namespace: &Arc<str>, labels: &Arc<Labels>, owner: Option<&PodUid>) -> Self {
         Shape {
             namespace: namespace.clone(),
             labels: labels.clone(),
@@ -179,13 +208,13 @@ impl Shape {
     }
 }
 
-fn preferred(spec: &core::PodSpec) -> Vec<(i32, NodeTerm)> {
+fn preferred(spec: &PodSpec) -> Vec<(i32, NodeTerm)> {
     let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
     let terms = affinity.and_then(|node| node.preferred_during_scheduling_ignored_during_execution.as_ref());
     terms.into_iter().flatten().map(|term| (term.weight, NodeTerm::of(&term.preference))).collect()
 }
 
-fn host_ports(spec: &core::PodSpec) -> Vec<HostPort> {
+fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
     let sidecars = spec.init_containers.iter().flatten();
     let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
     let containers = sidecars.chain(&spec.containers);

@@ -53,8 +53,8 @@ pub struct Queue {
     entries: HashMap<PodKey, Entry>,
     active: BTreeSet<Rank>,
     backoff: BTreeSet<(Instant, PodKey)>,
-    /// Parked pods by shape: one question answers for all equal ones.
-    parked: HashMap<Arc<Shape>, (Arc<Diagnosis>, BTreeSet<PodKey>)>,
+    /// Parked pods by shape and priority: one question answers for all equal ones.
+    parked: HashMap<(Arc<Shape>, i32), (Arc<Diagnosis>, BTreeSet<PodKey>)>,
 }
 
 /// A pod taken from the queue for a decision. It comes back by `park` or `retry`, or is done with.
@@ -67,6 +67,11 @@ pub struct Taken {
 
 fn rank(pod: &PodInfo) -> Rank {
     (Reverse(pod.priority), pod.created, pod.key.clone())
+}
+
+/// Pods for which the same answer holds.
+fn kind(pod: &PodInfo) -> (Arc<Shape>, i32) {
+    (pod.shape.clone(), pod.priority)
 }
 
 fn backoff(failures: u32) -> Duration {
@@ -105,13 +110,24 @@ impl Queue {
             Some((_, _, key)) => key.clone(),
             None => self.first_woken()?,
         };
-        let failures = self.entries.get(&key)?.failures;
-        Some(Taken { pod: self.remove(&key)?, failures })
+        self.take(&key)
+    }
+
+    /// Takes a certain pod, wherever it waits.
+    pub fn take(&mut self, key: &PodKey) -> Option<Taken> {
+        let failures = self.entries.get(key)?.failures;
+        Some(Taken { pod: self.remove(key)?, failures })
+    }
+
+    /// The diagnosis of a parked pod's last attempt.
+    pub fn diagnosis(&self, key: &PodKey) -> Option<&Arc<Diagnosis>> {
+        let entry = self.entries.get(key)?;
+        self.parked.get(&kind(&entry.pod)).map(|(diagnosis, _)| diagnosis)
     }
 
     /// Parks a pod that fits nowhere, until [`Queue::wake`] finds a reason to try again.
     pub fn park(&mut self, taken: Taken, diagnosis: Arc<Diagnosis>, now: Instant) {
-        let pods = self.parked.entry(taken.pod.shape.clone()).or_default();
+        let pods = self.parked.entry(kind(&taken.pod)).or_default();
         pods.0 = diagnosis;
         self.insert_failed(taken, Place::Parked, now);
     }
@@ -133,6 +149,12 @@ impl Queue {
             .filter(|(diagnosis, pods)| first(pods).is_some_and(|entry| hopeful(&entry.pod, diagnosis)));
         let woken: Vec<PodKey> = woken.flat_map(|(_, pods)| pods.iter().cloned()).collect();
         woken.iter().for_each(|key| self.wake_one(key, now));
+    }
+
+    /// Lets a pod try again now, whatever it waits for.
+    pub fn activate(&mut self, key: &PodKey) {
+        let Some(Taken { pod, failures }) = self.take(key) else { return };
+        self.insert(Entry { pod, place: Place::Active, failures, last_failure: None });
     }
 
     /// When the next back-off ends, if any pod is in back-off.
@@ -171,7 +193,7 @@ impl Queue {
             Place::Active => drop(self.active.insert(rank(&entry.pod))),
             Place::Backoff(until, _) => drop(self.backoff.insert((*until, key.clone()))),
             Place::Parked => {
-                let pods = self.parked.entry(entry.pod.shape.clone()).or_default();
+                let pods = self.parked.entry(kind(&entry.pod)).or_default();
                 pods.1.insert(key.clone());
             }
         }
@@ -191,10 +213,11 @@ impl Queue {
     }
 
     fn unpark(&mut self, pod: &PodInfo) -> bool {
-        let Some((_, pods)) = self.parked.get_mut(&pod.shape) else { return false };
+        let kind = kind(pod);
+        let Some((_, pods)) = self.parked.get_mut(&kind) else { return false };
         let removed = pods.remove(&pod.key);
         if pods.is_empty() {
-            self.parked.remove(&pod.shape);
+            self.parked.remove(&kind);
         }
         removed
     }

@@ -3,7 +3,7 @@
 //! CPU is in thousandths of a core, everything else in whole units (bytes, pieces). Amounts are
 //! limited, so that an absurd request is merely one that fits nowhere.
 
-use api::k8s::api::core::v1 as core;
+use crate::object::{Container, PodSpec};
 use api::k8s::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 
@@ -83,7 +83,7 @@ impl Requests {
     /// The requests of a pod: the larger of what its containers need together and what its init containers
     /// need one after another beside the sidecars started so far; pod-level requests replace the sum of
     /// their resource; the runtime's overhead comes on top.
-    pub fn of(spec: &core::PodSpec) -> Self {
+    pub fn of(spec: &PodSpec) -> Self {
         let exact = total(spec, |amounts| amounts);
         let assumed = total(spec, Amounts::assume_minimum);
         Requests { assumed: (assumed.get(CPU), assumed.get(MEMORY)), exact }
@@ -95,8 +95,8 @@ impl Requests {
     }
 }
 
-fn total(spec: &core::PodSpec, of_container: impl Fn(Amounts) -> Amounts) -> Amounts {
-    let requests = |container: &core::Container| {
+fn total(spec: &PodSpec, of_container: impl Fn(Amounts) -> Amounts) -> Amounts {
+    let requests = |container: &Container| {
         of_container(Amounts::of(container.resources.as_ref().and_then(|all| all.requests.as_ref())))
     };
     let mut running = Amounts::default();

@@ -3,6 +3,7 @@
 //! Selectors are compiled into sorted, hashable values so that equal ones of different pods are one key of
 //! a table. `api::selector` parses query strings; here only objects are read, and `Gt`/`Lt` exist, too.
 
+use crate::object::PodSpec;
 use api::k8s::api::core::v1 as core;
 use api::k8s::apimachinery::pkg::apis::meta::v1 as meta;
 use std::collections::BTreeMap;
@@ -128,6 +129,11 @@ impl Selector {
         self
     }
 
+    /// Whether it requires nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether every requirement holds for `labels`.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.0.iter().all(|requirement| requirement.matches(labels))
@@ -160,7 +166,7 @@ fn requirements(list: Option<&[core::NodeSelectorRequirement]>) -> Vec<Requireme
 
 impl RequiredNode {
     /// What `spec` requires of its node.
-    pub fn of(spec: &core::PodSpec) -> Self {
+    pub fn of(spec: &PodSpec) -> Self {
         let labels = spec.node_selector.iter().flatten();
         let selector = labels.map(|(key, value)| Requirement::is_in(key, &[value.as_str()])).collect();
         let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());

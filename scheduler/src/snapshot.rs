@@ -59,7 +59,18 @@ pub struct Snapshot {
     distances: HashMap<Term, Vec<u32>>,
     version: Version,
     nodes_version: Version,
+    /// Slots in the order in which something about them changed; the oldest are dropped.
+    log: Vec<Slot>,
+    /// How many were dropped.
+    dropped: u64,
 }
+
+/// So many changes are remembered; who is further behind looks at everything anew.
+const LOG: usize = 1 << 14;
+
+/// A place in the log of changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position(u64);
 
 impl Slot {
     /// Position in an array over all slots.
@@ -102,6 +113,11 @@ impl Snapshot {
     /// How many slots there are, used or not.
     pub fn slots(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// All slots, used or not.
+    pub fn all_slots(&self) -> impl Iterator<Item = Slot> + use<> {
+        (0u32..).map(Slot).take(self.nodes.len())
     }
 
     /// How many nodes are known.
@@ -170,6 +186,18 @@ impl Snapshot {
         self.distances.iter().map(|(term, counts)| (term, counts.as_slice()))
     }
 
+    /// The end of the log of changes.
+    pub fn position(&self) -> Position {
+        Position(self.dropped + self.log.len() as u64)
+    }
+
+    /// The slots about which something has changed since, some of them more than once; `None` if that isn't
+    /// remembered.
+    pub fn changed_since(&self, position: Position) -> Option<&[Slot]> {
+        let at = usize::try_from(position.0.checked_sub(self.dropped)?).ok()?;
+        self.log.get(at..)
+    }
+
     /// Advances with every change.
     pub fn version(&self) -> Version {
         self.version
@@ -220,6 +248,7 @@ impl Snapshot {
         self.places.insert(pod.key.clone(), slot);
         self.on_slot[slot.index()].push(pod);
         self.version.0 += 1;
+        self.note(slot);
         slot
     }
 
@@ -231,10 +260,28 @@ impl Snapshot {
         let pod = here.swap_remove(position);
         self.account(slot, &pod, -1);
         self.version.0 += 1;
+        self.note(slot);
         if self.node(slot).is_none() {
             self.release_if_empty(slot);
         }
         Some(slot)
+    }
+
+    /// Replaces what is known of a placed pod by something that weighs the same.
+    pub fn renew(&mut self, pod: Arc<PodInfo>) {
+        let slot = self.places.get(&pod.key).copied();
+        let here = slot.and_then(|slot| self.on_slot[slot.index()].iter_mut().find(|one| one.key == pod.key));
+        if let Some(known) = here {
+            assert!(known.occupies_same(&pod), "a pod that weighs differently must be placed anew");
+            *known = pod;
+        }
+    }
+
+    /// Declares that everything that was changed since `version` was changed back, so that what was derived
+    /// from it still holds.
+    pub fn unchanged_since(&mut self, version: Version) {
+        debug_assert!(self.nodes_version <= version, "nodes don't change back");
+        self.version = version;
     }
 
     /// Begins to count a set of pods. Counting it again costs nothing.
@@ -263,6 +310,15 @@ impl Snapshot {
         self.version.0 += 1;
         self.nodes_version = self.version;
         self.changed[slot.index()] = self.version;
+        self.note(slot);
+    }
+
+    fn note(&mut self, slot: Slot) {
+        if self.log.len() == LOG {
+            self.log.drain(..LOG / 2);
+            self.dropped += LOG as u64 / 2;
+        }
+        self.log.push(slot);
     }
 
     fn slot_for(&mut self, name: &NodeName) -> Slot {
@@ -334,7 +390,7 @@ impl Snapshot {
         let slots = self.nodes.len();
         let counts = self.distances.entry(term.clone()).or_insert_with(|| vec![0; slots]);
         step(&mut counts[at], sign);
-        if counts.iter().all(|count| *count == 0) {
+        if sign < 0 && counts[at] == 0 && counts.iter().all(|count| *count == 0) {
             self.distances.remove(term);
         }
     }

@@ -5,6 +5,7 @@
 
 use crate::affinity::Group;
 use crate::name::PodUid;
+use crate::object::PodSpec;
 use crate::pod::PodInfo;
 use crate::selector::{Labels, Requirement, Selector};
 use api::k8s::api::core::v1 as core;
@@ -83,7 +84,7 @@ impl Counted {
 /// The rules of a pod: its own, or else the implied soft ones by which pods of one controller spread over
 /// hosts and zones (the skews are upstream's system defaults).
 pub fn rules(
-    spec: &core::PodSpec,
+    spec: &PodSpec,
     namespace: &Arc<str>,
     labels: &Labels,
     owner: Option<&PodUid>,

@@ -6,14 +6,15 @@
 //! attempt, not here.
 
 use crate::name::{NodeName, PodKey, PodUid};
-use crate::scheduler::{BINDINGS_IN_FLIGHT, Effect, Event};
+use crate::scheduler::{Effect, Event};
 use api::k8s::api::core::v1::{Binding, ObjectReference, Pod};
 use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use client::cause::{Cause, acting};
+use client::cause::{Cause, acting, mark};
 use client::election::Leadership;
 use client::recorder::{Recorder, Severity};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ const REPORTS_IN_FLIGHT: usize = 32;
 /// The writes under way and the reports that wait.
 pub struct Writes {
     writer: Arc<Writer>,
-    /// At most [`BINDINGS_IN_FLIGHT`] bindings (the state machine sees to that) and the reports.
+    /// Bindings, of which the state machine bounds the number, evictions, and the reports.
     tasks: JoinSet<Option<Event>>,
     reports_in_flight: usize,
     waiting: BTreeMap<PodKey, Report>,
@@ -37,11 +38,14 @@ pub struct Writes {
 struct Report {
     uid: PodUid,
     message: Arc<str>,
+    nominated: Option<NodeName>,
     cause: Option<Cause>,
 }
 
 /// What every write needs.
 struct Writer {
+    /// Our `schedulerName`.
+    name: String,
     client: Client,
     recorder: Recorder,
     leadership: Leadership,
@@ -49,8 +53,8 @@ struct Writer {
 
 impl Writes {
     /// No writes yet.
-    pub fn new(client: Client, recorder: Recorder, leadership: Leadership) -> Self {
-        let writer = Arc::new(Writer { client, recorder, leadership });
+    pub fn new(name: &str, client: Client, recorder: Recorder, leadership: Leadership) -> Self {
+        let writer = Arc::new(Writer { name: name.to_owned(), client, recorder, leadership });
         Writes { writer, tasks: JoinSet::new(), reports_in_flight: 0, waiting: BTreeMap::new() }
     }
 
@@ -65,11 +69,17 @@ impl Writes {
             Effect::Bind { pod, uid, node } => {
                 let writer = self.writer.clone();
                 self.tasks.spawn(async move { Some(writer.bind(pod, uid, node, cause).await) });
-                debug_assert!(self.tasks.len() <= BINDINGS_IN_FLIGHT + REPORTS_IN_FLIGHT);
             }
-            Effect::Report { pod, uid, message } => {
-                self.waiting.insert(pod, Report { uid, message, cause });
+            Effect::Report { pod, uid, message, nominated } => {
+                self.waiting.insert(pod, Report { uid, message, nominated, cause });
                 self.start_reports();
+            }
+            Effect::Evict { pod, uid, preemptor, node } => {
+                let writer = self.writer.clone();
+                self.tasks.spawn(async move {
+                    let gone = writer.evict(&pod, &uid, &preemptor, &node, cause).await;
+                    Some(if gone { Event::Evicted } else { Event::NotEvicted(uid) })
+                });
             }
         }
     }
@@ -127,27 +137,78 @@ impl Writer {
         Event::Bound { pod, uid, accepted }
     }
 
+    /// One request, of whose answer only the status is read: this is the hot path.
     async fn post_binding(&self, pod: &PodKey, uid: &PodUid, node: &NodeName, cause: Option<Cause>) -> bool {
-        let binding = binding(pod, uid, node);
-        let (pods, params) = (self.pods(pod, cause), PostParams::default());
-        let reply: Result<Value, _> = pods.create_subresource("binding", &pod.name, &params, &binding).await;
-        if let Err(error) = &reply {
+        let sent = match binding_request(pod, uid, node) {
+            Ok(mut request) => {
+                mark(&mut request, cause);
+                self.client.request::<IgnoredAny>(request).await.map(drop)
+            }
+            Err(error) => Err(kube::Error::HttpError(error)),
+        };
+        if let Err(error) = &sent {
             tracing::info!(%pod, %node, %error, "binding refused; the pod will be tried again");
         }
-        reply.is_ok()
+        sent.is_ok()
     }
 
-    async fn report(&self, pod: &PodKey, Report { uid, message, cause }: Report) {
+    /// Marks the victim, so that everybody knows why it ends, and deletes it; it has its grace period.
+    async fn evict(
+        &self,
+        pod: &PodKey,
+        uid: &PodUid,
+        preemptor: &PodUid,
+        node: &NodeName,
+        cause: Option<Cause>,
+    ) -> bool {
+        if !self.leadership.is_valid() {
+            return false;
+        }
+        let pods = self.pods(pod, cause);
+        let patch = Patch::Strategic(disrupted(uid, &self.name, jiff::Timestamp::now()));
+        let marked = pods.patch_status(&pod.name, &PatchParams::default(), &patch).await.map(drop);
+        let options = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some(uid.to_string()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        let deleted = match marked {
+            Ok(()) => pods.delete(&pod.name, &options).await.map(drop),
+            error => error,
+        };
+        match deleted {
+            Ok(()) => {
+                let message = format!("Preempted by pod {preemptor} on node {node}");
+                self.recorder.event(&reference(pod, uid), Severity::Normal, "Preempted", &message);
+                true
+            }
+            // Somebody else was faster.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => true,
+            Err(error) => {
+                tracing::info!(%pod, %error, "could not drive a pod away");
+                false
+            }
+        }
+    }
+
+    async fn report(&self, pod: &PodKey, Report { uid, message, nominated, cause }: Report) {
         if !self.leadership.is_valid() {
             return;
         }
         self.recorder.event(&reference(pod, &uid), Severity::Warning, "FailedScheduling", &message);
-        let patch = Patch::Strategic(unschedulable(&uid, &message, jiff::Timestamp::now()));
+        let patch =
+            Patch::Strategic(unschedulable(&uid, &message, nominated.as_ref(), jiff::Timestamp::now()));
         let pods = self.pods(pod, cause);
         if let Err(error) = pods.patch_status(&pod.name, &PatchParams::default(), &patch).await {
             tracing::info!(%pod, %error, "could not report the pod as unschedulable");
         }
     }
+}
+
+fn binding_request(pod: &PodKey, uid: &PodUid, node: &NodeName) -> http::Result<http::Request<Vec<u8>>> {
+    let body = serde_json::to_vec(&binding(pod, uid, node)).expect("a binding has a JSON form");
+    http::Request::post(format!("/api/v1/namespaces/{}/pods/{}/binding", pod.namespace, pod.name))
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(body)
 }
 
 fn binding(pod: &PodKey, uid: &PodUid, node: &NodeName) -> Binding {
@@ -167,13 +228,26 @@ fn binding(pod: &PodKey, uid: &PodUid, node: &NodeName) -> Binding {
 }
 
 /// The status patch; the uid in it makes the API server refuse it for another incarnation of the pod.
-fn unschedulable(uid: &PodUid, message: &str, now: jiff::Timestamp) -> Value {
+fn unschedulable(uid: &PodUid, message: &str, nominated: Option<&NodeName>, now: jiff::Timestamp) -> Value {
+    let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    json!({
+        "metadata": {"uid": *uid.0},
+        "status": {"nominatedNodeName": nominated.map(|node| &*node.0), "conditions": [{
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+            "lastProbeTime": null, "lastTransitionTime": now,
+        }]},
+    })
+}
+
+/// The status patch of a victim.
+fn disrupted(uid: &PodUid, scheduler: &str, now: jiff::Timestamp) -> Value {
     let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     json!({
         "metadata": {"uid": *uid.0},
         "status": {"conditions": [{
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
-            "lastProbeTime": null, "lastTransitionTime": now,
+            "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+            "message": format!("{scheduler}: preempting to accommodate a higher priority pod"),
+            "lastTransitionTime": now,
         }]},
     })
 }

@@ -307,12 +307,18 @@ fn policy() -> Vec<Resource> {
 }
 
 fn scheduling() -> Vec<Resource> {
+    let beta = |kind: &str, plural: &str| {
+        let row = Row::new("scheduling.k8s.io", "io.k8s.api.scheduling.v1beta1", kind, plural);
+        row.version("v1beta1").special(Ordinary(COUNTED))
+    };
     vec![
         Row::new("scheduling.k8s.io", "io.k8s.api.scheduling.v1", "PriorityClass", "priorityclasses")
             .short("pc")
             .cluster()
             .special(Ordinary(COUNTED))
             .build(),
+        beta("PodGroup", "podgroups").status().build(),
+        beta("Workload", "workloads").build(),
     ]
 }
 

@@ -107,9 +107,9 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     };
     let _nodes = simulate(arguments, &binary, kubeconfig)?;
     let session = session(arguments, Target::read(kubeconfig)?, arguments.pid.clone());
-    session.nodes_ready(arguments.nodes).await?;
-    let lines = measure_parts(arguments, &session, None).await?;
-    print(arguments, &lines)
+    let nodes = session.nodes_ready(arguments.nodes).await?;
+    let lines = measure_parts(arguments, &session, None, nodes).await?;
+    print(arguments, nodes, &lines)
 }
 
 async fn measure_own(arguments: &Arguments, binary: &std::path::Path) -> Result<()> {
@@ -121,10 +121,10 @@ async fn measure_own(arguments: &Arguments, binary: &std::path::Path) -> Result<
     let cluster = Cluster::start(binary, shape).await?;
     cluster.connect().await?;
     let session = session(arguments, cluster.target().clone(), cluster.servers());
-    session.nodes_ready(arguments.nodes).await?;
-    let lines = measure_parts(arguments, &session, Some(&cluster)).await;
+    let nodes = session.nodes_ready(arguments.nodes).await?;
+    let lines = measure_parts(arguments, &session, Some(&cluster), nodes).await;
     cluster.stop().await?;
-    print(arguments, &lines?)
+    print(arguments, nodes, &lines?)
 }
 
 fn session(arguments: &Arguments, target: Target, pids: Vec<Pid>) -> Session {
@@ -132,8 +132,8 @@ fn session(arguments: &Arguments, target: Target, pids: Vec<Pid>) -> Session {
     Session { target, pids, clients: arguments.clients, deadline }
 }
 
-fn print(arguments: &Arguments, lines: &[Line]) -> Result<()> {
-    println!("{}", page::page(&arguments.name, arguments.nodes, lines, arguments.output.as_deref())?);
+fn print(arguments: &Arguments, nodes: usize, lines: &[Line]) -> Result<()> {
+    println!("{}", page::page(&arguments.name, nodes, lines, arguments.output.as_deref())?);
     Ok(())
 }
 
@@ -152,12 +152,13 @@ async fn measure_parts(
     arguments: &Arguments,
     session: &Session,
     cluster: Option<&Cluster>,
+    nodes: usize,
 ) -> Result<Vec<Line>> {
     let parts = if arguments.only.is_empty() { Part::value_variants() } else { &arguments.only };
     let mut lines = Vec::new();
     for part in parts {
         eprintln!("measuring {part:?} …");
-        let line = measure_part(arguments, session, cluster, *part).await;
+        let line = measure_part(arguments, session, cluster, *part, nodes).await;
         // One that can't be measured (a server without gangs, say) is told, and the others go on.
         let line =
             line.unwrap_or_else(|error| Line::new(format!("{part:?}")).with("failed:", format!("{error:#}")));
@@ -172,13 +173,14 @@ async fn measure_part(
     session: &Session,
     cluster: Option<&Cluster>,
     part: Part,
+    nodes: usize,
 ) -> Result<Line> {
     let pods = arguments.pods;
     match part {
         Part::Basic => fill::basic(session, pods).await,
-        Part::AntiAffinity => fill::anti_affinity(session, (pods / 2).min(arguments.nodes * 4 / 5)).await,
+        Part::AntiAffinity => fill::anti_affinity(session, (pods / 2).min(nodes * 4 / 5)).await,
         Part::Spread => fill::spread(session, pods / 2).await,
-        Part::Preemption => fill::preemption(session, arguments.nodes, pods / 10).await,
+        Part::Preemption => fill::preemption(session, nodes, pods / 10).await,
         Part::Gangs => fill::gangs(session, pods / 5).await,
         Part::Jobs => fill::jobs(session, arguments.jobs).await,
         Part::Deployments => fill::deployments(session).await,

@@ -57,16 +57,16 @@ impl Session {
         result.with_context(|| format!("{what}: not within {} s", self.deadline.as_secs()))?
     }
 
-    /// Waits until so many nodes are Ready.
-    pub async fn nodes_ready(&self, count: usize) -> Result<()> {
+    /// Waits until at least so many nodes are Ready; returns how many are.
+    pub async fn nodes_ready(&self, count: usize) -> Result<usize> {
         let ready = async {
             let mut control = Wire::open(&self.target).await?;
             loop {
                 let (status, body) = control.send("GET", "/api/v1/nodes", &[]).await?;
                 // Cheaper than decoding: each Ready node has this reason exactly once.
                 let ready = String::from_utf8_lossy(&body).matches("\"KubeletReady\"").count();
-                if status == 200 && ready >= count {
-                    return Ok(());
+                if status == 200 && ready >= count.max(1) {
+                    return Ok(ready);
                 }
                 tokio::time::sleep(GLANCE * 10).await;
             }

@@ -18,6 +18,7 @@ pub mod node;
 pub mod revert;
 pub mod rollout;
 pub mod scale;
+pub mod scheduler;
 pub mod selection;
 pub mod server;
 pub mod shim;
@@ -54,6 +55,7 @@ pub async fn run(app: &App, command: Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(app, args).await,
         Command::Version(args) => version::run(app, args).await,
         Command::Completion(args) => completion::run(args),
+        Command::Scheduler(args) => scheduler::run(app, args).await,
         Command::Server(args) => server::run(app, args).await,
         Command::Store(args) => store::run(app, args).await,
         Command::Member(args) => member::run(app, args).await,

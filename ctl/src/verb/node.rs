@@ -133,7 +133,7 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     }
     member::log_to_stderr(&args.log);
     let mut stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
-    let client = client(app).await?;
+    let client = client(app, "kubelet").await?;
     if let Some(count) = args.fake {
         return Ok(simulate(client, hollow_config(args, count), stop).await.map_err(MemberError::Hollow)?);
     }
@@ -201,10 +201,10 @@ fn is_ready_since(node: &Node, start: Timestamp) -> bool {
 }
 
 /// A client by the first kubeconfig that applies, as for every verb.
-async fn client(app: &App) -> Result<kube::Client, Failure> {
+pub async fn client(app: &App, agent: &str) -> Result<kube::Client, Failure> {
     let paths =
         kubeconfig::find(app, &|path| path.exists()).map_err(crate::cluster::connect::ConnectError::from)?;
-    let options = Options { context: app.target.context.clone(), ..Options::new("kubelet") };
+    let options = Options { context: app.target.context.clone(), ..Options::new(agent) };
     let client = client::config::from_kubeconfig(&paths[0], &options).await;
     Ok(client.map_err(|source| MemberError::Client(Box::new(source)))?)
 }

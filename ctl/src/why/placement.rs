@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::k8s::api::core::v1::{Node, Pod};
+use api::k8s::api::core::v1::Node;
 use scheduler::diagnosis::NodeExplanation;
 use scheduler::node::NodeInfo;
+use scheduler::object::PodObject;
 use scheduler::pod::PodInfo;
 use scheduler::scheduler::{Event, Scheduler};
 use serde_json::{Value, json};
@@ -157,7 +158,7 @@ fn node_info(node: &Value) -> Option<NodeInfo> {
 
 /// What the scheduler reads of a pod.
 pub fn pod_info(pod: &Value) -> Option<PodInfo> {
-    Some(PodInfo::of(&serde_json::from_value::<Pod>(pod.clone()).ok()?))
+    Some(PodInfo::of(&serde_json::from_value::<PodObject>(pod.clone()).ok()?))
 }
 
 /// The pod as it was before it had a node.

@@ -102,6 +102,8 @@ impl World {
         let lists = HashMap::from([
             ("/api/v1/nodes", list(json!([node]))),
             ("/api/v1/pods", list(json!([pod("a", 2), pod("b", 3)]))),
+            ("/apis/policy/v1/poddisruptionbudgets", list(json!([]))),
+            ("/apis/scheduling.k8s.io/v1beta1/podgroups", list(json!([]))),
         ]);
         let ((nodes, node_events), (pods, pod_events)) = (mpsc::channel(8), mpsc::channel(8));
         let watches = [("/api/v1/nodes".to_owned(), node_events), ("/api/v1/pods".to_owned(), pod_events)];
@@ -117,7 +119,7 @@ impl World {
         let (recorder, task) = recorder::start(client.clone(), DEFAULT_SCHEDULER, "");
         let (stop, shutdown) = client::shutdown::channel();
         let leadership = client::election::Leadership::permanent(shutdown);
-        let writer = Writes::new(client.clone(), recorder, leadership);
+        let writer = Writes::new(DEFAULT_SCHEDULER, client.clone(), recorder, leadership);
         let term = Term::new(client, Scheduler::new(DEFAULT_SCHEDULER), writer);
         World { writes, pods, _nodes: nodes, stop, term: tokio::spawn(term.run()), _recorder: task }
     }
@@ -153,7 +155,9 @@ async fn binds_reports_and_tries_again_when_room_appears() {
     assert_eq!(binding["metadata"]["uid"], "uid-a", "another incarnation must not be bound");
     let (path, patch) = world.written("/status").await;
     assert_eq!(path, "/api/v1/namespaces/ns/pods/b/status");
-    assert_eq!(patch["status"]["conditions"][0]["message"], "0/1 nodes are available: 1 Insufficient cpu.");
+    let message = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No \
+                   preemption victims found for incoming pod.";
+    assert_eq!(patch["status"]["conditions"][0]["message"], message);
     world.pods.send(json!({"type": "DELETED", "object": pod("a", 11)})).await.expect("watched");
     assert_eq!(world.written("/binding").await.0, "/api/v1/namespaces/ns/pods/b/binding");
     world.end().await;

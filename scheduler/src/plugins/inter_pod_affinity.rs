@@ -74,6 +74,11 @@ impl InterPodAffinity {
         }
     }
 
+    /// Whether the pod prefers nodes by who is there.
+    pub fn has_wishes(&self) -> bool {
+        !self.wishes.is_empty()
+    }
+
     fn reason(&self, slot: Slot) -> Option<Reason> {
         let in_domains = self.near.iter().all(|term| term.around(slot).is_some());
         let accompanied = self.near.iter().all(|term| term.any_around(slot));

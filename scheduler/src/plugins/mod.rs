@@ -72,6 +72,27 @@ pub enum Reason {
     ExistingPodsAntiAffinity,
 }
 
+impl Reason {
+    /// Whether pods that leave the node can make it acceptable (upstream's Unschedulable, as opposed to
+    /// UnschedulableAndUnresolvable).
+    pub fn is_resolvable(&self) -> bool {
+        match self {
+            Reason::NodePorts
+            | Reason::TooManyPods
+            | Reason::Insufficient(_)
+            | Reason::TopologySpread
+            | Reason::PodAntiAffinity
+            | Reason::ExistingPodsAntiAffinity => true,
+            Reason::Unschedulable
+            | Reason::NodeName
+            | Reason::UntoleratedTaint(_)
+            | Reason::NodeAffinity
+            | Reason::TopologySpreadMissingLabel
+            | Reason::PodAffinity => false,
+        }
+    }
+}
+
 /// A rule that rejects nodes.
 pub trait Filter {
     /// Which rule this is.

@@ -24,11 +24,15 @@ impl<'a> BalancedAllocation<'a> {
         }
     }
 
-    fn balance(&self, slot: Slot) -> i64 {
+    /// How evenly the node would be used; 0 for a pod that doesn't care.
+    pub fn score(&self, slot: Slot) -> i64 {
+        if self.indifferent {
+            return 0;
+        }
         let fractions = (fraction(self.cpu, slot), fraction(self.memory, slot));
         let (Some(cpu), Some(memory)) = fractions else { return MAX_SCORE };
-        // The standard deviation of two values is half their distance.
-        MAX_SCORE - (cpu - memory).abs() * MAX_SCORE / (2 * SCALE)
+        // The standard deviation of two values is half their distance. Rounded down, as upstream.
+        (2 * SCALE - (cpu - memory).abs()) * MAX_SCORE / (2 * SCALE)
     }
 }
 
@@ -51,6 +55,6 @@ impl Score for BalancedAllocation<'_> {
     }
 
     fn scores(&self, slots: &[Slot]) -> Vec<i64> {
-        slots.iter().map(|slot| if self.indifferent { 0 } else { self.balance(*slot) }).collect()
+        slots.iter().map(|slot| self.score(*slot)).collect()
     }
 }

@@ -12,6 +12,8 @@ pub struct NodeResourcesFit<'a> {
     /// Resources the pod asks for, with the amount. A request of zero fits even an overcommitted node.
     wanted: Vec<(&'a str, i64, &'a Column)>,
     assumed: (i64, i64),
+    cpu: &'a Column,
+    memory: &'a Column,
 }
 
 impl<'a> NodeResourcesFit<'a> {
@@ -23,16 +25,20 @@ impl<'a> NodeResourcesFit<'a> {
             pods: snapshot.column(PODS),
             wanted: requests.map(|(name, amount)| (name, amount, snapshot.column(name))).collect(),
             assumed: shape.requests.assumed,
+            cpu: snapshot.column(CPU),
+            memory: snapshot.column(MEMORY),
         }
     }
 
     /// Mean of the shares of CPU and memory that would be left; 0 for a resource the node doesn't have.
-    fn least_allocated(&self, slot: Slot) -> i64 {
+    pub fn score(&self, slot: Slot) -> i64 {
         let (cpu, memory) = self.snapshot.assumed_use(slot);
-        let cpu = share_left(self.snapshot.column(CPU).allocatable(slot), cpu + self.assumed.0);
-        let memory = share_left(self.snapshot.column(MEMORY).allocatable(slot), memory + self.assumed.1);
-        let shares: Vec<i64> = [cpu, memory].into_iter().flatten().collect();
-        shares.iter().sum::<i64>() / i64::try_from(shares.len().max(1)).expect("at most two shares")
+        let cpu = share_left(self.cpu.allocatable(slot), cpu + self.assumed.0);
+        let memory = share_left(self.memory.allocatable(slot), memory + self.assumed.1);
+        match (cpu, memory) {
+            (Some(cpu), Some(memory)) => (cpu + memory) / 2,
+            (one, other) => one.or(other).unwrap_or(0),
+        }
     }
 }
 
@@ -71,6 +77,6 @@ impl Score for NodeResourcesFit<'_> {
     }
 
     fn scores(&self, slots: &[Slot]) -> Vec<i64> {
-        slots.iter().map(|slot| self.least_allocated(*slot)).collect()
+        slots.iter().map(|slot| self.score(*slot)).collect()
     }
 }

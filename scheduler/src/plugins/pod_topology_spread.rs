@@ -97,6 +97,11 @@ impl<'a> SoftSpread<'a> {
         SoftSpread { snapshot, shape, terrain }
     }
 
+    /// Whether there is a soft rule.
+    pub fn has_rules(&self) -> bool {
+        self.shape.spread.iter().any(|rule| rule.when == Unsatisfiable::ScheduleAnyway)
+    }
+
     /// Cost of one rule for each of `slots`: its domain's pods, weighted so that rules with many domains,
     /// whose counts are smaller, are not drowned by those with few.
     fn cost(&self, rule: &SpreadRule, domains: &Domains, slots: &[Slot]) -> Vec<f64> {

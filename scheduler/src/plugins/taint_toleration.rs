@@ -35,6 +35,11 @@ impl<'a> TaintToleration<'a> {
         self.snapshot.taints(slot).iter().copied().find(|taint| self.forbidding[taint.index()])
     }
 
+    /// Whether any taint of the cluster discourages the pod.
+    pub fn discourages(&self) -> bool {
+        self.discouraging.contains(&true)
+    }
+
     /// How many untolerated taints discourage the pod from the node.
     pub fn discouragement(&self, slot: Slot) -> i64 {
         let taints = self.snapshot.taints(slot).iter();

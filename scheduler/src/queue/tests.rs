@@ -1,12 +1,12 @@
 //! The queue under a clock that only tests move.
 
 use super::*;
+use crate::object::PodObject;
 use crate::plugins::{Plugin, Reason};
-use api::k8s::api::core::v1::Pod;
 use serde_json::json;
 
 fn pod(name: &str, priority: i32, cpu: &str) -> Arc<PodInfo> {
-    let pod: Pod = serde_json::from_value(json!({
+    let pod: PodObject = serde_json::from_value(json!({
         "metadata": {"name": name, "namespace": "default", "uid": name},
         "spec": {
             "priority": priority,

@@ -1,14 +1,17 @@
 //! The scheduler against a slow, independent reading of the rules, on random clusters and histories.
 //!
-//! The oracle knows small model nodes and pods, not the scheduler's types. Checked after every step: the
-//! feasible nodes are the oracle's; a placed pod went to one of them; no node is overcommitted; and no pod
-//! stays parked that would fit somewhere (the proof that the wake-up rules forget nothing).
+//! The oracle knows small model nodes and pods, not the scheduler's types. Checked after every step: a placed pod
+//! went to a node that is feasible and scores best by the oracle's own reckoning; who is driven away is less
+//! important, frees enough, and nobody leaves in vain or where it would hurt less elsewhere; reserved room is
+//! respected; no node is overcommitted; and no pod stays parked that would fit somewhere or might drive others
+//! away (the proof that the wake-up rules forget nothing). `PROPTEST_CASES=n` tries n clusters.
 
 use super::{Effect, Event, Scheduler};
 use crate::name::{NodeName, PodKey};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -64,6 +67,8 @@ enum Step {
     Answer(bool),
     /// The watch shows a bound pod on its node.
     Show(u8),
+    /// The pod that was asked first to leave is gone, or (false) refuses to.
+    Leave(bool),
 }
 
 // ---- generation
@@ -136,6 +141,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..12u8).prop_map(Step::DropPod),
         4 => prop::bool::weighted(0.8).prop_map(Step::Answer),
         3 => (0..12u8).prop_map(Step::Show),
+        3 => prop::bool::weighted(0.9).prop_map(Step::Leave),
     ]
 }
 
@@ -235,6 +241,88 @@ impl World {
         self.pods.values().filter(move |(_, _, on)| *on == Some(node)).map(|(_, pod, _)| pod)
     }
 
+    /// The same cluster with one more pod on a node.
+    fn with(&self, name: u8, pod: &ModelPod, on: u8) -> World {
+        let mut world = self.clone();
+        world.pods.insert(name, (0, pod.clone(), Some(on)));
+        world
+    }
+
+    fn without(&self, names: &[u8]) -> World {
+        let mut world = self.clone();
+        world.pods.retain(|name, _| !names.contains(name));
+        world
+    }
+
+    /// Who would have to leave `at` for `pod`, the more important first; `None` if that wouldn't help.
+    fn victims(&self, pod: &ModelPod, at: u8) -> Option<Vec<u8>> {
+        let mut lower: Vec<u8> = self
+            .pods
+            .iter()
+            .filter(|(_, (_, other, on))| *on == Some(at) && other.priority < pod.priority)
+            .map(|(name, _)| *name)
+            .collect();
+        lower.sort_by_key(|name| (-self.pods[name].1.priority, format!("p{name}")));
+        // A missing companion isn't helped by anybody's leaving, unless something else objects before.
+        if self.fits(pod, at) && self.even(pod, at) && !self.accompanied(pod, at) {
+            return None;
+        }
+        let mut world = self.without(&lower);
+        if lower.is_empty() || !world.feasible(pod).contains(&at) {
+            return None;
+        }
+        lower.retain(|name| {
+            let back = world.with(*name, &self.pods[name].1, at);
+            let leaves = !back.feasible(pod).contains(&at);
+            if !leaves {
+                world = back;
+            }
+            leaves
+        });
+        Some(lower)
+    }
+
+    /// How much it hurts if these leave: highest priority, sum of priorities, number.
+    fn harm(&self, victims: &[u8]) -> (i64, i64, usize) {
+        let priorities = || victims.iter().map(|name| i64::from(self.pods[name].1.priority));
+        let raised = priorities().map(|priority| priority + (1 << 31)).sum();
+        (priorities().max().unwrap_or(i64::MIN), raised, victims.len())
+    }
+
+    /// The best nodes of `feasible`: fewest discouraging taints, most left, most even.
+    fn best(&self, pod: &ModelPod, feasible: &BTreeSet<u8>) -> BTreeSet<u8> {
+        let bad = |at: u8| match self.nodes[&at].taint {
+            Some((value, 1)) => i64::from(pod.tolerates.is_none_or(|one| one != 9 && one != value)),
+            _ => 0,
+        };
+        let worst = feasible.iter().map(|at| bad(*at)).max().unwrap_or(0);
+        let score = |at: u8| {
+            let taints = if worst == 0 { 100 } else { 100 - 100 * bad(at) / worst };
+            3 * taints + self.least_allocated(pod, at) + self.balance(pod, at)
+        };
+        let most = feasible.iter().map(|at| score(*at)).max();
+        feasible.iter().copied().filter(|at| Some(score(*at)) == most).collect()
+    }
+
+    fn least_allocated(&self, pod: &ModelPod, at: u8) -> i64 {
+        let pods = 1 + i64::try_from(self.on(at).count()).expect("a count");
+        let cpu = pod.cpu + self.on(at).map(|other| other.cpu).sum::<i64>();
+        let share = |all: i64, used: i64| (all > 0).then(|| (all - used).max(0) * 100 / all);
+        let shares = [share(self.nodes[&at].cpu, cpu), share(64 << 30, pods * (200 << 20))];
+        let known: Vec<i64> = shares.into_iter().flatten().collect();
+        known.iter().sum::<i64>() / i64::try_from(known.len()).expect("two at most")
+    }
+
+    /// No pod states memory, so what deviates from balance is the share of CPU.
+    fn balance(&self, pod: &ModelPod, at: u8) -> i64 {
+        let (all, used) = (self.nodes[&at].cpu, pod.cpu + self.on(at).map(|other| other.cpu).sum::<i64>());
+        match (pod.cpu, all) {
+            (0, _) => 0,
+            (_, 0) => 100,
+            _ => 100 - (50 * used.min(all) + all - 1) / all,
+        }
+    }
+
     fn feasible(&self, pod: &ModelPod) -> BTreeSet<u8> {
         self.nodes
             .keys()
@@ -265,17 +353,20 @@ impl World {
         placed.filter(|(_, on)| self.nodes.contains_key(on))
     }
 
-    fn social(&self, pod: &ModelPod, at: u8) -> bool {
-        let near = pod.near.is_none_or(|(by_zone, app)| {
+    fn accompanied(&self, pod: &ModelPod, at: u8) -> bool {
+        pod.near.is_none_or(|(by_zone, app)| {
             let mut wanted = self.placed().filter(|(other, _)| other.app == app);
             let first = !wanted.any(|(_, on)| self.domain(by_zone, on).is_some()) && pod.app == app;
             self.domain(by_zone, at).is_some() && (first || self.meets(by_zone, at, |other| other.app == app))
-        });
+        })
+    }
+
+    fn social(&self, pod: &ModelPod, at: u8) -> bool {
         let apart = pod.apart.is_none_or(|(by_zone, app)| !self.meets(by_zone, at, |other| other.app == app));
         let left_alone = [false, true]
             .into_iter()
             .all(|by_zone| !self.meets(by_zone, at, |other| other.apart == Some((by_zone, pod.app))));
-        near && apart && left_alone
+        self.accompanied(pod, at) && apart && left_alone
     }
 
     fn meets(&self, by_zone: bool, at: u8, whom: impl Fn(&ModelPod) -> bool) -> bool {
@@ -337,6 +428,20 @@ struct History {
     unanswered: Vec<(u8, u64)>,
     /// Bindings it accepted that the watch hasn't shown.
     unseen: BTreeMap<u8, u64>,
+    /// Who was asked to leave and is still there: pod, incarnation.
+    leaving: Vec<(u8, u64)>,
+    /// Where room is reserved, by pod.
+    nominated: BTreeMap<u8, u8>,
+    counts: Counts,
+}
+
+/// What was seen over all clusters.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    clusters: usize,
+    placed: usize,
+    refused: usize,
+    evicted: usize,
 }
 
 impl History {
@@ -349,6 +454,9 @@ impl History {
             incarnations: 0,
             unanswered: Vec::new(),
             unseen: BTreeMap::new(),
+            leaving: Vec::new(),
+            nominated: BTreeMap::new(),
+            counts: Counts { clusters: 1, ..Counts::default() },
         }
     }
 
@@ -364,22 +472,42 @@ impl History {
             }
             Step::DropNode(name) => {
                 self.world.nodes.remove(&name);
+                self.nominated.retain(|_, on| *on != name);
                 self.observe(Event::NodeGone(node_name(name)));
             }
             Step::AddPod(name, pod) => self.add_pod(name, pod),
-            Step::DropPod(name) => {
-                self.world.pods.remove(&name);
-                self.unseen.remove(&name);
-                self.observe(Event::PodGone(key(name)));
-            }
+            Step::DropPod(name) => self.drop_pod(name),
+            Step::Leave(gone) => self.leave(gone),
             Step::Answer(accepted) => self.answer(accepted),
             Step::Show(name) => self.show(name),
+        }
+    }
+
+    fn drop_pod(&mut self, name: u8) {
+        self.world.pods.remove(&name);
+        self.unseen.remove(&name);
+        self.nominated.remove(&name);
+        self.leaving.retain(|(one, _)| *one != name);
+        self.observe(Event::PodGone(key(name)));
+    }
+
+    fn leave(&mut self, gone: bool) {
+        if self.leaving.is_empty() {
+            return;
+        }
+        let (name, incarnation) = self.leaving.remove(0);
+        if gone {
+            self.drop_pod(name);
+        } else {
+            self.observe(Event::NotEvicted(uid(name, incarnation)));
         }
     }
 
     fn add_pod(&mut self, name: u8, pod: ModelPod) {
         self.incarnations += 1;
         self.unseen.remove(&name);
+        self.nominated.remove(&name);
+        self.leaving.retain(|(one, _)| *one != name);
         self.observe(Event::Pod(pod_object(name, self.incarnations, &pod, None)));
         self.world.pods.insert(name, (self.incarnations, pod, None));
     }
@@ -396,8 +524,7 @@ impl History {
                 *on = None;
             }
         }
-        let uid = crate::name::PodUid(format!("p{name}-{incarnation}").into());
-        self.observe(Event::Bound { pod: key(name), uid, accepted });
+        self.observe(Event::Bound { pod: key(name), uid: uid(name, incarnation), accepted });
     }
 
     fn show(&mut self, name: u8) {
@@ -415,9 +542,7 @@ impl History {
             let random = &mut || before.wrapping_mul(6_364_136_223_846_793_005) >> 33;
             let effects = self.scheduler.schedule(1, self.now, random);
             self.random = before.wrapping_add(1);
-            for effect in effects {
-                self.check_effect(effect);
-            }
+            self.check_effects(effects);
             let (active, backoff, _) = self.scheduler.queue().lengths();
             match self.scheduler.next_wake() {
                 _ if active > 0 => {}
@@ -428,15 +553,78 @@ impl History {
         }
     }
 
-    fn check_effect(&mut self, effect: Effect) {
-        let Effect::Bind { pod, node, .. } = effect else { return };
-        let (name, at) = (number(&pod.name), number(&node.0));
+    fn check_effects(&mut self, effects: Vec<Effect>) {
+        let (mut victims, mut reports) = (Vec::new(), Vec::new());
+        for effect in effects {
+            match effect {
+                Effect::Bind { pod, node, .. } => self.check_binding(number(&pod.name), number(&node.0)),
+                Effect::Evict { pod, preemptor, node, .. } => {
+                    victims.push((number(&pod.name), preemptor, number(&node.0)));
+                }
+                Effect::Report { pod, nominated, .. } => reports.push((number(&pod.name), nominated)),
+            }
+        }
+        self.check_evictions(&victims);
+        for (name, nominated) in reports {
+            self.counts.refused += 1;
+            match nominated {
+                Some(node) => {
+                    let (node, priority) = (number(&node.0), self.world.pods[&name].1.priority);
+                    // Less important ones give up their reservation there.
+                    let pods = &self.world.pods;
+                    self.nominated.retain(|other, on| *on != node || pods[other].1.priority >= priority);
+                    self.nominated.insert(name, node)
+                }
+                None => self.nominated.remove(&name),
+            };
+        }
+    }
+
+    /// The cluster as `name` must see it: with the room that is reserved for pods of at least its priority.
+    fn reserved(&self, name: u8) -> World {
+        let priority = self.world.pods[&name].1.priority;
+        let mut world = self.world.clone();
+        for (other, on) in self.nominated.iter().filter(|(other, _)| **other != name) {
+            let (_, pod, at) = self.world.pods[other].clone();
+            if at.is_none() && pod.priority >= priority {
+                world = world.with(*other, &pod, *on);
+            }
+        }
+        world
+    }
+
+    fn check_binding(&mut self, name: u8, at: u8) {
         let (incarnation, model, on) = self.world.pods[&name].clone();
-        assert_eq!(on, None, "{pod} is bound once");
-        let feasible = self.world.feasible(&model);
-        assert!(feasible.contains(&at), "{pod} went to {at}, but only {feasible:?} are feasible");
+        assert_eq!(on, None, "p{name} is bound once");
+        let reserved = self.reserved(name);
+        let feasible = reserved.feasible(&model);
+        assert!(feasible.contains(&at), "p{name} went to {at}, but only {feasible:?} are feasible");
+        if self.nominated.remove(&name) != Some(at) {
+            let best = reserved.best(&model, &feasible);
+            assert!(best.contains(&at), "p{name} went to {at}, but {best:?} are better of {feasible:?}");
+        }
         self.world.pods.insert(name, (incarnation, model, Some(at)));
         self.unanswered.push((name, incarnation));
+        self.counts.placed += 1;
+    }
+
+    fn check_evictions(&mut self, evictions: &[(u8, crate::name::PodUid, u8)]) {
+        let Some((_, preemptor, at)) = evictions.first().cloned() else { return };
+        let name = number(preemptor.0.split('-').next().expect("a name and a number"));
+        let model = self.world.pods[&name].1.clone();
+        let world = self.reserved(name);
+        let mut victims: Vec<u8> = evictions.iter().map(|(victim, ..)| *victim).collect();
+        assert_eq!(world.feasible(&model), BTreeSet::new(), "p{name} drives others away although it fits");
+        let least = world.nodes.keys().filter_map(|node| world.victims(&model, *node));
+        let least = least.map(|all| world.harm(&all)).min();
+        assert_eq!(Some(world.harm(&victims)), least, "p{name} at {at}: {victims:?} hurts more than needed");
+        let mut expected = world.victims(&model, at).expect("their leaving helps");
+        (victims.sort_unstable(), expected.sort_unstable());
+        assert_eq!(victims, expected, "p{name} at {at}");
+        for victim in victims {
+            self.leaving.push((victim, self.world.pods[&victim].0));
+            self.counts.evicted += 1;
+        }
     }
 
     fn check_parked(&mut self) {
@@ -446,13 +634,27 @@ impl History {
             self.scheduler.queue().parked().iter().map(|pod| number(&pod.key.name)).collect();
         assert_eq!(parked, waiting.iter().copied().collect(), "whoever waits is parked when all is quiet");
         for name in waiting {
-            let feasible = self.world.feasible(&self.world.pods[&name].1);
-            assert_eq!(feasible, BTreeSet::new(), "p{name} is parked although nodes would take it");
+            let (world, model) = (self.reserved(name), &self.world.pods[&name].1);
+            assert_eq!(
+                world.feasible(model),
+                BTreeSet::new(),
+                "p{name} is parked although nodes would take it"
+            );
+            if self.nominated.is_empty() {
+                let helps = world.nodes.keys().find(|node| world.victims(model, **node).is_some());
+                assert_eq!(helps, None, "p{name} is parked although others could leave");
+            }
             let explained = self.scheduler.explain(&key(name)).expect("a parked pod is known");
             assert_eq!(explained.len(), self.world.nodes.len());
-            assert!(explained.iter().all(|node| !node.rejections.is_empty()), "each node says why not");
+            let reserved_for_others = !self.nominated.is_empty();
+            let all_refuse = explained.iter().all(|node| !node.rejections.is_empty());
+            assert!(all_refuse || reserved_for_others, "each node says why not");
         }
     }
+}
+
+fn uid(name: u8, incarnation: u64) -> crate::name::PodUid {
+    crate::name::PodUid(format!("p{name}-{incarnation}").into())
 }
 
 fn node_name(name: u8) -> NodeName {
@@ -467,16 +669,29 @@ fn number(name: &str) -> u8 {
     name[1..].parse().expect("a letter and a number")
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(400), ..ProptestConfig::default() })]
-
-    #[test]
-    fn every_decision_is_the_oracles_and_nobody_is_forgotten(steps in prop::collection::vec(step(), 1..60)) {
+/// Prints how much was checked; `PROPTEST_CASES=10000` for more.
+#[test]
+fn every_decision_is_the_oracles_and_nobody_is_forgotten() {
+    let cases = ProptestConfig::default().cases.max(400);
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() });
+    let total = std::cell::Cell::new(Counts::default());
+    let tried = runner.run(&prop::collection::vec(step(), 1..60), |steps| {
         let mut history = History::new();
         for step in steps {
             history.perform(step);
             history.settle();
             history.check_parked();
         }
-    }
+        let (sum, one) = (total.get(), history.counts);
+        total.set(Counts {
+            clusters: sum.clusters + one.clusters,
+            placed: sum.placed + one.placed,
+            refused: sum.refused + one.refused,
+            evicted: sum.evicted + one.evicted,
+        });
+        Ok(())
+    });
+    tried.unwrap_or_else(|failure| panic!("{failure}"));
+    println!("{:?}", total.get());
 }

@@ -3,6 +3,8 @@
 //! `UPDATE=1 cargo test -p scheduler` rewrites the answers; the diff is the review.
 
 use super::{Effect, Event, Scheduler};
+use crate::budget::Budget;
+use crate::gang::GroupInfo;
 use crate::name::{NodeName, PodKey};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
@@ -71,6 +73,14 @@ impl World {
             [first, ..] if first.starts_with('#') => {}
             ["node", name, options @ ..] => self.observe(Event::Node(node(name, options))),
             ["pod", name, options @ ..] => self.apply(name, pod(name, options)),
+            ["budget", name, options @ ..] => self.observe(Event::Budget(budget(name, options))),
+            ["group", name, options @ ..] => self.observe(Event::Group(group(name, options))),
+            ["delete", "budget", name] => self.observe(Event::BudgetGone(key(name))),
+            ["delete", "group", name] => self.observe(Event::GroupGone(key(name))),
+            ["stays", name] => {
+                let uid = pod_info(self.pods[*name].clone()).uid;
+                self.observe(Event::NotEvicted(uid));
+            }
             ["delete", "node", name] => self.observe(Event::NodeGone((*name).into())),
             ["delete", "pod", name] => self.observe(Event::PodGone(key(name))),
             ["bound", name] => self.answer(name, true),
@@ -125,7 +135,13 @@ impl World {
                 self.binding.insert(pod.name.to_string(), node.clone());
                 format!("{} -> {node}\n", pod.name)
             }
-            Effect::Report { pod, message, .. } => format!("{}: {message}\n", pod.name),
+            Effect::Report { pod, message, nominated, .. } => {
+                let nominated = nominated.map(|node| format!(" (nominated to {node})")).unwrap_or_default();
+                format!("{}: {message}{nominated}\n", pod.name)
+            }
+            Effect::Evict { pod, preemptor, node, .. } => {
+                format!("{} leaves {node} for {preemptor}\n", pod.name)
+            }
         }
     }
 
@@ -144,6 +160,34 @@ impl World {
 
 fn key(name: &str) -> PodKey {
     PodKey::new("default", name)
+}
+
+/// `app=web allows=1`: a label and how many may be disrupted.
+fn budget(name: &str, options: &[&str]) -> Budget {
+    let (mut labels, mut allowed) = (json!({}), 0);
+    for (option, value) in options.iter().map(|word| option(word)) {
+        match option {
+            "allows" => allowed = value.parse::<i32>().expect("a number"),
+            label => labels[label] = json!(value),
+        }
+    }
+    let object = json!({
+        "metadata": {"name": name, "namespace": "default"}, "spec": {"selector": {"matchLabels": labels}},
+        "status": {"disruptionsAllowed": allowed, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0},
+    });
+    Budget::of(&serde_json::from_value(object).expect("a budget"))
+}
+
+/// `gang=3`, or nothing for a group whose pods are placed one by one.
+fn group(name: &str, options: &[&str]) -> GroupInfo {
+    let gang = options.iter().find_map(|word| word.strip_prefix("gang="));
+    let policy = match gang {
+        Some(count) => json!({"gang": {"minCount": count.parse::<i64>().expect("a number")}}),
+        None => json!({"basic": {}}),
+    };
+    let object =
+        json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"schedulingPolicy": policy}});
+    GroupInfo::of(&serde_json::from_value(object).expect("a group"))
 }
 
 fn pod_info(pod: Value) -> PodInfo {
@@ -218,6 +262,8 @@ fn set_option(pod: &mut Value, option: &str, value: &str) {
         }
         "created" => pod["metadata"]["creationTimestamp"] = json!(format!("2026-01-01T00:00:{value}Z")),
         "terminating" => pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"),
+        "started" => pod["status"]["startTime"] = json!(format!("2026-01-01T00:00:{value}Z")),
+        "nominated" => pod["status"]["nominatedNodeName"] = json!(value),
         "phase" => pod["status"]["phase"] = json!(value),
         "reported" => {
             pod["status"]["conditions"] = json!([{
@@ -231,6 +277,8 @@ fn set_option(pod: &mut Value, option: &str, value: &str) {
 
 fn set_spec_option(spec: &mut Value, option: &str, value: &str) {
     match option {
+        "never" => spec["preemptionPolicy"] = json!("Never"),
+        "group" => spec["schedulingGroup"] = json!({"podGroupName": value}),
         "priority" => spec["priority"] = json!(value.parse::<i32>().expect("a priority")),
         "scheduler" => spec["schedulerName"] = json!(value),
         "gate" => spec["schedulingGates"] = json!([{"name": value}]),

@@ -1,0 +1,72 @@
+//! `amoeba scheduler`: the scheduler alone, beside any API server.
+
+use std::time::Duration;
+
+use client::election::ElectionConfig;
+use client::shutdown;
+use scheduler::SchedulerConfig;
+use scheduler::pod::DEFAULT_SCHEDULER;
+
+use super::node;
+use crate::app::App;
+use crate::failure::Failure;
+use crate::member;
+use crate::signals::Termination;
+use crate::text::parse_duration;
+
+/// Run the scheduler alone, beside any API server
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "It needs nothing but a kubeconfig. Several take turns by a lease, one for each --scheduler-name."
+)]
+pub struct Args {
+    /// Pods with this schedulerName are its own
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_SCHEDULER)]
+    scheduler_name: String,
+    /// How long a lease that nobody renews keeps others out
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_duration)]
+    leader_elect_lease_duration: Duration,
+    /// It stops acting when it couldn't renew for this long
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    leader_elect_renew_deadline: Duration,
+    /// Between two renewals
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    leader_elect_retry_period: Duration,
+    /// What is logged, as in RUST_LOG
+    #[arg(long, value_name = "FILTER", default_value = member::DEFAULT_LOG, hide_default_value = true)]
+    log: String,
+}
+
+/// Schedules until a signal.
+pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
+    member::log_to_stderr(&args.log);
+    let mut stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
+    let client = node::client(app, "kube-scheduler").await?;
+    let (trigger, asked) = shutdown::channel();
+    let mut scheduling = std::pin::pin!(scheduler::run(client, config(&args), asked));
+    tokio::select! {
+        () = &mut scheduling => {}
+        () = stop.next() => {
+            trigger.request();
+            scheduling.await;
+        }
+    }
+    Ok(())
+}
+
+fn config(args: &Args) -> SchedulerConfig {
+    let name = args.scheduler_name.as_str();
+    // A restarted scheduler must not take itself for the holder of its old lease.
+    let identity = format!("scheduler_{:08x}", rand::random::<u32>());
+    let lease = if name == DEFAULT_SCHEDULER { "kube-scheduler" } else { name };
+    SchedulerConfig {
+        election: ElectionConfig {
+            lease: args.leader_elect_lease_duration,
+            renew: args.leader_elect_renew_deadline,
+            retry: args.leader_elect_retry_period,
+            ..ElectionConfig::upstream(lease, &identity)
+        },
+        identity,
+        scheduler_name: name.to_owned(),
+    }
+}
