@@ -148,6 +148,7 @@ impl Cluster {
         let [members, nodes] = &self.shape;
         let mut child = Command::new(amoeba_binary())
             .args(["up", "--members", members, "--nodes", nodes, "--port", &self.port.to_string()])
+            .args(self.network())
             .args(&self.flags)
             .arg("--data-dir")
             .arg(self.path())
@@ -158,6 +159,12 @@ impl Cluster {
         let lines = lines_of(child.stdout.take().expect("stdout is piped"));
         self.supervisor = Some(child);
         wait_for_line(&lines, "Ready");
+    }
+
+    /// Clusters of one machine share its pods' addresses: only a test that has a machine of its own asks for them.
+    fn network(&self) -> &[&str] {
+        let asked = self.flags.iter().any(|flag| flag == "--pod-network");
+        if asked { &[] } else { &["--pod-network", "host"] }
     }
 
     /// The data directory.

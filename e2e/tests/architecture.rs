@@ -16,8 +16,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("scheduler", &["api", "client"]),
     ("controllers", &["api", "client"]),
     ("network", &["client"]),
-    ("kubelet", &["api", "client", "streaming"]),
-    ("ctl", &["api", "store", "etcd", "apiserver", "client", "scheduler", "controllers", "kubelet"]),
+    ("kubelet", &["api", "client", "network", "streaming"]),
+    (
+        "ctl",
+        &["api", "store", "etcd", "apiserver", "client", "scheduler", "controllers", "network", "kubelet"],
+    ),
     ("e2e", &[]),
     ("bench", &["etcd"]),
 ];

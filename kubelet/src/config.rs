@@ -58,6 +58,8 @@ pub struct KubeletConfig {
     pub stop_pods_on_shutdown: bool,
     /// The longest a graceful stop waits for pods to end before it kills them.
     pub shutdown_grace: Duration,
+    /// Gives pods addresses of their own, and Services a way to them; without it pods have the host's network.
+    pub network: Option<network::Settings>,
     /// What `nodeInfo.kubeletVersion` reports, such as `v1.37.0`.
     pub version: String,
 }
@@ -82,6 +84,7 @@ impl KubeletConfig {
             logs: LogLimits::default(),
             stop_pods_on_shutdown: false,
             shutdown_grace: Duration::from_secs(30),
+            network: None,
             version: "v1.37.0".to_owned(),
         }
     }

@@ -14,11 +14,13 @@ use hickory_proto::rr::Name;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
+use rtnetlink::Handle;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::dns::server::{Resolver, serve, upstream};
 use crate::dns::zone::{View, Zone};
+use crate::neighbours;
 use crate::nft::{self, NftError};
 use crate::pod::addresses::Range;
 use crate::pod::link::{self, LinkError, Via};
@@ -32,7 +34,7 @@ const TOGETHER: Duration = Duration::from_millis(20);
 /// Between tries when another process has this part, or the kernel refused.
 const RETRY: Duration = Duration::from_secs(2);
 /// A name of the machine's network: who has it routes its Services. It ends with its process, however that ends.
-const TURN: &[u8] = b"amoeba/services";
+const TURN: &str = "amoeba/services";
 
 /// What a machine's network is made by.
 #[derive(Clone, Debug)]
@@ -84,7 +86,9 @@ pub async fn run(client: kube::Client, settings: Settings, shutdown: Shutdown) -
     let zone = Name::from_utf8(format!("{}.", settings.domain.trim_end_matches('.')));
     let zone = Zone { origin: zone.map_err(|_| Error::Domain(settings.domain.clone()))? };
     let Some(_turn) = turn(&shutdown).await else { return Ok(()) };
-    prepare(&settings).await?;
+    tracing::info!(node = settings.node, "this agent routes the machine's Services");
+    let handle = prepare(&settings).await?;
+    tokio::spawn(neighbours::follow(client.clone(), settings.node.clone(), handle, shutdown.clone()));
     let changed = Arc::new(Notify::new());
     let objects = Arc::new(Objects::start(&client, &changed));
     let resolver = Resolver { zone, view: objects.clone(), upstream: machine_resolvers(settings.dns) };
@@ -104,11 +108,20 @@ pub async fn run(client: kube::Client, settings: Settings, shutdown: Shutdown) -
     result
 }
 
+/// Something that one process of a machine's network has, until it ends.
+#[derive(Debug)]
+pub struct Claim(#[expect(dead_code, reason = "it is held, not used")] UnixListener);
+
+/// Claims a name; `None` if another process has it.
+pub fn claim(name: &str) -> Option<Claim> {
+    let address = UnixAddr::from_abstract_name(name.as_bytes()).ok()?;
+    UnixListener::bind_addr(&address).ok().map(Claim)
+}
+
 /// This process' turn; `None` if it is to end first.
-async fn turn(shutdown: &Shutdown) -> Option<UnixListener> {
-    let address = UnixAddr::from_abstract_name(TURN).ok()?;
+async fn turn(shutdown: &Shutdown) -> Option<Claim> {
     loop {
-        if let Ok(turn) = UnixListener::bind_addr(&address) {
+        if let Some(turn) = claim(TURN) {
             return Some(turn);
         }
         tokio::select! {
@@ -118,17 +131,16 @@ async fn turn(shutdown: &Shutdown) -> Option<UnixListener> {
     }
 }
 
-async fn prepare(settings: &Settings) -> Result<(), Error> {
+async fn prepare(settings: &Settings) -> Result<Handle, Error> {
     let made = rtnetlink::new_connection();
     let (connection, handle, _) =
         made.map_err(|source| Error::System { attempted: "speak to the kernel's network", source })?;
-    let connection = tokio::spawn(connection);
+    tokio::spawn(connection);
     link::bridge(&handle, BRIDGE, settings.pods).await?;
     link::extra_address(&handle, BRIDGE, settings.dns).await?;
     // The machine's own connections to Services need a way, and a source that pods can answer to.
     link::route(&handle, settings.services, Via::Bridge(BRIDGE, settings.pods.gateway())).await?;
-    connection.abort();
-    Ok(())
+    Ok(handle)
 }
 
 fn machine_resolvers(own: Ipv4Addr) -> Vec<SocketAddr> {

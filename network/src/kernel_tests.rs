@@ -51,7 +51,7 @@ impl Machine {
 
     /// A pod that answers its name on port 8080, and before it the address that it sees.
     async fn pod(&mut self, name: &'static str) -> SocketAddrV4 {
-        let attachment = self.network.attach(name).await.expect("attached");
+        let attachment = self.network.attach(name, None).await.expect("attached");
         let (bound, is_bound) = std::sync::mpsc::channel();
         let namespace = attachment.namespace.clone();
         std::thread::spawn(move || {
@@ -249,8 +249,8 @@ fn an_agent_that_starts_again_finds_its_pods() {
     on_a_machine(async |mut machine| {
         let a = machine.pod("a").await;
         let again = PodNetwork::open(&machine.root, range("10.244.1.0/24")).await.expect("opened");
-        assert_eq!(again.attach("a").await.expect("there").ip, *a.ip());
-        assert_ne!(again.attach("b").await.expect("made").ip, *a.ip());
+        assert_eq!(again.attach("a", None).await.expect("there").ip, *a.ip());
+        assert_ne!(again.attach("b", None).await.expect("made").ip, *a.ip());
         assert_eq!(machine.heard_by(None, a).expect("an answer").0, "a");
         again.detach("b").await.expect("gone");
         again.detach("b").await.expect("gone is gone");
@@ -261,15 +261,18 @@ fn an_agent_that_starts_again_finds_its_pods() {
 #[test]
 fn an_address_is_not_given_out_again_at_once() {
     let mut addresses = Addresses::new(range("10.0.0.0/29"), []);
-    let take = |addresses: &mut Addresses, owner| addresses.take(owner).map(|ip| ip.to_string());
+    let take = |addresses: &mut Addresses, owner| addresses.take(owner, None).map(|ip| ip.to_string());
     assert_eq!(take(&mut addresses, "a").as_deref(), Ok("10.0.0.2"));
     assert_eq!(take(&mut addresses, "a").as_deref(), Ok("10.0.0.2"));
     addresses.give_back("a");
     assert_eq!(take(&mut addresses, "b").as_deref(), Ok("10.0.0.3"));
-    for owner in ["c", "d", "e", "f"] {
+    let wanted = "10.0.0.6".parse().ok();
+    assert_eq!(addresses.take("c", wanted).ok(), wanted, "free");
+    assert_eq!(addresses.take("d", wanted).map(|ip| ip.to_string()).as_deref(), Ok("10.0.0.2"));
+    for owner in ["e", "f"] {
         take(&mut addresses, owner).expect("free");
     }
-    let full = addresses.take("g").expect_err("full");
+    let full = addresses.take("g", None).expect_err("full");
     assert_eq!(full.to_string(), "all 5 pod addresses of 10.0.0.0/29 are in use");
     for wrong in ["10.0.0.0", "10.0.0.0/31", "x/24", "10.0.0.0/-1"] {
         wrong.parse::<Range>().expect_err(wrong);

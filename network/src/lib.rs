@@ -9,6 +9,7 @@
 
 pub mod dns;
 mod driver;
+mod neighbours;
 mod nft;
 pub mod pod;
 pub mod service;
@@ -16,5 +17,5 @@ pub mod service;
 #[cfg(test)]
 mod kernel_tests;
 
-pub use driver::{Error, Settings, run};
+pub use driver::{Claim, Error, Settings, claim, run};
 pub use nft::NftError;

@@ -64,7 +64,14 @@ impl MemberInfo {
     /// A voter that hasn't started yet.
     pub fn new(id: MemberId, peer_address: impl Into<String>) -> Self {
         let peer_address = peer_address.into();
-        Self { id, name: String::new(), peer_address, client_urls: Vec::new(), learner: false, incarnation: 0 }
+        Self {
+            id,
+            name: String::new(),
+            peer_address,
+            client_urls: Vec::new(),
+            learner: false,
+            incarnation: 0,
+        }
     }
 }
 
@@ -274,7 +281,8 @@ mod tests {
     use super::*;
 
     fn founded(count: u64) -> Membership {
-        let identified = |id| MemberInfo { incarnation: 7, ..MemberInfo::new(MemberId(id), format!("m{id}:1")) };
+        let identified =
+            |id| MemberInfo { incarnation: 7, ..MemberInfo::new(MemberId(id), format!("m{id}:1")) };
         Membership::found((1..=count).map(identified))
     }
 
@@ -388,7 +396,8 @@ mod tests {
             MemberChange::Remove(id),
             MemberChange::Replace { old: id, new: MemberId(8) },
         ];
-        let all = refusals.map(MemberChange::Refused).into_iter().chain(others).chain([publish, update, identify]);
+        let all =
+            refusals.map(MemberChange::Refused).into_iter().chain(others).chain([publish, update, identify]);
         for change in all {
             let mut out = Writer::with_capacity(64);
             change.encode(&mut out);

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 use crate::journal::{Journal, JournalChange, JournalEntry};
 use crate::kv::{
-    Compare, CompareOp, Event, EventKind, FIRST_REVISION, KeyRange, KeyValue, Kv, KvError, Lease, LeaseId, LeaseInfo,
-    MemberId, Op, OpResponse, Origin, RangeRequest, RangeResponse, Revision, Status, Target, Txn,
+    Compare, CompareOp, Event, EventKind, FIRST_REVISION, KeyRange, KeyValue, Kv, KvError, Lease, LeaseId,
+    LeaseInfo, MemberId, Op, OpResponse, Origin, RangeRequest, RangeResponse, Revision, Status, Target, Txn,
     TxnResponse, Watch, WatchControl, WatchMessage, WatchRequest,
 };
 use crate::validate;

@@ -9,6 +9,7 @@ pub mod credentials;
 pub mod health;
 pub mod layout;
 pub mod lock;
+pub mod pod_network;
 pub mod ports;
 pub mod processes;
 pub mod ready;
@@ -38,6 +39,9 @@ pub enum UpError {
         /// The port.
         port: u16,
     },
+    /// Pods can't have addresses of their own.
+    #[error("pods can't have addresses of their own here: {0}; --pod-network host does without")]
+    PodNetwork(String),
     /// A file or directory can't be used.
     #[error("cannot {attempt} {path}", path = .path.display())]
     File {

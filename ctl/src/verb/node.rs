@@ -1,7 +1,7 @@
 //! `amoeba node`: the node agent.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use kube::Api;
 use kube::runtime::wait::await_condition;
 use kubelet::hollow::{self, HollowConfig, HollowError};
 use kubelet::{CapacityOverrides, Heartbeat, KubeletConfig, RuntimeKind, ServingTls};
+use network::pod::addresses::Range;
 
 use crate::app::App;
 use crate::cluster::kubeconfig;
@@ -64,6 +65,21 @@ pub struct Args {
     /// How many pods fit
     #[arg(long, value_name = "NUMBER")]
     max_pods: Option<u32>,
+    /// Addresses for this node's pods, such as 10.244.1.0/24; without it they have the host's network
+    #[arg(long, value_name = "RANGE", help_heading = "Network", conflicts_with = "fake")]
+    pod_cidr: Option<Range>,
+    /// Addresses of all pods of the cluster
+    #[arg(long, value_name = "RANGE", help_heading = "Network", default_value = "10.244.0.0/16")]
+    cluster_cidr: Range,
+    /// Addresses of Services, as the API server gives them out
+    #[arg(long, value_name = "RANGE", help_heading = "Network", default_value = "10.96.0.0/12")]
+    service_cidr: Range,
+    /// The address of the cluster's DNS
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network", default_value = "10.96.0.10")]
+    cluster_dns: Ipv4Addr,
+    /// The cluster's domain
+    #[arg(long, value_name = "DOMAIN", help_heading = "Network", default_value = "cluster.local")]
+    cluster_domain: String,
     /// End the pods when the agent is asked to end; otherwise they go on and are adopted by the next start
     #[arg(long)]
     stop_pods_on_shutdown: bool,
@@ -106,6 +122,17 @@ impl Args {
             lease_duration: self.lease_duration,
             ..Heartbeat::default()
         }
+    }
+
+    fn network(&self, node: &str) -> Option<network::Settings> {
+        self.pod_cidr.map(|pods| network::Settings {
+            node: node.to_owned(),
+            pods,
+            cluster: self.cluster_cidr,
+            services: self.service_cidr,
+            dns: self.cluster_dns,
+            domain: self.cluster_domain.clone(),
+        })
     }
 
     fn capacity(&self) -> CapacityOverrides {
@@ -231,6 +258,7 @@ fn config(app: &App, args: Args) -> Result<KubeletConfig, Failure> {
         heartbeat: args.heartbeat(),
         tls,
         capacity: args.capacity(),
+        network: args.network(&name),
         labels: args.labels.into_iter().collect::<BTreeMap<_, _>>(),
         stop_pods_on_shutdown: args.stop_pods_on_shutdown,
         shutdown_grace: args.shutdown_grace_period,

@@ -31,6 +31,7 @@ use crate::text::count;
 use crate::up::balancer::{self, Probe};
 use crate::up::layout::{ChildId, Layout};
 use crate::up::lock::Lock;
+use crate::up::pod_network::{Kind, PodNetwork};
 use crate::up::ports::{self, local};
 use crate::up::reporter::Reporter;
 use crate::up::shape::{Requested, Shape};
@@ -74,6 +75,9 @@ pub struct Args {
     /// Key of that certificate
     #[arg(long, value_name = "FILE", help_heading = "etcd", requires = "etcd_servers")]
     etcd_keyfile: Option<PathBuf>,
+    /// Addresses of their own for pods, or the machine's network [default: their own, where root and nft allow]
+    #[arg(long, value_name = "KIND")]
+    pod_network: Option<Kind>,
     /// Started by `amoeba demo`: ends with it
     #[arg(long, hide = true)]
     child_of_supervisor: bool,
@@ -118,7 +122,10 @@ async fn up(app: &App, args: Args, reporter: &Reporter) -> Result<(), Failure> {
     }
     let balancer = balance(app, &layout, &shape, &members).await?;
     reporter.doing(format!("starting {}", count(shape.members as usize, "member")));
-    let supervisor = Supervisor::new(layout.clone(), specs(&layout, &shape, &members), reporter);
+    let network = PodNetwork::choose(args.pod_network, shape.nodes)?;
+    network.reason().into_iter().for_each(|reason| reporter.line(reason));
+    let specs = specs(&layout, &shape, &members, &network);
+    let supervisor = Supervisor::new(layout.clone(), specs, reporter);
     let announce = announce(app, &layout, &shape, reporter, supervisor.serving());
     let ended = tokio::select! {
         ended = supervisor.run(socket, stop) => ended,
@@ -211,11 +218,15 @@ fn etcd_url(port: u16) -> Url {
     Url { secure: true, host: Ipv4Addr::LOCALHOST.to_string(), port }
 }
 
-fn specs(layout: &Layout, shape: &Shape, ports: &MemberPorts) -> Vec<ChildSpec> {
+fn specs(layout: &Layout, shape: &Shape, ports: &MemberPorts, network: &PodNetwork) -> Vec<ChildSpec> {
     let spec = |id: ChildId| {
         let arguments = match id {
             ChildId::Member(number) => member_arguments(layout, shape, number, ports),
-            ChildId::Node(_) => node_arguments(layout, id),
+            ChildId::Node(number) => {
+                let mut arguments = node_arguments(layout, id);
+                arguments.extend(network.arguments(number));
+                arguments
+            }
             ChildId::Fake => fake_arguments(layout, shape),
         };
         ChildSpec { id, arguments, log: layout.log(id) }

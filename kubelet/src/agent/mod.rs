@@ -6,6 +6,7 @@
 mod action;
 pub mod checkpoint;
 pub mod clock;
+mod network;
 mod perform;
 mod publisher;
 mod references;
@@ -19,6 +20,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use ::network::pod::namespace::PodNetworkError;
 use client::informer::Informer;
 use client::{Shutdown, recorder};
 use k8s_openapi::api::core::v1::Pod;
@@ -30,6 +32,7 @@ use tokio::task::JoinSet;
 
 use crate::agent::checkpoint::Checkpoints;
 use crate::agent::clock::Clock;
+use crate::agent::network::{Network, route_services};
 use crate::agent::perform::Performer;
 use crate::agent::publisher::Publisher;
 pub use crate::agent::publisher::chain;
@@ -76,6 +79,11 @@ pub enum RunError {
     /// The runtime could not be asked for its containers.
     #[error("take up the containers of an earlier run")]
     Runtime(#[from] RuntimeError),
+    /// Pods can't have addresses of their own.
+    #[error(
+        "give pods addresses of their own (it needs root; without --pod-cidr they have the host's network)"
+    )]
+    Network(#[from] PodNetworkError),
     /// The HTTPS API can't be served.
     #[error("serve the node's API")]
     Server(#[from] ServerError),
@@ -95,9 +103,16 @@ pub async fn run(
     let listener = bind(&config).await?;
     let port = listener.as_ref().and_then(|(listener, _)| listener.local_addr().ok()).map(|addr| addr.port());
     let reporter = NodeReporter::new(client.clone(), &config, machine, runtime.as_ref(), port);
-    let agent = build(client, &config, runtime, &reporter)?;
+    let network = match &config.network {
+        Some(settings) => Some(Arc::new(Network::open(&config.data_dir, settings).await?)),
+        None => None,
+    };
+    let agent = build(client.clone(), &config, runtime, &reporter, network)?;
 
     let mut tasks = JoinSet::new();
+    if let Some(settings) = &config.network {
+        tasks.spawn(route_services(client, settings.clone(), shutdown.clone()));
+    }
     if let Some((listener, tls)) = listener {
         let logs = server::LogSource { data_dir: config.data_dir.clone(), limits: config.logs };
         let (asker, runtime) = (agent.asker.clone(), agent.performer.runtime.clone());
@@ -195,6 +210,7 @@ fn build(
     config: &KubeletConfig,
     runtime: Arc<dyn Runtime>,
     reporter: &NodeReporter,
+    network: Option<Arc<Network>>,
 ) -> Result<Agent, RunError> {
     let path = config.data_dir.display().to_string();
     let checkpoints =
@@ -206,7 +222,8 @@ fn build(
         host_ip: config.address.to_string(),
         runtime: runtime.name().to_owned(),
     };
-    let node = NodeFacts { host_ip: config.address.to_string(), allocatable: allocatable.clone() };
+    let host_ip = config.address.to_string();
+    let node = NodeFacts { pod_ip: host_ip.clone(), host_ip, allocatable: allocatable.clone() };
     let (references, node) = (References::new(client.clone()), Arc::new(node));
     let performer = Performer {
         runtime,
@@ -214,6 +231,7 @@ fn build(
         volumes: Volumes::new(&config.data_dir, client.clone(), references.clone(), node.clone()),
         references,
         node,
+        network,
         recorder,
     };
     let (asker, queries, ended) = server::asker();

@@ -6,9 +6,11 @@ use std::time::Duration;
 use client::recorder::{Note as EventNote, Recorder, Severity, reference};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
+use network::pod::namespace::Attachment;
 
 use crate::agent::action;
 use crate::agent::checkpoint::Checkpoints;
+use crate::agent::network::Network;
 use crate::agent::references::References;
 use crate::agent::volumes::Volumes;
 use crate::image::registry::Login;
@@ -22,7 +24,7 @@ use crate::pod::isolation::{self, Ground, pull_policy};
 use crate::pod::sandbox::{HostFiles, sandbox};
 use crate::pod::volumes::mounts::mounts;
 use crate::pod::{ContainerId, ContainerName, PodRef, PodUid, handler, pull_secrets};
-use crate::runtime::{ContainerConfig, Fetch, ImageUse, Runtime, RuntimeError};
+use crate::runtime::{ContainerConfig, Fetch, ImageUse, NetworkPlace, Runtime, RuntimeError};
 
 /// A postStart hook has no limit upstream; this one keeps a hanging hook from holding a task forever.
 const POST_START_LIMIT: Duration = Duration::from_secs(3600);
@@ -42,6 +44,8 @@ pub struct Performer {
     pub volumes: Volumes,
     /// What the downward API tells of the node.
     pub node: Arc<NodeFacts>,
+    /// Pods' own addresses; without it they have the host's network.
+    pub network: Option<Arc<Network>>,
     /// Where Events go.
     pub recorder: Recorder,
 }
@@ -80,11 +84,42 @@ impl Performer {
         if let Err(error) = saved {
             return PodEvent::SandboxFailed { message: format!("record the pod: {error}") };
         }
-        let config = sandbox(pod, &host_files(), &self.node.host_ip);
+        let address = match self.attach(pod).await {
+            Ok(attachment) => attachment.map(|attachment| attachment.ip.to_string()),
+            Err(message) => return PodEvent::SandboxFailed { message },
+        };
+        let resolver = self.network.as_ref().map(|network| &network.resolver);
+        let config = sandbox(pod, &host_files(), address.as_ref().unwrap_or(&self.node.host_ip), resolver);
         match self.runtime.run_sandbox(&config).await {
-            Ok(()) => PodEvent::SandboxReady,
+            Ok(()) => PodEvent::SandboxReady { ip: address },
             Err(error) => PodEvent::SandboxFailed { message: error.chain() },
         }
+    }
+
+    /// The pod's place in the network, made unless it is there; `None` for a pod in the host's.
+    async fn attach(&self, pod: &Pod) -> Result<Option<Attachment>, String> {
+        let on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+        let Some(network) = self.network.as_ref().filter(|_| !on_host) else { return Ok(None) };
+        let had = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok());
+        let attached = network.pods.attach(&PodRef::of(pod).uid.0, had).await;
+        attached.map(Some).map_err(|error| error.to_string())
+    }
+
+    /// What the node knows, for this pod.
+    async fn facts(&self, pod: &Pod) -> Result<NodeFacts, String> {
+        let own = self.attach(pod).await?.map(|attachment| attachment.ip.to_string());
+        let pod_ip = own.unwrap_or_else(|| self.node.host_ip.clone());
+        Ok(NodeFacts { pod_ip, ..(*self.node).clone() })
+    }
+
+    async fn pod_ip(&self, pod: &Pod) -> String {
+        self.facts(pod).await.map_or_else(|_| self.node.host_ip.clone(), |facts| facts.pod_ip)
+    }
+
+    async fn network_place(&self, pod: &Pod) -> Result<Option<NetworkPlace>, String> {
+        let Some(attachment) = self.attach(pod).await? else { return Ok(None) };
+        let files = self.runtime.sandbox_dir(&PodRef::of(pod)).unwrap_or_default();
+        Ok(Some(NetworkPlace { namespace: attachment.namespace, files }))
     }
 
     async fn start(&self, pod: &Pod, pod_ref: PodRef, container: ContainerName, attempt: u32) -> PodEvent {
@@ -170,17 +205,18 @@ impl Performer {
         bare: ContainerConfig,
     ) -> Result<ContainerConfig, String> {
         let sources = self.references.sources(&bare.pod.namespace, &container_references(spec)).await?;
-        let env = environment(pod, spec, &sources, &self.node)?;
+        let env = environment(pod, spec, &sources, &self.facts(pod).await?)?;
         Ok(ContainerConfig {
             command: expand_all(&bare.command, &env),
             args: expand_all(&bare.args, &env),
             env,
+            network: self.network_place(pod).await?,
             ..bare
         })
     }
 
     async fn probe(&self, pod: &Pod, name: &ContainerName, id: ContainerId, kind: ProbeKind) -> PodEvent {
-        let outcome = match handler::probe(pod, name, kind, &self.node.host_ip) {
+        let outcome = match handler::probe(pod, name, kind, &self.pod_ip(pod).await) {
             Ok((action, timeout)) => action::perform(self.runtime.as_ref(), &id, &action, timeout).await,
             Err(message) => Err(message),
         };
@@ -192,7 +228,7 @@ impl Performer {
             Hook::PostStart => POST_START_LIMIT,
             Hook::PreStop => grace(pod),
         };
-        let outcome = match handler::hook(pod, name, hook, &self.node.host_ip) {
+        let outcome = match handler::hook(pod, name, hook, &self.pod_ip(pod).await) {
             Ok(action) => action::perform(self.runtime.as_ref(), &id, &action, limit).await,
             Err(message) => Err(message),
         };
@@ -254,6 +290,7 @@ fn bare_config(
         cgroup: None,
         limits: isolation::limits(spec),
         oom_score_adj: isolation::oom_score_adj(pod, spec, memory_of_node),
+        network: None,
         isolation: None,
         stdin: spec.stdin == Some(true),
         stdin_once: spec.stdin_once == Some(true),

@@ -281,6 +281,11 @@ async fn forget(performer: Performer, pod: PodRef) -> Answer {
     if let Err(error) = removed.map_err(std::io::Error::other).and_then(|result| result) {
         tracing::error!(%pod, %error, "remove the pod's volumes");
     }
+    if let Some(network) = &performer.network
+        && let Err(error) = network.pods.detach(&pod.uid.0).await
+    {
+        tracing::error!(%pod, %error, "take the pod's network away");
+    }
     if let Err(error) = performer.checkpoints.remove(&pod.uid) {
         tracing::error!(%pod, %error, "remove the pod's record");
     }

@@ -187,5 +187,8 @@ pub fn join(process: BorrowedFd<'_>, config: &ContainerConfig, isolation: &Isola
     if !isolation.host_ipc {
         flags |= CloneFlags::CLONE_NEWIPC;
     }
+    if config.network.is_some() {
+        flags |= CloneFlags::CLONE_NEWNET;
+    }
     Ok(setns(process.as_fd(), flags)?)
 }

@@ -62,11 +62,17 @@ impl NodeDescription {
                 ..ObjectMeta::default()
             },
             spec: Some(NodeSpec {
+                pod_cidr: self.range(),
+                pod_cidrs: self.range().map(|range| vec![range]),
                 taints: Some(self.config.taints.clone()).filter(|taints| !taints.is_empty()),
                 ..NodeSpec::default()
             }),
             status: Some(self.status(None, now)),
         }
+    }
+
+    fn range(&self) -> Option<String> {
+        self.config.network.as_ref().map(|network| network.pods.to_string())
     }
 
     /// What the node has.

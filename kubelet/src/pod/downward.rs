@@ -12,8 +12,10 @@ use crate::pod::container::spec_of;
 /// What only the node knows.
 #[derive(Clone, Debug, Default)]
 pub struct NodeFacts {
-    /// The node's address, which is also that of a pod in the host network.
+    /// The node's address.
     pub host_ip: String,
+    /// The pod's address, which is the node's for a pod in the host network.
+    pub pod_ip: String,
     /// What a container without a limit may use.
     pub allocatable: BTreeMap<String, ApiQuantity>,
 }
@@ -42,7 +44,8 @@ pub fn field(pod: &Pod, path: &str, node: &NodeFacts) -> Result<String, String> 
         "metadata.annotations" => Some(map_lines(meta.annotations.as_ref())),
         "spec.nodeName" => spec.and_then(|spec| spec.node_name.clone()),
         "spec.serviceAccountName" => spec.and_then(|spec| spec.service_account_name.clone()),
-        "status.hostIP" | "status.hostIPs" | "status.podIP" | "status.podIPs" => Some(node.host_ip.clone()),
+        "status.hostIP" | "status.hostIPs" => Some(node.host_ip.clone()),
+        "status.podIP" | "status.podIPs" => Some(node.pod_ip.clone()),
         _ => return Err(format!("unsupported fieldPath: {path}")),
     };
     Ok(text.unwrap_or_default())

@@ -16,7 +16,10 @@ pub enum PodEvent {
     /// The object is gone from the API server.
     Removed,
     /// The sandbox is ready.
-    SandboxReady,
+    SandboxReady {
+        /// The pod's own address; `None`: the node's.
+        ip: Option<String>,
+    },
     /// The sandbox could not be made.
     SandboxFailed {
         /// Why.

@@ -49,6 +49,8 @@ pub struct PodLife {
     pub(crate) pod: Box<Pod>,
     pub(crate) pod_ref: PodRef,
     pub(crate) sandbox: Sandbox,
+    /// The pod's own address, once it has one.
+    pub(crate) address: Option<String>,
     pub(crate) containers: Vec<ContainerLife>,
     pub(crate) ending: Option<Ending>,
     /// The agent's own verdict, which outweighs the containers' states.
@@ -121,6 +123,7 @@ impl PodLife {
             pod,
             pod_ref,
             sandbox: Sandbox::Missing { retry_at: None },
+            address: None,
             containers,
             ending: None,
             verdict: None,
@@ -245,7 +248,7 @@ impl PodLife {
             PodEvent::Applied(pod) => self.applied(pod, now),
             PodEvent::Removed => self.end(Why::Removed, now),
             PodEvent::AgentStopping { grace } => self.agent_stopping(grace, now),
-            PodEvent::SandboxReady => self.sandbox_ready(),
+            PodEvent::SandboxReady { ip } => self.sandbox_ready(ip),
             PodEvent::SandboxFailed { message } => self.sandbox_failed(message, now, out),
             PodEvent::Started { container, id, at, image } => self.started(&container, (id, at), &image, out),
             PodEvent::StartFailed { container, failure, image } => {
@@ -268,9 +271,10 @@ impl PodLife {
         }
     }
 
-    fn sandbox_ready(&mut self) {
+    fn sandbox_ready(&mut self, address: Option<String>) {
         if self.sandbox == Sandbox::Creating {
             self.sandbox = Sandbox::Ready;
+            self.address = address;
         }
     }
 

@@ -16,11 +16,21 @@ pub struct HostFiles {
     pub hostname: String,
 }
 
+/// The cluster's own resolver.
+#[derive(Clone, Debug)]
+pub struct ClusterDns {
+    /// Its address.
+    pub server: String,
+    /// The cluster's domain, such as `cluster.local`.
+    pub domain: String,
+}
+
 /// The longest name of a host.
 const HOSTNAME_LIMIT: usize = 63;
 
-/// What the pod's containers share. `ip` is the pod's address.
-pub fn sandbox(pod: &Pod, host: &HostFiles, ip: &str) -> SandboxConfig {
+/// What the pod's containers share. `ip` is the pod's address, `cluster` whom it asks for names unless its
+/// policy says otherwise.
+pub fn sandbox(pod: &Pod, host: &HostFiles, ip: &str, cluster: Option<&ClusterDns>) -> SandboxConfig {
     let spec = pod.spec.clone().unwrap_or_default();
     let containers = spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len);
     let on_host = spec.host_network == Some(true);
@@ -28,7 +38,7 @@ pub fn sandbox(pod: &Pod, host: &HostFiles, ip: &str) -> SandboxConfig {
         pod: PodRef::of(pod),
         shares_ipc: containers > 1 && spec.host_ipc != Some(true),
         hosts: hosts(pod, host, ip, on_host),
-        resolv_conf: resolv_conf(spec.dns_policy.as_deref(), spec.dns_config.as_ref(), host),
+        resolv_conf: resolv_conf(&resolvers(pod, host, cluster), spec.dns_config.as_ref()),
         hostname: if on_host { host.hostname.clone() } else { hostname(pod) } + "\n",
     }
 }
@@ -84,9 +94,32 @@ fn hosts(pod: &Pod, host: &HostFiles, ip: &str, on_host: bool) -> String {
     text
 }
 
-/// The host's resolver, or none with `dnsPolicy: None`; the pod's own settings come on top.
-fn resolv_conf(policy: Option<&str>, config: Option<&PodDNSConfig>, host: &HostFiles) -> String {
-    let base = if policy == Some("None") { "" } else { host.resolv_conf.as_str() };
+/// By the pod's `dnsPolicy`: the cluster's resolver, the host's, or none.
+fn resolvers(pod: &Pod, host: &HostFiles, cluster: Option<&ClusterDns>) -> String {
+    let spec = pod.spec.as_ref();
+    let on_host = spec.is_some_and(|spec| spec.host_network == Some(true));
+    match spec.and_then(|spec| spec.dns_policy.as_deref()).unwrap_or("ClusterFirst") {
+        "None" => String::new(),
+        "Default" => host.resolv_conf.clone(),
+        "ClusterFirst" if on_host => host.resolv_conf.clone(),
+        _ => cluster.map_or_else(|| host.resolv_conf.clone(), |dns| of_cluster(pod, host, dns)),
+    }
+}
+
+/// Short names are looked for in the pod's namespace, then in the cluster, then where the host looks.
+fn of_cluster(pod: &Pod, host: &HostFiles, dns: &ClusterDns) -> String {
+    let (namespace, domain) = (pod.metadata.namespace.as_deref().unwrap_or_default(), &dns.domain);
+    let hosts = host.resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("search "));
+    let further: String = hosts.flat_map(str::split_whitespace).map(|name| format!(" {name}")).collect();
+    format!(
+        "search {namespace}.svc.{domain} svc.{domain} {domain}{further}\n\
+         nameserver {}\noptions ndots:5\n",
+        dns.server
+    )
+}
+
+/// The pod's own settings come on top.
+fn resolv_conf(base: &str, config: Option<&PodDNSConfig>) -> String {
     let Some(config) = config else { return base.to_owned() };
     let values = |keyword: &str| -> Vec<String> {
         let lines = base.lines().filter_map(|line| line.trim().strip_prefix(keyword));
@@ -137,7 +170,7 @@ mod tests {
             resolv_conf: "nameserver 10.0.0.1\nsearch corp\noptions ndots:2\n".to_owned(),
             hostname: "node-1".to_owned(),
         };
-        sandbox(&pod, &host, "10.1.2.3")
+        sandbox(&pod, &host, "10.1.2.3", None)
     }
 
     #[test]
@@ -171,5 +204,30 @@ mod tests {
         assert!(!of("{containers: [{name: a}]}").shares_ipc);
         assert!(of("{containers: [{name: a}, {name: b}]}").shares_ipc);
         assert_eq!(of("{containers: [], hostname: own}").hostname, "own\n");
+    }
+
+    #[test]
+    fn the_policy_chooses_the_resolver() {
+        let dns = ClusterDns { server: "10.96.0.10".to_owned(), domain: "cluster.local".to_owned() };
+        let host = HostFiles {
+            resolv_conf: "search corp\nnameserver 10.0.0.1\n".to_owned(),
+            ..HostFiles::default()
+        };
+        let cluster = "search shop.svc.cluster.local svc.cluster.local cluster.local corp\n\
+                       nameserver 10.96.0.10\noptions ndots:5\n";
+        let cases = [
+            ("", cluster),
+            ("dnsPolicy: ClusterFirst", cluster),
+            ("dnsPolicy: ClusterFirst, hostNetwork: true", host.resolv_conf.as_str()),
+            ("dnsPolicy: ClusterFirstWithHostNet, hostNetwork: true", cluster),
+            ("dnsPolicy: Default", host.resolv_conf.as_str()),
+            ("dnsPolicy: None", ""),
+        ];
+        for (spec, expected) in cases {
+            let text = format!("metadata: {{name: web-0, namespace: shop, uid: u}}\nspec: {{{spec}}}");
+            let text = text.replace("spec: {", "spec: {containers: [], ").replace(", }", "}");
+            let pod: Pod = serde_yaml::from_str(&text).expect("a pod");
+            assert_eq!(sandbox(&pod, &host, "10.1.2.3", Some(&dns)).resolv_conf, expected, "{spec}");
+        }
     }
 }

@@ -133,6 +133,9 @@ pub struct ContainerConfig {
     /// How soon it is killed when the host is out of memory, from -1000 (never) to 1000 (first).
     #[serde(default)]
     pub oom_score_adj: i32,
+    /// The pod's own network; `None`: the host's.
+    #[serde(default)]
+    pub network: Option<NetworkPlace>,
     /// A root of its own; `None`: a plain process of the host.
     #[serde(default)]
     pub isolation: Option<Box<Isolation>>,
@@ -145,6 +148,15 @@ pub struct ContainerConfig {
     /// `tty`: its streams are a terminal.
     #[serde(default)]
     pub tty: bool,
+}
+
+/// A pod's place in the network, as its containers find it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkPlace {
+    /// The file that holds the network namespace.
+    pub namespace: PathBuf,
+    /// The directory with `hosts` and `resolv.conf` for a process without a root of its own.
+    pub files: PathBuf,
 }
 
 /// What a pod's containers share.

@@ -10,14 +10,16 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use nix::fcntl::Flock;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 use crate::container::{self, Credentials, Isolation};
 use crate::process::ProcessIdentity;
-use crate::runtime::ContainerConfig;
 use crate::runtime::native::pty;
+use crate::runtime::{ContainerConfig, NetworkPlace};
 use crate::shim::attach::Attached;
 use crate::shim::log::LogWriter;
 use crate::shim::record::{ContainerDir, Order, RunningRecord};
@@ -71,6 +73,10 @@ pub fn start(directory: &ContainerDir) -> Result<Running, String> {
     let attached = Attached::listen(directory.path());
     let (ours, theirs) =
         stdio::open(&order.config).map_err(|error| format!("open the container's streams: {error}"))?;
+    if let Some(place) = &order.config.network {
+        let plain = order.config.isolation.is_none();
+        enter_network(place, plain).map_err(|error| format!("enter the pod's network: {error}"))?;
+    }
     let process = match &order.config.isolation {
         // SAFETY: a supervisor has one thread.
         Some(isolation) => unsafe { isolated(&order.config, isolation, directory.path(), ours, theirs) }?,
@@ -87,6 +93,26 @@ pub fn start(directory: &ContainerDir) -> Result<Running, String> {
         return Err("the start was given up by the agent".to_owned());
     }
     Ok(Running { order, process, log, started_at, message_before, attached })
+}
+
+/// The supervisor moves, and its child with it. A plain process sees the host's files, but for those that
+/// say who is who in its pod's network.
+fn enter_network(place: &NetworkPlace, plain: bool) -> io::Result<()> {
+    setns(File::open(&place.namespace)?, CloneFlags::CLONE_NEWNET)?;
+    if !plain {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let none: Option<&str> = None;
+    // What the host mounts and takes away later is seen here, too; what is mounted here stays here.
+    mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none)?;
+    for name in ["hosts", "resolv.conf"] {
+        let target = Path::new("/etc").join(name);
+        if target.exists() {
+            mount(Some(&place.files.join(name)), &target, none, MsFlags::MS_BIND, none)?;
+        }
+    }
+    Ok(())
 }
 
 /// # Safety

@@ -92,7 +92,7 @@ impl World {
 
     async fn make_sandbox(&self) {
         let host = HostFiles { resolv_conf: "nameserver 192.0.2.1\n".to_owned(), ..HostFiles::default() };
-        self.runtime.run_sandbox(&sandbox(&self.pod, &host, "192.0.2.7")).await.expect("sandbox");
+        self.runtime.run_sandbox(&sandbox(&self.pod, &host, "192.0.2.7", None)).await.expect("sandbox");
     }
 
     async fn run(&mut self, config: ContainerConfig) -> (Exit, String) {

@@ -25,7 +25,11 @@ struct Case {
 fn node() -> NodeFacts {
     let allocatable = [("cpu", "4"), ("memory", "8Gi")];
     let allocatable = allocatable.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())));
-    NodeFacts { host_ip: "10.0.0.1".to_owned(), allocatable: BTreeMap::from(allocatable) }
+    NodeFacts {
+        host_ip: "10.0.0.1".to_owned(),
+        pod_ip: "10.244.0.7".to_owned(),
+        allocatable: BTreeMap::from(allocatable),
+    }
 }
 
 fn answer(yaml: &str) -> String {

@@ -50,6 +50,7 @@ pub fn shell(attempt: u32, script: &str) -> ContainerConfig {
         cgroup: None,
         limits: Default::default(),
         oom_score_adj: 0,
+        network: None,
         isolation: None,
         stdin: false,
         stdin_once: false,

@@ -92,7 +92,7 @@ impl World {
     fn event(&mut self, chosen: &Move) -> Option<PodEvent> {
         let exit = |code: &i32, now| Exit::with_code(*code, now, now);
         Some(match chosen {
-            Move::Sandbox(true) => PodEvent::SandboxReady,
+            Move::Sandbox(true) => PodEvent::SandboxReady { ip: None },
             Move::Sandbox(false) if !self.life.is_preparing() => return None,
             Move::Sandbox(false) => PodEvent::SandboxFailed { message: "no".to_owned() },
             Move::Started(n) | Move::Failed(n, _) if !self.is_starting(*n) => return None,

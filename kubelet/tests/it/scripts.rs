@@ -77,7 +77,7 @@ impl Conversation {
 
     fn event(&mut self, words: &[&str]) -> PodEvent {
         match words {
-            ["sandbox", "ready"] => PodEvent::SandboxReady,
+            ["sandbox", "ready"] => PodEvent::SandboxReady { ip: None },
             ["sandbox", "failed", rest @ ..] => PodEvent::SandboxFailed { message: rest.join(" ") },
             ["started", name, id] => {
                 let image = ImageUse::Present(None);

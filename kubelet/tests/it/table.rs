@@ -58,7 +58,7 @@ fn effects(work: &[Work]) -> Vec<&Effect> {
 /// Brings a pod to life with the run `id`.
 fn start(table: &mut PodTable, name: &str, id: &str) {
     table.applied(&pod(name, "100m"), now());
-    table.answered(&uid(name), PodEvent::SandboxReady, now());
+    table.answered(&uid(name), PodEvent::SandboxReady { ip: None }, now());
     let container = ContainerName("main".to_owned());
     table.answered(
         &uid(name),

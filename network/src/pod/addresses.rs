@@ -88,16 +88,17 @@ impl Addresses {
         Self { range, owners, next }
     }
 
-    /// The owner's address, the same one each time it asks.
+    /// The owner's address, the same one each time it asks; `wanted`, if it has none and that one is free.
     ///
     /// # Errors
     /// The range is exhausted.
-    pub fn take(&mut self, owner: &str) -> Result<Ipv4Addr, Exhausted> {
+    pub fn take(&mut self, owner: &str, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, Exhausted> {
         if let Some((ip, _)) = self.owners.iter().find(|(_, found)| *found == owner) {
             return Ok(Ipv4Addr::from(*ip));
         }
         let pods = self.range.pods();
-        let mut candidates = (self.next..pods.end).chain(pods.start..self.next.min(pods.end));
+        let wanted = wanted.map(u32::from).filter(|ip| pods.contains(ip)).into_iter();
+        let mut candidates = wanted.chain(self.next..pods.end).chain(pods.start..self.next.min(pods.end));
         let free = candidates.find(|ip| !self.owners.contains_key(ip));
         let ip = free.ok_or(Exhausted { count: pods.len(), range: self.range })?;
         self.owners.insert(ip, owner.to_owned());

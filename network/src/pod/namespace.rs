@@ -82,14 +82,15 @@ impl PodNetwork {
         &self.handle
     }
 
-    /// The pod's namespace and address, made unless they are there.
+    /// The pod's namespace and address, made unless they are there. A pod that had an address before the
+    /// machine started anew gets it again if it can.
     ///
     /// # Errors
     /// The range is exhausted, or the system refuses. Nothing is left behind then.
-    pub async fn attach(&self, uid: &str) -> Result<Attachment, PodNetworkError> {
+    pub async fn attach(&self, uid: &str, had: Option<Ipv4Addr>) -> Result<Attachment, PodNetworkError> {
         let namespace = self.root.join(uid);
         let there = std::fs::exists(self.note(uid)).unwrap_or(false);
-        let ip = self.addresses.lock().take(uid)?;
+        let ip = self.addresses.lock().take(uid, had)?;
         if there {
             return Ok(Attachment { ip, namespace });
         }
@@ -202,9 +203,34 @@ where
     T: Send + 'static,
     F: AsyncFnOnce(Handle) -> T + Send + 'static,
 {
+    on_a_thread(move || enter(&namespace, what)).await
+}
+
+/// Runs something that may block on a thread that is in the namespace; `None` is the caller's own.
+///
+/// # Errors
+/// There is no such namespace, or whatever the work says.
+pub async fn on_a_thread_within<T: Send + 'static>(
+    namespace: Option<PathBuf>,
+    what: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    on_a_thread(move || {
+        if let Some(path) = namespace {
+            setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?;
+        }
+        what()
+    })
+    .await
+}
+
+/// On a thread that nobody else will use.
+async fn on_a_thread<T: Send + 'static>(
+    what: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     let (answer, answered) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new().name("pod-network".to_owned()).spawn(move || {
-        let _ = answer.send(enter(&namespace, what));
+    let thread = std::thread::Builder::new().name("pod-network".to_owned());
+    thread.spawn(move || {
+        let _ = answer.send(what());
     })?;
     answered.await.map_err(io::Error::other)?
 }

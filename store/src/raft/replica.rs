@@ -37,8 +37,8 @@ mod members;
 
 pub use config::{LogKeep, ReplicaConfig};
 use config::{desk_limits, lease_times};
-use members::Dismissal;
 pub use interface::{Fatal, Input, Now, Output, StartError};
+use members::Dismissal;
 
 /// A member that was heard of within so many election timeouts is healthy: it answers several heartbeats in
 /// one.

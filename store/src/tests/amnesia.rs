@@ -32,7 +32,9 @@ fn who_has_lost_its_directory_makes_nobody_leader_who_lacks_what_it_acknowledged
     for seed in 0..20 {
         assert!(!the_one_behind_leads(seed), "seed {seed}");
     }
-    let fooled = bug::with(Some(Bug::ForgottenVoterVotes), || (0..20).filter(|seed| the_one_behind_leads(*seed)).count());
+    let fooled = bug::with(Some(Bug::ForgottenVoterVotes), || {
+        (0..20).filter(|seed| the_one_behind_leads(*seed)).count()
+    });
     assert!(fooled > 0, "without the protection it happens");
 }
 

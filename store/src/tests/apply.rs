@@ -10,7 +10,9 @@ use proptest::prelude::*;
 
 use super::generate::{self, Step};
 use crate::command::{Applied, Command, Outcome, Proposal, ProposalId};
-use crate::kv::{FIRST_REVISION, Kv, KvError, LeaseId, MemberId, Op, Revision, Txn, WatchMessage, WatchRequest};
+use crate::kv::{
+    FIRST_REVISION, Kv, KvError, LeaseId, MemberId, Op, Revision, Txn, WatchMessage, WatchRequest,
+};
 use crate::model::Model;
 use crate::mvcc::apply::{self, LogEntry};
 use crate::mvcc::family::Family;

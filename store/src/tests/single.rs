@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::kv::{FIRST_REVISION, Compare, EventKind, KeyRange, Kv, KvError, MemberId, Op, Origin, RangeRequest, Revision, Txn, Watch,
-    WatchMessage, WatchRequest,
+use crate::kv::{
+    Compare, EventKind, FIRST_REVISION, KeyRange, Kv, KvError, MemberId, Op, Origin, RangeRequest, Revision,
+    Txn, Watch, WatchMessage, WatchRequest,
 };
 use crate::{Config, JournalChange, JournalEntry, OpenError, Store};
 
@@ -169,7 +170,8 @@ async fn the_journal_remembers_who_and_why() {
     for n in 2..=6 {
         store.txn(put(if n % 2 == 0 { "other" } else { "k" }, "v")).await.unwrap();
     }
-    let revisions = |entries: Vec<JournalEntry>| entries.iter().map(|e| e.revision.0 - nth(0).0).collect::<Vec<_>>();
+    let revisions =
+        |entries: Vec<JournalEntry>| entries.iter().map(|e| e.revision.0 - nth(0).0).collect::<Vec<_>>();
     assert_eq!(revisions(store.journal_of("k".into(), 2).await.unwrap()), [5, 3]);
     let all = store.journal_between(Revision(0), Revision(u64::MAX), 100).await.unwrap();
     assert!(all.windows(2).all(|pair| pair[0].time < pair[1].time));

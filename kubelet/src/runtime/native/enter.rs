@@ -6,17 +6,21 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::sched::{CloneFlags, setns};
+
 use crate::container::enter::Member;
+use crate::process::PidFd;
 use crate::runtime::ContainerConfig;
 use crate::shim::record::RunningRecord;
 
 /// The way into one running container.
 #[derive(Debug)]
 pub enum Entrance {
-    /// A plain process shares the host's namespaces and root: there is nothing to join.
+    /// A plain process has the host's root, and at most a network and name files of its pod's.
     Plain {
         /// Where to begin.
         working_dir: CString,
@@ -24,6 +28,8 @@ pub enum Entrance {
         user: Option<u32>,
         /// With which group.
         group: Option<u32>,
+        /// Its first process, where the pod has a network of its own.
+        process: Option<PidFd>,
     },
     /// A container with a root of its own.
     Isolated(Box<Member>),
@@ -44,7 +50,8 @@ impl Entrance {
         }
         let directory = config.working_dir.as_deref().unwrap_or(Path::new("/"));
         let working_dir = CString::new(directory.as_os_str().as_bytes())?;
-        Ok(Self::Plain { working_dir, user: config.user, group: config.group })
+        let process = config.network.is_some().then_some(process);
+        Ok(Self::Plain { working_dir, user: config.user, group: config.group, process })
     }
 
     /// Makes the calling process one of the container's. Only for the time between fork and exec.
@@ -53,7 +60,10 @@ impl Entrance {
     /// Whatever the system says.
     pub fn enter(&self) -> io::Result<()> {
         match self {
-            Self::Plain { working_dir, user, group } => {
+            Self::Plain { working_dir, user, group, process } => {
+                if let Some(process) = process {
+                    setns(process.as_fd(), CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
+                }
                 become_user(*user, *group)?;
                 // SAFETY: the path is a terminated string that outlives the call.
                 check(unsafe { libc::chdir(working_dir.as_ptr()) })

@@ -318,8 +318,10 @@ impl Runtime for NativeRuntime {
         attach::start(known.dir.path(), streams).await
     }
 
-    async fn port_forward(&self, _pod: &PodRef, port: u16) -> Result<Box<dyn ByteStream>, RuntimeError> {
-        port_forward::dial(port).await
+    async fn port_forward(&self, pod: &PodRef, port: u16) -> Result<Box<dyn ByteStream>, RuntimeError> {
+        let of_pod = |known: &Arc<Known>| known.config.pod.uid == pod.uid;
+        let known = self.containers.lock().values().find(|known| of_pod(known)).cloned();
+        port_forward::dial(known.and_then(|known| known.config.network.clone()), port).await
     }
 
     async fn usage(&self) -> Result<Vec<ContainerUsage>, RuntimeError> {

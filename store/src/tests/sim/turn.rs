@@ -44,7 +44,8 @@ impl World {
 
     /// Then who joins finds nobody who knows its address, and doesn't start.
     fn was_removed_before_it_heard_of_anything(&self, at: usize) -> bool {
-        let knows_others = !State::load(&self.nodes[at].disk).expect("memory can be read").membership.is_empty();
+        let knows_others =
+            !State::load(&self.nodes[at].disk).expect("memory can be read").membership.is_empty();
         let is_member = self.oracle.replay.membership().get(MemberId(at as u64 + 1)).is_some();
         at >= self.plan.members && !is_member && !knows_others
     }
