@@ -2,8 +2,8 @@
 //!
 //! A watcher is a cursor into the resource's shared history and pulls only when its connection takes more,
 //! so it owns no queue that could grow. One that asks for the more distant past first reads the store's
-//! own history until it has caught up; one that falls behind the shared history is cut, and may come back
-//! with the last revision it saw.
+//! own history until it has caught up, and so does one that falls behind what is shared. Only what the store has
+//! forgotten, too, is told to be gone.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -55,6 +55,7 @@ pub async fn watch(call: Call<'_>) -> Answer {
 }
 
 struct Watcher {
+    storage: Arc<Storage>,
     cache: Arc<Cache>,
     history: Arc<ResourceCache>,
     resource: Arc<Resource>,
@@ -96,6 +97,7 @@ impl Watcher {
         }
         let history = storage.cache.resource(&selection.prefix());
         let mut watcher = Self {
+            storage: storage.clone(),
             cache: storage.cache.clone(),
             changed: history.subscribe(),
             history,
@@ -111,11 +113,11 @@ impl Watcher {
             deadline: deadline(call),
             _counted: call.server.metrics.watch(call.info),
         };
-        watcher.enter(storage, start).await?;
+        watcher.enter(start).await?;
         Ok(watcher)
     }
 
-    async fn enter(&mut self, storage: &Storage, start: WatchStart) -> Outcome<()> {
+    async fn enter(&mut self, start: WatchStart) -> Outcome<()> {
         if start.initial_events {
             let snapshot = self.cache.snapshot(&self.selection.prefix(), &self.selection.range);
             let mut objects = snapshot.objects;
@@ -125,15 +127,15 @@ impl Watcher {
         } else if let Version::NotOlderThan(revision) = start.version {
             self.cursor = revision;
             if revision < self.history.floor() {
-                self.replay(storage).await?;
+                self.replay().await?;
             }
         }
         Ok(())
     }
 
-    /// Begins in the store's history; if that is gone too, the stream tells so and ends.
-    async fn replay(&mut self, storage: &Storage) -> Outcome<()> {
-        match storage.replay(self.selection.range.clone(), self.cursor).await {
+    /// Goes on in the store's history; if that is gone too, the stream tells so and ends.
+    async fn replay(&mut self) -> Outcome<()> {
+        match self.storage.replay(self.selection.range.clone(), self.cursor).await {
             Ok(watch) => self.phase = Phase::Replay(watch),
             Err(Failure::Store(KvError::Compacted { compacted, .. })) => self.expire(compacted),
             Err(failure) => return Err(failure),
@@ -244,7 +246,10 @@ impl Watcher {
     /// Takes what has happened since the cursor; false if nothing.
     async fn take_changes(&mut self) -> bool {
         let Ok(changes) = self.history.after(self.cursor, BATCH) else {
-            self.phase = Phase::Ended;
+            if let Err(failure) = self.replay().await {
+                tracing::debug!(?failure, "a watcher that fell behind is cut");
+                self.phase = Phase::Ended;
+            }
             return true;
         };
         for change in &changes {
