@@ -2,9 +2,9 @@
 //!
 //! What was written is in the store's journal already, with its author, in the same transaction as the write; that
 //! record can't be lost or forged. The file adds what the journal can't know: what was refused, what was read, from
-//! where, and the answer's code. It doesn't name a write's revision yet: the two are joined by author, object and time.
-//! A [`policy`] in upstream's form says what is recorded. Events go to the file's own thread by a bounded queue; when the disk
-//! doesn't keep up, requests wait, so that nothing acts unrecorded.
+//! where, and the answer's code. The annotation `amoeba.dev/revision` of a write names its record in the journal.
+//! A [`policy`] in upstream's form says what is recorded. Events go to the file's own thread by a bounded queue;
+//! when the disk doesn't keep up, requests wait, so that nothing acts unrecorded.
 
 pub mod annotations;
 pub mod file;

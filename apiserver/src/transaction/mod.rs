@@ -70,6 +70,7 @@ pub async fn transact(
             return Ok(answer(revision, results, &changed, dry));
         }
         if let Some(revision) = server.storage.commit_all(batch.into_writes()).await? {
+            info.annotations.wrote(revision);
             return Ok(answer(revision.0, results, &changed, false));
         }
         // Somebody wrote one of the objects meanwhile: every step looks again.

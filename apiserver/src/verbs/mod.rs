@@ -78,7 +78,13 @@ impl Call<'_> {
     /// Writes now, or with the other steps of the transaction that this is a part of.
     pub async fn commit(&self, write: Write) -> Outcome<Commit> {
         match self.batch {
-            None => self.storage().commit(write).await,
+            None => {
+                let commit = self.storage().commit(write).await?;
+                if let Commit::Done(revision) = &commit {
+                    self.info.annotations.wrote(*revision);
+                }
+                Ok(commit)
+            }
             Some(batch) => batch.take(self.storage(), write).await,
         }
     }
