@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use api::status::Status;
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -311,8 +312,9 @@ impl ApiServer {
             false => self.read_body(body).await?,
         };
         let call = Call { server: self, info, resource, identity, headers: &parts.headers, batch: None };
-        // A verb's state is large and deep; on the heap the states of what leads to it stay small.
-        Box::pin(dispatch::resource(call, &body)).await
+        // A verb's state is large and deep; on the heap the states of what leads to it stay small, and so do the
+        // compiler's proofs about them.
+        dispatch::resource(call, &body).boxed().await
     }
 
     /// The whole body.

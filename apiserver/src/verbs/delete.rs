@@ -99,7 +99,22 @@ pub async fn remove_if(
     gate: Gate,
 ) -> Outcome<Deleted> {
     let key = Key::Object(call.resource, namespace, name).to_bytes();
-    let mut current = call.storage().read(&key).await?;
+    let current = call.storage().read(&key).await?;
+    remove_as_seen(call, name, current, options, gate).await
+}
+
+/// The same, beginning with the object as it was seen; if it has changed since, the store says how it is now.
+///
+/// # Errors
+/// Those of [`remove_if`].
+pub async fn remove_as_seen(
+    call: &Call<'_>,
+    name: &str,
+    seen: Option<Stored>,
+    options: &DeleteOptions,
+    gate: Gate,
+) -> Outcome<Deleted> {
+    let mut current = seen;
     loop {
         let stored = current.ok_or_else(|| call.not_found(name))?;
         let old = decode(&stored)?;
