@@ -3,7 +3,7 @@
 use crate::{
     owner,
     pod::{self, Pod},
-    root_ca,
+    root_ca, token_secrets,
     wiring::Wires,
 };
 use client::{
@@ -15,11 +15,13 @@ use k8s_openapi::api::{
     batch::v1::{CronJob, Job},
     coordination::v1::Lease,
     core::v1::{
-        ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, ReplicationController, ResourceQuota,
-        Service, ServiceAccount,
+        ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim,
+        ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
     },
     discovery::v1::EndpointSlice,
     policy::v1::PodDisruptionBudget,
+    rbac::v1::ClusterRole,
+    storage::v1::StorageClass,
 };
 use kube::{Api, Client, Resource};
 use std::{any::Any, future::Future, pin::Pin};
@@ -84,6 +86,14 @@ pub struct Caches {
     pub budgets: Store<PodDisruptionBudget>,
     /// PersistentVolumeClaims.
     pub claims: Store<PersistentVolumeClaim>,
+    /// PersistentVolumes.
+    pub volumes: Store<PersistentVolume>,
+    /// StorageClasses.
+    pub classes: Store<StorageClass>,
+    /// Secrets of type [`token_secrets::TYPE`].
+    pub token_secrets: Store<Secret>,
+    /// ClusterRoles.
+    pub cluster_roles: Store<ClusterRole>,
     /// ResourceQuotas.
     pub quotas: Store<ResourceQuota>,
     /// Namespaces.
@@ -116,6 +126,14 @@ impl Caches {
             slices: source.store(vec![(BY_SERVICE, Box::new(service_of))], "", Wires::slice),
             budgets: source.store(Vec::new(), "", Wires::budget),
             claims: source.store(Vec::new(), "", Wires::claim),
+            volumes: source.store(Vec::new(), "", Wires::volume),
+            classes: source.store(Vec::new(), "", Wires::class),
+            token_secrets: source.store(
+                Vec::new(),
+                &format!("type={}", token_secrets::TYPE),
+                Wires::token_secret,
+            ),
+            cluster_roles: source.store(Vec::new(), "", Wires::cluster_role),
             quotas: source.store(Vec::new(), "", Wires::quota),
             namespaces: source.store(Vec::new(), "", Wires::namespace),
             accounts: source.store(Vec::new(), "", Wires::account),

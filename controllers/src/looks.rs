@@ -1,6 +1,7 @@
 //! From a key to a plan: each controller's look gathers its snapshot from the shared caches and calls the
 //! pure reconcile.
 
+mod accounts;
 mod certificates;
 mod garbage;
 mod jobs;
@@ -8,13 +9,16 @@ mod namespaces;
 mod network;
 mod nodes;
 mod quotas;
+mod volumes;
 mod workloads;
 
+pub use accounts::{Accounts, RoleAggregation, TokenSecrets};
 pub use certificates::Certificates;
 pub use garbage::{GarbageCollector, Uid};
 pub use jobs::{JobEnds, JobPods};
-pub use namespaces::{Accounts, Namespaces, RootCa};
+pub use namespaces::{Namespaces, RootCa};
 pub use network::{Budgets, ClaimProtection, EndpointsLists};
-pub use nodes::{NodeLifecycle, PodGc, TaintEviction};
+pub use nodes::{NodeLifecycle, NodeTtl, PodGc, TaintEviction};
 pub use quotas::Quotas;
+pub use volumes::{ClaimBinding, EphemeralClaims, VolumeBinding, VolumeProtection};
 pub use workloads::Workload;

@@ -22,6 +22,7 @@ impl Wires {
             self.gone_or_terminal(pod, matches!(change, Change::Deleted(_)));
             self.emptied(pod);
             self.held_claims(pod);
+            self.storage_of_pod(pod);
             if pod::is_terminal(pod) {
                 self.recount(&pod.namespace().unwrap_or_default());
             }
