@@ -50,6 +50,7 @@ struct Writer {
 impl Writes {
     /// No writes yet.
     pub fn new(client: Client, recorder: Recorder, leadership: Leadership) -> Self {
+        let client = client::fence::fenced(&client, &leadership);
         let writer = Arc::new(Writer { client, recorder, leadership });
         Writes { writer, tasks: JoinSet::new(), reports_in_flight: 0, waiting: BTreeMap::new() }
     }

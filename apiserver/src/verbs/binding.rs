@@ -49,7 +49,7 @@ async fn attempt(call: &Call<'_>, binding: &Value, stored: &Stored) -> Outcome<C
         expires: false,
         origin: call.origin(),
     };
-    call.storage().commit(write).await
+    call.commit(write).await
 }
 
 fn check_binding(call: &Call<'_>, binding: &Value) -> Result<(), Status> {
