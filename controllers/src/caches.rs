@@ -12,6 +12,7 @@ use client::{
 };
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
+    autoscaling::v2::HorizontalPodAutoscaler,
     batch::v1::{CronJob, Job},
     coordination::v1::Lease,
     core::v1::{
@@ -88,6 +89,8 @@ pub struct Caches {
     pub claims: Store<PersistentVolumeClaim>,
     /// PersistentVolumes.
     pub volumes: Store<PersistentVolume>,
+    /// HorizontalPodAutoscalers.
+    pub autoscalers: Store<HorizontalPodAutoscaler>,
     /// StorageClasses.
     pub classes: Store<StorageClass>,
     /// Secrets of type [`token_secrets::TYPE`].
@@ -127,6 +130,7 @@ impl Caches {
             budgets: source.store(Vec::new(), "", Wires::budget),
             claims: source.store(Vec::new(), "", Wires::claim),
             volumes: source.store(Vec::new(), "", Wires::volume),
+            autoscalers: source.store(Vec::new(), "", Wires::autoscaler),
             classes: source.store(Vec::new(), "", Wires::class),
             token_secrets: source.store(
                 Vec::new(),

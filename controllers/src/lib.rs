@@ -5,6 +5,7 @@
 //! without a precondition; a crash after any write leads to the same end. Controllers and everything else
 //! meet only through objects of the API server.
 
+pub mod autoscaler;
 mod caches;
 mod catalog;
 pub mod certificates;
@@ -165,6 +166,7 @@ async fn lead(client: Client, config: ControllersConfig, leadership: Leadership)
         return;
     }
     tracing::info!(kinds = known.len(), caches = informers.len() + others.len(), "controllers run");
+    let client = client::fence::fenced(&client, &leadership);
     let performer = Performer { client, recorder, leadership, clock: Clock::start() };
     let term = Term { config: &config, known, caches, queues: &queues, performer: &performer, shutdown };
     // Boxed, because the parts of one future this big would have to fit on a stack together.
@@ -202,6 +204,8 @@ impl Term<'_> {
     }
 
     async fn run_workloads(&self) {
+        let client = self.performer.client.clone();
+        let autoscalers = looks::Autoscalers::new(self.caches(), client, self.known.clone());
         tokio::join!(
             self.run(Workload::<ReplicaSet>::new(self.caches()), &self.queues.sets),
             self.run(Workload::<Deployment>::new(self.caches()), &self.queues.deployments),
@@ -211,6 +215,7 @@ impl Term<'_> {
             ),
             self.run(Workload::<StatefulSet>::new(self.caches()), &self.queues.stateful_sets),
             self.run(Workload::<DaemonSet>::new(self.caches()), &self.queues.daemon_sets),
+            self.run(autoscalers, &self.queues.autoscalers),
         );
     }
 

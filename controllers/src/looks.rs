@@ -2,6 +2,7 @@
 //! pure reconcile.
 
 mod accounts;
+mod autoscalers;
 mod certificates;
 mod garbage;
 mod jobs;
@@ -13,6 +14,7 @@ mod volumes;
 mod workloads;
 
 pub use accounts::{Accounts, RoleAggregation, TokenSecrets};
+pub use autoscalers::Autoscalers;
 pub use certificates::Certificates;
 pub use garbage::{GarbageCollector, Uid};
 pub use jobs::{JobEnds, JobPods};

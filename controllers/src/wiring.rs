@@ -21,6 +21,7 @@ use client::{
 use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
+        autoscaling::v2::HorizontalPodAutoscaler,
         batch::v1::{CronJob, Job},
         coordination::v1::Lease,
         core::v1::{
@@ -268,6 +269,17 @@ impl Wires {
 
     pub fn budget(&self, change: &Change<PodDisruptionBudget>) {
         self.own(change, &self.queues.budgets);
+    }
+
+    /// Its own status must not lead to a look: that comes by the clock.
+    pub fn autoscaler(&self, change: &Change<HorizontalPodAutoscaler>) {
+        self.collect(change);
+        if let Change::Applied { old: Some(old), new } = change
+            && old.spec == new.spec
+        {
+            return;
+        }
+        for_each(change, |key| self.queues.autoscalers.add(key));
     }
 
     pub fn cluster_role(&self, change: &Change<ClusterRole>) {

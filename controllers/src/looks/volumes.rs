@@ -5,12 +5,14 @@ use crate::{
     driver::Controller,
     ephemeral_claims,
     plan::Plan,
+    pod::{self, Pod},
     volume_binder::{self, ClaimView, VolumeView, local_path},
     volume_protection,
 };
 use client::informer::ObjectKey;
 use jiff::Timestamp;
 use kube::ResourceExt;
+use std::sync::Arc;
 
 /// Claims to volumes.
 pub struct ClaimBinding(pub Caches);
@@ -23,13 +25,26 @@ impl Controller for ClaimBinding {
         let caches = &self.0;
         let Some(claim) = caches.claims.get(key) else { return Ok(Plan::nothing()) };
         let class = volume_binder::class_of_claim(&claim);
-        let node = volume_binder::selected_node(&claim);
+        let node = volume_binder::selected_node(&claim).map(str::to_owned).or_else(|| self.user_node(key));
         let view = ClaimView {
             volumes: caches.volumes.list(),
             class: class.and_then(|name| caches.classes.get(&ObjectKey::cluster(name))),
             node: node.and_then(|name| caches.nodes.get(&ObjectKey::cluster(name))),
         };
         Ok(volume_binder::reconcile_claim(&claim, &view))
+    }
+}
+
+impl ClaimBinding {
+    /// The node of a pod that uses the claim. A scheduler that knows no volumes has chosen it without saying so.
+    fn user_node(&self, claim: &ObjectKey) -> Option<String> {
+        let pods = self.0.pods.in_namespace(&claim.namespace);
+        let uses = |pod: &&Arc<Pod>| {
+            !pod::node_name(pod).is_empty()
+                && !pod::is_terminal(pod)
+                && pod::claims(pod).any(|used| used == claim.name)
+        };
+        pods.iter().find(uses).map(|pod| pod::node_name(pod).to_owned())
     }
 }
 

@@ -23,7 +23,7 @@ pub struct ClaimView {
     pub volumes: Vec<Arc<PersistentVolume>>,
     /// The class that the claim names, if it exists.
     pub class: Option<Arc<StorageClass>>,
-    /// The node that the scheduler chose, if it chose one and it exists.
+    /// The node that the scheduler chose, or that a pod which uses the claim is on, if there is one and it exists.
     pub node: Option<Arc<Node>>,
 }
 
@@ -104,7 +104,7 @@ fn choose(claim: &PersistentVolumeClaim, view: &ClaimView, plan: &mut Plan) {
         return bind(claim, volume, plan);
     }
     set_phase(claim, "Pending", plan);
-    let selected = claim.annotations().contains_key(SELECTED_NODE);
+    let selected = claim.annotations().contains_key(SELECTED_NODE) || view.node.is_some();
     if waits && !selected {
         let message = "waiting for first consumer to be created before binding";
         return plan.event(reference(claim), Severity::Normal, "WaitForFirstConsumer", message);

@@ -125,6 +125,7 @@ fn volume(claim: &PersistentVolumeClaim, class: &StorageClass, node: &str) -> Va
 pub fn delete(volume: &PersistentVolume, remover: Option<&Pod>, plan: &mut Plan) {
     let phase = remover.and_then(|pod| pod.status.as_ref()?.phase.as_deref());
     match (remover, phase) {
+        (Some(_), Some("Succeeded")) if volume.metadata.deletion_timestamp.is_some() => {}
         (Some(_), Some("Succeeded")) => plan.push(Action::Delete {
             target: Target::of(volume),
             propagation: None,

@@ -108,7 +108,9 @@ impl Wires {
     fn held_claims(&self, pod: &Pod) {
         let namespace = pod.namespace().unwrap_or_default();
         for claim in pod::claims(pod) {
-            self.queues.claims.add(ObjectKey::new(&namespace, claim));
+            let claim = ObjectKey::new(&namespace, claim);
+            self.queues.claims.add(claim.clone());
+            self.queues.claim_binding.add(claim);
         }
     }
 }

@@ -16,6 +16,8 @@ pub struct Queues {
     pub stateful_sets: WorkQueue<ObjectKey>,
     /// DaemonSets.
     pub daemon_sets: WorkQueue<ObjectKey>,
+    /// HorizontalPodAutoscalers.
+    pub autoscalers: WorkQueue<ObjectKey>,
     /// Jobs.
     pub jobs: WorkQueue<ObjectKey>,
     /// Pods that a Job's finalizer may hold without need.
