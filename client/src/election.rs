@@ -72,6 +72,7 @@ impl ElectionConfig {
 pub struct Leadership {
     valid_until: Arc<Mutex<Instant>>,
     ending: Shutdown,
+    fence: Option<Arc<str>>,
 }
 
 impl Leadership {
@@ -87,21 +88,31 @@ impl Leadership {
         self.ending.clone()
     }
 
+    /// The term as servers check it (`NAMESPACE/NAME/TRANSITIONS/HOLDER` of the lease); none if there is no lease.
+    pub fn fence(&self) -> Option<&str> {
+        self.fence.as_deref()
+    }
+
+    /// The same leadership under a fence, for tests.
+    pub fn fenced_by(self, fence: &str) -> Leadership {
+        Leadership { fence: Some(fence.into()), ..self }
+    }
+
     /// Leadership that never ends but by `shutdown`, for a single process and for tests.
     pub fn permanent(shutdown: Shutdown) -> Leadership {
         // A year is beyond the life of any test or single process, and safe to add to any instant.
         let far = Instant::now() + Duration::from_secs(365 * 24 * 3600);
-        Leadership { valid_until: Arc::new(Mutex::new(far)), ending: shutdown }
+        Leadership { valid_until: Arc::new(Mutex::new(far)), ending: shutdown, fence: None }
     }
 
     /// Leadership whose end somebody else decides, for tests.
     pub fn until(valid_until: Arc<Mutex<Instant>>, shutdown: Shutdown) -> Leadership {
-        Leadership { valid_until, ending: shutdown }
+        Leadership { valid_until, ending: shutdown, fence: None }
     }
 
     /// Leadership that is over, for tests of what must not happen then.
     pub fn expired(shutdown: Shutdown) -> Leadership {
-        Leadership { valid_until: Arc::new(Mutex::new(Instant::now())), ending: shutdown }
+        Leadership { valid_until: Arc::new(Mutex::new(Instant::now())), ending: shutdown, fence: None }
     }
 }
 
@@ -167,7 +178,8 @@ impl Driver {
     async fn lead<R: Future<Output = ()>>(&mut self, shutdown: &Shutdown, work: &impl Fn(Leadership) -> R) {
         let (trigger, ending) = shutdown::channel();
         let valid_until = Arc::new(Mutex::new(self.candidate.valid_until()));
-        let work = work(Leadership { valid_until: valid_until.clone(), ending });
+        let fence = self.candidate.fence().map(Arc::from);
+        let work = work(Leadership { valid_until: valid_until.clone(), ending, fence });
         let ask_to_end = async {
             shutdown.requested().await;
             trigger.request();

@@ -11,6 +11,7 @@ pub mod cause;
 pub mod config;
 pub mod election;
 mod failover;
+pub mod fence;
 pub mod informer;
 pub mod queue;
 pub mod recorder;

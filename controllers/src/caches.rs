@@ -3,7 +3,7 @@
 use crate::{
     owner,
     pod::{self, Pod},
-    root_ca,
+    root_ca, token_secrets,
     wiring::Wires,
 };
 use client::{
@@ -12,14 +12,17 @@ use client::{
 };
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
+    autoscaling::v2::HorizontalPodAutoscaler,
     batch::v1::{CronJob, Job},
     coordination::v1::Lease,
     core::v1::{
-        ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, ReplicationController, ResourceQuota,
-        Service, ServiceAccount,
+        ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim,
+        ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
     },
     discovery::v1::EndpointSlice,
     policy::v1::PodDisruptionBudget,
+    rbac::v1::ClusterRole,
+    storage::v1::StorageClass,
 };
 use kube::{Api, Client, Resource};
 use std::{any::Any, future::Future, pin::Pin};
@@ -84,6 +87,16 @@ pub struct Caches {
     pub budgets: Store<PodDisruptionBudget>,
     /// PersistentVolumeClaims.
     pub claims: Store<PersistentVolumeClaim>,
+    /// PersistentVolumes.
+    pub volumes: Store<PersistentVolume>,
+    /// HorizontalPodAutoscalers.
+    pub autoscalers: Store<HorizontalPodAutoscaler>,
+    /// StorageClasses.
+    pub classes: Store<StorageClass>,
+    /// Secrets of type [`token_secrets::TYPE`].
+    pub token_secrets: Store<Secret>,
+    /// ClusterRoles.
+    pub cluster_roles: Store<ClusterRole>,
     /// ResourceQuotas.
     pub quotas: Store<ResourceQuota>,
     /// Namespaces.
@@ -116,6 +129,15 @@ impl Caches {
             slices: source.store(vec![(BY_SERVICE, Box::new(service_of))], "", Wires::slice),
             budgets: source.store(Vec::new(), "", Wires::budget),
             claims: source.store(Vec::new(), "", Wires::claim),
+            volumes: source.store(Vec::new(), "", Wires::volume),
+            autoscalers: source.store(Vec::new(), "", Wires::autoscaler),
+            classes: source.store(Vec::new(), "", Wires::class),
+            token_secrets: source.store(
+                Vec::new(),
+                &format!("type={}", token_secrets::TYPE),
+                Wires::token_secret,
+            ),
+            cluster_roles: source.store(Vec::new(), "", Wires::cluster_role),
             quotas: source.store(Vec::new(), "", Wires::quota),
             namespaces: source.store(Vec::new(), "", Wires::namespace),
             accounts: source.store(Vec::new(), "", Wires::account),

@@ -362,6 +362,7 @@ impl Performer {
             Part::Whole => api.patch(&target.name, &params, &patch).await,
             Part::Status => api.patch_status(&target.name, &params, &patch).await,
             Part::Approval => api.patch_subresource("approval", &target.name, &params, &patch).await,
+            Part::Scale => api.patch_subresource("scale", &target.name, &params, &patch).await,
         };
         patched.map(|patched| (target.clone(), patched)).map_err(|error| end_of(&error))
     }

@@ -5,6 +5,7 @@
 //! without a precondition; a crash after any write leads to the same end. Controllers and everything else
 //! meet only through objects of the API server.
 
+pub mod autoscaler;
 mod caches;
 mod catalog;
 pub mod certificates;
@@ -17,6 +18,7 @@ mod driver;
 pub mod endpoint_mirror;
 pub mod endpoint_slice;
 pub mod endpoints;
+pub mod ephemeral_claims;
 mod expectations;
 pub mod garbage_collector;
 mod history;
@@ -25,18 +27,24 @@ mod looks;
 pub mod namespace;
 pub mod node_lifecycle;
 mod node_match;
+pub mod node_ttl;
 mod owner;
 pub mod plan;
 mod pod;
 pub mod pod_gc;
+mod protection;
 pub mod replicaset;
 pub mod resource_quota;
+pub mod role_aggregation;
 pub mod root_ca;
 pub mod service_account;
 mod slice_packing;
 pub mod stateful_set;
 pub mod taint_eviction;
 mod template;
+pub mod token_secrets;
+pub mod volume_binder;
+pub mod volume_protection;
 mod wiring;
 #[cfg(test)]
 mod world;
@@ -158,6 +166,7 @@ async fn lead(client: Client, config: ControllersConfig, leadership: Leadership)
         return;
     }
     tracing::info!(kinds = known.len(), caches = informers.len() + others.len(), "controllers run");
+    let client = client::fence::fenced(&client, &leadership);
     let performer = Performer { client, recorder, leadership, clock: Clock::start() };
     let term = Term { config: &config, known, caches, queues: &queues, performer: &performer, shutdown };
     // Boxed, because the parts of one future this big would have to fit on a stack together.
@@ -167,6 +176,7 @@ async fn lead(client: Client, config: ControllersConfig, leadership: Leadership)
         Box::pin(term.run_network()),
         Box::pin(term.run_namespaces()),
         Box::pin(term.run_nodes()),
+        Box::pin(term.run_storage()),
         Box::pin(term.collect_garbage(&garbage, &others)),
         Box::pin(term.follow_kinds(&garbage, &wires)),
     );
@@ -194,6 +204,8 @@ impl Term<'_> {
     }
 
     async fn run_workloads(&self) {
+        let client = self.performer.client.clone();
+        let autoscalers = looks::Autoscalers::new(self.caches(), client, self.known.clone());
         tokio::join!(
             self.run(Workload::<ReplicaSet>::new(self.caches()), &self.queues.sets),
             self.run(Workload::<Deployment>::new(self.caches()), &self.queues.deployments),
@@ -203,6 +215,7 @@ impl Term<'_> {
             ),
             self.run(Workload::<StatefulSet>::new(self.caches()), &self.queues.stateful_sets),
             self.run(Workload::<DaemonSet>::new(self.caches()), &self.queues.daemon_sets),
+            self.run(autoscalers, &self.queues.autoscalers),
         );
     }
 
@@ -221,7 +234,6 @@ impl Term<'_> {
             self.run(looks::EndpointsLists(self.caches()), &self.queues.endpoints),
             self.run(Workload::<Endpoints>::new(self.caches()), &self.queues.mirrors),
             self.run(looks::Budgets(self.caches()), &self.queues.budgets),
-            self.run(looks::ClaimProtection(self.caches()), &self.queues.claims),
         );
     }
 
@@ -237,8 +249,20 @@ impl Term<'_> {
                 &self.queues.quotas
             ),
             self.run(looks::Accounts(self.caches()), &self.queues.accounts),
+            self.run(looks::TokenSecrets(self.caches()), &self.queues.token_secrets),
+            self.run(looks::RoleAggregation(self.caches()), &self.queues.roles),
             self.publish_root_ca(),
             self.sign_certificates(),
+        );
+    }
+
+    async fn run_storage(&self) {
+        tokio::join!(
+            self.run(looks::ClaimProtection(self.caches()), &self.queues.claims),
+            self.run(looks::ClaimBinding(self.caches()), &self.queues.claim_binding),
+            self.run(looks::VolumeBinding(self.caches()), &self.queues.volume_binding),
+            self.run(looks::VolumeProtection(self.caches()), &self.queues.volumes),
+            self.run(looks::EphemeralClaims(self.caches()), &self.queues.ephemeral_claims),
         );
     }
 
@@ -247,6 +271,7 @@ impl Term<'_> {
         let pod_gc = looks::PodGc::new(self.caches(), self.config.missing_node_quarantine);
         tokio::join!(
             self.run(nodes, &self.queues.nodes),
+            self.run(looks::NodeTtl(self.caches()), &self.queues.node_ttl),
             self.run(looks::TaintEviction(self.caches()), &self.queues.evictions),
             self.run(pod_gc, &self.queues.pod_gc),
         );

@@ -1,6 +1,8 @@
 //! From a key to a plan: each controller's look gathers its snapshot from the shared caches and calls the
 //! pure reconcile.
 
+mod accounts;
+mod autoscalers;
 mod certificates;
 mod garbage;
 mod jobs;
@@ -8,13 +10,17 @@ mod namespaces;
 mod network;
 mod nodes;
 mod quotas;
+mod volumes;
 mod workloads;
 
+pub use accounts::{Accounts, RoleAggregation, TokenSecrets};
+pub use autoscalers::Autoscalers;
 pub use certificates::Certificates;
 pub use garbage::{GarbageCollector, Uid};
 pub use jobs::{JobEnds, JobPods};
-pub use namespaces::{Accounts, Namespaces, RootCa};
+pub use namespaces::{Namespaces, RootCa};
 pub use network::{Budgets, ClaimProtection, EndpointsLists};
-pub use nodes::{NodeLifecycle, PodGc, TaintEviction};
+pub use nodes::{NodeLifecycle, NodeTtl, PodGc, TaintEviction};
 pub use quotas::Quotas;
+pub use volumes::{ClaimBinding, EphemeralClaims, VolumeBinding, VolumeProtection};
 pub use workloads::Workload;

@@ -44,6 +44,8 @@ pub enum Part {
     Whole,
     /// The status subresource.
     Status,
+    /// The scale subresource.
+    Scale,
     /// The decision on a certificate request, which has a subresource of its own.
     Approval,
 }
@@ -270,6 +272,7 @@ impl fmt::Display for Action {
                 let part = match part {
                     Part::Whole => "",
                     Part::Status => "status of ",
+                    Part::Scale => "scale of ",
                     Part::Approval => "approval of ",
                 };
                 write!(f, "patch {part}{target} {}: {reason}", brief(patch))

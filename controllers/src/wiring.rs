@@ -3,6 +3,7 @@
 
 mod pods;
 mod queues;
+mod storage;
 
 pub use queues::Queues;
 
@@ -20,14 +21,16 @@ use client::{
 use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
+        autoscaling::v2::HorizontalPodAutoscaler,
         batch::v1::{CronJob, Job},
         coordination::v1::Lease,
         core::v1::{
-            ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, ReplicationController,
-            ResourceQuota, Service, ServiceAccount,
+            ConfigMap, Endpoints, Namespace, Node, ReplicationController, ResourceQuota, Secret, Service,
+            ServiceAccount,
         },
         discovery::v1::EndpointSlice,
         policy::v1::PodDisruptionBudget,
+        rbac::v1::ClusterRole,
     },
     apimachinery::pkg::apis::meta::v1 as meta,
 };
@@ -268,15 +271,28 @@ impl Wires {
         self.own(change, &self.queues.budgets);
     }
 
-    pub fn claim(&self, change: &Change<PersistentVolumeClaim>) {
-        self.own(change, &self.queues.claims);
+    /// Its own status must not lead to a look: that comes by the clock.
+    pub fn autoscaler(&self, change: &Change<HorizontalPodAutoscaler>) {
+        self.collect(change);
+        if let Change::Applied { old: Some(old), new } = change
+            && old.spec == new.spec
+        {
+            return;
+        }
+        for_each(change, |key| self.queues.autoscalers.add(key));
+    }
+
+    pub fn cluster_role(&self, change: &Change<ClusterRole>) {
+        self.collect(change);
         let Some(caches) = self.caches.get() else { return };
-        let Some(claim) = change.object() else { return };
-        // A StatefulSet's pods wait for their claims, and its claims' owners follow its policy.
-        let namespace = claim.namespace().unwrap_or_default();
-        add_selecting(&caches.stateful_sets, &namespace, claim.labels(), &self.queues.stateful_sets, |set| {
-            set.spec.volume_claim_templates.as_ref().map(|_| &set.spec.selector)
-        });
+        // Any role may be among those that an aggregated one sums up, before or now.
+        for role in caches.cluster_roles.list().into_iter().filter(|role| role.aggregation_rule.is_some()) {
+            self.queues.roles.add(ObjectKey::of(&*role));
+        }
+    }
+
+    pub fn token_secret(&self, change: &Change<Secret>) {
+        for_each(change, |key| self.queues.token_secrets.add(key));
     }
 
     pub fn namespace(&self, change: &Change<Namespace>) {
@@ -295,6 +311,10 @@ impl Wires {
                 self.queues.accounts.add(ObjectKey::cluster(&key.namespace));
             }
         });
+        let (Some(caches), Some(account)) = (self.caches.get(), change.object()) else { return };
+        for secret in caches.token_secrets.in_namespace(&account.namespace().unwrap_or_default()) {
+            self.queues.token_secrets.add(ObjectKey::of(&*secret));
+        }
     }
 
     pub fn ca_map(&self, change: &Change<ConfigMap>) {
@@ -312,13 +332,18 @@ impl Wires {
 
     pub fn node(&self, change: &Change<Node>) {
         self.own(change, &self.queues.nodes);
+        for_each(change, |key| self.queues.node_ttl.add(key));
         let Some(caches) = self.caches.get() else { return };
         if is_heartbeat(change) {
             return;
         }
-        // The zone brake depends on all nodes.
+        let is_known = matches!(change, Change::Applied { old: Some(_), .. });
+        // The zone brake depends on all nodes, the TTL on their number.
         for node in caches.nodes.list() {
             self.queues.nodes.add(ObjectKey::of(&*node));
+            if !is_known {
+                self.queues.node_ttl.add(ObjectKey::of(&*node));
+            }
         }
         for set in caches.daemon_sets.list() {
             self.queues.daemon_sets.add(ObjectKey::of(&*set));

@@ -14,8 +14,9 @@ use crate::{
     driver::{Controller, Report},
     garbage_collector::{self, Graph, Node},
     looks::{
-        Accounts, Budgets, ClaimProtection, EndpointsLists, GarbageCollector, JobEnds, JobPods,
-        NodeLifecycle, PodGc, RootCa, TaintEviction, Workload,
+        Accounts, Budgets, ClaimBinding, ClaimProtection, EndpointsLists, EphemeralClaims, GarbageCollector,
+        JobEnds, JobPods, NodeLifecycle, NodeTtl, PodGc, RoleAggregation, RootCa, TaintEviction,
+        TokenSecrets, VolumeBinding, VolumeProtection, Workload,
     },
     namespace::{self, Content, Remaining},
     node_lifecycle::NodeTimes,
@@ -39,7 +40,7 @@ use server::Server;
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 /// Controllers that can be asked for a look, and the kind whose keys they look at.
-pub const CONTROLLERS: [(&str, &str); 21] = [
+pub const CONTROLLERS: [(&str, &str); 28] = [
     ("deployments", "deployments"),
     ("replicasets", "replicasets"),
     ("replicationcontrollers", "replicationcontrollers"),
@@ -54,6 +55,13 @@ pub const CONTROLLERS: [(&str, &str); 21] = [
     ("mirrors", "endpoints"),
     ("budgets", "poddisruptionbudgets"),
     ("claims", "persistentvolumeclaims"),
+    ("claimbinding", "persistentvolumeclaims"),
+    ("volumebinding", "persistentvolumes"),
+    ("volumes", "persistentvolumes"),
+    ("ephemeralclaims", "pods"),
+    ("roles", "clusterroles"),
+    ("tokens", "secrets"),
+    ("nodettl", "nodes"),
     ("namespaces", "namespaces"),
     ("accounts", "namespaces"),
     ("rootca", "namespaces"),
@@ -64,11 +72,12 @@ pub const CONTROLLERS: [(&str, &str); 21] = [
 ];
 
 /// Group, version, kind, plural, namespaced.
-const KINDS: [(&str, &str, &str, &str, bool); 20] = [
+const KINDS: [(&str, &str, &str, &str, bool); 23] = [
     ("", "v1", "ConfigMap", "configmaps", true),
     ("", "v1", "Endpoints", "endpoints", true),
     ("", "v1", "Namespace", "namespaces", false),
     ("", "v1", "Node", "nodes", false),
+    ("", "v1", "PersistentVolume", "persistentvolumes", false),
     ("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", true),
     ("", "v1", "Pod", "pods", true),
     ("", "v1", "ReplicationController", "replicationcontrollers", true),
@@ -84,6 +93,8 @@ const KINDS: [(&str, &str, &str, &str, bool); 20] = [
     ("batch", "v1", "Job", "jobs", true),
     ("coordination.k8s.io", "v1", "Lease", "leases", true),
     ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", true),
+    ("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", false),
+    ("storage.k8s.io", "v1", "StorageClass", "storageclasses", false),
     ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", true),
 ];
 
@@ -173,6 +184,13 @@ impl Process {
             "mirrors" => &queues.mirrors,
             "budgets" => &queues.budgets,
             "claims" => &queues.claims,
+            "claimbinding" => &queues.claim_binding,
+            "volumebinding" => &queues.volume_binding,
+            "volumes" => &queues.volumes,
+            "ephemeralclaims" => &queues.ephemeral_claims,
+            "roles" => &queues.roles,
+            "tokens" => &queues.token_secrets,
+            "nodettl" => &queues.node_ttl,
             "namespaces" => &queues.namespaces,
             "accounts" => &queues.accounts,
             "rootca" => &queues.root_ca,
@@ -186,7 +204,7 @@ impl Process {
 
 fn loops(caches: &Caches) -> BTreeMap<&'static str, Box<dyn Loop>> {
     let caches = || caches.clone();
-    let loops: [(&'static str, Box<dyn Loop>); 19] = [
+    let loops: [(&'static str, Box<dyn Loop>); 26] = [
         ("deployments", Box::new(Workload::<Deployment>::new(caches()))),
         ("replicasets", Box::new(Workload::<ReplicaSet>::new(caches()))),
         ("replicationcontrollers", Box::new(Workload::<ReplicationController>::new(caches()))),
@@ -201,6 +219,13 @@ fn loops(caches: &Caches) -> BTreeMap<&'static str, Box<dyn Loop>> {
         ("mirrors", Box::new(Workload::<Endpoints>::new(caches()))),
         ("budgets", Box::new(Budgets(caches()))),
         ("claims", Box::new(ClaimProtection(caches()))),
+        ("claimbinding", Box::new(ClaimBinding(caches()))),
+        ("volumebinding", Box::new(VolumeBinding(caches()))),
+        ("volumes", Box::new(VolumeProtection(caches()))),
+        ("ephemeralclaims", Box::new(EphemeralClaims(caches()))),
+        ("roles", Box::new(RoleAggregation(caches()))),
+        ("tokens", Box::new(TokenSecrets(caches()))),
+        ("nodettl", Box::new(NodeTtl(caches()))),
         ("accounts", Box::new(Accounts(caches()))),
         ("rootca", Box::new(RootCa { caches: caches(), ca: "PEM".to_owned() })),
         ("nodes", Box::new(NodeLifecycle::new(caches(), NodeTimes::upstream()))),
@@ -347,6 +372,10 @@ pub fn kind(plural: &str) -> ApiResource {
     let (group, version, kind, plural, _) =
         KINDS.into_iter().find(|row| row.3 == plural).unwrap_or_else(|| panic!("there is no kind {plural}"));
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+pub fn kind_is_namespaced(plural: &str) -> bool {
+    KINDS.into_iter().any(|row| row.3 == plural && row.4)
 }
 
 pub fn object_key(text: &str) -> ObjectKey {

@@ -54,6 +54,7 @@ struct Writer {
 impl Writes {
     /// No writes yet.
     pub fn new(name: &str, client: Client, recorder: Recorder, leadership: Leadership) -> Self {
+        let client = client::fence::fenced(&client, &leadership);
         let writer = Arc::new(Writer { name: name.to_owned(), client, recorder, leadership });
         Writes { writer, tasks: JoinSet::new(), reports_in_flight: 0, waiting: BTreeMap::new() }
     }

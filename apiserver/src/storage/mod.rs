@@ -47,7 +47,7 @@ pub enum Commit {
 }
 
 /// A write of one object, on conditions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Write {
     /// The object's key.
     pub key: Bytes,

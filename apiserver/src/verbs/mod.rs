@@ -13,6 +13,7 @@ pub mod delete;
 pub mod delete_collection;
 mod delete_options;
 pub mod eviction;
+mod fence;
 pub mod get;
 mod history;
 pub mod list;
@@ -75,8 +76,16 @@ impl Call<'_> {
         &self.server.storage
     }
 
-    /// Writes now, or with the other steps of the transaction that this is a part of.
+    /// Writes now, or with the other steps of the transaction that this is a part of; only as long as the author
+    /// leads, if the request says by which lease.
     pub async fn commit(&self, write: Write) -> Outcome<Commit> {
+        match fence::Fence::of(self.headers)? {
+            None => self.commit_unfenced(write).await,
+            Some(fence) => fence::commit(self, &fence, write).await,
+        }
+    }
+
+    async fn commit_unfenced(&self, write: Write) -> Outcome<Commit> {
         match self.batch {
             None => {
                 let commit = self.storage().commit(write).await?;

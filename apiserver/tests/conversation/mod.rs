@@ -65,7 +65,7 @@ impl<'a> Step<'a> {
 }
 
 fn is_header(name: &str) -> bool {
-    matches!(name, "Accept" | "Amoeba-Cause" | "Authorization" | "Content-Type" | "User-Agent")
+    matches!(name, "Accept" | "Amoeba-Cause" | "Amoeba-Fence" | "Authorization" | "Content-Type" | "User-Agent")
         || name.starts_with("Impersonate-")
 }
 

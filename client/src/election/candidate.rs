@@ -79,6 +79,14 @@ impl Candidate {
         self.renewed.is_some() && now < self.valid_until()
     }
 
+    /// Our term as servers check it: it differs from every earlier and later term.
+    pub fn fence(&self) -> Option<String> {
+        let lease = &self.observed.as_ref().filter(|_| self.renewed.is_some())?.lease;
+        let transitions = lease.spec.as_ref()?.lease_transitions.unwrap_or(0);
+        let ElectionConfig { namespace, name, identity, .. } = &self.config;
+        Some(format!("{namespace}/{name}/{transitions}/{identity}"))
+    }
+
     /// When our right to act ends without another renewal.
     pub fn valid_until(&self) -> Instant {
         match (self.renewed, &self.observed) {

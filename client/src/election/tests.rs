@@ -144,3 +144,20 @@ impl Random {
         self.0 % limit
     }
 }
+
+#[test]
+fn terms_have_different_fences() {
+    let (mut server, start) = (Server::default(), Instant::now());
+    let (mut a, mut b) = (candidate("a"), candidate("b"));
+    turn(&mut a, &mut server, start);
+    let first = a.fence();
+    assert_eq!(first.as_deref(), Some("kube-system/test/0/a"));
+    b.observe(server.lease.clone(), start);
+    assert_eq!(b.fence(), None, "only who leads has one");
+    turn(&mut b, &mut server, start + 1600 * MS);
+    assert_eq!(b.fence().as_deref(), Some("kube-system/test/1/b"));
+    a.observe(server.lease.clone(), start + 1600 * MS);
+    assert_eq!(a.fence(), None);
+    turn(&mut a, &mut server, start + 3300 * MS);
+    assert_eq!(a.fence().as_deref(), Some("kube-system/test/2/a"), "and not as in its first term");
+}

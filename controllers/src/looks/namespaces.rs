@@ -1,4 +1,4 @@
-//! Looks of what every namespace gets (service account, root CA), and of its end.
+//! Looks of the root CA that every namespace gets, and of a namespace's end.
 
 use crate::{
     caches::Caches,
@@ -6,7 +6,7 @@ use crate::{
     driver::Controller,
     namespace::{self, Content, Remaining},
     plan::Plan,
-    root_ca, service_account,
+    root_ca,
 };
 use client::informer::ObjectKey;
 use jiff::Timestamp;
@@ -19,20 +19,6 @@ use std::collections::BTreeMap;
 
 /// Objects per list request while a namespace is emptied.
 const PAGE: u32 = 500;
-
-/// The service account controller.
-pub struct Accounts(pub Caches);
-
-impl Controller for Accounts {
-    type Key = ObjectKey;
-    const NAME: &'static str = "service-account-controller";
-
-    async fn look(&self, key: &ObjectKey, _: Timestamp) -> kube::Result<Plan> {
-        let Some(namespace) = self.0.namespaces.get(key) else { return Ok(Plan::nothing()) };
-        let account = self.0.accounts.get(&ObjectKey::new(&key.name, service_account::DEFAULT));
-        Ok(service_account::reconcile(&namespace, account))
-    }
-}
 
 /// The root CA publisher.
 pub struct RootCa {

@@ -4,6 +4,7 @@ use crate::{
     caches::{BY_NODE, Caches, NODE_LEASES},
     driver::{Controller, End, Report},
     node_lifecycle::{self, Health, NodeTimes, Zone, ZoneState, zone_of},
+    node_ttl,
     plan::Plan,
     pod, pod_gc, taint_eviction,
 };
@@ -157,6 +158,19 @@ impl NodeLifecycle {
             .lock()
             .evict_from
             .insert(zone_of(node), now.saturating_add(pause).unwrap_or(Timestamp::MAX));
+    }
+}
+
+/// The TTL controller.
+pub struct NodeTtl(pub Caches);
+
+impl Controller for NodeTtl {
+    type Key = ObjectKey;
+    const NAME: &'static str = "ttl-controller";
+
+    async fn look(&self, key: &ObjectKey, _: Timestamp) -> kube::Result<Plan> {
+        let node = self.0.nodes.get(key);
+        Ok(node.map_or_else(Plan::nothing, |node| node_ttl::reconcile(&node, self.0.nodes.list().len())))
     }
 }
 

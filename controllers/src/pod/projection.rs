@@ -67,7 +67,7 @@ pub struct Volume {
     pub name: String,
     /// A claim that somebody made.
     pub persistent_volume_claim: Option<PersistentVolumeClaimVolumeSource>,
-    /// A claim that lives as long as the pod; what it is made of is of no interest here.
+    /// A claim that lives as long as the pod, and what it is made of.
     pub ephemeral: Option<Box<EphemeralVolumeSource>>,
 }
 

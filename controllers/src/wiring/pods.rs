@@ -22,6 +22,7 @@ impl Wires {
             self.gone_or_terminal(pod, matches!(change, Change::Deleted(_)));
             self.emptied(pod);
             self.held_claims(pod);
+            self.storage_of_pod(pod);
             if pod::is_terminal(pod) {
                 self.recount(&pod.namespace().unwrap_or_default());
             }
@@ -107,7 +108,9 @@ impl Wires {
     fn held_claims(&self, pod: &Pod) {
         let namespace = pod.namespace().unwrap_or_default();
         for claim in pod::claims(pod) {
-            self.queues.claims.add(ObjectKey::new(&namespace, claim));
+            let claim = ObjectKey::new(&namespace, claim);
+            self.queues.claims.add(claim.clone());
+            self.queues.claim_binding.add(claim);
         }
     }
 }

@@ -16,6 +16,8 @@ pub struct Queues {
     pub stateful_sets: WorkQueue<ObjectKey>,
     /// DaemonSets.
     pub daemon_sets: WorkQueue<ObjectKey>,
+    /// HorizontalPodAutoscalers.
+    pub autoscalers: WorkQueue<ObjectKey>,
     /// Jobs.
     pub jobs: WorkQueue<ObjectKey>,
     /// Pods that a Job's finalizer may hold without need.
@@ -34,6 +36,20 @@ pub struct Queues {
     pub budgets: WorkQueue<ObjectKey>,
     /// Claims that a pod may use.
     pub claims: WorkQueue<ObjectKey>,
+    /// Claims that may get a volume, or have lost it.
+    pub claim_binding: WorkQueue<ObjectKey>,
+    /// Volumes whose claims may have come or gone.
+    pub volume_binding: WorkQueue<ObjectKey>,
+    /// Volumes that a claim may be bound to.
+    pub volumes: WorkQueue<ObjectKey>,
+    /// Pods with ephemeral volumes.
+    pub ephemeral_claims: WorkQueue<ObjectKey>,
+    /// ClusterRoles with an aggregation rule.
+    pub roles: WorkQueue<ObjectKey>,
+    /// Secrets with a service account's token.
+    pub token_secrets: WorkQueue<ObjectKey>,
+    /// Nodes whose TTL depends on how many there are.
+    pub node_ttl: WorkQueue<ObjectKey>,
     /// ResourceQuotas to count anew.
     pub quotas: WorkQueue<ObjectKey>,
     /// Namespaces that end.

@@ -1,6 +1,6 @@
 //! Making and showing objects in few words, and what kubelets and a scheduler do to them.
 
-use super::{World, kind, server::merge, text};
+use super::{World, kind, kind_is_namespaced, server::merge, text};
 use client::informer::ObjectKey;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -47,7 +47,11 @@ impl World {
             "service" => ("services", service(words)),
             "endpoints" => ("endpoints", json!({})),
             "budget" => ("poddisruptionbudgets", budget(words)),
-            "claim" => ("persistentvolumeclaims", json!({"spec": {}})),
+            "claim" => ("persistentvolumeclaims", claim(words)),
+            "volume" => ("persistentvolumes", volume(words)),
+            "class" => ("storageclasses", class(words)),
+            "clusterrole" => ("clusterroles", json!({"metadata": {}})),
+            "account" => ("serviceaccounts", json!({})),
             "configmap" => ("configmaps", json!({"data": {}})),
             "secret" => ("secrets", json!({})),
             other => panic!("can't make a {other}"),
@@ -56,7 +60,7 @@ impl World {
         if let Some(uid) = words.get("uid") {
             object["metadata"]["uid"] = json!(uid);
         }
-        if !matches!(plural, "nodes" | "namespaces") {
+        if kind_is_namespaced(plural) {
             object["metadata"]["namespace"] =
                 json!(if plural == "leases" { "kube-node-lease" } else { namespace });
         }
@@ -404,6 +408,32 @@ fn service(words: &Words<'_>) -> Value {
     }})
 }
 
+fn volume(words: &Words<'_>) -> Value {
+    json!({"metadata": {}, "spec": {
+        "capacity": {"storage": words.get("size").copied().unwrap_or("1Gi")},
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": words.get("class").copied().unwrap_or_default(),
+        "persistentVolumeReclaimPolicy": words.get("policy").copied().unwrap_or("Retain"),
+        "hostPath": {"path": "/data"},
+    }})
+}
+
+fn class(words: &Words<'_>) -> Value {
+    let waits = if words.contains_key("waits") { "WaitForFirstConsumer" } else { "Immediate" };
+    json!({"provisioner": words.get("by").copied().unwrap_or("amoeba.dev/local-path"),
+        "reclaimPolicy": words.get("policy").copied().unwrap_or("Delete"), "volumeBindingMode": waits})
+}
+
+fn claim(words: &Words<'_>) -> Value {
+    let mut spec = json!({});
+    if let Some(size) = words.get("size") {
+        spec["resources"] = json!({"requests": {"storage": size}});
+        spec["accessModes"] = json!(["ReadWriteOnce"]);
+        spec["storageClassName"] = json!(words.get("class").copied().unwrap_or_default());
+    }
+    json!({ "spec": spec })
+}
+
 fn budget(words: &Words<'_>) -> Value {
     let mut spec = json!({"selector": selector(words)});
     for (word, field) in [("min", "minAvailable"), ("max", "maxUnavailable")] {
@@ -437,6 +467,11 @@ fn line(plural: &str, key: &ObjectKey, object: &Value) -> String {
         "endpointslices" => format!("{} {}", object["ports"], object["endpoints"]),
         "endpoints" => object["subsets"].to_string(),
         "controllerrevisions" => format!("revision={}", object["revision"]),
+        "persistentvolumes" => {
+            let claim = &object["spec"]["claimRef"];
+            format!("{} for {:?}", text(object, "/status/phase"), text(claim, "/name"))
+        }
+        "clusterroles" => object["rules"].to_string(),
         "nodes" => format!("{} {}", object["status"]["conditions"][0]["status"], taints(object)),
         "namespaces" => text(object, "/status/phase"),
         _ => format!(

@@ -73,6 +73,13 @@ const STORIES: &[Story] = &[
         name: "deployment and budget",
         steps: &[cluster, deployment_and_budget, live, roll_deployment, live, live, live, live],
     },
+    Story { name: "volumes", steps: &[cluster, volumes, claims, delete_claim, late_volume] },
+    Story {
+        name: "local path",
+        steps: &[cluster, waiting_claim, select_node, live, delete_cache, live, removed, live],
+    },
+    Story { name: "ephemeral claims", steps: &[cluster, ephemeral_pod, live, lose_ephemeral_claim, live] },
+    Story { name: "rights", steps: &[cluster, rights, end_account_and_role] },
 ];
 
 fn cluster(world: &mut World) {
@@ -204,6 +211,74 @@ fn deployment_and_budget(world: &mut World) {
 
 fn roll_deployment(world: &mut World) {
     spec(world, "deployments", "web", image("b"));
+}
+
+fn volumes(world: &mut World) {
+    world.make("volume", "small", &words(&["size=1Gi"]));
+    world.make("volume", "large", &words(&["size=10Gi"]));
+}
+
+fn claims(world: &mut World) {
+    world.make("claim", "data", &words(&["size=5Gi"]));
+    world.make("claim", "more", &words(&["size=20Gi"]));
+}
+
+fn delete_claim(world: &mut World) {
+    world.server.delete(&("persistentvolumeclaims".to_owned(), object_key("default/data")), None, None);
+}
+
+fn late_volume(world: &mut World) {
+    world.make("volume", "huge", &words(&["size=30Gi"]));
+}
+
+fn waiting_claim(world: &mut World) {
+    world.make("class", "local", &words(&["waits"]));
+    world.make("claim", "cache", &words(&["uid=u-cache", "size=1Gi", "class=local"]));
+}
+
+fn select_node(world: &mut World) {
+    let chosen = json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "n1"}}});
+    world.edit("persistentvolumeclaims", &object_key("default/cache"), &chosen);
+}
+
+fn delete_cache(world: &mut World) {
+    world.server.delete(&("persistentvolumeclaims".to_owned(), object_key("default/cache")), None, None);
+}
+
+fn removed(world: &mut World) {
+    world.end(&object_key("kube-system/remove-pvc-u-cache"), "Succeeded", 0);
+}
+
+fn ephemeral_pod(world: &mut World) {
+    let template = json!({"spec": {"accessModes": ["ReadWriteOnce"]}});
+    let volume = json!({"name": "scratch", "ephemeral": {"volumeClaimTemplate": template}});
+    world.make_with("pod", "p", &words(&[]), &json!({"spec": {"volumes": [volume]}}));
+}
+
+fn lose_ephemeral_claim(world: &mut World) {
+    let claim = object_key("default/p-scratch");
+    world.server.delete(&("persistentvolumeclaims".to_owned(), claim), None, None);
+}
+
+fn rights(world: &mut World) {
+    let rule = |resource: &str| json!([{"apiGroups": [""], "resources": [resource], "verbs": ["get"]}]);
+    let selectors = json!([{"matchLabels": {"to": "all"}}]);
+    let sum = json!({"aggregationRule": {"clusterRoleSelectors": selectors}});
+    world.make_with("clusterrole", "all", &words(&[]), &sum);
+    for (name, resource) in [("a", "pods"), ("b", "services")] {
+        let part = json!({"metadata": {"labels": {"to": "all"}}, "rules": rule(resource)});
+        world.make_with("clusterrole", name, &words(&[]), &part);
+    }
+    world.make("account", "builder", &words(&["uid=u-b"]));
+    let names =
+        json!({"kubernetes.io/service-account.name": "builder", "kubernetes.io/service-account.uid": "u-b"});
+    let token = json!({"type": "kubernetes.io/service-account-token", "metadata": {"annotations": names}});
+    world.make_with("secret", "token", &words(&[]), &token);
+}
+
+fn end_account_and_role(world: &mut World) {
+    world.server.delete(&("serviceaccounts".to_owned(), object_key("default/builder")), None, None);
+    world.server.delete(&("clusterroles".to_owned(), object_key("a")), None, None);
 }
 
 /// One process after another over a world, in an order that a seed chooses.
@@ -367,6 +442,9 @@ fn summary(world: &World) -> Vec<String> {
         "replicasets",
         "replicationcontrollers",
         "persistentvolumeclaims",
+        "persistentvolumes",
+        "clusterroles",
+        "secrets",
         "poddisruptionbudgets",
         "controllerrevisions",
     ];

@@ -8,7 +8,7 @@ use super::pod::claims;
 use super::view::{View, condition, conditions, is_true, number, text};
 
 /// Finalizers that we know: who removes them, and when.
-const KNOWN: [(&str, &str, &str); 10] = [
+const KNOWN: [(&str, &str, &str); 9] = [
     ("foregroundDeletion", "garbage collector", "when the dependents that block its deletion are gone"),
     ("orphan", "garbage collector", "when its dependents no longer name it as their owner"),
     ("kubernetes", "namespace controller", "when nothing is left in the namespace"),
@@ -30,7 +30,6 @@ const KNOWN: [(&str, &str, &str); 10] = [
         "volume's provisioner",
         "when its storage is freed",
     ),
-    ("amoeba.dev/local-path", "local-path provisioner", "when its directory is removed"),
 ];
 
 /// Why it is still there.
