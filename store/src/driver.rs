@@ -4,10 +4,10 @@
 //! serve all of it, and wakes itself only for ticks. When the disk fails it ends the process: nothing
 //! that is not durable may be acknowledged, and a failed fsync can't be repeated.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,14 +15,14 @@ use parking_lot::RwLock;
 use raft::eraftpb::{Message, MessageType};
 use tokio::sync::{oneshot, watch};
 
-use crate::command::{Applied, Command};
+use crate::command::Applied;
 use crate::config::History;
 use crate::failpoint::failpoint;
-use crate::kv::{KvError, MemberId, Revision, Status};
+use crate::kv::{KvError, Revision, Status};
 use crate::membership::Membership;
 use crate::mvcc::state::Head;
 use crate::peer::Outbox;
-use crate::raft::lease_desk::{LeaseAnswer, LeaseAsk};
+use crate::raft::lease_desk::LeaseAnswer;
 use crate::raft::proposals::Ticket;
 use crate::raft::replica::{Fatal, Input, Now, Output, Replica};
 use crate::rocks::Rocks;
@@ -32,6 +32,9 @@ use crate::space::Space;
 use crate::watch::task::Watches;
 
 mod halt;
+mod handle;
+
+pub use handle::{Handle, Request, Shared};
 
 /// Requests waiting for the thread. When full, callers are refused as overloaded and messages of other
 /// members are dropped, which Raft tolerates.
@@ -42,133 +45,6 @@ const BATCH: usize = 1024;
 const SCRUB_EVENTS: usize = 512;
 /// Exit code after a failed disk (`EX_IOERR`).
 const EXIT_DISK: i32 = 74;
-
-/// What the thread is asked.
-pub enum Request {
-    /// Do this and tell the result.
-    Propose(Command, oneshot::Sender<Applied>),
-    /// Tell when a linearizable read may be made.
-    Read(oneshot::Sender<Result<(), KvError>>),
-    /// Ask the leader about a lease.
-    Lease(LeaseAsk, oneshot::Sender<LeaseAnswer>),
-    /// Anything that nobody waits for.
-    Input(Input),
-    /// A member calls whom the membership doesn't know yet; answer it at this address.
-    Answer(MemberId, String),
-    /// End.
-    Stop,
-}
-
-/// How others see the thread's state. Cheap to read, updated after every batch.
-pub struct Shared {
-    status: RwLock<Status>,
-    /// Every acknowledged write is applied here and nobody else can acknowledge any: reads need no quorum.
-    sole: std::sync::atomic::AtomicBool,
-    leader: watch::Sender<Option<MemberId>>,
-    membership: RwLock<Arc<Membership>>,
-    healthy: RwLock<BTreeSet<MemberId>>,
-    removed: watch::Sender<bool>,
-    /// Why this member may answer nothing any more.
-    fence: OnceLock<KvError>,
-    /// The moments of the database that are kept for others.
-    pub offers: Offers,
-}
-
-/// The way to the thread.
-#[derive(Clone)]
-pub struct Handle {
-    queue: SyncSender<Request>,
-    /// Its state.
-    pub shared: Arc<Shared>,
-}
-
-impl Handle {
-    /// Hands a request over.
-    ///
-    /// # Errors
-    /// [`KvError::Overloaded`] or [`KvError::Closed`].
-    pub fn send(&self, request: Request) -> Result<(), KvError> {
-        self.queue.try_send(request).map_err(|error| match error {
-            TrySendError::Full(_) => KvError::Overloaded,
-            TrySendError::Disconnected(_) => KvError::Closed,
-        })
-    }
-
-    /// Hands over something that may be lost.
-    pub fn notify(&self, input: Input) {
-        let _lost = self.send(Request::Input(input));
-    }
-
-    /// Lets a caller be answered whom the membership doesn't know yet. May be lost: it calls again.
-    pub fn answer(&self, caller: MemberId, address: String) {
-        let _lost = self.send(Request::Answer(caller, address));
-    }
-
-    /// Hands over something that must not be lost, waiting for a place in the queue on a thread that
-    /// may block.
-    pub async fn deliver(&self, input: Input) {
-        let queue = self.queue.clone();
-        let delivered = tokio::task::spawn_blocking(move || queue.send(Request::Input(input)).is_ok()).await;
-        // Otherwise the store's thread is gone, and nobody needs the input any more.
-        tracing::trace!(?delivered, "an input that must not be lost");
-    }
-
-    /// Asks the thread to end, waiting for a place in its queue.
-    pub fn stop(&self) {
-        let _already_gone = self.queue.send(Request::Stop);
-    }
-}
-
-impl Shared {
-    /// This member's view of the group.
-    pub fn status(&self) -> Status {
-        self.status.read().clone()
-    }
-
-    /// The Raft term.
-    pub fn term(&self) -> u64 {
-        self.status.read().term
-    }
-
-    /// From now on nothing is answered but this.
-    pub fn fence(&self, reason: KvError) {
-        // Who was first has said it all.
-        let _already = self.fence.set(reason);
-    }
-
-    /// Whether this member may answer at all.
-    ///
-    /// # Errors
-    /// [`KvError::Corrupt`] if it is fenced.
-    pub fn check_fence(&self) -> Result<(), KvError> {
-        self.fence.get().map_or(Ok(()), |reason| Err(reason.clone()))
-    }
-
-    /// Whether reads here are linearizable without asking anyone.
-    pub fn is_sole(&self) -> bool {
-        self.sole.load(std::sync::atomic::Ordering::Acquire)
-    }
-
-    /// Who belongs to the group, as far as this member has applied.
-    pub fn membership(&self) -> Arc<Membership> {
-        self.membership.read().clone()
-    }
-
-    /// Whom this member has heard of lately, itself included. As of the last tick.
-    pub fn healthy(&self) -> BTreeSet<MemberId> {
-        self.healthy.read().clone()
-    }
-
-    /// Follows whether the group has removed this member.
-    pub fn removal(&self) -> watch::Receiver<bool> {
-        self.removed.subscribe()
-    }
-
-    /// Follows the leader.
-    pub fn leadership(&self) -> watch::Receiver<Option<MemberId>> {
-        self.leader.subscribe()
-    }
-}
 
 /// What the thread works with.
 pub struct Driver {

@@ -6,15 +6,18 @@
 //! **nothing in this crate parses them.**
 
 use std::fmt;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
 use crate::journal::Journal;
+
+mod error;
+mod watch;
+
+pub use error::KvError;
+pub use watch::{Event, EventKind, MapMessage, Watch, WatchControl, WatchMessage, WatchRequest};
 
 /// A point in the store's total order. `Revision(0)` is before everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -296,139 +299,6 @@ pub struct TxnResponse {
     pub responses: Vec<OpResponse>,
 }
 
-/// What happened to a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventKind {
-    /// Created or overwritten.
-    Put,
-    /// Deleted, by a transaction or by the end of its lease.
-    Delete,
-}
-
-/// One change of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// Put or delete.
-    pub kind: EventKind,
-    /// The pair after the change; for a deletion the key, and the deletion's revision as mod revision.
-    pub kv: KeyValue,
-    /// The pair before the change, unless it was created or its history is compacted.
-    pub prev: Option<KeyValue>,
-}
-
-/// What to watch.
-#[derive(Clone, Debug)]
-pub struct WatchRequest {
-    /// Which keys.
-    pub range: KeyRange,
-    /// Events from this revision on (inclusive); `None` means after the newest revision.
-    pub start: Option<Revision>,
-}
-
-/// What a watch delivers, in revision order.
-#[derive(Clone, Debug)]
-pub enum WatchMessage {
-    /// All events of one revision within the range, in the order of the transaction; shared by all watchers.
-    Events {
-        /// Their revision.
-        revision: Revision,
-        /// The events; for watchers of different ranges the same allocation may hold more than the range
-        /// asked for, so it is filtered before it is handed out.
-        events: Arc<[Event]>,
-    },
-    /// Every event at or below this revision has been delivered. Sent on request, and at least once a
-    /// second while others make progress; never below the revision that the watch starts at.
-    Progress(Revision),
-    /// The history that the watcher needs is gone: it must read again. Ends the watch.
-    Compacted(Revision),
-}
-
-/// What the maker of a [`Watch`] hears of its reader.
-pub trait WatchControl: Send + Sync {
-    /// The reader took a message out of the channel, which now holds `left`.
-    fn received(&self, message: &WatchMessage, left: usize);
-    /// The reader wants to know how far it is.
-    fn request_progress(&self);
-    /// The reader is gone.
-    fn ended(&self);
-}
-
-/// What [`Watch::map`] does to each message; `None` ends the watch.
-pub type MapMessage = Arc<dyn Fn(WatchMessage) -> Option<WatchMessage> + Send + Sync>;
-
-/// The receiving end of a watch. Bounded: a slow reader is caught up from disk, or gets `Compacted`.
-/// Dropping it ends the watch.
-pub struct Watch {
-    messages: mpsc::Receiver<WatchMessage>,
-    control: Arc<dyn WatchControl>,
-    map: Option<MapMessage>,
-    /// The newest revision when the watch was registered.
-    pub revision: Revision,
-}
-
-impl Watch {
-    /// A watch that reads from `messages`; `control` hears what the reader does.
-    pub fn new(
-        messages: mpsc::Receiver<WatchMessage>,
-        control: Arc<dyn WatchControl>,
-        revision: Revision,
-    ) -> Self {
-        Self { messages, control, map: None, revision }
-    }
-
-    /// The same watch, whose reader sees what `map` makes of each message.
-    #[must_use]
-    pub fn map(mut self, map: MapMessage) -> Self {
-        assert!(self.map.is_none(), "a watch is mapped once");
-        self.map = Some(map);
-        self
-    }
-
-    /// The next message, in order; `None` after [`WatchMessage::Compacted`] and when the store is closed.
-    /// Loses nothing if it is dropped before it is done.
-    pub async fn recv(&mut self) -> Option<WatchMessage> {
-        std::future::poll_fn(|cx| self.poll_recv(cx)).await
-    }
-
-    /// As [`Watch::recv`], for use in a `poll` function.
-    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<WatchMessage>> {
-        self.messages.poll_recv(cx).map(|message| self.took(message))
-    }
-
-    /// The next message if it is there already.
-    pub fn try_recv(&mut self) -> Option<WatchMessage> {
-        let message = self.messages.try_recv().ok();
-        self.took(message)
-    }
-
-    /// Asks for a [`WatchMessage::Progress`]. It comes in the same queue, after all events at or below its
-    /// revision, as soon as the watch has caught up; several requests may share one answer.
-    pub fn request_progress(&self) {
-        self.control.request_progress();
-    }
-
-    fn took(&self, message: Option<WatchMessage>) -> Option<WatchMessage> {
-        let message = message?;
-        self.control.received(&message, self.messages.len());
-        match &self.map {
-            None => Some(message),
-            Some(map) => map(message),
-        }
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.control.ended();
-    }
-}
-
-impl fmt::Debug for Watch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("revision", &self.revision).finish_non_exhaustive()
-    }
-}
-
 /// A lease as granted or refreshed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
@@ -470,79 +340,6 @@ pub struct Status {
     pub voters: Vec<MemberId>,
     /// Members that get the log but don't vote.
     pub learners: Vec<MemberId>,
-}
-
-/// Why the store didn't do what was asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KvError {
-    /// The revision asked for is compacted.
-    #[error("read at revision {requested}, but history starts after {compacted}")]
-    Compacted {
-        /// What was asked for.
-        requested: Revision,
-        /// History at or below this is gone.
-        compacted: Revision,
-    },
-    /// The revision asked for doesn't exist yet.
-    #[error("read at revision {requested}, but the newest is {current}")]
-    FutureRevision {
-        /// What was asked for.
-        requested: Revision,
-        /// The newest.
-        current: Revision,
-    },
-    /// No such lease.
-    #[error("lease {0} doesn't exist")]
-    LeaseNotFound(LeaseId),
-    /// A lease with the id that was asked for exists already.
-    #[error("lease {0} exists already; choose another id or revoke it first")]
-    LeaseExists(LeaseId),
-    /// An [`Op::Amend`] of a key that doesn't exist.
-    #[error("key {:?} doesn't exist, so its value or lease can't be kept", String::from_utf8_lossy(.0))]
-    KeyNotFound(Bytes),
-    /// One branch of a transaction writes a key more than once.
-    #[error("key {:?} is written more than once in one transaction", String::from_utf8_lossy(.0))]
-    DuplicateKey(Bytes),
-    /// The request can never succeed as it is.
-    #[error("invalid request: {0}")]
-    Invalid(String),
-    /// The request is larger than the store takes.
-    #[error("request of {size} bytes, but the limit is {limit} bytes")]
-    TooLarge {
-        /// Encoded size in bytes.
-        size: usize,
-        /// Limit in bytes.
-        limit: usize,
-    },
-    /// No leader or no quorum: **nothing was written**; try again.
-    #[error("no quorum: {0}")]
-    Unavailable(String),
-    /// The deadline passed after the proposal was sent: it **may or may not** have been written.
-    #[error("timed out: the write may or may not have happened")]
-    Unknown,
-    /// Too many proposals are waiting: nothing was written; try later.
-    #[error("too many requests are waiting")]
-    Overloaded,
-    /// A member's disk is nearly full: **nothing was written**. Reads, deletes and compaction go on, and
-    /// writes go on by themselves once there is space.
-    #[error("no space: member {member}: {detail}")]
-    NoSpace {
-        /// Whose disk.
-        member: MemberId,
-        /// The path, the free bytes and what to do.
-        detail: String,
-    },
-    /// This member's data is not what the cluster agreed on: it answers nothing any more.
-    #[error("member {member} is fenced: {detail}")]
-    Corrupt {
-        /// The member.
-        member: MemberId,
-        /// What was found and what to do.
-        detail: String,
-    },
-    /// The store is shutting down.
-    #[error("the store is closed")]
-    Closed,
 }
 
 /// The store as its users see it. Implementations: [`crate::Store`] (Raft over RocksDB) and

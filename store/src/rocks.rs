@@ -15,11 +15,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    IngestExternalFileOptions, LogLevel, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    Cache, ColumnFamily, ColumnFamilyDescriptor, DB, ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 
-use crate::codec::{DecodeError, Reader, Writer};
 use crate::config::Limits;
 use crate::disk::{Disk, Durability};
 use crate::failpoint::failpoint;
@@ -28,8 +26,13 @@ use crate::mvcc::view::{Batch, DiskError, ReadView, Visit};
 use crate::snapshot::incoming;
 use crate::space::Filesystem;
 
+mod install;
+mod options;
 mod recent;
 
+use install::encode_marker;
+pub use options::table_options;
+use options::{db_options, family_options};
 use recent::Recent;
 
 const INSTALLING_KEY: &[u8] = b"installing";
@@ -204,15 +207,6 @@ impl Inner {
         self.db.as_ref().expect("only `reopen` closes it, and it has the value for itself")
     }
 
-    fn finish_install(&self) -> Result<(), DiskError> {
-        let marker = self.read(Family::Raft, INSTALLING_KEY, &ReadOptions::default())?;
-        let Some(marker) = marker else { return Ok(()) };
-        let (name, batch) = decode_marker(marker).map_err(DiskError::damaged(Family::Raft))?;
-        tracing::info!(file = %name, "finishing the installation of a snapshot");
-        failpoint!("install_finish_at_start");
-        self.load(&name, &batch)
-    }
-
     fn property(&self, family: Family, name: &str) -> u64 {
         self.db().property_int_value_cf(self.family(family), name).ok().flatten().unwrap_or(0)
     }
@@ -278,52 +272,6 @@ impl Inner {
     fn remember(&self, batch: &Batch) {
         let mut recent = self.recent.lock();
         batch.writes_to(Family::Latest).for_each(|(key, record)| recent.put(key, record));
-    }
-
-    /// Replaces the replicated families by the snapshot's tables, then writes `last`. Can be done again after
-    /// a crash at any point: the tables stay until the end.
-    fn load(&self, name: &str, last: &Batch) -> Result<(), DiskError> {
-        let dir = self.snapshots.join(name);
-        let mut clear = WriteBatch::default();
-        for family in Family::REPLICATED.into_iter().chain([Family::Log]) {
-            // No key is that long or high: user keys are at most MAX_KEY_BYTES of text, the rest fixed.
-            clear.delete_range_cf(self.family(family), &[][..], &[0xff; 64][..]);
-        }
-        self.recent.lock().clear();
-        self.commit(clear, Durability::Later)?;
-        failpoint!("install_after_clear");
-        for family in Family::REPLICATED {
-            self.ingest(family, incoming::tables(&dir, family)?)?;
-            failpoint!("install_mid_load");
-        }
-        let mut last = self.to_write_batch(last);
-        last.delete_cf(self.family(Family::Raft), INSTALLING_KEY);
-        failpoint!("install_before_finish");
-        self.commit(last, Durability::Synced)?;
-        failpoint!("install_after_finish");
-        // If it stays, the next start removes it.
-        incoming::remove(&dir);
-        Ok(())
-    }
-
-    /// Takes tables into the database by a second name each: no byte is copied, and the first names stay for
-    /// a repetition. Where the filesystem has no links, they are copied.
-    fn ingest(&self, family: Family, tables: Vec<PathBuf>) -> Result<(), DiskError> {
-        if tables.is_empty() {
-            return Ok(());
-        }
-        let links: Vec<PathBuf> = tables.iter().map(|table| table.with_extension("link")).collect();
-        let link = |(table, link): (&PathBuf, &PathBuf)| {
-            // Of an earlier attempt.
-            let _none = std::fs::remove_file(link);
-            std::fs::hard_link(table, link).is_ok()
-        };
-        let linked = tables.iter().zip(&links).all(link);
-        let mut options = IngestExternalFileOptions::default();
-        options.set_move_files(linked);
-        let paths = if linked { links } else { tables };
-        let ingested = self.db().ingest_external_file_cf_opts(self.family(family), &options, paths);
-        ingested.map_err(engine("take in a snapshot's tables"))
     }
 }
 
@@ -398,161 +346,4 @@ impl ReadView for RocksView {
 /// An error of the engine, as ours.
 pub fn engine(operation: &'static str) -> impl Fn(rocksdb::Error) -> DiskError {
     move |error| DiskError::Engine { operation, message: error.into_string() }
-}
-
-fn encode_marker(name: &str, batch: &Batch) -> Vec<u8> {
-    let mut out = Writer::with_capacity(256);
-    out.bytes(name.as_bytes());
-    for (family, key, value) in batch.writes() {
-        let tag = Family::ALL.iter().position(|f| *f == family).expect("ALL has every family");
-        out.u8(u8::try_from(tag).expect("there are few families")).bytes(key);
-        match value {
-            Some(value) => out.u8(1).bytes(value),
-            None => out.u8(0),
-        };
-    }
-    out.finish()
-}
-
-fn decode_marker(marker: Bytes) -> Result<(String, Batch), DecodeError> {
-    let mut input = Reader::new(marker);
-    let name = input.text("file name")?;
-    let mut batch = Batch::default();
-    while input.remaining() > 0 {
-        let tag = input.u8("family")?;
-        let family = *Family::ALL
-            .get(usize::from(tag))
-            .ok_or(DecodeError::Unknown { what: "family", tag: tag.into() })?;
-        let key = input.bytes("key")?.to_vec();
-        match input.u8("presence")? {
-            0 => batch.delete(family, key),
-            _ => batch.put(family, key, input.bytes("value")?),
-        }
-    }
-    Ok((name, batch))
-}
-
-fn db_options(limits: &Limits) -> Options {
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    options.create_missing_column_families(true);
-    options.set_db_write_buffer_size(limits.write_buffer_bytes);
-    options.set_max_total_wal_size(64 << 20);
-    // Stops at the first damaged record; the Raft log's own checks find what that cut off.
-    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-    options.set_track_and_verify_wals_in_manifest(true);
-    // A log written over an old one keeps its size, so a sync writes no inode: 0.10 ms instead of 0.14 where we
-    // measured. Records carry their log's number, so the old one's are never taken for its own.
-    options.set_recycle_log_file_num(2);
-    // Opening again on a full disk takes what these reserve; both grow with use.
-    options.set_manifest_preallocation_size(64 << 10);
-    options.set_max_background_jobs(2);
-    options.set_max_open_files(256);
-    options.set_keep_log_file_num(2);
-    options.set_max_log_file_size(1 << 20);
-    options.set_log_level(LogLevel::Warn);
-    options.set_stats_dump_period_sec(0);
-    options.set_stats_persist_period_sec(0);
-    options.set_max_manifest_file_size(4 << 20);
-    options
-}
-
-fn compression(family: Family) -> DBCompressionType {
-    match family {
-        Family::Log | Family::Raft | Family::Meta | Family::Leases => DBCompressionType::None,
-        _ => DBCompressionType::Lz4,
-    }
-}
-
-/// How tables are written that `family` takes in.
-pub fn table_options(family: Family) -> Options {
-    let mut table = BlockBasedOptions::default();
-    table.set_bloom_filter(10.0, false);
-    table.set_format_version(5);
-    let mut options = Options::default();
-    options.set_block_based_table_factory(&table);
-    options.set_compression_type(compression(family));
-    options
-}
-
-fn family_options(family: Family, cache: &Cache, limits: &Limits) -> Options {
-    let mut table = BlockBasedOptions::default();
-    table.set_block_cache(cache);
-    table.set_cache_index_and_filter_blocks(true);
-    table.set_bloom_filter(10.0, false);
-    table.set_format_version(5);
-    let mut options = Options::default();
-    options.set_block_based_table_factory(&table);
-    options.set_compression_type(compression(family));
-    options.set_write_buffer_size(limits.write_buffer_bytes / 3);
-    options.set_max_write_buffer_number(2);
-    if matches!(family, Family::History | Family::Index | Family::Journal | Family::Log) {
-        // These forget most of what they get. A file full of deletions is compacted soon, or what they
-        // delete would take its space until the level above it is full.
-        options.add_compact_on_deletion_collector_factory(DELETION_WINDOW, DELETION_WINDOW / 2, 0.5);
-    }
-    options.set_level_compaction_dynamic_level_bytes(true);
-    // Memtables take memory in whole arena blocks; the default is an eighth of the write buffer.
-    options.set_arena_block_size(64 << 10);
-    options
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Wherever the first attempt stopped: the next open finishes it.
-    #[test]
-    fn an_interrupted_installation_is_finished_at_the_next_open() {
-        for stage in 0..3 {
-            let dir = tempfile::tempdir().unwrap();
-            let snapshots = dir.path().join("snapshots");
-            std::fs::create_dir(&snapshots).unwrap();
-            let open = || Rocks::open(&dir.path().join("db"), &snapshots, &Limits::default()).unwrap();
-            let rocks = open();
-            let mut batch = Batch::default();
-            batch.put(Family::Meta, *b"new", Bytes::from_static(b"1"));
-            batch.put(Family::Latest, *b"key", Bytes::from_static(b"2"));
-            rocks.write(&batch, Durability::Later).unwrap();
-            let mut bytes = Vec::new();
-            let mut collect = |block: &[u8]| {
-                bytes.extend_from_slice(block);
-                Ok(())
-            };
-            crate::snapshot::encode(&rocks.view(), &mut collect).unwrap();
-            incoming::store(&snapshots.join("in"), &bytes[..]).unwrap();
-            let mut old = Batch::default();
-            old.put(Family::Latest, *b"old", Bytes::new());
-            old.delete(Family::Meta, *b"new");
-            let mut last = Batch::default();
-            last.put(Family::Raft, *b"last", Bytes::from_static(b"3"));
-            old.put(Family::Raft, INSTALLING_KEY, encode_marker("in", &last));
-            rocks.write(&old, Durability::Synced).unwrap();
-            if stage > 0 {
-                let tables = incoming::tables(&snapshots.join("in"), Family::Meta).unwrap();
-                rocks.current().ingest(Family::Meta, tables).unwrap();
-            }
-            if stage > 1 {
-                let tables = incoming::tables(&snapshots.join("in"), Family::Latest).unwrap();
-                rocks.current().ingest(Family::Latest, tables).unwrap();
-            }
-            drop(rocks);
-            let rocks = open();
-            assert_eq!(rocks.get(Family::Meta, b"new").unwrap().unwrap(), "1");
-            assert_eq!(rocks.get(Family::Latest, b"key").unwrap().unwrap(), "2");
-            assert_eq!(rocks.get(Family::Latest, b"old").unwrap(), None);
-            assert_eq!(rocks.get(Family::Raft, b"last").unwrap().unwrap(), "3");
-            assert_eq!(rocks.get(Family::Raft, INSTALLING_KEY).unwrap(), None);
-            assert!(!snapshots.join("in").exists());
-        }
-    }
-
-    #[test]
-    fn a_marker_carries_its_batch() {
-        let mut batch = Batch::default();
-        batch.put(Family::Raft, *b"hard", Bytes::from_static(b"x"));
-        batch.delete(Family::Log, *b"1");
-        let (name, back) = decode_marker(encode_marker("f", &batch).into()).unwrap();
-        assert_eq!((name.as_str(), back), ("f", batch));
-    }
 }

@@ -12,12 +12,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use raft::eraftpb::{Message, MessageType};
 
 use super::proposals::Ticket;
-use crate::codec::{DecodeError, Reader, Writer};
+use crate::codec::Writer;
 use crate::kv::{KvError, LeaseId, MemberId};
+
+mod wire;
+
+use wire::encode_replies;
 
 /// The format of envelopes.
 const VERSION: u8 = 1;
@@ -293,92 +296,12 @@ impl LeaseDesk {
         self.at_leader = self.at_leader.saturating_sub(dropped);
     }
 
-    /// Takes an envelope of another member. Questions that come to a member that doesn't lead are dropped;
-    /// they come again to the one that does.
-    pub fn open(&mut self, message: Message, leads: bool, now: Duration) {
-        let from = MemberId(message.from);
-        let opened = match self.read_envelope(from, message.context, leads, now) {
-            Ok(()) => return,
-            Err(error) => error,
-        };
-        tracing::warn!(%from, error = %opened, "a member's question about leases can't be understood");
-    }
-
-    fn read_envelope(
-        &mut self,
-        from: MemberId,
-        context: Bytes,
-        leads: bool,
-        now: Duration,
-    ) -> Result<(), DecodeError> {
-        let mut input = Reader::new(context);
-        match (input.u8("envelope version")?, input.u8("envelope kind")?) {
-            (VERSION, 1) => self.read_questions(from, &mut input, leads, now),
-            (VERSION, 2) => self.read_replies(&mut input),
-            (version, kind) => {
-                let tag = u64::from(version) << 8 | u64::from(kind);
-                Err(DecodeError::Unknown { what: "envelope", tag })
-            }
-        }
-    }
-
-    fn read_questions(
-        &mut self,
-        from: MemberId,
-        input: &mut Reader,
-        leads: bool,
-        now: Duration,
-    ) -> Result<(), DecodeError> {
-        let boot = input.u64("boot")?;
-        let deadline = now + self.limits.timeout;
-        while input.remaining() > 0 {
-            let id = QuestionId { member: from, boot, number: input.u64("question")? };
-            let kind = input.u8("question kind")?;
-            let lease = LeaseId(input.u64("lease")?);
-            let ask = match kind {
-                1 => LeaseAsk::KeepAlive(lease),
-                2 => LeaseAsk::Left(lease),
-                tag => return Err(DecodeError::Unknown { what: "question kind", tag: tag.into() }),
-            };
-            if leads && self.at_leader < LEADER_FACTOR * self.limits.max_waiting {
-                self.at_leader += 1;
-                self.arrived.push(Question { id, deadline, ask });
-            }
-        }
-        Ok(())
-    }
-
-    fn read_replies(&mut self, input: &mut Reader) -> Result<(), DecodeError> {
-        while input.remaining() > 0 {
-            let boot = input.u64("boot")?;
-            let id = QuestionId { member: self.member, boot, number: input.u64("question")? };
-            let answer = match input.u8("answer")? {
-                1 => Ok(LeaseLeft {
-                    ttl_seconds: input.u64("ttl")?,
-                    remaining: Duration::from_millis(input.u64("remaining")?),
-                }),
-                2 => Err(KvError::LeaseNotFound(LeaseId(input.u64("lease")?))),
-                tag => return Err(DecodeError::Unknown { what: "answer", tag: tag.into() }),
-            };
-            self.settle(id, answer);
-        }
-        Ok(())
-    }
-
     fn settle(&mut self, id: QuestionId, answer: LeaseAnswer) {
         if id.boot == self.boot
             && let Some(own) = self.own.remove(&id.number)
         {
             self.settled.push((own.ticket, answer));
         }
-    }
-
-    fn envelope(&self, to: MemberId, content: Vec<u8>) -> Message {
-        let mut message = Message::new();
-        message.set_msg_type(ENVELOPE);
-        (message.from, message.to) = (self.member.0, to.0);
-        message.context = content.into();
-        message
     }
 }
 
@@ -387,118 +310,5 @@ pub fn is_envelope(message: &Message) -> bool {
     message.get_msg_type() == ENVELOPE
 }
 
-fn encode_replies(replies: &[(QuestionId, LeaseAnswer)]) -> Vec<u8> {
-    let mut out = Writer::with_capacity(2 + 33 * replies.len());
-    out.u8(VERSION).u8(2);
-    for (id, answer) in replies {
-        match answer {
-            Ok(left) => {
-                let millis = u64::try_from(left.remaining.as_millis()).unwrap_or(u64::MAX);
-                out.u64(id.boot).u64(id.number).u8(1).u64(left.ttl_seconds).u64(millis);
-            }
-            Err(KvError::LeaseNotFound(lease)) => {
-                out.u64(id.boot).u64(id.number).u8(2).u64(lease.0);
-            }
-            // Whatever else went wrong here may go right when it is asked again.
-            Err(_) => {}
-        }
-    }
-    out.finish()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: DeskLimits =
-        DeskLimits { max_waiting: 2, timeout: Duration::from_secs(5), resend_after: Duration::from_secs(1) };
-    const LEASE: LeaseId = LeaseId(9);
-
-    fn at(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    fn desk(member: u64) -> LeaseDesk {
-        LeaseDesk::new(MemberId(member), 1, LIMITS)
-    }
-
-    fn left() -> LeaseLeft {
-        LeaseLeft { ttl_seconds: 10, remaining: at(10) }
-    }
-
-    #[test]
-    fn a_question_goes_to_the_leader_and_its_answer_comes_back() {
-        let (mut follower, mut leader) = (desk(1), desk(2));
-        follower.ask(Ticket(5), LeaseAsk::KeepAlive(LEASE), at(0));
-        follower.ask(Ticket(6), LeaseAsk::Left(LeaseId(8)), at(0));
-        let envelope = follower.send_to(MemberId(2), at(0)).unwrap();
-        assert!(is_envelope(&envelope));
-        assert!(follower.send_to(MemberId(2), at(0)).is_none(), "sent once");
-        assert!(follower.send_to(MemberId(2), at(1)).is_some(), "and again when nothing is heard");
-        leader.open(envelope, true, at(0));
-        let batch = leader.next_batch(3, at(0)).unwrap();
-        for question in leader.confirmed(batch, Some(3)).1 {
-            let answer = match question.ask {
-                LeaseAsk::KeepAlive(_) => Ok(left()),
-                LeaseAsk::Left(id) => Err(KvError::LeaseNotFound(id)),
-            };
-            leader.answer(question, answer);
-        }
-        for reply in leader.take_replies() {
-            follower.open(reply.clone(), false, at(1));
-            follower.open(reply, false, at(1));
-        }
-        let settled = follower.take_settled();
-        assert!(
-            matches!(&settled[..], [(Ticket(5), Ok(found)), (Ticket(6), Err(KvError::LeaseNotFound(LeaseId(8))))]
-                if *found == left()),
-            "{settled:?}"
-        );
-    }
-
-    #[test]
-    fn a_leader_that_was_replaced_answers_nothing() {
-        let mut leader = desk(1);
-        leader.ask(Ticket(1), LeaseAsk::KeepAlive(LEASE), at(0));
-        leader.bring_here();
-        let batch = leader.next_batch(3, at(0)).unwrap();
-        assert!(leader.confirmed(batch, Some(4)).1.is_empty(), "another term");
-        leader.stop_leading();
-        assert!(leader.send_to(MemberId(2), at(0)).is_some(), "the new leader is asked");
-        leader.expire(at(5));
-        assert!(matches!(leader.take_settled()[..], [(Ticket(1), Err(KvError::Unavailable(_)))]));
-    }
-
-    #[test]
-    fn what_waits_is_bounded() {
-        let mut leader = desk(1);
-        for ticket in 0..3 {
-            leader.ask(Ticket(ticket), LeaseAsk::KeepAlive(LEASE), at(0));
-        }
-        assert!(matches!(leader.take_settled()[..], [(Ticket(2), Err(KvError::Overloaded))]));
-        let mut follower = desk(2);
-        for round in 0..100 {
-            follower.ask(Ticket(round), LeaseAsk::KeepAlive(LEASE), at(round * 6));
-            follower.expire(at(round * 6));
-            let envelope = follower.send_to(MemberId(1), at(round * 6)).unwrap();
-            leader.open(envelope, true, at(0));
-        }
-        assert_eq!(leader.arrived.len(), LEADER_FACTOR * LIMITS.max_waiting);
-        leader.expire(at(5));
-        assert_eq!(leader.at_leader, 0);
-    }
-
-    #[test]
-    fn a_damaged_envelope_is_dropped() {
-        let mut follower = desk(1);
-        follower.ask(Ticket(1), LeaseAsk::KeepAlive(LEASE), at(0));
-        let whole = follower.send_to(MemberId(2), at(0)).unwrap();
-        for cut in 0..whole.context.len() {
-            let mut message = whole.clone();
-            message.context = whole.context.slice(..cut);
-            let mut leader = desk(2);
-            leader.open(message, true, at(0));
-            assert!(leader.next_batch(1, at(0)).is_none(), "cut at {cut}");
-        }
-    }
-}
+mod tests;
