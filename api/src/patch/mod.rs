@@ -76,6 +76,9 @@ pub fn json_patch(current: &Value, patch: &Value) -> Result<Value, PatchError> {
                  limit {MAX_COPIED_BYTES}"
             )));
         }
+        if expects_absence(&result, operation) {
+            continue;
+        }
         // Without the undoing of `json_patch::patch`, which can panic: on an error the half-patched clone is dropped.
         json_patch::patch_unsafe(&mut result, std::slice::from_ref(operation)).map_err(|mut error| {
             error.operation = index;
@@ -89,6 +92,20 @@ pub fn json_patch(current: &Value, patch: &Value) -> Result<Value, PatchError> {
         return Err(PatchError::Rejected(format!("the result is nested more than {MAX_DEPTH} deep")));
     }
     Ok(result)
+}
+
+/// A test for null holds where there is nothing, as upstream's library has it: clients that add a first
+/// finalizer ask so.
+fn expects_absence(object: &Value, operation: &json_patch::PatchOperation) -> bool {
+    match operation {
+        json_patch::PatchOperation::Test(test) => {
+            let path = test.path.as_str();
+            let is_there = |path| object.pointer(path).is_some();
+            let parent = path.rsplit_once('/').map(|(parent, _)| parent);
+            test.value.is_null() && !is_there(path) && parent.is_some_and(is_there)
+        }
+        _ => false,
+    }
 }
 
 /// What a copy adds; copies of copies could double an object with each operation.
@@ -134,6 +151,20 @@ mod tests {
         let stale = json!([{"op": "remove", "path": "/spec"}, {"op": "test", "path": "/a", "value": 1}]);
         let status = json_patch(&object, &stale).expect_err("the test fails").to_status();
         assert_eq!((status.code(), status.reason), (422, crate::status::Reason::Invalid));
+    }
+
+    #[test]
+    fn a_test_for_null_holds_where_there_is_nothing() {
+        let object = json!({"metadata": {"name": "a"}});
+        let first = json!([
+            {"op": "test", "path": "/metadata/finalizers", "value": null},
+            {"op": "add", "path": "/metadata/finalizers", "value": ["a.dev/f"]},
+        ]);
+        let patched = json_patch(&object, &first).expect("there was none");
+        assert_eq!(patched["metadata"]["finalizers"], json!(["a.dev/f"]));
+        assert!(matches!(json_patch(&patched, &first), Err(PatchError::TestFailed(_))), "there is one now");
+        let elsewhere = json!([{"op": "test", "path": "/none/finalizers", "value": null}]);
+        assert!(json_patch(&object, &elsewhere).is_err(), "nor is there anything above it");
     }
 
     #[test]

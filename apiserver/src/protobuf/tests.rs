@@ -94,7 +94,13 @@ fn delete_options_are_one_message_for_all_groups() {
 #[test]
 fn the_table_fits_the_definitions_of_what_is_served() {
     let registry = crate::registry::Registry::builtin();
-    for resource in registry.resources() {
+    // Metrics are only read. Of groups of pods we don't know the numbers: they are taken as JSON and YAML only.
+    let without = |resource: &crate::registry::resource::Resource| {
+        resource.group == "metrics.k8s.io"
+            || resource.group == "scheduling.k8s.io" && resource.version != "v1"
+    };
+    let written = registry.resources().into_iter().filter(|resource| !without(resource));
+    for resource in written {
         let schema = Definitions::builtin().schema(&resource.definition).expect("a definition");
         let line = include_str!("../../data/protobuf_fields.txt")
             .lines()

@@ -65,8 +65,10 @@ impl<'a> Step<'a> {
 }
 
 fn is_header(name: &str) -> bool {
-    matches!(name, "Accept" | "Amoeba-Cause" | "Amoeba-Fence" | "Authorization" | "Content-Type" | "User-Agent")
-        || name.starts_with("Impersonate-")
+    matches!(
+        name,
+        "Accept" | "Amoeba-Cause" | "Amoeba-Fence" | "Authorization" | "Content-Type" | "User-Agent"
+    ) || name.starts_with("Impersonate-")
 }
 
 fn drop_owners(value: &mut Value) {

@@ -20,7 +20,7 @@ use crate::runtime::{ContainerConfig, Exit, TerminalSize};
 use crate::shim::attach::{Attached, Stdin, Wish};
 use crate::shim::log::{LogWriter, Stream};
 use crate::shim::record::{ContainerDir, Order};
-use crate::shim::spawn::{Process, Running, modified};
+use crate::shim::spawn::{Running, modified};
 use crate::shim::stdio::Ours;
 
 /// One read from a pipe: what a pipe holds.
@@ -59,7 +59,8 @@ struct Traffic {
 pub fn run(directory: &ContainerDir, running: Running) -> i32 {
     let Running { order, process, log, started_at, message_before, attached } = running;
     let main = process.pid;
-    let mut traffic = Traffic::of(&order.config, process, attached, log);
+    // What else the process has, its hold on the image, stays until the end of this function.
+    let mut traffic = Traffic::of(&order.config, process.streams, attached, log);
     let code = traffic.watch(main).unwrap_or(255);
     let finished_at = Timestamp::now();
     for stream in [Stream::Stdout, Stream::Stderr] {
@@ -77,8 +78,8 @@ pub fn run(directory: &ContainerDir, running: Running) -> i32 {
 }
 
 impl Traffic {
-    fn of(config: &ContainerConfig, process: Process, attached: Attached, log: LogWriter) -> Self {
-        let Ours { stdin, stdout, stderr, terminal } = process.streams;
+    fn of(config: &ContainerConfig, streams: Ours, attached: Attached, log: LogWriter) -> Self {
+        let Ours { stdin, stdout, stderr, terminal } = streams;
         let stdin = stdin.and_then(|fd| Stdin::new(fd, config.stdin_once && !config.tty).ok());
         let pipes = [Pipe::new(Stream::Stdout, Some(stdout)), Pipe::new(Stream::Stderr, stderr)];
         Self { pipes, stdin, terminal, attached, log }
