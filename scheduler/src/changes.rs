@@ -10,6 +10,27 @@ use crate::pod::PodInfo;
 use crate::snapshot::Slot;
 use std::collections::BTreeSet;
 
+/// What a refused pod waits for, beside a node that would take it as far as that node alone goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Hopes {
+    /// There was no node at all: "no nodes available" helps nobody any more once there is one, even one that
+    /// refuses the pod.
+    first_node: bool,
+    /// A rule about where other pods are refused some node, or may have foiled preemption though no node's first
+    /// reason tells of it: other counts may help.
+    counts: bool,
+}
+
+impl Hopes {
+    /// What there is to wait for after such a refusal.
+    pub fn after(diagnosis: &Diagnosis) -> Self {
+        let by_counts = [Plugin::PodTopologySpread, Plugin::InterPodAffinity];
+        let blamed = by_counts.into_iter().any(|plugin| diagnosis.blames(plugin));
+        let hidden = matches!(diagnosis.preemption, Some(Preemption::Hopeless { by_others: true, .. }));
+        Hopes { first_node: diagnosis.saw_no_nodes(), counts: blamed || hidden }
+    }
+}
+
 /// Changes of the cluster since the last look.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
@@ -31,7 +52,7 @@ impl Changes {
         self.counts = true;
     }
 
-    /// A pod came to a node or changed there without freeing anything.
+    /// A pod came to a node, or room is reserved for it there, or it changed there without freeing anything.
     pub fn pod_placed(&mut self) {
         self.counts = true;
     }
@@ -47,23 +68,16 @@ impl Changes {
         self.freed.is_empty() && !self.counts
     }
 
-    /// Whether `pod`, refused for the reasons in `diagnosis`, may fit now. `admits` says whether a node
-    /// takes it as far as the rules about that node alone go; `apart`, whether any placed pod keeps others away.
+    /// Whether `pod`, refused with these hopes, may fit now. `admits` says whether a node takes it as far as the
+    /// rules about that node alone go.
     pub fn concern(
         &self,
         pod: &PodInfo,
-        diagnosis: &Diagnosis,
-        apart: bool,
+        hopes: Hopes,
         mut admits: impl FnMut(&PodInfo, Slot) -> bool,
     ) -> bool {
-        // "No nodes available" helps nobody any more once there is one, even one that refuses the pod.
-        let first_nodes = !self.freed.is_empty() && diagnosis.saw_no_nodes();
-        let by_counts = [Plugin::PodTopologySpread, Plugin::InterPodAffinity];
-        // Preemption may have failed by a rule about other pods that no node's first reason tells of.
-        let tied = apart || pod.shape.is_tied_to_others();
-        let hidden = tied && matches!(diagnosis.preemption, Some(Preemption::Hopeless { .. }));
-        let blamed = by_counts.into_iter().any(|plugin| diagnosis.blames(plugin));
-        let recount = self.counts && (blamed || hidden);
-        first_nodes || recount || self.freed.iter().any(|slot| admits(pod, *slot))
+        let first_node = !self.freed.is_empty() && hopes.first_node;
+        let recount = self.counts && hopes.counts;
+        first_node || recount || self.freed.iter().any(|slot| admits(pod, *slot))
     }
 }

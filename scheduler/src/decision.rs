@@ -19,6 +19,7 @@ use crate::plugins::{Filter, Plugin, Score};
 use crate::pod::{PodInfo, Shape};
 use crate::ranking::Ranking;
 use crate::snapshot::{Slot, Snapshot};
+use std::collections::BTreeMap;
 
 /// What was decided about a pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,17 +45,24 @@ struct Rules<'a> {
     others: InterPodAffinity,
 }
 
-/// Decides about `pod`. `random` breaks ties.
-pub fn decide(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo, random: u64) -> Decision {
+/// Decides about `pod`. Nodes in `excluded` are refused for the reasons there. `random` breaks ties.
+pub fn decide(
+    snapshot: &mut Snapshot,
+    memo: &mut Memo,
+    pod: &PodInfo,
+    excluded: &BTreeMap<Slot, Rejection>,
+    random: u64,
+) -> Decision {
     let terrain = memo.terrain(snapshot, &pod.shape);
     let ranking = memo.ranking(snapshot, &pod.shape, &terrain);
     let others = InterPodAffinity::new(snapshot, memo, pod);
     let rules = Rules::new(snapshot, pod, &terrain, others);
-    let best = rules.best(&ranking, random).and_then(|slot| snapshot.node(slot));
+    let best = rules.best(&ranking, excluded, random).and_then(|slot| snapshot.node(slot));
     let decision = match best {
         Some(node) => Decision::Place(node.name.clone()),
         None => {
-            Decision::Unschedulable(Diagnosis::new(snapshot.known().map(|slot| rules.first_rejection(slot))))
+            let why = |slot: Slot| rules.rejections(slot).next().or_else(|| excluded.get(&slot).cloned());
+            Decision::Unschedulable(Diagnosis::new(snapshot.known().filter_map(why)))
         }
     };
     memo.keep(&pod.shape, ranking);
@@ -69,12 +77,6 @@ pub fn admits(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo, slot: Slo
     }
     let others = InterPodAffinity::new(snapshot, memo, pod);
     Rules::new(snapshot, pod, &terrain, others).passes(slot)
-}
-
-/// Why no node takes `pod`, in summary: every node is asked, also one that would.
-pub fn diagnose(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo) -> Diagnosis {
-    let refused = rejections(snapshot, memo, pod);
-    Diagnosis::new(refused.into_iter().map(|(_, rejection)| rejection))
 }
 
 /// Why each node that refuses `pod` does: the first rule that objects, with its reasons.
@@ -155,12 +157,12 @@ impl<'a> Rules<'a> {
         self.name.passes(slot) && self.spread.passes(slot) && self.others.passes(slot)
     }
 
-    /// The best of the feasible nodes.
-    fn best(&self, ranking: &Ranking, random: u64) -> Option<Slot> {
+    /// The best of the feasible nodes that aren't excluded.
+    fn best(&self, ranking: &Ranking, excluded: &BTreeMap<Slot, Rejection>, random: u64) -> Option<Slot> {
         let slots: Vec<Slot> = self.snapshot.all_slots().collect();
         let fitting = ranking.fitting().map(|(at, score)| (slots[at], score));
-        let (feasible, mut totals): (Vec<Slot>, Vec<i64>) =
-            fitting.filter(|(slot, _)| self.passes_beside(*slot)).unzip();
+        let passes = |slot: Slot| self.passes_beside(slot) && !excluded.contains_key(&slot);
+        let (feasible, mut totals): (Vec<Slot>, Vec<i64>) = fitting.filter(|(slot, _)| passes(*slot)).unzip();
         if let [] | [_] = *feasible {
             return feasible.first().copied();
         }

@@ -48,6 +48,8 @@ pub enum Preemption {
         no_victims: usize,
         /// Nodes whose refusal has another reason than the pods that are there.
         not_helpful: usize,
+        /// Whether a rule about where other pods are may have had a part in it, though no node blames it.
+        by_others: bool,
     },
 }
 
@@ -118,7 +120,7 @@ impl fmt::Display for Diagnosis {
         match &self.preemption {
             None => Ok(()),
             Some(Preemption::NotEligible(why)) => write!(f, " preemption: not eligible due to {why}."),
-            Some(Preemption::Hopeless { no_victims, not_helpful }) => {
+            Some(Preemption::Hopeless { no_victims, not_helpful, .. }) => {
                 let phrases = [
                     (*no_victims, "No preemption victims found for incoming pod"),
                     (*not_helpful, "Preemption is not helpful for scheduling"),

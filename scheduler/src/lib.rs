@@ -24,6 +24,7 @@ pub mod pod;
 pub mod preemption;
 mod queue;
 mod ranking;
+mod reservation;
 pub mod resources;
 pub mod scheduler;
 pub mod selector;

@@ -146,6 +146,7 @@ impl PodInfo {
     pub fn demands_same(&self, other: &PodInfo) -> bool {
         self.uid == other.uid
             && self.priority == other.priority
+            && self.never_preempts == other.never_preempts
             && self.group == other.group
             && self.shape == other.shape
     }

@@ -6,12 +6,12 @@
 //! snapshot is changed while this thinks, and is the same again afterwards.
 
 use crate::budget::Budgets;
-use crate::decision;
 use crate::diagnosis::Preemption;
 use crate::memo::Memo;
 use crate::name::NodeName;
 use crate::plugins::Reason;
 use crate::pod::PodInfo;
+use crate::reservation::Reserved;
 use crate::resources::PODS;
 use crate::snapshot::{Slot, Snapshot};
 use jiff::Timestamp;
@@ -50,18 +50,20 @@ impl Candidate {
     }
 }
 
-/// Finds room for `pod`, which no node takes as it is. `start` says at which node the search begins.
+/// Finds room for `pod`, which no node takes as it is, while `reserved` is filled. `start` says at which node the
+/// search begins.
 pub fn preempt(
     snapshot: &mut Snapshot,
     memo: &mut Memo,
     budgets: &Budgets,
     pod: &PodInfo,
+    reserved: &Reserved,
     start: u64,
 ) -> Result<Candidate, Preemption> {
     if pod.never_preempts {
         return Err(Preemption::NotEligible("preemptionPolicy=Never"));
     }
-    let refused = decision::rejections(snapshot, memo, pod);
+    let refused = reserved.rejections(snapshot, memo, pod);
     let (helpful, helpless): (Vec<_>, Vec<_>) =
         refused.into_iter().partition(|(slot, why)| may_be_helped(snapshot, pod, *slot, &why.reasons));
     let mut slots: Vec<Slot> = helpful.into_iter().map(|(slot, _)| slot).collect();
@@ -70,13 +72,17 @@ pub fn preempt(
     let enough = (snapshot.node_count() * CANDIDATES_PERCENT / 100).max(CANDIDATES_LEAST);
     let mut candidates = Vec::new();
     for slot in &slots {
-        candidates.extend(dry_run(snapshot, memo, budgets, pod, *slot));
+        candidates.extend(dry_run(snapshot, memo, budgets, pod, reserved, *slot));
         if candidates.len() >= enough {
             break;
         }
     }
     let best = candidates.into_iter().min_by_key(Candidate::harm);
-    best.ok_or(Preemption::Hopeless { no_victims: slots.len(), not_helpful: helpless.len() })
+    best.ok_or_else(|| Preemption::Hopeless {
+        no_victims: slots.len(),
+        not_helpful: helpless.len(),
+        by_others: pod.shape.is_tied_to_others() || snapshot.distances().next().is_some(),
+    })
 }
 
 /// Whether the node's refusal can end by others leaving it.
@@ -114,6 +120,7 @@ fn dry_run(
     memo: &mut Memo,
     budgets: &Budgets,
     pod: &PodInfo,
+    reserved: &Reserved,
     slot: Slot,
 ) -> Option<Candidate> {
     if !has_room_below(snapshot, pod, slot) {
@@ -129,14 +136,14 @@ fn dry_run(
     }
     let stay = |snapshot: &mut Snapshot, memo: &mut Memo, other: &Arc<PodInfo>| {
         snapshot.place(other.clone(), &node);
-        let stays = decision::admits(snapshot, memo, pod, slot);
+        let stays = reserved.admits(snapshot, memo, pod, slot);
         if !stays {
             snapshot.displace(&other.key);
         }
         stays
     };
     let (mut victims, mut violations) = (Vec::new(), 0);
-    let helps = decision::admits(snapshot, memo, pod, slot);
+    let helps = reserved.admits(snapshot, memo, pod, slot);
     if helps {
         let (forbidden, allowed) = budgets.part(lower.clone());
         victims.extend(forbidden.into_iter().filter(|other| !stay(snapshot, memo, other)));

@@ -4,7 +4,7 @@
 //! recently and wait some seconds; *parked* pods fit nowhere and wait for a relevant change, however long.
 //! Every pod is in exactly one place. Time is an argument; nothing polls.
 
-use crate::diagnosis::Diagnosis;
+use crate::changes::Hopes;
 use crate::name::PodKey;
 use crate::pod::{PodInfo, Shape};
 use jiff::Timestamp;
@@ -31,11 +31,14 @@ enum Cause {
     Failed,
 }
 
+/// Parked pods for which the same answer holds: shape, priority, whether they never preempt, what they wait for.
+type Group = (Arc<Shape>, i32, bool, Hopes);
+
 #[derive(Clone, Debug, PartialEq)]
 enum Place {
     Active,
     Backoff(Instant, Cause),
-    Parked,
+    Parked(Hopes),
 }
 
 #[derive(Clone, Debug)]
@@ -53,8 +56,8 @@ pub struct Queue {
     entries: HashMap<PodKey, Entry>,
     active: BTreeSet<Rank>,
     backoff: BTreeSet<(Instant, PodKey)>,
-    /// Parked pods by shape and priority: one question answers for all equal ones.
-    parked: HashMap<(Arc<Shape>, i32), (Arc<Diagnosis>, BTreeSet<PodKey>)>,
+    /// One question answers for all pods of a group.
+    parked: HashMap<Group, BTreeSet<PodKey>>,
 }
 
 /// A pod taken from the queue for a decision. It comes back by `park` or `retry`, or is done with.
@@ -69,9 +72,8 @@ fn rank(pod: &PodInfo) -> Rank {
     (Reverse(pod.priority), pod.created, pod.key.clone())
 }
 
-/// Pods for which the same answer holds.
-fn kind(pod: &PodInfo) -> (Arc<Shape>, i32) {
-    (pod.shape.clone(), pod.priority)
+fn group(pod: &PodInfo, hopes: Hopes) -> Group {
+    (pod.shape.clone(), pod.priority, pod.never_preempts, hopes)
 }
 
 fn backoff(failures: u32) -> Duration {
@@ -98,7 +100,7 @@ impl Queue {
         match entry.place {
             Place::Active => self.active.remove(&rank(&entry.pod)),
             Place::Backoff(until, _) => self.backoff.remove(&(until, key.clone())),
-            Place::Parked => self.unpark(&entry.pod),
+            Place::Parked(hopes) => self.unpark(&entry.pod, hopes),
         };
         Some(entry.pod)
     }
@@ -119,17 +121,9 @@ impl Queue {
         Some(Taken { pod: self.remove(key)?, failures })
     }
 
-    /// The diagnosis of a parked pod's last attempt.
-    pub fn diagnosis(&self, key: &PodKey) -> Option<&Arc<Diagnosis>> {
-        let entry = self.entries.get(key)?;
-        self.parked.get(&kind(&entry.pod)).map(|(diagnosis, _)| diagnosis)
-    }
-
     /// Parks a pod that fits nowhere, until [`Queue::wake`] finds a reason to try again.
-    pub fn park(&mut self, taken: Taken, diagnosis: Arc<Diagnosis>, now: Instant) {
-        let pods = self.parked.entry(kind(&taken.pod)).or_default();
-        pods.0 = diagnosis;
-        self.insert_failed(taken, Place::Parked, now);
+    pub fn park(&mut self, taken: Taken, hopes: Hopes, now: Instant) {
+        self.insert_failed(taken, Place::Parked(hopes), now);
     }
 
     /// Puts a pod whose binding failed into back-off.
@@ -138,17 +132,18 @@ impl Queue {
         self.insert_failed(taken, Place::Backoff(until, Cause::Failed), now);
     }
 
-    /// Lets parked pods try again of whose shape `hopeful` says so, after what is left of their back-off.
-    /// It is asked once per shape, with one pod of it and the diagnosis of the last attempt.
-    pub fn wake(&mut self, now: Instant, mut hopeful: impl FnMut(&PodInfo, &Diagnosis) -> bool) {
+    /// Lets parked pods try again of whose group `hopeful` says so, after what is left of their back-off.
+    /// It is asked once per group, with one pod of it and what the group waits for.
+    pub fn wake(&mut self, now: Instant, mut hopeful: impl FnMut(&PodInfo, Hopes) -> bool) {
         let entries = &self.entries;
         let first = |pods: &BTreeSet<PodKey>| pods.first().and_then(|key| entries.get(key));
         let woken = self
             .parked
-            .values()
-            .filter(|(diagnosis, pods)| first(pods).is_some_and(|entry| hopeful(&entry.pod, diagnosis)));
-        let woken: Vec<PodKey> = woken.flat_map(|(_, pods)| pods.iter().cloned()).collect();
-        woken.iter().for_each(|key| self.wake_one(key, now));
+            .iter()
+            .filter(|((.., hopes), pods)| first(pods).is_some_and(|entry| hopeful(&entry.pod, *hopes)));
+        let woken: Vec<(PodKey, Hopes)> =
+            woken.flat_map(|((.., hopes), pods)| pods.iter().map(|key| (key.clone(), *hopes))).collect();
+        woken.iter().for_each(|(key, hopes)| self.wake_one(key, *hopes, now));
     }
 
     /// Lets a pod try again now, whatever it waits for.
@@ -172,7 +167,7 @@ impl Queue {
         Some(match self.entries.get(key)?.place {
             Place::Active => "active",
             Place::Backoff(..) => "back-off",
-            Place::Parked => "parked",
+            Place::Parked(_) => "parked",
         })
     }
 
@@ -192,18 +187,17 @@ impl Queue {
         match &entry.place {
             Place::Active => drop(self.active.insert(rank(&entry.pod))),
             Place::Backoff(until, _) => drop(self.backoff.insert((*until, key.clone()))),
-            Place::Parked => {
-                let pods = self.parked.entry(kind(&entry.pod)).or_default();
-                pods.1.insert(key.clone());
+            Place::Parked(hopes) => {
+                self.parked.entry(group(&entry.pod, *hopes)).or_default().insert(key.clone());
             }
         }
         let before = self.entries.insert(key, entry);
         assert!(before.is_none(), "a pod is queued in one place only");
     }
 
-    fn wake_one(&mut self, key: &PodKey, now: Instant) {
+    fn wake_one(&mut self, key: &PodKey, hopes: Hopes, now: Instant) {
         let Some(mut entry) = self.entries.remove(key) else { return };
-        self.unpark(&entry.pod);
+        self.unpark(&entry.pod, hopes);
         let until = entry.last_failure.map(|failed| failed + backoff(entry.failures));
         entry.place = match until.filter(|until| *until > now) {
             Some(until) => Place::Backoff(until, Cause::Woken),
@@ -212,12 +206,12 @@ impl Queue {
         self.insert(entry);
     }
 
-    fn unpark(&mut self, pod: &PodInfo) -> bool {
-        let kind = kind(pod);
-        let Some((_, pods)) = self.parked.get_mut(&kind) else { return false };
+    fn unpark(&mut self, pod: &PodInfo, hopes: Hopes) -> bool {
+        let group = group(pod, hopes);
+        let Some(pods) = self.parked.get_mut(&group) else { return false };
         let removed = pods.remove(&pod.key);
         if pods.is_empty() {
-            self.parked.remove(&kind);
+            self.parked.remove(&group);
         }
         removed
     }
@@ -241,7 +235,7 @@ impl Queue {
 impl Queue {
     /// Every parked pod.
     pub fn parked(&self) -> Vec<Arc<PodInfo>> {
-        let parked = self.entries.values().filter(|entry| entry.place == Place::Parked);
+        let parked = self.entries.values().filter(|entry| matches!(entry.place, Place::Parked(_)));
         parked.map(|entry| entry.pod.clone()).collect()
     }
 }

@@ -6,11 +6,12 @@
 //! that fails takes the weight back and the pod tries again. Decisions are optimistic: the API server has
 //! the last word about each binding. No clock, no client and no randomness of its own live here.
 
+mod decisions;
 mod together;
 
 use crate::budget::{Budget, Budgets};
 use crate::changes::Changes;
-use crate::decision::{self, Decision};
+use crate::decision;
 use crate::diagnosis::{Diagnosis, NodeExplanation};
 use crate::gang::{Gangs, GroupInfo};
 use crate::memo::Memo;
@@ -18,7 +19,6 @@ use crate::name::{NodeName, PodKey, PodUid};
 use crate::node::NodeInfo;
 use crate::nomination::Nominations;
 use crate::pod::{PodInfo, Shape};
-use crate::preemption::{self, Candidate};
 use crate::queue::{Queue, Taken};
 use crate::snapshot::{Snapshot, Version};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -278,7 +278,7 @@ impl Scheduler {
         let pod = Arc::new(pod);
         if let Some(node) = pod.nominated.clone().filter(|_| self.queue.get(&pod.key).is_none()) {
             // Room was being made for it before we began.
-            self.nominations.set(pod.clone(), node, BTreeSet::new());
+            self.nominate(&pod, node, BTreeSet::new());
         }
         let ready = self.gangs.waits(pod);
         self.enqueue(ready);
@@ -307,6 +307,14 @@ impl Scheduler {
     fn activate(&mut self, pods: &[PodKey]) {
         self.refused.1.clear();
         pods.iter().for_each(|key| self.queue.activate(key));
+    }
+
+    /// Reserves the node for the pod, and only that one, until the victims have left and it is there.
+    fn nominate(&mut self, pod: &Arc<PodInfo>, node: NodeName, victims: BTreeSet<PodUid>) {
+        self.end_nomination(&pod.key);
+        self.nominations.set(pod.clone(), node, victims);
+        self.refused.1.clear();
+        self.changes.pod_placed();
     }
 
     /// What was reserved for the pod is free for others, too.
@@ -349,184 +357,6 @@ impl Scheduler {
         self.shapes.insert(shape.clone());
         shape
     }
-}
-
-// Decisions.
-impl Scheduler {
-    fn wake_parked(&mut self, now: Instant) {
-        let changes = std::mem::take(&mut self.changes);
-        if changes.is_empty() {
-            return;
-        }
-        let (snapshot, memo) = (&mut self.snapshot, &mut self.memo);
-        let apart = snapshot.distances().next().is_some();
-        self.queue.wake(now, |pod, diagnosis| {
-            changes.concern(pod, diagnosis, apart, |pod, slot| {
-                decision::would_admit(snapshot, memo, pod, slot)
-                    || !pod.never_preempts && preemption::has_room_below(snapshot, pod, slot)
-            })
-        });
-    }
-
-    fn schedule_one(&mut self, taken: Taken, now: Instant, random: u64, effects: &mut Vec<Effect>) {
-        let Some(_) = self.gangs.hold(taken.pod.clone()) else { return };
-        if let Some(gang) = self.gangs.gang(&taken.pod) {
-            return self.schedule_gang(taken, gang, now, random, effects);
-        }
-        match self.decide(&taken.pod, random) {
-            Ok(node) => effects.push(self.assume(taken, node)),
-            Err(diagnosis) => self.refuse(taken, diagnosis, now, random, effects),
-        }
-    }
-
-    /// Where the pod goes, with the room respected that is reserved for others.
-    fn decide(&mut self, pod: &PodInfo, random: u64) -> Result<NodeName, Arc<Diagnosis>> {
-        let version = self.snapshot.version();
-        if self.refused.0 != version {
-            self.refused = (version, HashMap::new());
-        }
-        if let Some(diagnosis) =
-            self.refused.1.get(&kind(pod)).filter(|_| self.nominations.get(&pod.key).is_none())
-        {
-            return Err(diagnosis.clone());
-        }
-        let nominated = self.nominations.get(&pod.key).and_then(|one| self.snapshot.slot(&one.node));
-        let decision = self.with_reservations(pod, |snapshot, memo| {
-            let there = nominated.filter(|slot| decision::admits(snapshot, memo, pod, *slot));
-            match there.and_then(|slot| snapshot.node(slot)) {
-                Some(node) => Decision::Place(node.name.clone()),
-                None => decision::decide(snapshot, memo, pod, random),
-            }
-        });
-        match decision {
-            Decision::Place(node) if self.stands_alone(pod, &node) => Ok(node),
-            Decision::Place(_) => Err(Arc::new(self.diagnose(pod))),
-            Decision::Unschedulable(diagnosis) => Err(Arc::new(diagnosis)),
-        }
-    }
-
-    /// Whether the node is right even if the nominated pods never come: nobody may be near a reservation.
-    fn stands_alone(&mut self, pod: &PodInfo, node: &NodeName) -> bool {
-        if self.nominations.is_empty() || pod.shape.affinity.near.is_empty() && pod.shape.spread.is_empty() {
-            return true;
-        }
-        let slot = self.snapshot.slot(node).expect("a pod is placed on a known node");
-        decision::admits(&mut self.snapshot, &mut self.memo, pod, slot)
-    }
-
-    fn diagnose(&mut self, pod: &PodInfo) -> Diagnosis {
-        decision::diagnose(&mut self.snapshot, &mut self.memo, pod)
-    }
-
-    /// Runs `think` on the cluster as it would be with the nominated pods of at least the pod's priority.
-    fn with_reservations<T>(
-        &mut self,
-        pod: &PodInfo,
-        think: impl FnOnce(&mut Snapshot, &mut Memo) -> T,
-    ) -> T {
-        let reserved = self.nominations.respected_by(pod);
-        let version = self.snapshot.version();
-        let reserved: Vec<_> =
-            reserved.into_iter().filter(|(_, node)| self.snapshot.slot(node).is_some()).collect();
-        for (other, node) in &reserved {
-            self.snapshot.place(other.clone(), node);
-        }
-        let thought = think(&mut self.snapshot, &mut self.memo);
-        for (other, _) in &reserved {
-            self.snapshot.displace(&other.key);
-        }
-        self.snapshot.unchanged_since(version);
-        thought
-    }
-
-    /// The pod fits nowhere: others are driven away for it, or it waits.
-    fn refuse(
-        &mut self,
-        taken: Taken,
-        diagnosis: Arc<Diagnosis>,
-        now: Instant,
-        random: u64,
-        effects: &mut Vec<Effect>,
-    ) {
-        let pod = taken.pod.clone();
-        let known = self.refused.1.get(&kind(&pod)).is_some_and(|known| Arc::ptr_eq(known, &diagnosis));
-        if known || self.nominations.get(&pod.key).is_some_and(|one| !one.victims.is_empty()) {
-            // It has been tried already, or those who are to leave are still leaving.
-            effects.extend(self.park(taken, diagnosis, now));
-            return;
-        }
-        let budgets = self.budgets.clone();
-        let found = self.with_reservations(&pod, |snapshot, memo| {
-            preemption::preempt(snapshot, memo, &budgets, &pod, random)
-        });
-        let diagnosis = match found {
-            Ok(candidate) => {
-                self.make_room(&pod, candidate, effects);
-                diagnosis
-            }
-            Err(why) => {
-                let nominated = self.nominations.get(&pod.key).is_some();
-                self.end_nomination(&pod.key);
-                let diagnosis = Arc::new((*diagnosis).clone().with_preemption(why));
-                if !nominated {
-                    self.refused.1.insert(kind(&pod), diagnosis.clone());
-                }
-                diagnosis
-            }
-        };
-        effects.extend(self.park(taken, diagnosis, now));
-    }
-
-    /// Reserves the node for the pod and asks the victims to leave.
-    fn make_room(&mut self, pod: &Arc<PodInfo>, candidate: Candidate, effects: &mut Vec<Effect>) {
-        let Candidate { node, victims, .. } = candidate;
-        let lower = self.nominations.below(&node, pod.priority);
-        lower.iter().for_each(|key| self.end_nomination(key));
-        self.activate(&lower);
-        let evict = |victim: &Arc<PodInfo>| Effect::Evict {
-            pod: victim.key.clone(),
-            uid: victim.uid.clone(),
-            preemptor: pod.uid.clone(),
-            node: node.clone(),
-        };
-        effects.extend(victims.iter().filter(|victim| !victim.terminating).map(evict));
-        let leaving = victims.iter().map(|victim| victim.uid.clone()).collect();
-        self.refused.1.clear();
-        self.nominations.set(pod.clone(), node, leaving);
-    }
-
-    fn assume(&mut self, taken: Taken, node: NodeName) -> Effect {
-        let PodInfo { key, uid, .. } = &*taken.pod;
-        let effect = Effect::Bind { pod: key.clone(), uid: uid.clone(), node: node.clone() };
-        let placed = PodInfo { node: Some(node.clone()), ..(*taken.pod).clone() };
-        self.end_nomination(key);
-        self.snapshot.place(Arc::new(placed), &node);
-        self.changes.pod_placed();
-        self.in_flight += 1;
-        self.assumed.insert(key.clone(), Assumed { uid: uid.clone(), retry: Some(taken) });
-        effect
-    }
-
-    /// Parks a pod; reports it unless its condition already says the same.
-    fn park(&mut self, mut taken: Taken, diagnosis: Arc<Diagnosis>, now: Instant) -> Option<Effect> {
-        let message: Arc<str> = diagnosis.to_string().into();
-        let pod = &taken.pod;
-        let nominated = self.nominations.get(&pod.key).map(|one| one.node.clone());
-        let news = pod.reported.as_ref() != Some(&message) || pod.nominated != nominated;
-        let report = Effect::Report {
-            pod: pod.key.clone(),
-            uid: pod.uid.clone(),
-            message: message.clone(),
-            nominated: nominated.clone(),
-        };
-        taken.pod = Arc::new(PodInfo { reported: Some(message), nominated, ..(**pod).clone() });
-        self.queue.park(taken, diagnosis, now);
-        news.then_some(report)
-    }
-}
-
-fn kind(pod: &PodInfo) -> Kind {
-    (pod.shape.clone(), pod.priority, pod.never_preempts)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The queue under a clock that only tests move.
 
 use super::*;
+use crate::diagnosis::Diagnosis;
 use crate::object::PodObject;
-use crate::plugins::{Plugin, Reason};
 use serde_json::json;
 
 fn pod(name: &str, priority: i32, cpu: &str) -> Arc<PodInfo> {
@@ -19,14 +19,6 @@ fn pod(name: &str, priority: i32, cpu: &str) -> Arc<PodInfo> {
 
 fn key(name: &str) -> PodKey {
     PodKey::new("default", name)
-}
-
-fn no_cpu() -> Arc<Diagnosis> {
-    let rejection = crate::diagnosis::Rejection {
-        plugin: Plugin::NodeResourcesFit,
-        reasons: vec![Reason::Insufficient("cpu".into())],
-    };
-    Arc::new(Diagnosis::new([rejection].into_iter()))
 }
 
 fn pop_name(queue: &mut Queue, now: Instant) -> Option<String> {
@@ -68,13 +60,13 @@ fn a_parked_pod_needs_a_reason_to_try_again() {
     let (mut queue, now) = (Queue::default(), Instant::now());
     queue.put(pod("a", 0, "1"));
     let taken = queue.pop(now).expect("active");
-    queue.park(taken, no_cpu(), now);
+    queue.park(taken, Hopes::default(), now);
     let late = now + seconds(3600.0);
     assert!(queue.pop(late).is_none());
     assert_eq!(queue.next_wake(), None, "nothing polls");
     queue.wake(late, |_, _| false);
     assert!(queue.pop(late).is_none());
-    queue.wake(late, |_, diagnosis| diagnosis.blames(Plugin::NodeResourcesFit));
+    queue.wake(late, |_, hopes| hopes == Hopes::default());
     assert_eq!(pop_name(&mut queue, late).as_deref(), Some("a"));
 }
 
@@ -86,7 +78,7 @@ fn equal_pods_are_asked_about_once() {
     }
     queue.put(pod("other", 0, "2"));
     while let Some(taken) = queue.pop(now) {
-        queue.park(taken, no_cpu(), now);
+        queue.park(taken, Hopes::default(), now);
         if queue.lengths().0 == 0 {
             break;
         }
@@ -101,11 +93,24 @@ fn equal_pods_are_asked_about_once() {
 }
 
 #[test]
+fn equal_pods_that_wait_for_different_things_are_each_asked() {
+    let (mut queue, now) = (Queue::default(), Instant::now());
+    let first_node = Hopes::after(&Diagnosis::new([].into_iter()));
+    for (name, hopes) in [("a", first_node), ("b", Hopes::default())] {
+        queue.put(pod(name, 0, "1"));
+        let taken = queue.pop(now).expect("active");
+        queue.park(taken, hopes, now);
+    }
+    queue.wake(now + seconds(60.0), |_, hopes| hopes == first_node);
+    assert_eq!(["a", "b"].map(|name| queue.place(&key(name))), [Some("active"), Some("parked")]);
+}
+
+#[test]
 fn a_woken_pod_waits_behind_others_but_not_for_nothing() {
     let (mut queue, now) = (Queue::default(), Instant::now());
     queue.put(pod("a", 0, "1"));
     let taken = queue.pop(now).expect("active");
-    queue.park(taken, no_cpu(), now);
+    queue.park(taken, Hopes::default(), now);
     queue.wake(now, |_, _| true);
     assert_eq!(queue.lengths(), (0, 1, 0));
     queue.put(pod("b", -5, "1"));
@@ -118,7 +123,7 @@ fn a_change_of_demands_activates_and_any_other_change_does_not() {
     let (mut queue, now) = (Queue::default(), Instant::now());
     queue.put(pod("a", 0, "2"));
     let taken = queue.pop(now).expect("active");
-    queue.park(taken, no_cpu(), now);
+    queue.park(taken, Hopes::default(), now);
     let relabelled = PodInfo { reported: Some("x".into()), ..(*pod("a", 0, "2")).clone() };
     queue.put(Arc::new(relabelled));
     assert_eq!(queue.place(&key("a")), Some("parked"));

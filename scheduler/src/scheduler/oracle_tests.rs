@@ -254,34 +254,6 @@ impl World {
         world
     }
 
-    /// Who would have to leave `at` for `pod`, the more important first; `None` if that wouldn't help.
-    fn victims(&self, pod: &ModelPod, at: u8) -> Option<Vec<u8>> {
-        let mut lower: Vec<u8> = self
-            .pods
-            .iter()
-            .filter(|(_, (_, other, on))| *on == Some(at) && other.priority < pod.priority)
-            .map(|(name, _)| *name)
-            .collect();
-        lower.sort_by_key(|name| (-self.pods[name].1.priority, format!("p{name}")));
-        // A missing companion isn't helped by anybody's leaving, unless something else objects before.
-        if self.fits(pod, at) && self.even(pod, at) && !self.accompanied(pod, at) {
-            return None;
-        }
-        let mut world = self.without(&lower);
-        if lower.is_empty() || !world.feasible(pod).contains(&at) {
-            return None;
-        }
-        lower.retain(|name| {
-            let back = world.with(*name, &self.pods[name].1, at);
-            let leaves = !back.feasible(pod).contains(&at);
-            if !leaves {
-                world = back;
-            }
-            leaves
-        });
-        Some(lower)
-    }
-
     /// How much it hurts if these leave: highest priority, sum of priorities, number.
     fn harm(&self, victims: &[u8]) -> (i64, i64, usize) {
         let priorities = || victims.iter().map(|name| i64::from(self.pods[name].1.priority));
@@ -329,6 +301,11 @@ impl World {
             .copied()
             .filter(|node| self.fits(pod, *node) && self.even(pod, *node) && self.social(pod, *node))
             .collect()
+    }
+
+    /// Whether all that the node lacks for the pod is company, which nobody's leaving brings.
+    fn is_lonely(&self, pod: &ModelPod, at: u8) -> bool {
+        self.fits(pod, at) && self.even(pod, at) && !self.accompanied(pod, at)
     }
 
     fn fits(&self, pod: &ModelPod, at: u8) -> bool {
@@ -392,6 +369,54 @@ impl World {
         let fewest = if enough { pods.values().copied().min().unwrap_or(0) } else { 0 };
         let after = pods.get(&mine).copied().unwrap_or(0) + i64::from(pod.app == rule.app);
         after - fewest <= rule.skew
+    }
+}
+
+/// The cluster as a pod must see it: a node is right if it is so with the pods that room is reserved for, and
+/// without them.
+struct View {
+    reserved: World,
+    bare: World,
+}
+
+impl View {
+    fn feasible(&self, pod: &ModelPod) -> BTreeSet<u8> {
+        &self.reserved.feasible(pod) & &self.bare.feasible(pod)
+    }
+
+    fn with(&self, name: u8, pod: &ModelPod, on: u8) -> View {
+        View { reserved: self.reserved.with(name, pod, on), bare: self.bare.with(name, pod, on) }
+    }
+
+    fn without(&self, names: &[u8]) -> View {
+        View { reserved: self.reserved.without(names), bare: self.bare.without(names) }
+    }
+
+    /// Who would have to leave `at` for `pod`, the more important first; `None` if that wouldn't help.
+    fn victims(&self, pod: &ModelPod, at: u8) -> Option<Vec<u8>> {
+        let pods = &self.bare.pods;
+        let lower =
+            pods.iter().filter(|(_, (_, other, on))| *on == Some(at) && other.priority < pod.priority);
+        let mut lower: Vec<u8> = lower.map(|(name, _)| *name).collect();
+        lower.sort_by_key(|name| (-pods[name].1.priority, format!("p{name}")));
+        // What a node lacks when room is reserved is asked before what it lacks otherwise.
+        let otherwise = || self.reserved.feasible(pod).contains(&at) && self.bare.is_lonely(pod, at);
+        if self.reserved.is_lonely(pod, at) || otherwise() {
+            return None;
+        }
+        let mut view = self.without(&lower);
+        if lower.is_empty() || !view.feasible(pod).contains(&at) {
+            return None;
+        }
+        lower.retain(|name| {
+            let back = view.with(*name, &pods[name].1, at);
+            let leaves = !back.feasible(pod).contains(&at);
+            if !leaves {
+                view = back;
+            }
+            leaves
+        });
+        Some(lower)
     }
 }
 
@@ -568,20 +593,22 @@ impl History {
         for (name, nominated) in reports {
             self.counts.refused += 1;
             match nominated {
-                Some(node) => {
-                    let (node, priority) = (number(&node.0), self.world.pods[&name].1.priority);
-                    // Less important ones give up their reservation there.
-                    let pods = &self.world.pods;
-                    self.nominated.retain(|other, on| *on != node || pods[other].1.priority >= priority);
-                    self.nominated.insert(name, node)
-                }
-                None => self.nominated.remove(&name),
-            };
+                Some(node) => self.nominate(name, number(&node.0)),
+                None => drop(self.nominated.remove(&name)),
+            }
         }
     }
 
-    /// The cluster as `name` must see it: with the room that is reserved for pods of at least its priority.
-    fn reserved(&self, name: u8) -> World {
+    /// Room is made there for the pod; the less important give up their reservation of it.
+    fn nominate(&mut self, name: u8, node: u8) {
+        let pods = &self.world.pods;
+        let priority = pods[&name].1.priority;
+        self.nominated.retain(|other, on| *on != node || pods[other].1.priority >= priority);
+        self.nominated.insert(name, node);
+    }
+
+    /// The cluster as `name` must see it: room is reserved for pods of at least its priority.
+    fn view(&self, name: u8) -> View {
         let priority = self.world.pods[&name].1.priority;
         let mut world = self.world.clone();
         for (other, on) in self.nominated.iter().filter(|(other, _)| **other != name) {
@@ -590,17 +617,19 @@ impl History {
                 world = world.with(*other, &pod, *on);
             }
         }
-        world
+        View { reserved: world, bare: self.world.clone() }
     }
 
     fn check_binding(&mut self, name: u8, at: u8) {
         let (incarnation, model, on) = self.world.pods[&name].clone();
         assert_eq!(on, None, "p{name} is bound once");
-        let reserved = self.reserved(name);
-        let feasible = reserved.feasible(&model);
+        let view = self.view(name);
+        let feasible = view.feasible(&model);
         assert!(feasible.contains(&at), "p{name} went to {at}, but only {feasible:?} are feasible");
-        if self.nominated.remove(&name) != Some(at) {
-            let best = reserved.best(&model, &feasible);
+        if let Some(nominated) = self.nominated.remove(&name).filter(|one| feasible.contains(one)) {
+            assert_eq!(at, nominated, "p{name} goes where room was made for it");
+        } else {
+            let best = view.reserved.best(&model, &feasible);
             assert!(best.contains(&at), "p{name} went to {at}, but {best:?} are better of {feasible:?}");
         }
         self.world.pods.insert(name, (incarnation, model, Some(at)));
@@ -612,15 +641,22 @@ impl History {
         let Some((_, preemptor, at)) = evictions.first().cloned() else { return };
         let name = number(preemptor.0.split('-').next().expect("a name and a number"));
         let model = self.world.pods[&name].1.clone();
-        let world = self.reserved(name);
+        let view = self.view(name);
         let mut victims: Vec<u8> = evictions.iter().map(|(victim, ..)| *victim).collect();
-        assert_eq!(world.feasible(&model), BTreeSet::new(), "p{name} drives others away although it fits");
-        let least = world.nodes.keys().filter_map(|node| world.victims(&model, *node));
-        let least = least.map(|all| world.harm(&all)).min();
-        assert_eq!(Some(world.harm(&victims)), least, "p{name} at {at}: {victims:?} hurts more than needed");
-        let mut expected = world.victims(&model, at).expect("their leaving helps");
-        (victims.sort_unstable(), expected.sort_unstable());
+        assert_eq!(view.feasible(&model), BTreeSet::new(), "p{name} drives others away although it fits");
+        let least = view.bare.nodes.keys().filter_map(|node| view.victims(&model, *node));
+        let least = least.map(|all| self.world.harm(&all)).min();
+        assert_eq!(
+            Some(self.world.harm(&victims)),
+            least,
+            "p{name} at {at}: {victims:?} hurts more than needed"
+        );
+        let mut expected = view.victims(&model, at).expect("their leaving helps");
+        victims.sort_unstable();
+        expected.sort_unstable();
         assert_eq!(victims, expected, "p{name} at {at}");
+        // A pod that had lost its room there, and whose status tells it still, isn't reported again.
+        self.nominate(name, at);
         for victim in victims {
             self.leaving.push((victim, self.world.pods[&victim].0));
             self.counts.evicted += 1;
@@ -634,15 +670,12 @@ impl History {
             self.scheduler.queue().parked().iter().map(|pod| number(&pod.key.name)).collect();
         assert_eq!(parked, waiting.iter().copied().collect(), "whoever waits is parked when all is quiet");
         for name in waiting {
-            let (world, model) = (self.reserved(name), &self.world.pods[&name].1);
-            // Beside reserved room a node must be right with the reserved pods and without them.
-            let free = if self.nominated.is_empty() { world.feasible(model) } else { BTreeSet::new() };
+            let (view, model) = (self.view(name), &self.world.pods[&name].1);
+            let free = view.feasible(model);
             assert_eq!(free, BTreeSet::new(), "p{name} is parked although nodes would take it");
-            // Rules about other pods are asked again when counts change; that this forgets nothing isn't proven here.
-            let tied = |pod: &ModelPod| pod.spread.is_some() || pod.near.is_some() || pod.apart.is_some();
-            let plain = !self.world.pods.values().any(|(_, pod, _)| tied(pod));
-            if self.nominated.is_empty() && plain {
-                let helps = world.nodes.keys().find(|node| world.victims(model, **node).is_some());
+            // Whoever has a nomination waits for its victims.
+            if !self.nominated.contains_key(&name) {
+                let helps = self.world.nodes.keys().find(|node| view.victims(model, **node).is_some());
                 assert_eq!(helps, None, "p{name} is parked although others could leave");
             }
             let explained = self.scheduler.explain(&key(name)).expect("a parked pod is known");

@@ -1,0 +1,169 @@
+//! Decisions: a waiting pod is placed, or others are driven away for it, or it is parked and its user told.
+
+use super::{Assumed, Effect, Kind, Scheduler};
+use crate::changes::Hopes;
+use crate::decision::{self, Decision};
+use crate::diagnosis::Diagnosis;
+use crate::name::NodeName;
+use crate::pod::PodInfo;
+use crate::preemption::{self, Candidate};
+use crate::queue::Taken;
+use crate::reservation::Reserved;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+impl Scheduler {
+    pub(super) fn wake_parked(&mut self, now: Instant) {
+        let changes = std::mem::take(&mut self.changes);
+        if changes.is_empty() {
+            return;
+        }
+        let (snapshot, memo) = (&mut self.snapshot, &mut self.memo);
+        self.queue.wake(now, |pod, hopes| {
+            changes.concern(pod, hopes, |pod, slot| {
+                decision::would_admit(snapshot, memo, pod, slot)
+                    || !pod.never_preempts && preemption::has_room_below(snapshot, pod, slot)
+            })
+        });
+    }
+
+    pub(super) fn schedule_one(
+        &mut self,
+        taken: Taken,
+        now: Instant,
+        random: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(_) = self.gangs.hold(taken.pod.clone()) else { return };
+        if let Some(gang) = self.gangs.gang(&taken.pod) {
+            return self.schedule_gang(taken, gang, now, random, effects);
+        }
+        match self.decide(&taken.pod, random) {
+            Ok(node) => effects.push(self.assume(taken, node)),
+            Err(diagnosis) => self.refuse(taken, diagnosis, now, random, effects),
+        }
+    }
+
+    /// Where the pod goes, with the room respected that is reserved for others.
+    pub(super) fn decide(&mut self, pod: &PodInfo, random: u64) -> Result<NodeName, Arc<Diagnosis>> {
+        let version = self.snapshot.version();
+        if self.refused.0 != version {
+            self.refused = (version, HashMap::new());
+        }
+        if let Some(diagnosis) =
+            self.refused.1.get(&kind(pod)).filter(|_| self.nominations.get(&pod.key).is_none())
+        {
+            return Err(diagnosis.clone());
+        }
+        let nominated = self.nominations.get(&pod.key).and_then(|one| self.snapshot.slot(&one.node));
+        let reserved = Reserved::new(&self.nominations, &self.snapshot, pod);
+        let memo = &mut self.memo;
+        let decision = reserved.filled(&mut self.snapshot, |snapshot| {
+            let there = nominated.filter(|slot| reserved.admits(snapshot, memo, pod, *slot));
+            if let Some(node) = there.and_then(|slot| snapshot.node(slot)) {
+                return Decision::Place(node.name.clone());
+            }
+            let excluded = reserved.bare_rejections(snapshot, memo, pod);
+            decision::decide(snapshot, memo, pod, &excluded, random)
+        });
+        match decision {
+            Decision::Place(node) => Ok(node),
+            Decision::Unschedulable(diagnosis) => Err(Arc::new(diagnosis)),
+        }
+    }
+
+    /// The pod fits nowhere: others are driven away for it, or it waits.
+    fn refuse(
+        &mut self,
+        taken: Taken,
+        diagnosis: Arc<Diagnosis>,
+        now: Instant,
+        random: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let pod = taken.pod.clone();
+        let known = self.refused.1.get(&kind(&pod)).is_some_and(|known| Arc::ptr_eq(known, &diagnosis));
+        if known || self.nominations.get(&pod.key).is_some_and(|one| !one.victims.is_empty()) {
+            // It has been tried already, or those who are to leave are still leaving.
+            effects.extend(self.park(taken, diagnosis, now));
+            return;
+        }
+        let reserved = Reserved::new(&self.nominations, &self.snapshot, &pod);
+        let (memo, budgets) = (&mut self.memo, &self.budgets);
+        let found = reserved.filled(&mut self.snapshot, |snapshot| {
+            preemption::preempt(snapshot, memo, budgets, &pod, &reserved, random)
+        });
+        let diagnosis = match found {
+            Ok(candidate) => {
+                self.make_room(&pod, candidate, effects);
+                diagnosis
+            }
+            Err(why) => {
+                let nominated = self.nominations.get(&pod.key).is_some();
+                self.end_nomination(&pod.key);
+                let diagnosis = Arc::new((*diagnosis).clone().with_preemption(why));
+                if !nominated {
+                    self.refused.1.insert(kind(&pod), diagnosis.clone());
+                }
+                diagnosis
+            }
+        };
+        effects.extend(self.park(taken, diagnosis, now));
+    }
+
+    /// Reserves the node for the pod and asks the victims to leave.
+    fn make_room(&mut self, pod: &Arc<PodInfo>, candidate: Candidate, effects: &mut Vec<Effect>) {
+        let Candidate { node, victims, .. } = candidate;
+        let lower = self.nominations.below(&node, pod.priority);
+        lower.iter().for_each(|key| self.end_nomination(key));
+        self.activate(&lower);
+        let evict = |victim: &Arc<PodInfo>| Effect::Evict {
+            pod: victim.key.clone(),
+            uid: victim.uid.clone(),
+            preemptor: pod.uid.clone(),
+            node: node.clone(),
+        };
+        effects.extend(victims.iter().filter(|victim| !victim.terminating).map(evict));
+        let leaving = victims.iter().map(|victim| victim.uid.clone()).collect();
+        self.nominate(pod, node, leaving);
+    }
+
+    pub(super) fn assume(&mut self, taken: Taken, node: NodeName) -> Effect {
+        let PodInfo { key, uid, .. } = &*taken.pod;
+        let effect = Effect::Bind { pod: key.clone(), uid: uid.clone(), node: node.clone() };
+        let placed = PodInfo { node: Some(node.clone()), ..(*taken.pod).clone() };
+        self.end_nomination(key);
+        self.snapshot.place(Arc::new(placed), &node);
+        self.changes.pod_placed();
+        self.in_flight += 1;
+        self.assumed.insert(key.clone(), Assumed { uid: uid.clone(), retry: Some(taken) });
+        effect
+    }
+
+    /// Parks a pod; reports it unless its condition already says the same.
+    pub(super) fn park(
+        &mut self,
+        mut taken: Taken,
+        diagnosis: Arc<Diagnosis>,
+        now: Instant,
+    ) -> Option<Effect> {
+        let message: Arc<str> = diagnosis.to_string().into();
+        let pod = &taken.pod;
+        let nominated = self.nominations.get(&pod.key).map(|one| one.node.clone());
+        let news = pod.reported.as_ref() != Some(&message) || pod.nominated != nominated;
+        let report = Effect::Report {
+            pod: pod.key.clone(),
+            uid: pod.uid.clone(),
+            message: message.clone(),
+            nominated: nominated.clone(),
+        };
+        taken.pod = Arc::new(PodInfo { reported: Some(message), nominated, ..(**pod).clone() });
+        self.queue.park(taken, Hopes::after(&diagnosis), now);
+        news.then_some(report)
+    }
+}
+
+fn kind(pod: &PodInfo) -> Kind {
+    (pod.shape.clone(), pod.priority, pod.never_preempts)
+}
