@@ -5,7 +5,7 @@
 //! even spread the second case must be asked, and without nominations neither costs anything.
 
 use crate::decision;
-use crate::diagnosis::Rejection;
+use crate::diagnosis::{NodeExplanation, Rejection};
 use crate::memo::Memo;
 use crate::name::NodeName;
 use crate::nomination::Nominations;
@@ -72,6 +72,20 @@ impl Reserved {
         let mut rejections = self.bare_rejections(snapshot, memo, pod);
         rejections.extend(decision::rejections(snapshot, memo, pod));
         rejections
+    }
+
+    /// Everything each rule says about each node with the others there; a node that is wrong only without them says
+    /// why that is.
+    pub fn explain(&self, snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo) -> Vec<NodeExplanation> {
+        let bare = self.bare_rejections(snapshot, memo, pod);
+        let mut all = decision::explain(snapshot, memo, pod);
+        for node in all.iter_mut().filter(|node| node.rejections.is_empty()) {
+            if let Some(refused) = snapshot.slot(&node.node).and_then(|slot| bare.get(&slot)) {
+                node.rejections.push(refused.clone());
+                node.scores.clear();
+            }
+        }
+        all
     }
 
     fn emptied<T>(&self, snapshot: &mut Snapshot, think: impl FnOnce(&mut Snapshot) -> T) -> T {

@@ -11,7 +11,6 @@ mod together;
 
 use crate::budget::{Budget, Budgets};
 use crate::changes::Changes;
-use crate::decision;
 use crate::diagnosis::{Diagnosis, NodeExplanation};
 use crate::gang::{Gangs, GroupInfo};
 use crate::memo::Memo;
@@ -20,6 +19,7 @@ use crate::node::NodeInfo;
 use crate::nomination::Nominations;
 use crate::pod::{PodInfo, Shape};
 use crate::queue::{Queue, Taken};
+use crate::reservation::Reserved;
 use crate::snapshot::{Snapshot, Version};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -206,10 +206,13 @@ impl Scheduler {
         self.queue.next_wake()
     }
 
-    /// What every rule says about every node for a queued or placed pod; `None` if it isn't known.
+    /// What every rule says about every node for a queued or placed pod, with the room respected that is reserved
+    /// for others; `None` if it isn't known.
     pub fn explain(&mut self, key: &PodKey) -> Option<Vec<NodeExplanation>> {
         let pod = self.queue.get(key).or_else(|| self.snapshot.pod(key)).cloned()?;
-        Some(decision::explain(&mut self.snapshot, &mut self.memo, &pod))
+        let reserved = Reserved::new(&self.nominations, &self.snapshot, &pod);
+        let memo = &mut self.memo;
+        Some(reserved.filled(&mut self.snapshot, |snapshot| reserved.explain(snapshot, memo, &pod)))
     }
 
     /// The pods that wait.
@@ -360,9 +363,7 @@ impl Scheduler {
 }
 
 #[cfg(test)]
-#[path = "scheduler/script_tests.rs"]
 mod script_tests;
 
 #[cfg(test)]
-#[path = "scheduler/oracle_tests.rs"]
 mod oracle_tests;

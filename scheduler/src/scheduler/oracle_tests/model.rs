@@ -1,0 +1,217 @@
+//! Random model nodes, pods and histories, and the API objects they stand for.
+
+use crate::node::NodeInfo;
+use crate::pod::PodInfo;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+#[derive(Clone, Debug)]
+pub(super) struct ModelNode {
+    pub(super) zone: Option<u8>,
+    pub(super) disk: u8,
+    /// Value of taint `t` and whether its effect is NoSchedule, PreferNoSchedule or NoExecute (0, 1, 2).
+    pub(super) taint: Option<(u8, u8)>,
+    pub(super) cordoned: bool,
+    pub(super) cpu: i64,
+    pub(super) gpu: i64,
+    pub(super) pods: i64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct ModelPod {
+    pub(super) app: u8,
+    pub(super) cpu: i64,
+    pub(super) gpu: i64,
+    pub(super) disk: Option<u8>,
+    /// Required affinity: zone is (or isn't) one of these.
+    pub(super) zones: Option<(bool, Vec<u8>)>,
+    /// Value of taint `t` that is tolerated; 9 tolerates every taint.
+    pub(super) tolerates: Option<u8>,
+    /// Address (0 is every), UDP?, port.
+    pub(super) port: Option<(u8, bool, u8)>,
+    pub(super) spread: Option<ModelSpread>,
+    /// Must be near (apart from) pods of this app: by zone or by host, app.
+    pub(super) near: Option<(bool, u8)>,
+    pub(super) apart: Option<(bool, u8)>,
+    pub(super) priority: i32,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct ModelSpread {
+    pub(super) by_zone: bool,
+    pub(super) skew: i64,
+    pub(super) min_domains: i64,
+    pub(super) app: u8,
+    pub(super) honor_affinity: bool,
+    pub(super) honor_taints: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    SetNode(u8, ModelNode),
+    DropNode(u8),
+    AddPod(u8, ModelPod),
+    DropPod(u8),
+    /// The API server answers the oldest binding.
+    Answer(bool),
+    /// The watch shows a bound pod on its node.
+    Show(u8),
+    /// The pod that was asked first to leave is gone, or (false) refuses to.
+    Leave(bool),
+}
+
+// ---- generation
+
+fn model_node() -> impl Strategy<Value = ModelNode> {
+    let taint = prop_oneof![3 => Just(None), 1 => (0..2u8, 0..3u8).prop_map(Some)];
+    let zone = prop_oneof![1 => Just(None), 4 => (0..3u8).prop_map(Some)];
+    (zone, 0..2u8, taint, prop::bool::weighted(0.1), 0..5i64, 0..3i64, 1..6i64).prop_map(
+        |(zone, disk, taint, cordoned, cpu, gpu, pods)| ModelNode {
+            zone,
+            disk,
+            taint,
+            cordoned,
+            cpu: cpu * 1000,
+            gpu,
+            pods,
+        },
+    )
+}
+
+fn model_spread() -> impl Strategy<Value = ModelSpread> {
+    (any::<bool>(), 1..3i64, 1..4i64, 0..2u8, any::<bool>(), any::<bool>()).prop_map(
+        |(by_zone, skew, min_domains, app, honor_affinity, honor_taints)| ModelSpread {
+            by_zone,
+            skew,
+            min_domains,
+            app,
+            honor_affinity,
+            honor_taints,
+        },
+    )
+}
+
+fn others() -> impl Strategy<Value = Option<(bool, u8)>> {
+    prop::option::weighted(0.2, (any::<bool>(), 0..2u8))
+}
+
+fn model_pod() -> impl Strategy<Value = ModelPod> {
+    let zones = (any::<bool>(), prop::collection::vec(0..3u8, 1..3));
+    let rare = |probability| prop::option::weighted(probability, 0..2u8);
+    let tolerates = prop_oneof![2 => Just(None), 1 => (0..2u8).prop_map(Some), 1 => Just(Some(9))];
+    let port = prop::option::weighted(0.2, (0..3u8, any::<bool>(), 1..3u8));
+    (
+        (0..2u8, 0..7i64, prop_oneof![4 => Just(0), 1 => 1..3i64]),
+        (rare(0.2), prop::option::weighted(0.2, zones), tolerates, port),
+        (prop::option::weighted(0.3, model_spread()), others(), others(), 0..2i32),
+    )
+        .prop_map(
+            |((app, cpu, gpu), (disk, zones, tolerates, port), (spread, near, apart, priority))| ModelPod {
+                app,
+                cpu: cpu * 250,
+                gpu,
+                disk,
+                zones,
+                tolerates,
+                port,
+                spread,
+                near,
+                apart,
+                priority,
+            },
+        )
+}
+
+pub(super) fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..5u8, model_node()).prop_map(|(name, node)| Step::SetNode(name, node)),
+        1 => (0..5u8).prop_map(Step::DropNode),
+        6 => (0..12u8, model_pod()).prop_map(|(name, pod)| Step::AddPod(name, pod)),
+        3 => (0..12u8).prop_map(Step::DropPod),
+        4 => prop::bool::weighted(0.8).prop_map(Step::Answer),
+        3 => (0..12u8).prop_map(Step::Show),
+        3 => prop::bool::weighted(0.9).prop_map(Step::Leave),
+    ]
+}
+
+// ---- the models as API objects
+
+pub(super) fn node_object(name: u8, node: &ModelNode) -> NodeInfo {
+    let mut labels = json!({"kubernetes.io/hostname": format!("n{name}"), "disk": node.disk.to_string()});
+    if let Some(zone) = node.zone {
+        labels["zone"] = json!(zone.to_string());
+    }
+    let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+    let taint = |(value, effect): (u8, u8)| json!({"key": "t", "value": value.to_string(), "effect": effects[usize::from(effect)]});
+    let object = json!({
+        "metadata": {"name": format!("n{name}"), "labels": labels},
+        "spec": {"unschedulable": node.cordoned, "taints": node.taint.map(taint).into_iter().collect::<Vec<_>>()},
+        "status": {"allocatable": {
+            "cpu": format!("{}m", node.cpu), "memory": "64Gi", "example.com/gpu": node.gpu.to_string(),
+            "pods": node.pods.to_string(),
+        }},
+    });
+    NodeInfo::of(&serde_json::from_value(object).expect("a node"))
+}
+
+pub(super) fn pod_object(name: u8, incarnation: u64, pod: &ModelPod, node: Option<u8>) -> PodInfo {
+    let mut spec = json!({
+        "priority": pod.priority,
+        "containers": [{"name": "c", "resources": {"requests": {
+            "cpu": format!("{}m", pod.cpu), "example.com/gpu": pod.gpu.to_string(),
+        }}}],
+    });
+    if let Some(disk) = pod.disk {
+        spec["nodeSelector"] = json!({"disk": disk.to_string()});
+    }
+    if let Some((is_in, zones)) = &pod.zones {
+        let zones: Vec<String> = zones.iter().map(u8::to_string).collect();
+        let operator = if *is_in { "In" } else { "NotIn" };
+        spec["affinity"]["nodeAffinity"] = json!({"requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": operator, "values": zones}]}],
+        }});
+    }
+    if let Some(value) = pod.tolerates {
+        let all = json!({"operator": "Exists"});
+        let one = json!({"key": "t", "value": value.to_string()});
+        spec["tolerations"] = json!([if value == 9 { all } else { one }]);
+    }
+    if let Some((address, udp, port)) = pod.port {
+        let address = if address == 0 { String::new() } else { format!("127.0.0.{address}") };
+        spec["containers"][0]["ports"] = json!([{
+            "containerPort": 1, "hostPort": port, "hostIP": address, "protocol": if udp { "UDP" } else { "TCP" },
+        }]);
+    }
+    if let Some(rule) = &pod.spread {
+        spec["topologySpreadConstraints"] = json!([spread_object(rule)]);
+    }
+    for (kind, rule) in [("podAffinity", pod.near), ("podAntiAffinity", pod.apart)] {
+        if let Some((by_zone, app)) = rule {
+            spec["affinity"][kind] = json!({"requiredDuringSchedulingIgnoredDuringExecution": [{
+                "topologyKey": topology_key(by_zone), "labelSelector": {"matchLabels": {"app": app.to_string()}},
+            }]});
+        }
+    }
+    if let Some(node) = node {
+        spec["nodeName"] = json!(format!("n{node}"));
+    }
+    let metadata = json!({
+        "name": format!("p{name}"), "namespace": "default", "uid": format!("p{name}-{incarnation}"),
+        "labels": {"app": pod.app.to_string()},
+    });
+    PodInfo::of(&serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod"))
+}
+
+fn topology_key(by_zone: bool) -> &'static str {
+    if by_zone { "zone" } else { "kubernetes.io/hostname" }
+}
+
+fn spread_object(rule: &ModelSpread) -> Value {
+    let policy = |honor: bool| if honor { "Honor" } else { "Ignore" };
+    json!({
+        "topologyKey": topology_key(rule.by_zone),
+        "maxSkew": rule.skew, "minDomains": rule.min_domains, "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": rule.app.to_string()}},
+        "nodeAffinityPolicy": policy(rule.honor_affinity), "nodeTaintsPolicy": policy(rule.honor_taints),
+    })
+}

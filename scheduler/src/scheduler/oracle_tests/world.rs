@@ -1,0 +1,216 @@
+//! The oracle: what the rules say about model nodes and pods, read slowly and without the scheduler's types.
+
+use super::model::{ModelNode, ModelPod};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The true cluster: nodes, and pods with the node they weigh on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct World {
+    pub(super) nodes: BTreeMap<u8, ModelNode>,
+    pub(super) pods: BTreeMap<u8, (u64, ModelPod, Option<u8>)>,
+}
+
+impl World {
+    fn on(&self, node: u8) -> impl Iterator<Item = &ModelPod> {
+        self.pods.values().filter(move |(_, _, on)| *on == Some(node)).map(|(_, pod, _)| pod)
+    }
+
+    /// The same cluster with one more pod on a node.
+    pub(super) fn with(&self, name: u8, pod: &ModelPod, on: u8) -> World {
+        let mut world = self.clone();
+        world.pods.insert(name, (0, pod.clone(), Some(on)));
+        world
+    }
+
+    fn without(&self, names: &[u8]) -> World {
+        let mut world = self.clone();
+        world.pods.retain(|name, _| !names.contains(name));
+        world
+    }
+
+    /// How much it hurts if these leave: highest priority, sum of priorities, number.
+    pub(super) fn harm(&self, victims: &[u8]) -> (i64, i64, usize) {
+        let priorities = || victims.iter().map(|name| i64::from(self.pods[name].1.priority));
+        let raised = priorities().map(|priority| priority + (1 << 31)).sum();
+        (priorities().max().unwrap_or(i64::MIN), raised, victims.len())
+    }
+
+    /// The best nodes of `feasible`: fewest discouraging taints, most left, most even.
+    pub(super) fn best(&self, pod: &ModelPod, feasible: &BTreeSet<u8>) -> BTreeSet<u8> {
+        let bad = |at: u8| match self.nodes[&at].taint {
+            Some((value, 1)) => i64::from(pod.tolerates.is_none_or(|one| one != 9 && one != value)),
+            _ => 0,
+        };
+        let worst = feasible.iter().map(|at| bad(*at)).max().unwrap_or(0);
+        let score = |at: u8| {
+            let taints = if worst == 0 { 100 } else { 100 - 100 * bad(at) / worst };
+            3 * taints + self.least_allocated(pod, at) + self.balance(pod, at)
+        };
+        let most = feasible.iter().map(|at| score(*at)).max();
+        feasible.iter().copied().filter(|at| Some(score(*at)) == most).collect()
+    }
+
+    fn least_allocated(&self, pod: &ModelPod, at: u8) -> i64 {
+        let pods = 1 + i64::try_from(self.on(at).count()).expect("a count");
+        let cpu = pod.cpu + self.on(at).map(|other| other.cpu).sum::<i64>();
+        let share = |all: i64, used: i64| (all > 0).then(|| (all - used).max(0) * 100 / all);
+        let shares = [share(self.nodes[&at].cpu, cpu), share(64 << 30, pods * (200 << 20))];
+        let known: Vec<i64> = shares.into_iter().flatten().collect();
+        known.iter().sum::<i64>() / i64::try_from(known.len()).expect("two at most")
+    }
+
+    /// No pod states memory, so what deviates from balance is the share of CPU.
+    fn balance(&self, pod: &ModelPod, at: u8) -> i64 {
+        let (all, used) = (self.nodes[&at].cpu, pod.cpu + self.on(at).map(|other| other.cpu).sum::<i64>());
+        match (pod.cpu, all) {
+            (0, _) => 0,
+            (_, 0) => 100,
+            _ => 100 - (50 * used.min(all) + all - 1) / all,
+        }
+    }
+
+    fn feasible(&self, pod: &ModelPod) -> BTreeSet<u8> {
+        self.nodes
+            .keys()
+            .copied()
+            .filter(|node| self.fits(pod, *node) && self.even(pod, *node) && self.social(pod, *node))
+            .collect()
+    }
+
+    /// Whether all that the node lacks for the pod is company, which nobody's leaving brings.
+    fn is_lonely(&self, pod: &ModelPod, at: u8) -> bool {
+        self.fits(pod, at) && self.even(pod, at) && !self.accompanied(pod, at)
+    }
+
+    fn fits(&self, pod: &ModelPod, at: u8) -> bool {
+        let node = &self.nodes[&at];
+        let cpu: i64 = self.on(at).map(|other| other.cpu).sum();
+        let gpu: i64 = self.on(at).map(|other| other.gpu).sum();
+        let cordon = node.cordoned && pod.tolerates != Some(9);
+        let room = i64::try_from(self.on(at).count()).expect("a count") < node.pods;
+        let resources =
+            (pod.cpu == 0 || cpu + pod.cpu <= node.cpu) && (pod.gpu == 0 || gpu + pod.gpu <= node.gpu);
+        let ports = self.on(at).all(|other| !collide(pod.port, other.port));
+        !cordon && affine(pod, node) && tolerated(pod, node) && room && resources && ports
+    }
+
+    fn domain(&self, by_zone: bool, node: u8) -> Option<u8> {
+        if by_zone { self.nodes[&node].zone } else { Some(100 + node) }
+    }
+
+    /// Pods that are placed on known nodes, with their node.
+    fn placed(&self) -> impl Iterator<Item = (&ModelPod, u8)> {
+        let placed = self.pods.values().filter_map(|(_, pod, on)| Some((pod, (*on)?)));
+        placed.filter(|(_, on)| self.nodes.contains_key(on))
+    }
+
+    fn accompanied(&self, pod: &ModelPod, at: u8) -> bool {
+        pod.near.is_none_or(|(by_zone, app)| {
+            let mut wanted = self.placed().filter(|(other, _)| other.app == app);
+            let first = !wanted.any(|(_, on)| self.domain(by_zone, on).is_some()) && pod.app == app;
+            self.domain(by_zone, at).is_some() && (first || self.meets(by_zone, at, |other| other.app == app))
+        })
+    }
+
+    fn social(&self, pod: &ModelPod, at: u8) -> bool {
+        let apart = pod.apart.is_none_or(|(by_zone, app)| !self.meets(by_zone, at, |other| other.app == app));
+        let left_alone = [false, true]
+            .into_iter()
+            .all(|by_zone| !self.meets(by_zone, at, |other| other.apart == Some((by_zone, pod.app))));
+        self.accompanied(pod, at) && apart && left_alone
+    }
+
+    fn meets(&self, by_zone: bool, at: u8, whom: impl Fn(&ModelPod) -> bool) -> bool {
+        let domain = self.domain(by_zone, at);
+        let mut placed = self.placed();
+        domain.is_some() && placed.any(|(other, on)| whom(other) && self.domain(by_zone, on) == domain)
+    }
+
+    fn even(&self, pod: &ModelPod, at: u8) -> bool {
+        let Some(rule) = &pod.spread else { return true };
+        let domain = |node: u8| self.domain(rule.by_zone, node);
+        let Some(mine) = domain(at) else { return false };
+        let mut pods: BTreeMap<u8, i64> = BTreeMap::new();
+        for (name, node) in &self.nodes {
+            let counts =
+                (!rule.honor_affinity || affine(pod, node)) && (!rule.honor_taints || tolerated(pod, node));
+            if let Some(domain) = domain(*name).filter(|_| counts) {
+                let matching = self.on(*name).filter(|other| other.app == rule.app).count();
+                *pods.entry(domain).or_default() += i64::try_from(matching).expect("a count");
+            }
+        }
+        let enough = i64::try_from(pods.len()).expect("a count") >= rule.min_domains;
+        let fewest = if enough { pods.values().copied().min().unwrap_or(0) } else { 0 };
+        let after = pods.get(&mine).copied().unwrap_or(0) + i64::from(pod.app == rule.app);
+        after - fewest <= rule.skew
+    }
+}
+
+/// The cluster as a pod must see it: a node is right if it is so with the pods that room is reserved for, and
+/// without them.
+pub(super) struct View {
+    pub(super) reserved: World,
+    pub(super) bare: World,
+}
+
+impl View {
+    pub(super) fn feasible(&self, pod: &ModelPod) -> BTreeSet<u8> {
+        &self.reserved.feasible(pod) & &self.bare.feasible(pod)
+    }
+
+    fn with(&self, name: u8, pod: &ModelPod, on: u8) -> View {
+        View { reserved: self.reserved.with(name, pod, on), bare: self.bare.with(name, pod, on) }
+    }
+
+    fn without(&self, names: &[u8]) -> View {
+        View { reserved: self.reserved.without(names), bare: self.bare.without(names) }
+    }
+
+    /// Who would have to leave `at` for `pod`, the more important first; `None` if that wouldn't help.
+    pub(super) fn victims(&self, pod: &ModelPod, at: u8) -> Option<Vec<u8>> {
+        let pods = &self.bare.pods;
+        let lower =
+            pods.iter().filter(|(_, (_, other, on))| *on == Some(at) && other.priority < pod.priority);
+        let mut lower: Vec<u8> = lower.map(|(name, _)| *name).collect();
+        lower.sort_by_key(|name| (-pods[name].1.priority, format!("p{name}")));
+        // What a node lacks when room is reserved is asked before what it lacks otherwise.
+        let otherwise = || self.reserved.feasible(pod).contains(&at) && self.bare.is_lonely(pod, at);
+        if self.reserved.is_lonely(pod, at) || otherwise() {
+            return None;
+        }
+        let mut view = self.without(&lower);
+        if lower.is_empty() || !view.feasible(pod).contains(&at) {
+            return None;
+        }
+        lower.retain(|name| {
+            let back = view.with(*name, &pods[name].1, at);
+            let leaves = !back.feasible(pod).contains(&at);
+            if !leaves {
+                view = back;
+            }
+            leaves
+        });
+        Some(lower)
+    }
+}
+
+fn affine(pod: &ModelPod, node: &ModelNode) -> bool {
+    let zone = match &pod.zones {
+        None => true,
+        Some((true, zones)) => node.zone.is_some_and(|zone| zones.contains(&zone)),
+        Some((false, zones)) => node.zone.is_none_or(|zone| !zones.contains(&zone)),
+    };
+    zone && pod.disk.is_none_or(|disk| disk == node.disk)
+}
+
+fn tolerated(pod: &ModelPod, node: &ModelNode) -> bool {
+    match node.taint {
+        None | Some((_, 1)) => true,
+        Some((value, _)) => pod.tolerates.is_some_and(|tolerates| tolerates == 9 || tolerates == value),
+    }
+}
+
+fn collide(a: Option<(u8, bool, u8)>, b: Option<(u8, bool, u8)>) -> bool {
+    let (Some(a), Some(b)) = (a, b) else { return false };
+    a.2 == b.2 && a.1 == b.1 && (a.0 == b.0 || a.0 == 0 || b.0 == 0)
+}
