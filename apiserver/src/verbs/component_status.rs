@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use api::status::Status;
-use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -80,5 +79,5 @@ fn stored(call: &Call<'_>, name: &str, health: Result<(), String>) -> Stored {
         "conditions": [condition],
     });
     let key = Key::Object(call.resource, "", name).to_bytes();
-    Stored::of(key, Bytes::from(encode(&object)), call.storage().cache.revision())
+    Stored::of(key, encode(&object), call.storage().cache.revision())
 }

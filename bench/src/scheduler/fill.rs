@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::objects::{apart, deployment, even, gang, job, pod, pods, priority_class};
 use super::page::Line;
-use super::session::{New, Session, Took};
+use super::session::{Creation, Session, Took};
 use crate::api::wire::Wire;
 
 /// Pods of a gang.
@@ -17,7 +17,8 @@ const NAMESPACES: usize = 4;
 pub async fn basic(session: &Session, count: usize) -> Result<Line> {
     let namespace = "bench-basic";
     session.namespace(namespace).await?;
-    let objects = (0..count).map(|number| New::new(&pods(namespace), &pod(&format!("p-{number}"), "100m")));
+    let objects =
+        (0..count).map(|number| Creation::new(&pods(namespace), &pod(&format!("p-{number}"), "100m")));
     let took =
         session.create_and_wait(objects.collect(), &pods(namespace), count, |seen| seen.is_bound()).await?;
     session.remove_namespace(namespace).await?;
@@ -32,7 +33,7 @@ pub async fn anti_affinity(session: &Session, count: usize) -> Result<Line> {
     }
     let object = |number: usize| {
         let path = pods(&names[number % NAMESPACES]);
-        New::new(&path, &apart(pod(&format!("p-{number}"), "100m")))
+        Creation::new(&path, &apart(pod(&format!("p-{number}"), "100m")))
     };
     let objects = (0..count).map(object).collect();
     let took = session.create_and_wait(objects, "/api/v1/pods", count, |seen| {
@@ -49,7 +50,7 @@ pub async fn anti_affinity(session: &Session, count: usize) -> Result<Line> {
 pub async fn spread(session: &Session, count: usize) -> Result<Line> {
     let namespace = "bench-spread";
     session.namespace(namespace).await?;
-    let object = |number: usize| New::new(&pods(namespace), &even(pod(&format!("p-{number}"), "100m")));
+    let object = |number: usize| Creation::new(&pods(namespace), &even(pod(&format!("p-{number}"), "100m")));
     let objects = (0..count).map(object).collect();
     let took = session.create_and_wait(objects, &pods(namespace), count, |seen| seen.is_bound()).await?;
     session.remove_namespace(namespace).await?;
@@ -63,13 +64,13 @@ pub async fn preemption(session: &Session, nodes: usize, count: usize) -> Result
     let class = priority_class("bench-important").to_string();
     let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
     Wire::open(&session.target).await?.expect("POST", classes, class.as_bytes()).await?;
-    let low = |number: usize| New::new(&pods(namespace), &pod(&format!("low-{number}"), "20"));
+    let low = |number: usize| Creation::new(&pods(namespace), &pod(&format!("low-{number}"), "20"));
     let filled = (0..nodes).map(low).collect();
     session.create_and_wait(filled, &pods(namespace), nodes, |seen| seen.is_bound()).await?;
     let high = |number: usize| {
         let mut high = pod(&format!("high-{number}"), "20");
         high["spec"]["priorityClassName"] = json!("bench-important");
-        New::new(&pods(namespace), &high)
+        Creation::new(&pods(namespace), &high)
     };
     let count = count.min(nodes);
     let objects = (0..count).map(high).collect();
@@ -88,13 +89,13 @@ pub async fn gangs(session: &Session, count: usize) -> Result<Line> {
     session.namespace(namespace).await?;
     let groups = format!("/apis/scheduling.k8s.io/v1beta1/namespaces/{namespace}/podgroups");
     let number_of = count / GANG;
-    let gangs = (0..number_of).map(|number| New::new(&groups, &gang(&format!("g-{number}"), GANG)));
+    let gangs = (0..number_of).map(|number| Creation::new(&groups, &gang(&format!("g-{number}"), GANG)));
     session.create(gangs.collect()).await?;
     // Pods of one gang come far apart, as those of many users do.
     let object = |number: usize| {
         let mut member = pod(&format!("p-{number}"), "100m");
         member["spec"]["schedulingGroup"] = json!({"podGroupName": format!("g-{}", number % number_of)});
-        New::new(&pods(namespace), &member)
+        Creation::new(&pods(namespace), &member)
     };
     let count = number_of * GANG;
     let objects = (0..count).map(object).collect();
@@ -108,7 +109,7 @@ pub async fn jobs(session: &Session, count: usize) -> Result<Line> {
     let namespace = "bench-jobs";
     session.namespace(namespace).await?;
     let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs");
-    let objects = (0..count).map(|number| New::new(&path, &job(&format!("j-{number}")))).collect();
+    let objects = (0..count).map(|number| Creation::new(&path, &job(&format!("j-{number}")))).collect();
     let took = session.create_and_wait(objects, &path, count, |seen| seen.is_complete()).await?;
     session.remove_namespace(namespace).await?;
     Ok(rate("Jobs, submitted → seen complete", count, &took))
@@ -119,7 +120,7 @@ pub async fn deployments(session: &Session) -> Result<Line> {
     let (namespace, deployments, replicas) = ("bench-deployments", 50, 20);
     session.namespace(namespace).await?;
     let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments");
-    let object = |number: usize| New::new(&path, &deployment(&format!("d-{number}"), replicas));
+    let object = |number: usize| Creation::new(&path, &deployment(&format!("d-{number}"), replicas));
     let objects = (0..deployments).map(object).collect();
     let count = deployments * replicas;
     let took = session.create_and_wait(objects, &pods(namespace), count, |seen| seen.is_running()).await?;

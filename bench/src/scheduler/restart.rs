@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::objects::{deployment, pod, pods};
 use super::page::Line;
-use super::session::{New, Session};
+use super::session::{Creation, Session};
 use crate::cluster::Cluster;
 
 /// Fills the store with pods that nobody schedules, kills the member, starts it, and waits until a Deployment
@@ -18,7 +18,7 @@ pub async fn run(session: &Session, cluster: &Cluster, objects: usize) -> Result
     let idle = |number: usize| {
         let mut idle = pod(&format!("p-{number}"), "100m");
         idle["spec"]["schedulerName"] = json!("nobody");
-        New::new(&pods(namespace), &idle)
+        Creation::new(&pods(namespace), &idle)
     };
     session.create((0..objects).map(idle).collect()).await?;
     cluster.chaos(&["kill", "m1"]).await?;
@@ -27,7 +27,7 @@ pub async fn run(session: &Session, cluster: &Cluster, objects: usize) -> Result
     cluster.connect().await?;
     let serving = start.elapsed();
     let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments");
-    let made = vec![New::new(&path, &deployment("after", 1))];
+    let made = vec![Creation::new(&path, &deployment("after", 1))];
     session.create_and_wait(made, &pods(namespace), 1, |seen| seen.is_running()).await?;
     let line = Line::new(format!("control plane killed with {objects} pods in the store"));
     let line = line.with("serves after", format!("{:.2} s", serving.as_secs_f64()));

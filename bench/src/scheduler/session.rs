@@ -28,17 +28,17 @@ pub struct Session {
 }
 
 /// One object to create, and where.
-pub struct New {
+pub struct Creation {
     /// The collection's path.
     pub path: String,
     /// The object.
     pub body: Vec<u8>,
 }
 
-impl New {
+impl Creation {
     /// An object for a collection.
     pub fn new(path: &str, object: &Value) -> Self {
-        New { path: path.to_owned(), body: object.to_string().into_bytes() }
+        Creation { path: path.to_owned(), body: object.to_string().into_bytes() }
     }
 }
 
@@ -106,7 +106,7 @@ impl Session {
     /// Creates the objects and waits until `count` distinct ones of the watched collection satisfy `done`.
     pub async fn create_and_wait(
         &self,
-        objects: Vec<New>,
+        objects: Vec<Creation>,
         watched: &str,
         count: usize,
         done: fn(&Seen<'_>) -> bool,
@@ -121,7 +121,7 @@ impl Session {
     }
 
     /// Creates objects, each client one after another.
-    pub async fn create(&self, objects: Vec<New>) -> Result<()> {
+    pub async fn create(&self, objects: Vec<Creation>) -> Result<()> {
         let queue = std::cell::RefCell::new(objects.into_iter());
         let client = || async {
             let mut wire = Wire::open(&self.target).await?;

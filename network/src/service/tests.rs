@@ -110,8 +110,8 @@ fn a_change_touches_what_changes() {
 
 #[test]
 fn a_service_without_pods_refuses() {
-    let spec = format!("{{type: NodePort, clusterIP: 10.96.0.1, ports: [{{port: 80, nodePort: 30080}}]}}");
-    let table = Table::of(&routes("n1", [&service(&spec)], []));
+    let spec = "{type: NodePort, clusterIP: 10.96.0.1, ports: [{port: 80, nodePort: 30080}]}";
+    let table = Table::of(&routes("n1", [&service(spec)], []));
     assert_eq!(table.elements["no-endpoints"]["10.96.0.1 . tcp . 80"], "goto refuse");
     assert_eq!(table.elements["no-endpoint-ports"]["tcp . 30080"], "goto refuse");
     assert!(table.chains.is_empty());

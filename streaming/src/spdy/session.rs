@@ -17,7 +17,7 @@ const STREAMS: usize = 512;
 const LARGEST: usize = 1 << 20;
 
 /// A stream of one connection. The client's have odd numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamId(pub u32);
 
 /// What happens to streams.
@@ -62,12 +62,6 @@ pub struct Session {
     last: StreamId,
     /// What the last frame said besides the event that was told.
     pending: Option<Event>,
-}
-
-impl Default for StreamId {
-    fn default() -> Self {
-        Self(0)
-    }
 }
 
 impl Session {
