@@ -51,6 +51,8 @@ spec:
         - sh
         - -ec
         - |
+          # Another agent that takes over needs a moment.
+          until curl -sf -m 5 http://web/index.html; do sleep 0.2; done
           echo "each $(getent ahostsv4 each | grep -c STREAM)"
           echo "web $(curl -sf -m 5 http://web/index.html)"
           echo "full $(curl -sf -m 5 http://web.default.svc.cluster.local/index.html)"
