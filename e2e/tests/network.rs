@@ -75,11 +75,18 @@ fn fetch(url: &str) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// The pods' network namespaces that files hold.
+fn namespaces() -> Vec<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    mounts.lines().filter(|line| line.contains(" /run/amoeba/network/")).map(str::to_owned).collect()
+}
+
 #[test]
 fn pods_have_addresses_services_lead_to_them_and_names_to_services() {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of its own (the test needs root)");
     let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
     assert!(up.expect("iproute2").success());
+    let held = namespaces();
     let cluster = Cluster::up_with(1, 2, &["--pod-network", "bridge"]);
     assert!(cluster.apply(WEB).ok);
     cluster.k("rollout status deployment/web --timeout=120s");
@@ -114,4 +121,6 @@ fn pods_have_addresses_services_lead_to_them_and_names_to_services() {
         cluster.k(&format!("wait --for=condition=Ready node/{node} --timeout=60s"));
         cluster.k("rollout status deployment/web --timeout=120s");
     }
+    cluster.k("delete deployments,jobs --all --timeout=60s");
+    eventually("nothing of pods that are gone is held", || (namespaces() == held).then_some(()));
 }

@@ -1,7 +1,7 @@
 //! The Markdown page: conditions, a line for each measurement, and what somebody wrote about it by hand.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -38,7 +38,7 @@ impl fmt::Display for Line {
 
 /// The page; with a directory it is also written there, and the notes of the page that was there are kept.
 pub fn page(name: &str, lines: &[Line], output: Option<&Path>) -> Result<String> {
-    let mut page = format!(
+    let head = format!(
         "# The API server under load\n\nWritten by `make bench-api`, up to the notes.\n\n\
          {name} on {}, load average {:.1} before the end; server and generator share the cores. Clients work in \
          closed loops over HTTP/1.1 with TLS, one request at a time on a connection; CPU is that of the server's \
@@ -46,11 +46,13 @@ pub fn page(name: &str, lines: &[Line], output: Option<&Path>) -> Result<String>
         process::processor(),
         process::load(),
     );
-    for line in lines {
-        page.push_str(&format!("{line}\n"));
-    }
-    let Some(directory) = output else { return Ok(page) };
-    let path = directory.join("bench-api.md");
+    finish(head, lines, output.map(|directory| directory.join("bench-api.md")))
+}
+
+/// Adds the lines of the table; with a file the page is written there, before the notes that the file has.
+pub fn finish(mut page: String, lines: &[Line], file: Option<PathBuf>) -> Result<String> {
+    lines.iter().for_each(|line| page.push_str(&format!("{line}\n")));
+    let Some(path) = file else { return Ok(page) };
     let before = std::fs::read_to_string(&path).unwrap_or_default();
     page.push_str(&format!("\n{}", notes(&before)));
     std::fs::write(&path, &page).with_context(|| format!("write {}", path.display()))?;

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 pub use crate::api::page::Line;
+use crate::api::page::finish;
 use crate::process;
-use crate::store::document::notes;
 
 /// The page; with a directory it is also written there, and the notes of the page that was there are kept.
 pub fn page(name: &str, nodes: usize, lines: &[Line], output: Option<&Path>) -> Result<String> {
-    let mut page = format!(
+    let head = format!(
         "# Scheduler and controllers under load\n\nWritten by `make bench-scheduler`, up to the notes.\n\n\
          {name} with {nodes} simulated nodes on {}, load average {:.1} before the end; server, simulated nodes and \
          generator share the cores. Clients create over HTTP/1.1 with TLS, one request at a time on a connection; \
@@ -20,15 +20,7 @@ pub fn page(name: &str, nodes: usize, lines: &[Line], output: Option<&Path>) -> 
         process::processor(),
         process::load(),
     );
-    for line in lines {
-        page.push_str(&format!("{line}\n"));
-    }
-    let Some(directory) = output else { return Ok(page) };
-    let path = directory.join("bench-scheduler.md");
-    let before = std::fs::read_to_string(&path).unwrap_or_default();
-    page.push_str(&format!("\n{}", notes(&before)));
-    std::fs::write(&path, &page).with_context(|| format!("write {}", path.display()))?;
-    Ok(page)
+    finish(head, lines, output.map(|directory| directory.join("bench-scheduler.md")))
 }
 
 #[cfg(test)]

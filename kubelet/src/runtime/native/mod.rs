@@ -228,7 +228,7 @@ impl Runtime for NativeRuntime {
         let made = move || {
             created.create(&order)?;
             last_words_file(&order)?;
-            sandboxes.revive(&order.config.pod)
+            if order.config.isolation.is_some() { sandboxes.share(&order.config.pod) } else { Ok(()) }
         };
         blocking("record the container", made).await?;
         self.remember(&id, dir, config);

@@ -41,16 +41,17 @@ impl Sandboxes {
         for (name, text) in FILES.iter().zip(contents) {
             fs::write(dir.join(name), text)?;
         }
-        if config.shares_ipc && nix::unistd::geteuid().is_root() {
-            hold_ipc(&dir.join("ipc"))?;
-            shared_memory(&dir.join("shm"))?;
+        let ipc = dir.join("ipc");
+        if config.shares_ipc && nix::unistd::geteuid().is_root() && !ipc.exists() {
+            // Only a place: plain processes need no mounts, which would outlive a cluster that is killed.
+            fs::File::create(ipc)?;
         }
         Ok(())
     }
 
-    /// What was mounted before the node's agent was stopped together with its pods, or the host restarted, is
-    /// made anew.
-    pub fn revive(&self, pod: &PodRef) -> io::Result<()> {
+    /// Mounts what an isolated container of the pod shares with the others: for the first one, and again when the
+    /// node's agent was stopped together with its pods, or the host restarted.
+    pub fn share(&self, pod: &PodRef) -> io::Result<()> {
         let dir = self.dir(pod);
         if !dir.join("ipc").exists() {
             return Ok(());
