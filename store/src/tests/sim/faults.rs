@@ -133,6 +133,12 @@ impl World {
             self.trace(|| format!("member {new} is let in"));
             self.add_node();
         }
+        // Who was removed before anybody spoke to it waits for ever, and is stopped by who started it.
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].running.is_some() && self.was_removed_before_it_heard_of_anything(at) {
+                self.end(at);
+            }
+        }
     }
 
     /// Whom the fault meets: a leader if there is one, the newest if there are two.

@@ -43,7 +43,7 @@ impl World {
     }
 
     /// Then who joins finds nobody who knows its address, and doesn't start.
-    fn was_removed_before_it_heard_of_anything(&self, at: usize) -> bool {
+    pub fn was_removed_before_it_heard_of_anything(&self, at: usize) -> bool {
         let knows_others =
             !State::load(&self.nodes[at].disk).expect("memory can be read").membership.is_empty();
         let is_member = self.oracle.replay.membership().get(MemberId(at as u64 + 1)).is_some();
@@ -190,7 +190,7 @@ impl World {
     }
 
     /// The group has removed the member, or knows that it has forgotten what it promised: its process ends.
-    fn end(&mut self, at: usize) {
+    pub fn end(&mut self, at: usize) {
         self.crash(at);
         self.nodes[at].gone = true;
     }
