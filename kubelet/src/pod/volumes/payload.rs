@@ -50,26 +50,62 @@ pub fn tokens(volume: &Volume) -> impl Iterator<Item = &ServiceAccountTokenProje
 /// All files of the volume. The error is what an event says.
 pub fn payload(volume: &Volume, ground: Ground<'_>) -> Result<Payload, String> {
     let mut files = Files::default();
+    let mode = |given: Option<i32>| given.unwrap_or(DEFAULT_MODE);
     if let Some(source) = &volume.config_map {
-        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-        files.config_map(&source.name, source.items.as_deref(), source.optional, mode, ground)?;
+        let wish = Wish::new(source.items.as_deref(), source.optional, mode(source.default_mode));
+        files.keys(&ground.config_map(&source.name), wish)?;
     }
     if let Some(source) = &volume.secret {
-        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-        let name = source.secret_name.as_deref().unwrap_or_default();
-        files.secret(name, source.items.as_deref(), source.optional, mode, ground)?;
+        let wish = Wish::new(source.items.as_deref(), source.optional, mode(source.default_mode));
+        files.keys(&ground.secret(source.secret_name.as_deref().unwrap_or_default()), wish)?;
     }
     if let Some(source) = &volume.downward_api {
-        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-        files.downward(source.items.as_deref().unwrap_or_default(), mode, ground)?;
+        let items = source.items.as_deref().unwrap_or_default();
+        files.downward(items, mode(source.default_mode), ground)?;
     }
     if let Some(source) = &volume.projected {
-        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
         for part in source.sources.iter().flatten() {
-            files.projection(part, mode, ground)?;
+            files.projection(part, mode(source.default_mode), ground)?;
         }
     }
     Ok(files.0)
+}
+
+/// A ConfigMap or Secret, and how upstream speaks of it.
+struct Object<'a> {
+    kind: &'static str,
+    name: &'a str,
+    /// What is said of a key that isn't there, up to the key.
+    without_key: &'static str,
+    data: Option<BTreeMap<String, Vec<u8>>>,
+}
+
+impl<'a> Ground<'a> {
+    fn config_map(self, name: &'a str) -> Object<'a> {
+        let data = self.sources.config_maps.get(name).map(map_bytes);
+        let without_key = "configmap references non-existent config key";
+        Object { kind: "configmap", name, without_key, data }
+    }
+
+    fn secret(self, name: &'a str) -> Object<'a> {
+        let data = self.sources.secrets.get(name).map(secret_bytes);
+        Object { kind: "secret", name, without_key: "references non-existent secret key", data }
+    }
+}
+
+/// What a volume asks of an object: which keys, and with which mode.
+#[derive(Clone, Copy)]
+struct Wish<'a> {
+    /// All keys if there are none.
+    items: &'a [KeyToPath],
+    optional: bool,
+    mode: i32,
+}
+
+impl<'a> Wish<'a> {
+    fn new(items: Option<&'a [KeyToPath]>, optional: Option<bool>, mode: i32) -> Self {
+        Self { items: items.unwrap_or_default(), optional: optional == Some(true), mode }
+    }
 }
 
 #[derive(Default)]
@@ -84,59 +120,21 @@ impl Files {
         Ok(())
     }
 
-    fn config_map(
-        &mut self,
-        name: &str,
-        items: Option<&[KeyToPath]>,
-        optional: Option<bool>,
-        mode: i32,
-        ground: Ground<'_>,
-    ) -> Result<(), String> {
-        let optional = optional == Some(true);
-        match ground.sources.config_maps.get(name) {
-            Some(map) => self.keys(&map_bytes(map), items, optional, mode, |key| {
-                format!("configmap references non-existent config key: {key}")
-            }),
-            None if optional => Ok(()),
-            None => Err(format!("configmap \"{name}\" not found")),
-        }
-    }
-
-    fn secret(
-        &mut self,
-        name: &str,
-        items: Option<&[KeyToPath]>,
-        optional: Option<bool>,
-        mode: i32,
-        ground: Ground<'_>,
-    ) -> Result<(), String> {
-        let optional = optional == Some(true);
-        match ground.sources.secrets.get(name) {
-            Some(secret) => self.keys(&secret_bytes(secret), items, optional, mode, |key| {
-                format!("references non-existent secret key: {key}")
-            }),
-            None if optional => Ok(()),
-            None => Err(format!("secret \"{name}\" not found")),
-        }
-    }
-
     /// All keys, or those that are named, under the paths they are given.
-    fn keys(
-        &mut self,
-        data: &BTreeMap<String, Vec<u8>>,
-        items: Option<&[KeyToPath]>,
-        optional: bool,
-        mode: i32,
-        missing: impl Fn(&str) -> String,
-    ) -> Result<(), String> {
-        let Some(items) = items.filter(|items| !items.is_empty()) else {
-            return data.iter().try_for_each(|(key, bytes)| self.add(key, bytes.clone(), mode));
+    fn keys(&mut self, object: &Object<'_>, wish: Wish<'_>) -> Result<(), String> {
+        let data = match &object.data {
+            Some(data) => data,
+            None if wish.optional => return Ok(()),
+            None => return Err(format!("{} \"{}\" not found", object.kind, object.name)),
         };
-        for item in items {
+        if wish.items.is_empty() {
+            return data.iter().try_for_each(|(key, bytes)| self.add(key, bytes.clone(), wish.mode));
+        }
+        for item in wish.items {
             match data.get(&item.key) {
-                Some(bytes) => self.add(&item.path, bytes.clone(), item.mode.unwrap_or(mode))?,
-                None if optional => {}
-                None => return Err(missing(&item.key)),
+                Some(bytes) => self.add(&item.path, bytes.clone(), item.mode.unwrap_or(wish.mode))?,
+                None if wish.optional => {}
+                None => return Err(format!("{}: {}", object.without_key, item.key)),
             }
         }
         Ok(())
@@ -157,10 +155,12 @@ impl Files {
 
     fn projection(&mut self, part: &VolumeProjection, mode: i32, ground: Ground<'_>) -> Result<(), String> {
         if let Some(map) = &part.config_map {
-            self.config_map(&map.name, map.items.as_deref(), map.optional, mode, ground)?;
+            let wish = Wish::new(map.items.as_deref(), map.optional, mode);
+            self.keys(&ground.config_map(&map.name), wish)?;
         }
         if let Some(secret) = &part.secret {
-            self.secret(&secret.name, secret.items.as_deref(), secret.optional, mode, ground)?;
+            let wish = Wish::new(secret.items.as_deref(), secret.optional, mode);
+            self.keys(&ground.secret(&secret.name), wish)?;
         }
         if let Some(downward) = &part.downward_api {
             self.downward(downward.items.as_deref().unwrap_or_default(), mode, ground)?;
