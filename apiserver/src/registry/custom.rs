@@ -102,7 +102,7 @@ fn row(crd: &Value, version: &Value) -> Resource {
         short_names: texts(names, "shortNames"),
         categories: texts(names, "categories"),
         namespaced: crd["spec"]["scope"] == "Namespaced",
-        verbs: if terminating { TERMINATING } else { Verbs::ALL },
+        verbs: if terminating { Verbs::ALL.without(Verb::Create) } else { Verbs::ALL },
         subresources: subresources(group, name, text(names, "kind"), version),
         selectable_fields: selectable_fields(version),
         columns: columns(version),
@@ -112,16 +112,6 @@ fn row(crd: &Value, version: &Value) -> Resource {
         custom: Some(Arc::new(custom)),
     }
 }
-
-const TERMINATING: Verbs = Verbs::of(&[
-    Verb::Delete,
-    Verb::DeleteCollection,
-    Verb::Get,
-    Verb::List,
-    Verb::Patch,
-    Verb::Update,
-    Verb::Watch,
-]);
 
 fn custom(crd: &Value, version: &Value, terminating: bool) -> Custom {
     let schema = &version["schema"]["openAPIV3Schema"];

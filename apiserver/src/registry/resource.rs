@@ -155,8 +155,8 @@ pub struct SelectableField {
 pub struct Verbs(u16);
 
 impl Verbs {
-    /// The eight verbs of an ordinary resource.
-    pub const ALL: Self = Self::of(&[
+    /// By name, as discovery lists them.
+    const ORDINARY: [Verb; 8] = [
         Verb::Create,
         Verb::Delete,
         Verb::DeleteCollection,
@@ -165,7 +165,9 @@ impl Verbs {
         Verb::Patch,
         Verb::Update,
         Verb::Watch,
-    ]);
+    ];
+    /// The eight verbs of an ordinary resource.
+    pub const ALL: Self = Self::of(&Self::ORDINARY);
     /// Those of an ordinary subresource.
     pub const GET_PATCH_UPDATE: Self = Self::of(&[Verb::Get, Verb::Patch, Verb::Update]);
     /// Only `create`.
@@ -198,17 +200,7 @@ impl Verbs {
 
     /// The verbs in the order discovery lists them (by name).
     pub fn iter(self) -> impl Iterator<Item = Verb> {
-        const BY_NAME: [Verb; 8] = [
-            Verb::Create,
-            Verb::Delete,
-            Verb::DeleteCollection,
-            Verb::Get,
-            Verb::List,
-            Verb::Patch,
-            Verb::Update,
-            Verb::Watch,
-        ];
-        BY_NAME.into_iter().filter(move |verb| self.contains(*verb))
+        Self::ORDINARY.into_iter().filter(move |verb| self.contains(*verb))
     }
 }
 

@@ -24,7 +24,7 @@ impl Row {
             verbs: Verbs::ALL,
             subresources: Vec::new(),
             selectable_fields: Vec::new(),
-            columns: crate::table::columns(group, kind),
+            columns: Vec::new(),
             definition: format!("{package}.{kind}"),
             stored_as: None,
             strategy: Arc::new(Ordinary(Traits::ORDINARY)),
