@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use super::{Pod, Violation, containers, name, plural, quoted, setters, sorted};
 
-/// What container engines give to everybody.
-const CAPABILITIES: [&str; 13] = [
+/// The capabilities that a container may ask for: what container engines give to everybody, but for `NET_RAW`,
+/// with which a container can speak in another's name.
+pub const CAPABILITIES: [&str; 13] = [
     "AUDIT_WRITE",
     "CHOWN",
     "DAC_OVERRIDE",

@@ -10,6 +10,7 @@ mod restricted;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use baseline::CAPABILITIES;
 use serde_json::Value;
 
 /// The labels by which a namespace names its levels begin so.

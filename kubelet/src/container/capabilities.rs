@@ -2,6 +2,7 @@
 
 use std::io;
 
+use api::pod_security;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -50,23 +51,11 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// What containers have unless their pod says otherwise: the same as with every other runtime.
-const DEFAULT: [&str; 14] = [
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "MKNOD",
-    "NET_BIND_SERVICE",
-    "NET_RAW",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-];
+/// What containers have unless their pod says otherwise, the same as with every other runtime: what Pod Security
+/// lets everybody ask for, and raw sockets.
+fn default() -> Vec<String> {
+    pod_security::CAPABILITIES.iter().chain(&["NET_RAW"]).map(|name| (*name).to_owned()).collect()
+}
 
 /// A set of capabilities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,8 +67,7 @@ impl Capabilities {
 
     /// A pod's wish: what is dropped goes first, `ALL` on either side means all.
     pub fn wished(add: &[String], drop: &[String]) -> Result<Self, String> {
-        let names: Vec<String> = DEFAULT.iter().map(|name| (*name).to_owned()).collect();
-        let (base, dropped, added) = (set(&names)?, set(drop)?, set(add)?);
+        let (base, dropped, added) = (set(&default())?, set(drop)?, set(add)?);
         Ok(Self(base & !dropped | added))
     }
 
