@@ -12,6 +12,7 @@ mod describe;
 mod environment;
 mod etcdctl;
 mod failure;
+mod leader_election;
 mod manifest;
 mod member;
 mod output;

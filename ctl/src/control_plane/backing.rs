@@ -13,7 +13,6 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::certificates;
 use crate::member::{self, MemberError};
-use crate::standalone::tls::{self, KeyPairFiles};
 use crate::standalone::url::Url;
 use crate::up::spawn::Report;
 
@@ -34,17 +33,6 @@ pub struct OwnStore {
     stop: watch::Sender<bool>,
     /// Makes this member's name and client URLs known; ends when that is done.
     published: JoinHandle<()>,
-}
-
-/// How a stock etcd cluster is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StockEtcd {
-    /// Its client URLs.
-    pub servers: Vec<Url>,
-    /// Who signed the servers' certificates.
-    pub authority: Option<std::path::PathBuf>,
-    /// What we show.
-    pub own: Option<KeyPairFiles>,
 }
 
 /// Where etcd's clients are served by a member of the control plane.
@@ -127,26 +115,6 @@ impl OwnStore {
         self.published.abort();
         self.store.close().await;
     }
-}
-
-/// A client of a stock etcd cluster, and what is missing with it.
-///
-/// # Errors
-/// If the files can't be used or no server answers.
-pub async fn stock(etcd: &StockEtcd) -> Result<Backing, MemberError> {
-    let tls = match &etcd.authority {
-        Some(authority) => Some(tls::client(authority, etcd.own.as_ref())?),
-        None => None,
-    };
-    let servers: Vec<String> = etcd.servers.iter().map(Url::to_string).collect();
-    let connected = EtcdKv::connect(servers.clone(), tls).await;
-    let client = connected.map_err(|source| MemberError::Etcd { servers: servers.join(","), source })?;
-    tracing::warn!(
-        servers = servers.join(","),
-        "the objects are in a stock etcd, which keeps no journal: who wrote what, when and why is not recorded; \
-         members, backups and compaction are etcd's own affair"
-    );
-    Ok(Backing::Stock(Arc::new(client)))
 }
 
 /// Tells the cluster who this member is; the store tries until it is done.

@@ -12,6 +12,7 @@ pub mod lock;
 pub mod pod_network;
 pub mod ports;
 pub mod processes;
+pub mod profile;
 pub mod ready;
 pub mod reporter;
 pub mod shape;

@@ -1,7 +1,5 @@
 //! `amoeba scheduler`: the scheduler alone, beside any API server.
 
-use std::time::Duration;
-
 use client::election::ElectionConfig;
 use client::shutdown;
 use scheduler::SchedulerConfig;
@@ -10,9 +8,9 @@ use scheduler::pod::DEFAULT_SCHEDULER;
 use super::node;
 use crate::app::App;
 use crate::failure::Failure;
+use crate::leader_election::LeaderElectionArgs;
 use crate::member;
 use crate::signals::Termination;
-use crate::text::parse_duration;
 
 /// Run the scheduler alone, beside any API server
 #[derive(Debug, clap::Args)]
@@ -23,15 +21,8 @@ pub struct Args {
     /// Pods with this schedulerName are its own
     #[arg(long, value_name = "NAME", default_value = DEFAULT_SCHEDULER)]
     scheduler_name: String,
-    /// How long a lease that nobody renews keeps others out
-    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_duration)]
-    leader_elect_lease_duration: Duration,
-    /// It stops acting when it couldn't renew for this long
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
-    leader_elect_renew_deadline: Duration,
-    /// Between two renewals
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
-    leader_elect_retry_period: Duration,
+    #[command(flatten)]
+    leader_election: LeaderElectionArgs,
     /// What is logged, as in RUST_LOG
     #[arg(long, value_name = "FILTER", default_value = member::DEFAULT_LOG, hide_default_value = true)]
     log: String,
@@ -60,12 +51,7 @@ fn config(args: &Args) -> SchedulerConfig {
     let identity = format!("scheduler_{:08x}", rand::random::<u32>());
     let lease = if name == DEFAULT_SCHEDULER { "kube-scheduler" } else { name };
     SchedulerConfig {
-        election: ElectionConfig {
-            lease: args.leader_elect_lease_duration,
-            renew: args.leader_elect_renew_deadline,
-            retry: args.leader_elect_retry_period,
-            ..ElectionConfig::upstream(lease, &identity)
-        },
+        election: args.leader_election.timed(ElectionConfig::upstream(lease, &identity)),
         identity,
         scheduler_name: name.to_owned(),
     }

@@ -13,7 +13,6 @@ use apiserver::auth::TokenTable;
 use apiserver::auth::oidc::Oidc;
 use apiserver::pki::{Pki, PkiError};
 use apiserver::{ApiServer, Identity};
-use client::election::ElectionConfig;
 use client::shutdown::{self, Shutdown};
 use controllers::ControllersConfig;
 use futures::FutureExt as _;
@@ -26,16 +25,17 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::app::App;
-use crate::control_plane::backing::{self, Backing, OwnStore, StockEtcd};
+use crate::control_plane::backing::{self, Backing, OwnStore};
 use crate::control_plane::certificates;
 use crate::control_plane::identity::IdentityArgs;
 use crate::control_plane::load::LoadArgs;
+use crate::control_plane::stock_etcd::{StockEtcd, StockEtcdArgs};
 use crate::etcdctl::endpoints;
 use crate::failure::Failure;
+use crate::leader_election::LeaderElectionArgs;
 use crate::member::{self, MemberError};
 use crate::recovery;
 use crate::signals::Termination;
-use crate::standalone::settings;
 use crate::standalone::url::Url;
 use crate::text::parse_duration;
 use crate::up::spawn::Report;
@@ -50,10 +50,10 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     member_id: u64,
     /// A member of the group and where it talks to the others, this one included; without any there is one
-    #[arg(long = "peer", value_name = "NUMBER=ADDRESS", value_parser = parse_peer)]
+    #[arg(long = "peer", value_name = "NUMBER=ADDRESS", value_parser = parse_peer, conflicts_with = "etcd_servers")]
     peers: Vec<(u64, SocketAddr)>,
     /// Where this member talks to the others [default: as --peer says; without either it stays alone]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "etcd_servers")]
     peer_address: Option<SocketAddr>,
     /// Peer addresses of a living cluster that has added this member (`amoeba member add`)
     #[arg(
@@ -65,7 +65,7 @@ pub struct Args {
     )]
     join: Vec<SocketAddr>,
     /// After most members are lost for ever: make this one a new cluster of its own, and say what may be lost
-    #[arg(long)]
+    #[arg(long, conflicts_with = "etcd_servers")]
     force_new_cluster: bool,
     /// Where the API is served
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6443")]
@@ -88,37 +88,30 @@ pub struct Args {
     #[command(flatten)]
     load: LoadArgs,
     /// Serve the store to etcd's clients as well, with certificates of pki/etcd-ca.crt only
-    #[arg(long, value_name = "URL,…", value_delimiter = ',', help_heading = "etcd")]
+    #[arg(
+        long,
+        value_name = "URL,…",
+        value_delimiter = ',',
+        help_heading = "etcd",
+        conflicts_with = "etcd_servers"
+    )]
     listen_client_urls: Vec<Url>,
     /// Where etcd's clients are told to come [default: where they are served]
-    #[arg(long, value_name = "URL,…", value_delimiter = ',', help_heading = "etcd")]
+    #[arg(
+        long,
+        value_name = "URL,…",
+        value_delimiter = ',',
+        help_heading = "etcd",
+        conflicts_with = "etcd_servers"
+    )]
     advertise_client_urls: Vec<Url>,
-    /// Keep the objects in this etcd cluster instead of the own store
-    #[arg(long, value_name = "URL,…", value_delimiter = ',', help_heading = "etcd",
-        conflicts_with_all = ["peers", "peer_address", "listen_client_urls", "advertise_client_urls",
-            "force_new_cluster"])]
-    etcd_servers: Vec<Url>,
-    /// Who signed the certificates of those etcd servers
-    #[arg(long, value_name = "FILE", help_heading = "etcd", requires = "etcd_servers")]
-    etcd_cafile: Option<PathBuf>,
-    /// Certificate shown to those etcd servers
-    #[arg(long, value_name = "FILE", help_heading = "etcd", requires = "etcd_servers")]
-    etcd_certfile: Option<PathBuf>,
-    /// Key of that certificate
-    #[arg(long, value_name = "FILE", help_heading = "etcd", requires = "etcd_servers")]
-    etcd_keyfile: Option<PathBuf>,
+    #[command(flatten)]
+    stock_etcd: StockEtcdArgs,
     /// Raft's clock; elections take 6 to 12 ticks
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
     tick: Duration,
-    /// How long controllers and scheduler of a silent member keep others out
-    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_duration)]
-    leader_elect_lease_duration: Duration,
-    /// They stop acting when they couldn't renew for this long
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
-    leader_elect_renew_deadline: Duration,
-    /// Between two renewals
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
-    leader_elect_retry_period: Duration,
+    #[command(flatten)]
+    leader_election: LeaderElectionArgs,
     /// A node that says nothing for this long is not ready
     #[arg(long, value_name = "TIME", default_value = "50s", value_parser = parse_duration)]
     node_monitor_grace_period: Duration,
@@ -203,19 +196,7 @@ impl Args {
                 "--listen-client-urls {url} must be https: whoever gets in may read every Secret"
             ));
         }
-        if self.etcd_servers.is_empty() {
-            return Ok(Place::Own);
-        }
-        let own =
-            settings::pair(&self.etcd_certfile, &self.etcd_keyfile, ["--etcd-certfile", "--etcd-keyfile"])?;
-        if let Some(url) = self.etcd_servers.iter().find(|url| url.secure && self.etcd_cafile.is_none()) {
-            return Err(format!("--etcd-servers {url} needs --etcd-cafile: who signed its certificate"));
-        }
-        Ok(Place::Stock(StockEtcd {
-            servers: self.etcd_servers.clone(),
-            authority: self.etcd_cafile.clone(),
-            own,
-        }))
+        Ok(self.stock_etcd.cluster()?.map_or(Place::Own, Place::Stock))
     }
 }
 
@@ -240,7 +221,7 @@ impl Member {
         let pki = Arc::new(Pki::load_or_create(&pki_dir).map_err(pki_failed)?);
         let backing = match place {
             Place::Own => Backing::Own(own_store(dir, args, &pki, &pki_dir).await?),
-            Place::Stock(etcd) => backing::stock(etcd).await?,
+            Place::Stock(etcd) => Backing::Stock(etcd.connect().await?),
         };
         let tokens = args.token_auth_file.clone().unwrap_or_else(|| pki_dir.join("tokens.csv"));
         let tokens = TokenTable::load(&tokens).map_err(MemberError::Tokens)?;
@@ -369,7 +350,7 @@ fn start_loops(
     let client = in_process("system:kube-controller-manager", "kube-controller-manager")?;
     let controllers = controllers::run(client, controllers_config(args, &identity, pki), asked.clone());
     let mut config = SchedulerConfig::new(&identity);
-    config.election = election(args, config.election);
+    config.election = args.leader_election.timed(config.election);
     let scheduler =
         scheduler::run(in_process("system:kube-scheduler", "kube-scheduler")?, config, asked.clone());
     Ok(futures::future::join(controllers, scheduler).map(|_| ()).boxed_local())
@@ -377,7 +358,7 @@ fn start_loops(
 
 fn controllers_config(args: &Args, identity: &str, pki: &Arc<Pki>) -> ControllersConfig {
     let mut config = ControllersConfig::upstream(identity);
-    config.election = election(args, config.election);
+    config.election = args.leader_election.timed(config.election);
     config.nodes.grace = args.node_monitor_grace_period;
     config.nodes.startup_grace = args.node_startup_grace_period;
     config.nodes.eviction_rate = args.node_eviction_rate;
@@ -385,15 +366,6 @@ fn controllers_config(args: &Args, identity: &str, pki: &Arc<Pki>) -> Controller
     config.root_ca = Some(pki.ca_pem().to_owned());
     config.signer = Some(Arc::new(certificates::Signer(pki.clone())));
     config
-}
-
-fn election(args: &Args, base: ElectionConfig) -> ElectionConfig {
-    ElectionConfig {
-        lease: args.leader_elect_lease_duration,
-        renew: args.leader_elect_renew_deadline,
-        retry: args.leader_elect_retry_period,
-        ..base
-    }
 }
 
 #[cfg(test)]

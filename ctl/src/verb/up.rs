@@ -1,9 +1,8 @@
 //! `amoeba up`: a local cluster, each member and node its own process.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,12 +19,12 @@ use super::node::FAKE_PREFIX;
 use super::version::VERSION;
 use crate::app::App;
 use crate::cluster::connect;
+use crate::control_plane::stock_etcd::StockEtcdArgs;
 use crate::etcdctl::endpoints;
 use crate::failure::Failure;
 use crate::member;
 use crate::print::{self, styled};
 use crate::signals::Termination;
-use crate::standalone::settings;
 use crate::standalone::url::Url;
 use crate::text::count;
 use crate::up::balancer::{self, Probe};
@@ -33,9 +32,9 @@ use crate::up::layout::{ChildId, Layout};
 use crate::up::lock::Lock;
 use crate::up::pod_network::{Kind, PodNetwork};
 use crate::up::ports::{self, local};
+use crate::up::profile::{self, MemberPorts};
 use crate::up::reporter::Reporter;
 use crate::up::shape::{Requested, Shape};
-use crate::up::spawn::ChildSpec;
 use crate::up::supervisor::Supervisor;
 use crate::up::{UpError, chaos_socket, credentials, ready};
 
@@ -63,18 +62,8 @@ pub struct Args {
     /// Port of the API on 127.0.0.1 [default: 6443]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Keep the objects in this etcd cluster instead of the members' own store
-    #[arg(long, value_name = "URL,…", value_delimiter = ',', help_heading = "etcd")]
-    etcd_servers: Vec<Url>,
-    /// Who signed the certificates of those etcd servers
-    #[arg(long, value_name = "FILE", help_heading = "etcd", requires = "etcd_servers")]
-    etcd_cafile: Option<PathBuf>,
-    /// Certificate shown to those etcd servers
-    #[arg(long, value_name = "FILE", help_heading = "etcd", requires = "etcd_servers")]
-    etcd_certfile: Option<PathBuf>,
-    /// Key of that certificate
-    #[arg(long, value_name = "FILE", help_heading = "etcd", requires = "etcd_servers")]
-    etcd_keyfile: Option<PathBuf>,
+    #[command(flatten)]
+    stock_etcd: StockEtcdArgs,
     /// Addresses of their own for pods, or the machine's network [default: their own, where root and nft allow]
     #[arg(long, value_name = "KIND")]
     pod_network: Option<Kind>,
@@ -98,7 +87,8 @@ async fn up(app: &App, args: Args, reporter: &Reporter) -> Result<(), Failure> {
     let stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
     let layout = directory(app.data_dir()?)?;
     let _lock = Lock::take(&layout.lock()).map_err(UpError::from)?;
-    let etcd = args.etcd_flags().map_err(UpError::file("find", "a file of --etcd-cafile and its like"))?;
+    let etcd =
+        args.stock_etcd.flags().map_err(UpError::file("find", "a file of --etcd-cafile and its like"))?;
     let asked = Requested {
         members: args.members,
         nodes: args.nodes,
@@ -124,7 +114,7 @@ async fn up(app: &App, args: Args, reporter: &Reporter) -> Result<(), Failure> {
     reporter.doing(format!("starting {}", count(shape.members as usize, "member")));
     let network = PodNetwork::choose(args.pod_network, shape.nodes)?;
     network.reason().into_iter().for_each(|reason| reporter.line(reason));
-    let specs = specs(&layout, &shape, &members, &network);
+    let specs = profile::specs(&layout, &shape, &members, &network);
     let supervisor = Supervisor::new(layout.clone(), specs, reporter);
     let announce = announce(app, &layout, &shape, reporter, supervisor.serving());
     let ended = tokio::select! {
@@ -136,26 +126,6 @@ async fn up(app: &App, args: Args, reporter: &Reporter) -> Result<(), Failure> {
     ended?;
     reporter.line(format!("stopped; `amoeba up` brings the cluster in {} back", layout.root().display()));
     Ok(())
-}
-
-impl Args {
-    /// What members are told of a stock etcd cluster. Paths become absolute: they are remembered.
-    fn etcd_flags(&self) -> std::io::Result<Vec<String>> {
-        if self.etcd_servers.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut flags = vec!["--etcd-servers".to_owned(), settings::join(&self.etcd_servers)];
-        let files = [
-            ("--etcd-cafile", &self.etcd_cafile),
-            ("--etcd-certfile", &self.etcd_certfile),
-            ("--etcd-keyfile", &self.etcd_keyfile),
-        ];
-        for (flag, file) in files.into_iter().filter_map(|(flag, file)| Some((flag, file.as_ref()?))) {
-            let file = fs::canonicalize(file)?.to_string_lossy().into_owned();
-            flags.extend([flag.to_owned(), file]);
-        }
-        Ok(flags)
-    }
 }
 
 /// The directory, absolute: children are given paths, and shims are found by them.
@@ -175,125 +145,18 @@ fn remembered(layout: &Layout, asked: Requested) -> Result<Shape, UpError> {
     Ok(Shape::decide(existing, asked)?)
 }
 
-fn children(shape: &Shape) -> impl Iterator<Item = ChildId> + use<> {
-    let members = (1..=shape.members).map(ChildId::Member);
-    let fake = (shape.fake_nodes > 0).then_some(ChildId::Fake);
-    members.chain((1..=shape.nodes).map(ChildId::Node)).chain(fake)
-}
-
 fn make_directories(layout: &Layout, shape: &Shape) -> Result<(), UpError> {
-    children(shape).try_for_each(|child| {
+    profile::children(shape).try_for_each(|child| {
         let dir = layout.child(child);
         fs::create_dir_all(&dir).map_err(UpError::file("make the directory", dir))
     })
 }
 
-/// Where each member serves clients of the API and of etcd, and where it talks to the other members.
-struct MemberPorts {
-    client: BTreeMap<u32, u16>,
-    etcd: BTreeMap<u32, u16>,
-    peer: BTreeMap<u32, u16>,
-}
-
-impl MemberPorts {
-    /// A single member serves on the cluster's port itself: no hop between client and server.
-    fn choose(shape: &Shape) -> Result<Self, UpError> {
-        let members = shape.members as usize;
-        let free = ports::free(2 * members)?;
-        let (etcd, client) = free.split_at(members);
-        let client = if members == 1 { &[shape.port] } else { client };
-        let numbered = |ports: &[u16]| (1..).zip(ports.iter().copied()).collect();
-        Ok(Self { client: numbered(client), etcd: numbered(etcd), peer: numbered(&shape.peer_ports) })
-    }
-}
-
 /// Leaves word for `amoeba member` and `amoeba snapshot` where the store's etcd API is.
 fn leave_endpoints(layout: &Layout, ports: &MemberPorts) -> Result<(), UpError> {
-    let urls: Vec<Url> = ports.etcd.values().map(|port| etcd_url(*port)).collect();
+    let urls: Vec<Url> = ports.etcd.values().map(|port| profile::etcd_url(*port)).collect();
     let failed = UpError::file("leave word of the store's endpoints in", layout.root());
     endpoints::leave_behind(layout.root(), &urls, &layout.pki()).map_err(failed)
-}
-
-fn etcd_url(port: u16) -> Url {
-    Url { secure: true, host: Ipv4Addr::LOCALHOST.to_string(), port }
-}
-
-fn specs(layout: &Layout, shape: &Shape, ports: &MemberPorts, network: &PodNetwork) -> Vec<ChildSpec> {
-    let spec = |id: ChildId| {
-        let arguments = match id {
-            ChildId::Member(number) => member_arguments(layout, shape, number, ports),
-            ChildId::Node(number) => {
-                let mut arguments = node_arguments(layout, id);
-                arguments.extend(network.arguments(number));
-                arguments
-            }
-            ChildId::Fake => fake_arguments(layout, shape),
-        };
-        ChildSpec { id, arguments, log: layout.log(id) }
-    };
-    children(shape).map(spec).collect()
-}
-
-/// Flags whose values aren't paths.
-fn plain<const N: usize>(flags: [&str; N]) -> Vec<OsString> {
-    flags.map(OsString::from).to_vec()
-}
-
-/// The fast profile of a member: elections, leases and evictions in about a second.
-fn member_arguments(layout: &Layout, shape: &Shape, number: u32, ports: &MemberPorts) -> Vec<OsString> {
-    let id = ChildId::Member(number);
-    let mut arguments = plain(["server", "--child-of-supervisor", "--name", &id.to_string()]);
-    arguments.extend(["--data-dir".into(), layout.child(id).into_os_string()]);
-    arguments.extend(["--pki-dir".into(), layout.pki().into_os_string()]);
-    arguments.extend(plain(["--listen", &local(ports.client[&number]).to_string()]));
-    arguments.extend(plain(["--member-id", &number.to_string()]));
-    arguments.extend(store_arguments(shape, number, ports));
-    arguments.extend(plain(["--tick", "50ms"]));
-    arguments.extend(plain(["--leader-elect-lease-duration", "1500ms"]));
-    arguments.extend(plain(["--leader-elect-renew-deadline", "1s"]));
-    arguments.extend(plain(["--leader-elect-retry-period", "300ms"]));
-    arguments.extend(plain(["--node-monitor-grace-period", "1600ms"]));
-    arguments.extend(plain(["--node-startup-grace-period", "10s"]));
-    arguments.extend(plain(["--node-eviction-rate", "100", "--missing-node-quarantine", "2s"]));
-    arguments.extend(plain(["--default-toleration-seconds", "0"]));
-    arguments
-}
-
-/// Where a member's objects are: in its own store, which has peers, or in an etcd that others run.
-fn store_arguments(shape: &Shape, number: u32, ports: &MemberPorts) -> Vec<OsString> {
-    if !shape.etcd.is_empty() {
-        return shape.etcd.iter().map(OsString::from).collect();
-    }
-    let mut arguments = plain(["--listen-client-urls", &etcd_url(ports.etcd[&number]).to_string()]);
-    for (member, port) in &ports.peer {
-        arguments.extend(plain(["--peer", &format!("{member}={}", local(*port))]));
-    }
-    arguments
-}
-
-/// The fast profile of a node: it says that it lives several times within the grace period.
-fn node_arguments(layout: &Layout, id: ChildId) -> Vec<OsString> {
-    let mut arguments = plain(["node", "--child-of-supervisor", "--name", &id.to_string()]);
-    arguments.extend(["--data-dir".into(), layout.child(id).into_os_string()]);
-    arguments.extend(["--image-dir".into(), layout.images().into_os_string()]);
-    arguments.extend(["--kubeconfig".into(), layout.node_kubeconfig(id).into_os_string()]);
-    arguments.extend(["--tls-cert-file".into(), layout.node_certificate(id).into_os_string()]);
-    arguments.extend(["--tls-private-key-file".into(), layout.node_key(id).into_os_string()]);
-    arguments.extend(["--client-ca-file".into(), layout.pki().join("ca.crt").into_os_string()]);
-    arguments.extend(plain(["--listen", "127.0.0.1:0", "--address", "127.0.0.1"]));
-    arguments.extend(plain(["--lease-renew-interval", "400ms", "--lease-duration", "2s"]));
-    arguments.extend(plain(["--stop-pods-on-shutdown", "--shutdown-grace-period", "8s"]));
-    arguments
-}
-
-/// Simulated nodes can't be killed one by one, so their signs of life are rare and hold long: at rest 5,000 of
-/// them cost 50 small writes a second.
-fn fake_arguments(layout: &Layout, shape: &Shape) -> Vec<OsString> {
-    let mut arguments = plain(["node", "--child-of-supervisor", "--fake", &shape.fake_nodes.to_string()]);
-    arguments.extend(["--data-dir".into(), layout.child(ChildId::Fake).into_os_string()]);
-    arguments.extend(["--kubeconfig".into(), layout.node_kubeconfig(ChildId::Fake).into_os_string()]);
-    arguments.extend(plain(["--lease-renew-interval", "100s", "--lease-duration", "300s"]));
-    arguments
 }
 
 /// The balancer of a cluster with several members, as a future that never ends.
