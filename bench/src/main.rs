@@ -9,6 +9,7 @@ mod cluster;
 mod http;
 mod kubeconfig;
 mod measure;
+mod measured;
 mod objects;
 mod process;
 mod report;
@@ -16,7 +17,7 @@ mod scheduler;
 mod statistics;
 mod store;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use measure::Setting;
 use report::Row;
@@ -100,9 +101,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn setting(arguments: &Arguments) -> Result<Setting> {
-    let path = &arguments.amoeba;
-    let binary =
-        path.canonicalize().with_context(|| format!("find {} (built by `make build`)", path.display()))?;
+    let binary = measured::binary(&arguments.amoeba)?;
     if arguments.runs == 0 {
         bail!("--runs must be at least 1");
     }

@@ -10,16 +10,13 @@ pub mod page;
 mod watchers;
 pub mod wire;
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde_json::json;
 use tokio::runtime;
 
 use crate::cluster::{Cluster, Shape};
-use crate::kubeconfig::Target;
-use crate::process::Pid;
+use crate::measured::{MeasuredArgs, Server};
 use page::Line;
 use wire::Wire;
 
@@ -29,18 +26,8 @@ const NAMESPACE: &str = "amoeba-bench";
 /// Measure an API server and print a table
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The server to measure, and as whom; otherwise a cluster of our own is started
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// Processes of that server on this machine, for CPU and memory (separated by commas)
-    #[arg(long, value_name = "PID", value_delimiter = ',')]
-    pid: Vec<Pid>,
-    /// What the server is called in the page
-    #[arg(long, value_name = "NAME", default_value = "amoeba")]
-    name: String,
-    /// The binary to start without a kubeconfig
-    #[arg(long, value_name = "FILE", default_value = "bin/amoeba")]
-    amoeba: PathBuf,
+    #[command(flatten)]
+    measured: MeasuredArgs,
     /// Seconds of each load
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
@@ -56,9 +43,6 @@ pub struct Arguments {
     /// Measure only these (separated by commas)
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
-    /// Also write the page into this directory, as bench-api.md
-    #[arg(long, value_name = "DIR")]
-    output: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -71,14 +55,6 @@ enum Part {
     Memory,
 }
 
-/// What every measurement needs.
-pub struct Server {
-    /// Where and as whom.
-    pub target: Target,
-    /// Its processes here, if known.
-    pub pids: Vec<Pid>,
-}
-
 /// Runs the measurements and prints the page.
 pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.seconds.is_nan() || arguments.seconds <= 0.0 {
@@ -89,14 +65,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 async fn measure(arguments: &Arguments) -> Result<()> {
-    if let Some(kubeconfig) = &arguments.kubeconfig {
-        let server = Server { target: Target::read(kubeconfig)?, pids: arguments.pid.clone() };
+    if let Some(server) = arguments.measured.server()? {
         return measure_server(arguments, &server).await;
     }
-    let binary = arguments.amoeba.canonicalize();
-    let binary =
-        binary.with_context(|| format!("find {} (built by `make build`)", arguments.amoeba.display()))?;
-    let (cluster, _) = Cluster::ready(&binary, Shape { members: 1, nodes: 1, fake_nodes: 0 }).await?;
+    let (cluster, _) =
+        Cluster::ready(&arguments.measured.binary()?, Shape { members: 1, nodes: 1, fake_nodes: 0 }).await?;
     let server = Server { target: cluster.target().clone(), pids: cluster.servers() };
     let measured = measure_server(arguments, &server).await;
     cluster.stop().await?;
@@ -120,7 +93,7 @@ async fn measure_server(arguments: &Arguments, server: &Server) -> Result<()> {
     // A server may have closed the first connection, on which nothing was asked for minutes.
     let mut control = Wire::open(&server.target).await?;
     control.send("DELETE", &path, b"{\"propagationPolicy\":\"Background\"}").await?;
-    let page = page::page(&arguments.name, &lines, arguments.output.as_deref())?;
+    let page = page::page(&arguments.measured.name, &lines, arguments.measured.output.as_deref())?;
     println!("{page}");
     Ok(())
 }

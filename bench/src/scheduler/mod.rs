@@ -12,7 +12,7 @@ mod restart;
 mod seen;
 mod session;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use tokio::runtime;
 
 use crate::cluster::{Cluster, Shape};
 use crate::kubeconfig::Target;
+use crate::measured::MeasuredArgs;
 use crate::process::Pid;
 use page::Line;
 use session::Session;
@@ -30,18 +31,8 @@ use session::Session;
 /// Measure scheduler and controllers on simulated nodes and print a table
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The server to measure, and as whom; otherwise a cluster of our own is started
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// Processes of that server and its scheduler on this machine, for their CPU (separated by commas)
-    #[arg(long, value_name = "PID", value_delimiter = ',')]
-    pid: Vec<Pid>,
-    /// What the server is called in the page
-    #[arg(long, value_name = "NAME", default_value = "amoeba")]
-    name: String,
-    /// The binary that simulates nodes, and is measured without a kubeconfig
-    #[arg(long, value_name = "FILE", default_value = "bin/amoeba")]
-    amoeba: PathBuf,
+    #[command(flatten)]
+    measured: MeasuredArgs,
     /// Simulated nodes; 0 with a kubeconfig uses the nodes that are there
     #[arg(long, default_value_t = 5000)]
     nodes: usize,
@@ -63,9 +54,6 @@ pub struct Arguments {
     /// Measure only these (separated by commas)
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
-    /// Also write the page into this directory, as bench-scheduler.md
-    #[arg(long, value_name = "DIR")]
-    output: Option<PathBuf>,
 }
 
 /// What is measured.
@@ -99,20 +87,19 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 async fn measure(arguments: &Arguments) -> Result<()> {
-    let binary = arguments.amoeba.canonicalize();
-    let binary =
-        binary.with_context(|| format!("find {} (built by `make build`)", arguments.amoeba.display()))?;
-    let Some(kubeconfig) = &arguments.kubeconfig else {
+    let binary = arguments.measured.binary()?;
+    let (Some(kubeconfig), Some(server)) = (&arguments.measured.kubeconfig, arguments.measured.server()?)
+    else {
         return measure_own(arguments, &binary).await;
     };
     let _nodes = simulate(arguments, &binary, kubeconfig)?;
-    let session = session(arguments, Target::read(kubeconfig)?, arguments.pid.clone());
+    let session = session(arguments, server.target, server.pids);
     let nodes = session.nodes_ready(arguments.nodes).await?;
     let lines = measure_parts(arguments, &session, None, nodes).await?;
     print(arguments, nodes, &lines)
 }
 
-async fn measure_own(arguments: &Arguments, binary: &std::path::Path) -> Result<()> {
+async fn measure_own(arguments: &Arguments, binary: &Path) -> Result<()> {
     if arguments.nodes == 0 {
         bail!("--nodes 0 needs --kubeconfig: a cluster of our own has no other nodes");
     }
@@ -133,12 +120,12 @@ fn session(arguments: &Arguments, target: Target, pids: Vec<Pid>) -> Session {
 }
 
 fn print(arguments: &Arguments, nodes: usize, lines: &[Line]) -> Result<()> {
-    println!("{}", page::page(&arguments.name, nodes, lines, arguments.output.as_deref())?);
+    println!("{}", page::page(&arguments.measured.name, nodes, lines, arguments.measured.output.as_deref())?);
     Ok(())
 }
 
 /// The simulated nodes of somebody else's server; they end when this is dropped.
-fn simulate(arguments: &Arguments, binary: &std::path::Path, kubeconfig: &PathBuf) -> Result<Option<Child>> {
+fn simulate(arguments: &Arguments, binary: &Path, kubeconfig: &Path) -> Result<Option<Child>> {
     if arguments.nodes == 0 {
         return Ok(None);
     }
