@@ -9,6 +9,7 @@
 
 pub mod dns;
 mod driver;
+pub mod held_namespace;
 mod neighbours;
 mod nft;
 pub mod pod;

@@ -105,21 +105,13 @@ impl Performer {
         attached.map(Some).map_err(|error| error.to_string())
     }
 
-    /// What the node knows, for this pod.
-    async fn facts(&self, pod: &Pod) -> Result<NodeFacts, String> {
-        let own = self.attach(pod).await?.map(|attachment| attachment.ip.to_string());
-        let pod_ip = own.unwrap_or_else(|| self.node.host_ip.clone());
-        Ok(NodeFacts { pod_ip, ..(*self.node).clone() })
+    /// The address of a pod with this place in the network.
+    fn address(&self, place: Option<&Attachment>) -> String {
+        place.map_or_else(|| self.node.host_ip.clone(), |attachment| attachment.ip.to_string())
     }
 
     async fn pod_ip(&self, pod: &Pod) -> String {
-        self.facts(pod).await.map_or_else(|_| self.node.host_ip.clone(), |facts| facts.pod_ip)
-    }
-
-    async fn network_place(&self, pod: &Pod) -> Result<Option<NetworkPlace>, String> {
-        let Some(attachment) = self.attach(pod).await? else { return Ok(None) };
-        let files = self.runtime.sandbox_dir(&PodRef::of(pod)).unwrap_or_default();
-        Ok(Some(NetworkPlace { namespace: attachment.namespace, files }))
+        self.address(self.attach(pod).await.unwrap_or_default().as_ref())
     }
 
     async fn start(&self, pod: &Pod, pod_ref: PodRef, container: ContainerName, attempt: u32) -> PodEvent {
@@ -205,12 +197,15 @@ impl Performer {
         bare: ContainerConfig,
     ) -> Result<ContainerConfig, String> {
         let sources = self.references.sources(&bare.pod.namespace, &container_references(spec)).await?;
-        let env = environment(pod, spec, &sources, &self.facts(pod).await?)?;
+        let place = self.attach(pod).await?;
+        let facts = NodeFacts { pod_ip: self.address(place.as_ref()), ..(*self.node).clone() };
+        let env = environment(pod, spec, &sources, &facts)?;
+        let files = self.runtime.sandbox_dir(&bare.pod).unwrap_or_default();
         Ok(ContainerConfig {
             command: expand_all(&bare.command, &env),
             args: expand_all(&bare.args, &env),
             env,
-            network: self.network_place(pod).await?,
+            network: place.map(|place| NetworkPlace { namespace: place.namespace, files }),
             ..bare
         })
     }

@@ -67,7 +67,7 @@ fn begin(config: &ContainerConfig, isolation: &Isolation) -> io::Result<()> {
     // A lower score than one's own needs a right that a nested host may lack; the kernel's choice stands.
     let _ = fs::write("/proc/self/oom_score_adj", config.oom_score_adj.to_string());
     let shared = isolation.sandbox.join("ipc");
-    if !isolation.host_ipc && crate::container::namespaces::is_held(&shared)? {
+    if !isolation.host_ipc && network::held_namespace::is_held(&shared)? {
         setns(fs::File::open(&shared)?, CloneFlags::CLONE_NEWIPC)?;
     }
     if let Some(hostname) = &isolation.hostname {

@@ -1,12 +1,11 @@
-//! Namespaces: made with a process, held by a file, entered by another.
+//! What the process of a container is alone in, and what is mounted for it.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::mount::{MntFlags, umount2};
+use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
 /// Forks a process into fresh namespaces; `None` in the child. A process of a fresh pid namespace is its
@@ -21,37 +20,6 @@ pub unsafe fn fork_into(flags: CloneFlags) -> io::Result<Option<Pid>> {
     let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
     let pid = i32::try_from(pid).map_err(io::Error::other)?;
     Ok((pid != 0).then(|| Pid::from_raw(pid)))
-}
-
-/// Makes an IPC namespace that lives as long as its mount on `file`.
-pub fn hold_ipc(file: &Path) -> io::Result<()> {
-    if is_held(file)? {
-        return Ok(());
-    }
-    File::create(file)?;
-    // A thread of its own: what it leaves behind, the process keeps.
-    let made = std::thread::scope(|scope| {
-        scope
-            .spawn(|| -> io::Result<()> {
-                unshare(CloneFlags::CLONE_NEWIPC)?;
-                let own = Path::new("/proc/thread-self/ns/ipc");
-                Ok(mount(Some(own), file, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
-            })
-            .join()
-    });
-    made.map_err(|_| io::Error::other("the thread of a namespace panicked"))?
-}
-
-/// The kernel's number of the file system that namespaces' files are on (`linux/magic.h`).
-const NSFS_MAGIC: nix::sys::statfs::FsType = nix::sys::statfs::FsType(0x6e73_6673);
-
-/// Whether the file holds a namespace.
-pub fn is_held(file: &Path) -> io::Result<bool> {
-    match nix::sys::statfs::statfs(file) {
-        Ok(found) => Ok(found.filesystem_type() == NSFS_MAGIC),
-        Err(Errno::ENOENT) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Whether another file system than that of the directory above is mounted here.

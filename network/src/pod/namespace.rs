@@ -6,14 +6,15 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::mount::{MntFlags, umount2};
+use nix::sched::{CloneFlags, setns};
 use parking_lot::Mutex;
 use rtnetlink::Handle;
 use sha2::{Digest, Sha256};
 
 use super::addresses::{Addresses, Exhausted, Range};
 use super::link::{self, LinkError};
+use crate::held_namespace::{self, Kind};
 
 /// The bridge of all pods of this machine.
 pub const BRIDGE: &str = "amoeba0";
@@ -106,7 +107,8 @@ impl PodNetwork {
         // What a crash between two steps left.
         self.clear(uid).await?;
         let target = path.to_owned();
-        let made = tokio::task::spawn_blocking(move || create(&target)).await.map_err(io::Error::other);
+        let create = move || held_namespace::hold(Kind::Network, &target).and_then(|()| File::open(&target));
+        let made = tokio::task::spawn_blocking(create).await.map_err(io::Error::other);
         let attempted = format!("make the network namespace {}", path.display());
         let namespace = made.and_then(|made| made).map_err(system(attempted))?;
         link::pair(&self.handle, BRIDGE, &outer_name(uid), namespace.as_raw_fd()).await?;
@@ -182,19 +184,6 @@ fn outer_name(uid: &str) -> String {
     let digest = Sha256::digest(uid.as_bytes());
     let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     format!("am{hex}")
-}
-
-/// A new namespace that the file holds. A thread of its own enters it, since a thread can't always leave.
-fn create(path: &Path) -> io::Result<File> {
-    let target = path.to_owned();
-    let made = std::thread::spawn(move || {
-        File::create(&target)?;
-        unshare(CloneFlags::CLONE_NEWNET)?;
-        let none: Option<&str> = None;
-        mount(Some("/proc/thread-self/ns/net"), &target, none, MsFlags::MS_BIND, none)?;
-        File::open(&target)
-    });
-    made.join().map_err(|_| io::Error::other("the thread that makes the namespace ended"))?
 }
 
 /// Runs something with a view of the kernel's network from within the namespace.

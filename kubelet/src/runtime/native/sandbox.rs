@@ -10,10 +10,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use network::held_namespace::{self, Kind};
 use nix::mount::{MsFlags, mount};
 
 use crate::container::Mount;
-use crate::container::namespaces::{hold_ipc, is_mount_point, unmount_below};
+use crate::container::namespaces::{is_mount_point, unmount_below};
 use crate::pod::PodRef;
 use crate::runtime::SandboxConfig;
 
@@ -56,7 +57,7 @@ impl Sandboxes {
         if !dir.join("ipc").exists() {
             return Ok(());
         }
-        hold_ipc(&dir.join("ipc"))?;
+        held_namespace::hold(Kind::Ipc, &dir.join("ipc"))?;
         shared_memory(&dir.join("shm"))
     }
 
