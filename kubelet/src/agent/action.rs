@@ -13,6 +13,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::agent::grpc;
 use crate::pod::ContainerId;
 use crate::pod::handler::{Action, HttpGet};
 use crate::runtime::{EXEC_OUTPUT_LIMIT, Runtime, RuntimeError};
@@ -34,6 +35,7 @@ pub async fn perform(
             let late = || format!("dial tcp {host}:{port}: i/o timeout");
             tokio::time::timeout(timeout, dial(host, *port)).await.map_err(|_| late())?.map(drop)
         }
+        Action::Grpc { host, port, service } => grpc::check(host, *port, service, timeout).await,
         Action::Sleep(time) => {
             tokio::time::sleep((*time).min(timeout)).await;
             Ok(())
@@ -63,7 +65,8 @@ fn url(get: &HttpGet) -> String {
     format!("{scheme}://{}:{}{}", get.host, get.port, get.path)
 }
 
-async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
+/// Opens a connection; the error is as Go has it.
+pub async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
     TcpStream::connect((host, port))
         .await
         .map_err(|error| format!("dial tcp {host}:{port}: {}", plain(&error)))

@@ -6,6 +6,7 @@
 mod action;
 pub mod checkpoint;
 pub mod clock;
+mod grpc;
 mod network;
 mod perform;
 mod publisher;

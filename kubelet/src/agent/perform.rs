@@ -15,7 +15,7 @@ use crate::agent::references::References;
 use crate::agent::volumes::Volumes;
 use crate::image::registry::Login;
 use crate::pod::admission::amounts;
-use crate::pod::container::{Role, roles, spec_of};
+use crate::pod::container::{roles, spec_of, target_of};
 use crate::pod::downward::NodeFacts;
 use crate::pod::effect::{Effect, Hook, Note, PodEvent, ProbeKind, StartFailure};
 use crate::pod::env::{Reference, container_references, environment};
@@ -63,6 +63,7 @@ impl Performer {
                 complain(&pod_ref, "stop a container", self.runtime.stop_container(&id, grace).await);
                 None
             }
+            Effect::ResizeContainer { container, id } => self.resize(&pod, &container, id).await,
             Effect::RemoveContainer { id } => {
                 complain(&pod_ref, "remove a container", self.runtime.remove_container(&id).await);
                 None
@@ -120,15 +121,15 @@ impl Performer {
             return PodEvent::StartFailed { container, failure, image: None };
         };
         let memory = amounts(&self.node.allocatable).get("memory").copied().unwrap_or(0);
-        let bare = bare_config(pod, pod_ref, spec, attempt, memory);
-        let fetch = Fetch { policy: pull_policy(spec), logins: self.logins(pod).await };
+        let bare = bare_config(pod, pod_ref, &spec, attempt, memory);
+        let fetch = Fetch { policy: pull_policy(&spec), logins: self.logins(pod).await };
         let image = match self.runtime.ensure_image(&bare, &fetch).await {
             Ok(image) => image,
             Err(error) => {
                 return PodEvent::StartFailed { container, failure: image_failure(error), image: None };
             }
         };
-        match self.try_start(pod, spec, bare, &image).await {
+        match self.try_start(pod, &spec, bare, &image).await {
             Ok((id, at)) => PodEvent::Started { container, id, at, image },
             Err(failure) => PodEvent::StartFailed { container, failure, image: Some(image) },
         }
@@ -155,7 +156,10 @@ impl Performer {
         let config = self.resolve(pod, spec, bare).await.map_err(StartFailure::Config)?;
         let config = self.isolate(pod, spec, config, image).await?;
         let created = self.runtime.create_container(config).await;
-        let id = created.map_err(|error| StartFailure::Create(error.chain()))?;
+        let id = created.map_err(|error| match error {
+            RuntimeError::Config(message) => StartFailure::Config(message),
+            other => StartFailure::Create(other.chain()),
+        })?;
         match self.runtime.start_container(&id).await {
             Ok(at) => Ok((id, at)),
             Err(error) => Err(StartFailure::Run { id, message: error.chain() }),
@@ -210,6 +214,12 @@ impl Performer {
         })
     }
 
+    async fn resize(&self, pod: &Pod, name: &ContainerName, id: ContainerId) -> Option<PodEvent> {
+        let limits = isolation::limits(spec_of(pod, name)?.as_ref());
+        let done = self.runtime.update_container(&id, &limits).await;
+        Some(PodEvent::Resized { id, outcome: done.map_err(|error| error.chain()) })
+    }
+
     async fn probe(&self, pod: &Pod, name: &ContainerName, id: ContainerId, kind: ProbeKind) -> PodEvent {
         let outcome = match handler::probe(pod, name, kind, &self.pod_ip(pod).await) {
             Ok((action, timeout)) => action::perform(self.runtime.as_ref(), &id, &action, timeout).await,
@@ -251,8 +261,7 @@ fn grace(pod: &Pod) -> Duration {
 
 fn field_path(pod: &Pod, name: &ContainerName) -> Option<String> {
     let (_, role) = roles(pod).find(|(container, _)| container.name == name.0)?;
-    let list = if role == Role::App { "containers" } else { "initContainers" };
-    Some(format!("spec.{list}{{{name}}}"))
+    Some(format!("spec.{}{{{name}}}", role.list()))
 }
 
 /// The part of the configuration that needs no lookups.
@@ -270,6 +279,7 @@ fn bare_config(
     ContainerConfig {
         pod: pod_ref,
         container: ContainerName(spec.name.clone()),
+        target: target_of(pod, &ContainerName(spec.name.clone())),
         attempt,
         image: spec.image.clone().unwrap_or_default(),
         command: spec.command.clone().unwrap_or_default(),

@@ -7,7 +7,7 @@ use crate::pod::PodRef;
 use crate::pod::conditions::OWNED;
 
 /// The fields of `status` that the node owns; those that may be absent are told as `null`.
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "observedGeneration",
     "phase",
     "reason",
@@ -20,13 +20,16 @@ const FIELDS: [&str; 13] = [
     "qosClass",
     "initContainerStatuses",
     "containerStatuses",
+    "ephemeralContainerStatuses",
     "conditions",
 ];
 
 /// The strategic merge patch of the `status` subresource: conditions are merged by type, so those of
 /// others stay. The uid keeps it from a new pod of the same name.
-pub fn patch(pod: &PodRef, status: &PodStatus) -> Value {
+/// What the server has of the conditions that are the node's and no longer hold is taken away.
+pub fn patch(pod: &PodRef, status: &PodStatus, seen: Option<&PodStatus>) -> Value {
     let mut own = owned_part(status);
+    let gone = gone(status, seen);
     if let Some(own) = own.as_object_mut() {
         clear_absent(own);
     }
@@ -36,7 +39,16 @@ pub fn patch(pod: &PodRef, status: &PodStatus) -> Value {
         .flatten()
         .filter_map(Value::as_object_mut)
         .for_each(clear_absent);
+    if let Some(conditions) = own["conditions"].as_array_mut() {
+        conditions.extend(gone.into_iter().map(|kind| json!({ "type": kind, "$patch": "delete" })));
+    }
     json!({ "metadata": { "uid": pod.uid.0 }, "status": own })
+}
+
+fn gone(status: &PodStatus, seen: Option<&PodStatus>) -> Vec<&'static str> {
+    let has = |status: &PodStatus, kind: &str| status.conditions.iter().flatten().any(|c| c.type_ == kind);
+    let was = |kind: &&str| seen.is_some_and(|seen| has(seen, kind)) && !has(status, kind);
+    OWNED.into_iter().filter(was).collect()
 }
 
 /// A merge keeps what a patch doesn't name: the reason of a verdict that no longer holds must be taken back.
@@ -81,6 +93,13 @@ mod tests {
         let pod = PodRef { namespace: "default".into(), name: "web".into(), uid: PodUid("u1".into()) };
         let ready = json!({ "type": "Ready", "status": "True", "reason": null, "message": null });
         let want = json!({ "phase": "Running", "reason": null, "message": null, "conditions": [ready] });
-        assert_eq!(patch(&pod, &status), json!({ "metadata": { "uid": "u1" }, "status": want }));
+        assert_eq!(patch(&pod, &status, None), json!({ "metadata": { "uid": "u1" }, "status": want }));
+        let before = PodStatus {
+            conditions: Some(vec![condition("PodResizePending", None), condition("Own", None)]),
+            ..PodStatus::default()
+        };
+        let patch = patch(&pod, &status, Some(&before));
+        assert_eq!(patch["status"]["conditions"][1], json!({ "type": "PodResizePending", "$patch": "delete" }));
+        assert_eq!(patch["status"]["conditions"][2], json!(null));
     }
 }

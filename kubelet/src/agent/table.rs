@@ -17,6 +17,7 @@ use crate::pod::container::{ContainerLife, State};
 use crate::pod::effect::{Effect, Note, PodEvent};
 use crate::pod::env::{Reference, references};
 use crate::pod::life::{PodLife, Settings};
+use crate::pod::resize::{Decision, judge};
 use crate::pod::time::later;
 use crate::pod::{ContainerId, PodRef, PodUid};
 use crate::runtime::{Exit, FoundContainer, FoundState};
@@ -71,6 +72,8 @@ pub struct PodTable {
     wakes: BTreeSet<(Timestamp, PodUid)>,
     /// Containers found at the start whose pod has no record.
     orphans: BTreeMap<PodUid, Vec<FoundContainer>>,
+    /// Pods that were refused what they ask for, until somebody makes room.
+    deferred: BTreeSet<PodUid>,
     /// The agent is being stopped: statuses are no longer published.
     stopping: bool,
 }
@@ -84,6 +87,7 @@ impl PodTable {
             pods: BTreeMap::new(),
             wakes: BTreeSet::new(),
             orphans: BTreeMap::new(),
+            deferred: BTreeSet::new(),
             stopping: false,
         }
     }
@@ -135,6 +139,7 @@ impl PodTable {
         let uid = PodRef::of(pod).uid;
         if self.pods.contains_key(&uid) {
             self.step(&uid, PodEvent::Applied(Box::new(pod.clone())), now, &mut work);
+            self.decide_resize(&uid, now, &mut work);
             self.reassert(&uid, pod, &mut work);
         } else if self.orphans.contains_key(&uid) {
             let uid = self.take_up(Box::new(pod.clone()), now, &mut work);
@@ -142,6 +147,7 @@ impl PodTable {
         } else {
             self.admit(Box::new(pod.clone()), now, &mut work);
         }
+        self.retry_deferred(now, &mut work);
         work
     }
 
@@ -170,8 +176,39 @@ impl PodTable {
     fn used(&self) -> (Amounts, usize) {
         let mut total = Amounts::new();
         let active = || self.pods.values().filter(|entry| !entry.life.is_over());
-        active().for_each(|entry| add(&mut total, &requests(entry.life.pod())));
+        active().for_each(|entry| add(&mut total, &requests(&entry.life.allocated_pod())));
         (total, active().count())
+    }
+
+    /// Decides about what the pod asks for now, if that isn't what it was promised.
+    fn decide_resize(&mut self, uid: &PodUid, now: Timestamp, work: &mut Vec<Work>) {
+        self.deferred.remove(uid);
+        let Some(life) = self.pods.get(uid).map(|entry| &entry.life).filter(|life| life.wants_resize()) else {
+            return;
+        };
+        let others = || self.pods.iter().filter(|(other, entry)| *other != uid && !entry.life.is_over());
+        let mut used = Amounts::new();
+        others().for_each(|(_, entry)| add(&mut used, &requests(&entry.life.allocated_pod())));
+        let decision = judge(life.pod(), &life.allocated_pod(), &used, others().count(), &self.allocatable);
+        if matches!(decision, Decision::Deferred(_)) {
+            self.deferred.insert(uid.clone());
+        }
+        if life.refused_resize() != Some(&decision) {
+            self.step(uid, PodEvent::ResizeDecided(decision), now, work);
+        }
+    }
+
+    /// Room may have been made: the most important are asked first.
+    fn retry_deferred(&mut self, now: Timestamp, work: &mut Vec<Work>) {
+        let mut waiting: Vec<(i32, PodUid)> =
+            self.deferred.iter().map(|uid| (-self.priority(uid), uid.clone())).collect();
+        waiting.sort();
+        waiting.iter().for_each(|(_, uid)| self.decide_resize(uid, now, work));
+    }
+
+    fn priority(&self, uid: &PodUid) -> i32 {
+        let spec = self.pods.get(uid).and_then(|entry| entry.life.pod().spec.as_ref());
+        spec.and_then(|spec| spec.priority).unwrap_or(0)
     }
 
     /// Someone else wrote a status that is the node's to write: say it again.
@@ -187,6 +224,7 @@ impl PodTable {
     pub fn removed(&mut self, uid: &PodUid, now: Timestamp) -> Vec<Work> {
         let mut work = Vec::new();
         self.step(uid, PodEvent::Removed, now, &mut work);
+        self.retry_deferred(now, &mut work);
         work
     }
 
@@ -210,6 +248,7 @@ impl PodTable {
         } else {
             work.push(Work::Forget(pod.clone()));
         }
+        self.retry_deferred(now, &mut work);
         work
     }
 
@@ -217,6 +256,7 @@ impl PodTable {
     pub fn answered(&mut self, uid: &PodUid, event: PodEvent, now: Timestamp) -> Vec<Work> {
         let mut work = Vec::new();
         self.step(uid, event, now, &mut work);
+        self.retry_deferred(now, &mut work);
         work
     }
 
@@ -298,7 +338,7 @@ impl PodTable {
         let Some(entry) = self.pods.get_mut(uid) else { return };
         let effects = entry.life.step(event, now);
         if !effects.is_empty() {
-            let pod = Arc::new(entry.life.pod().clone());
+            let pod = Arc::new(entry.life.allocated_pod().into_owned());
             work.extend(effects.into_iter().map(|effect| Work::Effect(pod.clone(), effect)));
         }
         if !self.stopping {
@@ -360,8 +400,9 @@ fn report(entry: &mut Entry, now: Timestamp, work: &mut Vec<Work>) {
     }
     let status = entry.life.status(now);
     let pod = entry.life.pod_ref().clone();
+    let seen = entry.life.pod().status.as_ref();
     let publication =
-        Publication { patch: patch(&pod, &status), pod, then_delete: entry.life.may_be_deleted() };
+        Publication { patch: patch(&pod, &status, seen), pod, then_delete: entry.life.may_be_deleted() };
     if entry.published.as_ref() == Some(&publication) {
         return;
     }

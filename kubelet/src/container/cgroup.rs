@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 /// The controllers that are used.
@@ -139,7 +141,32 @@ impl Cgroup {
         self.limit(limits)
     }
 
-    /// Sets the limits, also of a container that runs.
+    /// Sets the limits of a container that runs. Less memory than it uses is refused: the kernel would kill for it.
+    pub fn change(&self, limits: &Limits) -> io::Result<()> {
+        let used = self.memory_used();
+        match limits.memory.filter(|limit| *limit < used) {
+            Some(limit) => Err(io::Error::other(format!(
+                "attempting to set container memory limit ({limit}) below current usage ({used})"
+            ))),
+            None => self.limit(limits),
+        }
+    }
+
+    /// Without what the kernel could drop at once.
+    fn memory_used(&self) -> u64 {
+        let Some(dir) = self.dir("memory") else { return 0 };
+        let (file, droppable) = match is_unified() {
+            true => ("memory.current", "inactive_file "),
+            false => ("memory.usage_in_bytes", "total_inactive_file "),
+        };
+        let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap_or_default();
+        let used: u64 = read(file).trim().parse().unwrap_or(0);
+        let stat = read("memory.stat");
+        let droppable = stat.lines().find_map(|line| line.strip_prefix(droppable)?.parse().ok());
+        used.saturating_sub(droppable.unwrap_or(0))
+    }
+
+    /// Sets the limits.
     pub fn limit(&self, limits: &Limits) -> io::Result<()> {
         let settings = if is_unified() { unified(limits) } else { split(limits) };
         for setting in settings {
@@ -175,6 +202,23 @@ impl Cgroup {
         let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
         let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
         count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// Kills whoever is in it.
+    pub fn kill(&self) {
+        let Some(dir) = self.dir("memory").or_else(|| self.dir("pids")) else { return };
+        // Who forks meanwhile is met by the next look; one that can't die is nobody's to wait for.
+        for _ in 0..100 {
+            let members = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            let members: Vec<i32> = members.lines().filter_map(|line| line.parse().ok()).collect();
+            if members.is_empty() {
+                return;
+            }
+            for pid in members {
+                let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// Removes it, and its pod's where it was the last. Its processes have ended.

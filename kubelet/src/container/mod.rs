@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::container::capabilities::Capabilities;
+use crate::process::ProcessIdentity;
 
 /// What makes a container more than a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +45,9 @@ pub struct Isolation {
     pub host_pid: bool,
     /// Shares the host's semaphores, queues and shared memory.
     pub host_ipc: bool,
+    /// Shares the processes and the semaphores of the container whose first process this is.
+    #[serde(default)]
+    pub joins: Option<ProcessIdentity>,
     /// Files and directories of the host that are seen inside, in the order of mounting.
     pub mounts: Vec<Mount>,
     /// Nothing can be written but to mounts.

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Pid, pipe2};
 
 use crate::container::init::become_command;
@@ -40,6 +40,7 @@ pub unsafe fn spawn(
         cgroup.create(&config.limits).map_err(system("make the container's cgroup"))?;
     }
     let (report, told) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| system("make a pipe")(errno.into()))?;
+    join_other(isolation).map_err(system("join the target container"))?;
     // SAFETY: as the caller promises.
     let child =
         unsafe { fork_into(namespaces(isolation)) }.map_err(system("make the container's namespaces"))?;
@@ -54,15 +55,23 @@ pub unsafe fn spawn(
     Ok(Spawned { pid, credentials, image })
 }
 
+/// The supervisor's children are born into the pid namespace that it joins; itself it stays where it is.
+fn join_other(isolation: &Isolation) -> io::Result<()> {
+    let Some(other) = &isolation.joins else { return Ok(()) };
+    let ended = || io::Error::new(io::ErrorKind::NotFound, "it has ended");
+    let process = other.open()?.ok_or_else(ended)?;
+    Ok(setns(process, CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC)?)
+}
+
 fn namespaces(isolation: &Isolation) -> CloneFlags {
     let mut flags = CloneFlags::CLONE_NEWNS;
     if isolation.hostname.is_some() {
         flags |= CloneFlags::CLONE_NEWUTS;
     }
-    if !isolation.host_pid {
+    if !isolation.host_pid && isolation.joins.is_none() {
         flags |= CloneFlags::CLONE_NEWPID;
     }
-    if !isolation.host_ipc {
+    if !isolation.host_ipc && isolation.joins.is_none() {
         flags |= CloneFlags::CLONE_NEWIPC;
     }
     flags

@@ -9,10 +9,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::pod::container::{ContainerLife, Role};
 use crate::pod::life::{PodLife, Sandbox};
 use crate::pod::phase::{Phase, is_initialized};
+use crate::pod::resize::Decision;
 
 /// The conditions that belong to the node; all others are kept as they are.
-pub const OWNED: [&str; 5] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+pub const OWNED: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
 
 /// A condition's verdict: status, reason, message.
 struct Verdict(bool, &'static str, String);
@@ -41,9 +49,26 @@ pub fn conditions(life: &PodLife, phase: Phase, now: Timestamp) -> Vec<PodCondit
     ];
     let mut all: Vec<PodCondition> =
         verdicts.into_iter().map(|(kind, verdict)| condition(life, kind, verdict, now)).collect();
+    all.extend(resize(life, now));
     let foreign = life.pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     all.extend(foreign.into_iter().flatten().filter(|c| !OWNED.contains(&c.type_.as_str())).cloned());
     all
+}
+
+/// There only while they are true.
+fn resize(life: &PodLife, now: Timestamp) -> impl Iterator<Item = PodCondition> {
+    let pending = life.resize.refused.as_ref().and_then(Decision::pending).map(|(reason, shortage)| {
+        condition(life, "PodResizePending", Verdict(true, reason, shortage.message.clone()), now)
+    });
+    let under_way = life.resize.under_way.map(|generation| {
+        let verdict = match &life.resize.failed {
+            Some((why, _)) => Verdict(true, "Error", why.clone()),
+            None => Verdict::yes(),
+        };
+        let shown = condition(life, "PodResizeInProgress", verdict, now);
+        PodCondition { observed_generation: Some(generation), ..shown }
+    });
+    pending.into_iter().chain(under_way)
 }
 
 fn condition(life: &PodLife, kind: &str, verdict: Verdict, now: Timestamp) -> PodCondition {
@@ -77,7 +102,7 @@ fn initialized(containers: &[ContainerLife], phase: Phase) -> Verdict {
     let incomplete = containers.iter().filter(|c| match c.role {
         Role::Init => c.ended().is_none_or(|ended| ended.exit.code != 0),
         Role::Sidecar => !c.is_started(),
-        Role::App => false,
+        Role::App | Role::Ephemeral => false,
     });
     Verdict::no(
         "ContainersNotInitialized",
@@ -91,7 +116,7 @@ fn containers_ready(containers: &[ContainerLife], phase: Phase) -> Verdict {
         Phase::Failed => return Verdict::no("PodFailed", ""),
         Phase::Pending | Phase::Running => {}
     }
-    let unready = names(containers.iter().filter(|c| c.role != Role::Init && !c.is_ready()));
+    let unready = names(containers.iter().filter(|c| c.role.counts_for_readiness() && !c.is_ready()));
     if unready.is_empty() {
         return Verdict::yes();
     }

@@ -3,13 +3,16 @@
 //! Always holds: `attempts` never decreases, at most one run exists at a time, and an event of an
 //! earlier run changes nothing.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 
 use crate::config::Backoff;
 use crate::pod::backoff::Delay;
 use crate::pod::effect::ProbeKind;
 use crate::pod::probe::Prober;
+use crate::pod::resize::Allocation;
 use crate::pod::{ContainerId, ContainerName};
 use crate::runtime::Exit;
 
@@ -22,6 +25,24 @@ pub enum Role {
     Sidecar,
     /// One of `spec.containers`.
     App,
+    /// Added to a pod that runs, to look into it: started once, and nothing depends on it.
+    Ephemeral,
+}
+
+impl Role {
+    /// The pod is ready, or over, by those that stay with it: sidecars and app containers.
+    pub fn counts_for_readiness(self) -> bool {
+        matches!(self, Self::Sidecar | Self::App)
+    }
+
+    /// The list of the pod's `spec` that it stands in.
+    pub fn list(self) -> &'static str {
+        match self {
+            Self::Init | Self::Sidecar => "initContainers",
+            Self::App => "containers",
+            Self::Ephemeral => "ephemeralContainers",
+        }
+    }
 }
 
 /// One container of a pod.
@@ -43,6 +64,8 @@ pub struct ContainerLife {
     pub delay: Delay,
     /// The delay before the next try to get the image.
     pub image_delay: Delay,
+    /// Processor and memory.
+    pub resources: Allocation,
     /// The startup, liveness and readiness probes of the current run, in this order.
     pub probes: Vec<(ProbeKind, Prober)>,
 }
@@ -139,7 +162,12 @@ pub struct Ended {
 }
 
 impl ContainerLife {
-    /// A container that has never run.
+    /// A container of this specification that has never run.
+    pub fn of(spec: &Container, role: Role, now: Timestamp) -> Self {
+        Self { resources: Allocation::of(spec.resources.as_ref()), ..Self::new(&spec.name, role, now) }
+    }
+
+    /// A container that has never run and asks for nothing.
     pub fn new(name: &str, role: Role, now: Timestamp) -> Self {
         Self {
             name: ContainerName(name.to_owned()),
@@ -150,6 +178,7 @@ impl ContainerLife {
             image_id: None,
             delay: Delay::none(now),
             image_delay: Delay::none(now),
+            resources: Allocation::default(),
             probes: Vec::new(),
         }
     }
@@ -199,8 +228,10 @@ impl ContainerLife {
 
     /// As reported in `ready`.
     pub fn is_ready(&self) -> bool {
-        if self.role == Role::Init {
-            return self.ended().is_some_and(|ended| ended.exit.code == 0);
+        match self.role {
+            Role::Init => return self.ended().is_some_and(|ended| ended.exit.code == 0),
+            Role::Ephemeral => return false,
+            Role::Sidecar | Role::App => {}
         }
         let probed = self.probe(ProbeKind::Readiness).is_none_or(|prober| prober.result() == Some(true));
         self.is_started() && probed
@@ -213,6 +244,8 @@ impl ContainerLife {
 
     /// The driver has been asked to start the next run.
     pub fn begin_start(&mut self) {
+        self.resources.actual = self.resources.allocated.clone();
+        self.resources.under_way = None;
         let before = std::mem::replace(
             &mut self.state,
             State::Waiting(Waiting { reason: WaitReason::NotYet, message: None, until: None }),
@@ -225,6 +258,7 @@ impl ContainerLife {
         assert!(self.run().is_none(), "a container has at most one run at a time");
         let dropped = self.settle_previous();
         self.attempts += 1;
+        self.resources.restarts = false;
         self.image_delay = Delay::none(run.started_at);
         self.probes = spec.map(|spec| probers(spec, run.started_at)).unwrap_or_default();
         self.state = State::Running(run);
@@ -255,6 +289,7 @@ impl ContainerLife {
     pub fn failed_to_run(&mut self, ended: Ended) -> Option<ContainerId> {
         let dropped = self.settle_previous();
         self.attempts += 1;
+        self.resources.restarts = false;
         self.probes.clear();
         self.state = State::Ended(ended);
         dropped
@@ -339,8 +374,8 @@ fn probers(spec: &Container, started: Timestamp) -> Vec<(ProbeKind, Prober)> {
     .collect()
 }
 
-/// The containers of a pod with their roles, init containers first.
-pub fn roles(pod: &Pod) -> impl Iterator<Item = (&Container, Role)> {
+/// The containers that the pod was made with, and their roles; init containers first.
+pub fn declared(pod: &Pod) -> impl Iterator<Item = (&Container, Role)> {
     let spec = pod.spec.as_ref();
     let inits = spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
     let apps = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
@@ -351,7 +386,55 @@ pub fn roles(pod: &Pod) -> impl Iterator<Item = (&Container, Role)> {
     inits.iter().map(move |c| (c, init_role(c))).chain(apps.iter().map(|c| (c, Role::App)))
 }
 
+/// All containers of a pod with their roles: those it was made with, then those that were added.
+pub fn roles(pod: &Pod) -> impl Iterator<Item = (Cow<'_, Container>, Role)> {
+    let added = ephemeral(pod).map(|c| (Cow::Owned(as_container(c)), Role::Ephemeral));
+    declared(pod).map(|(c, role)| (Cow::Borrowed(c), role)).chain(added)
+}
+
 /// The specification of the named container.
-pub fn spec_of<'a>(pod: &'a Pod, name: &ContainerName) -> Option<&'a Container> {
-    roles(pod).map(|(container, _)| container).find(|container| container.name == name.0)
+pub fn spec_of<'a>(pod: &'a Pod, name: &ContainerName) -> Option<Cow<'a, Container>> {
+    let made_with = declared(pod).map(|(container, _)| container).find(|container| container.name == name.0);
+    let added = || ephemeral(pod).find(|container| container.name == name.0);
+    made_with.map(Cow::Borrowed).or_else(|| added().map(as_container).map(Cow::Owned))
+}
+
+/// The container whose processes this ephemeral one sees as its own.
+pub fn target_of(pod: &Pod, name: &ContainerName) -> Option<ContainerName> {
+    let target = ephemeral(pod).find(|container| container.name == name.0)?.target_container_name.clone();
+    target.filter(|target| !target.is_empty()).map(ContainerName)
+}
+
+/// Their names, in the order in which they were added.
+pub fn ephemeral_names(pod: &Pod) -> impl Iterator<Item = &str> {
+    ephemeral(pod).map(|container| container.name.as_str())
+}
+
+fn ephemeral(pod: &Pod) -> impl Iterator<Item = &EphemeralContainer> {
+    pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten())
+}
+
+/// Everything but the target is as in any container (upstream's `EphemeralContainerCommon`).
+fn as_container(added: &EphemeralContainer) -> Container {
+    let added = added.clone();
+    Container {
+        args: added.args,
+        command: added.command,
+        env: added.env,
+        env_from: added.env_from,
+        image: added.image,
+        image_pull_policy: added.image_pull_policy,
+        name: added.name,
+        resources: added.resources,
+        security_context: added.security_context,
+        stdin: added.stdin,
+        stdin_once: added.stdin_once,
+        termination_message_path: added.termination_message_path,
+        termination_message_policy: added.termination_message_policy,
+        tty: added.tty,
+        volume_devices: added.volume_devices,
+        volume_mounts: added.volume_mounts,
+        working_dir: added.working_dir,
+        ..Container::default()
+    }
 }

@@ -1,5 +1,6 @@
 //! The downward API: a pod's own fields and resources as text.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use api::quantity::Quantity;
@@ -71,7 +72,7 @@ pub fn resource(
 ) -> Result<String, String> {
     let other = selector.container_name.as_ref().filter(|name| !name.is_empty());
     let container = match other {
-        None => own,
+        None => Cow::Borrowed(own),
         Some(name) => {
             spec_of(pod, &ContainerName(name.clone())).ok_or_else(|| format!("container {name} not found"))?
         }
@@ -80,7 +81,7 @@ pub fn resource(
         .resource
         .split_once('.')
         .ok_or_else(|| format!("unsupported container resource : {}", selector.resource))?;
-    let quantity = amount(container, kind, name, node)
+    let quantity = amount(&container, kind, name, node)
         .ok_or_else(|| format!("unsupported container resource : {}", selector.resource))??;
     let divisor = selector
         .divisor

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::pod::resize::Decision;
 use crate::pod::{ContainerId, ContainerName};
 use crate::runtime::{Exit, ImageUse};
 
@@ -67,6 +68,15 @@ pub enum PodEvent {
         id: ContainerId,
         /// Which hook.
         hook: Hook,
+        /// `Err` holds what went wrong.
+        outcome: Result<(), String>,
+    },
+    /// Whether the node can give what the spec asks for now.
+    ResizeDecided(Decision),
+    /// A run was given what it was promised, or not.
+    Resized {
+        /// The run.
+        id: ContainerId,
         /// `Err` holds what went wrong.
         outcome: Result<(), String>,
     },
@@ -163,6 +173,13 @@ pub enum Effect {
         id: ContainerId,
         /// What remains until it will be killed.
         grace: Duration,
+    },
+    /// Give the run what its container was promised; answered by `Resized`.
+    ResizeContainer {
+        /// Which container.
+        container: ContainerName,
+        /// Its run.
+        id: ContainerId,
     },
     /// Forget an ended run: its record and its logs.
     RemoveContainer {

@@ -24,6 +24,15 @@ pub enum Action {
         /// A TCP port.
         port: u16,
     },
+    /// Ask for the health of a service; success is `SERVING`.
+    Grpc {
+        /// An address.
+        host: String,
+        /// A TCP port.
+        port: u16,
+        /// Empty: the server as a whole.
+        service: String,
+    },
     /// Wait.
     Sleep(Duration),
 }
@@ -58,7 +67,7 @@ pub fn probe(
     };
     let probe = probe.as_ref().ok_or("the probe is gone")?;
     let timeout = seconds(i64::from(probe.timeout_seconds.unwrap_or(1).max(1)));
-    Ok((probe_action(container, probe, pod_ip)?, timeout))
+    Ok((probe_action(&container, probe, pod_ip)?, timeout))
 }
 
 fn probe_action(container: &Container, probe: &Probe, pod_ip: &str) -> Result<Action, String> {
@@ -68,8 +77,10 @@ fn probe_action(container: &Container, probe: &Probe, pod_ip: &str) -> Result<Ac
         tcp_socket: probe.tcp_socket.clone(),
         sleep: None,
     };
-    if probe.grpc.is_some() {
-        return Err("gRPC probes are not supported by this node".to_owned());
+    if let Some(grpc) = &probe.grpc {
+        let service = grpc.service.clone().unwrap_or_default();
+        let port = port(container, &IntOrString::Int(grpc.port))?;
+        return Ok(Action::Grpc { host: pod_ip.to_owned(), port, service });
     }
     action(container, &handler, pod_ip)
 }
@@ -82,7 +93,7 @@ pub fn hook(pod: &Pod, name: &ContainerName, hook: Hook, pod_ip: &str) -> Result
         Hook::PostStart => &lifecycle.post_start,
         Hook::PreStop => &lifecycle.pre_stop,
     };
-    action(container, handler.as_ref().ok_or("the hook is gone")?, pod_ip)
+    action(&container, handler.as_ref().ok_or("the hook is gone")?, pod_ip)
 }
 
 fn action(container: &Container, handler: &LifecycleHandler, pod_ip: &str) -> Result<Action, String> {

@@ -110,6 +110,7 @@ fn isolation(pod: &Pod, container: &Container, ground: &Ground<'_>) -> Result<Is
         hostname: (!host_network).then(|| hostname(pod)),
         host_pid: spec.host_pid == Some(true),
         host_ipc: spec.host_ipc == Some(true),
+        joins: None,
         mounts: Vec::new(),
         read_only_root: own.read_only_root_filesystem == Some(true),
         privileged: own.privileged == Some(true),

@@ -7,6 +7,8 @@
 //! set by a deletion, only moves forward in time to an earlier moment; no container is started once
 //! the pod is ending.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +16,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
 use crate::config::Backoff;
-use crate::pod::container::{ContainerLife, Ended, Role, Run, State, WaitReason, roles, spec_of};
+use crate::pod::container::{
+    ContainerLife, Ended, Role, Run, State, WaitReason, ephemeral_names, roles, spec_of,
+};
 use crate::pod::effect::{Effect, Hook, Note, PodEvent, ProbeKind, StartFailure};
 use crate::pod::phase::{Phase, init_failed, phase, restarts_after};
+use crate::pod::resize::Progress;
 use crate::pod::time::{go_duration, later, seconds, since};
 use crate::pod::{ContainerId, ContainerName, PodRef};
 use crate::runtime::{Exit, ImageUse};
@@ -60,6 +65,7 @@ pub struct PodLife {
     pub(crate) start_time: Timestamp,
     /// Ends told before the starts they belong to: a short run may be over before its start is answered.
     pub(crate) early_ends: Vec<(ContainerId, Exit)>,
+    pub(crate) resize: Progress,
     /// As last reported; keeps the times of the last transitions.
     pub(crate) conditions: Vec<PodCondition>,
 }
@@ -114,7 +120,7 @@ pub struct Verdict {
 impl PodLife {
     /// A pod this agent sees for the first time.
     pub fn new(pod: Box<Pod>, settings: Arc<Settings>, now: Timestamp) -> Self {
-        let containers = roles(&pod).map(|(c, role)| ContainerLife::new(&c.name, role, now)).collect();
+        let containers = roles(&pod).map(|(c, role)| ContainerLife::of(&c, role, now)).collect();
         let start_time = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|t| t.0);
         let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
         let pod_ref = PodRef::of(&pod);
@@ -130,6 +136,7 @@ impl PodLife {
             settled: None,
             start_time: start_time.unwrap_or(now),
             early_ends: Vec::new(),
+            resize: Progress::default(),
             conditions,
         };
         life.take_up_terminal_phase(now);
@@ -216,7 +223,8 @@ impl PodLife {
             Sandbox::Missing { retry_at } if self.ending.is_none() => retry_at,
             _ => None,
         };
-        containers.chain(sandbox).chain(self.active_deadline()).filter(|at| *at > now).min()
+        let own = [self.active_deadline(), self.resize_wake()].into_iter().flatten();
+        containers.chain(sandbox).chain(own).filter(|at| *at > now).min()
     }
 
     fn container_wake(&self, container: &ContainerLife) -> Option<Timestamp> {
@@ -259,6 +267,8 @@ impl PodLife {
             PodEvent::Exited { id, exit } => self.exited(&id, exit),
             PodEvent::Probed { id, kind, outcome } => self.probed(&id, kind, outcome, now, out),
             PodEvent::HookDone { id, hook, outcome } => self.hook_done(&id, hook, outcome, now, out),
+            PodEvent::ResizeDecided(decision) => self.resize_decided(decision, out),
+            PodEvent::Resized { id, outcome } => self.resized(&id, outcome, now, out),
             PodEvent::ReferencesChanged => self.references_changed(now),
             PodEvent::Tick => {}
         }
@@ -266,9 +276,20 @@ impl PodLife {
 
     fn applied(&mut self, pod: Box<Pod>, now: Timestamp) {
         self.pod = pod;
+        self.take_up_added(now);
         if self.pod.metadata.deletion_timestamp.is_some() {
             self.end(Why::Deleted, now);
         }
+    }
+
+    /// Ephemeral containers join a pod that runs, and are never taken away.
+    fn take_up_added(&mut self, now: Timestamp) {
+        let known = |name: &&str| !self.containers.iter().any(|c| c.name.0 == **name);
+        let added: Vec<ContainerLife> = ephemeral_names(&self.pod)
+            .filter(known)
+            .map(|name| ContainerLife::new(name, Role::Ephemeral, now))
+            .collect();
+        self.containers.extend(added);
     }
 
     fn sandbox_ready(&mut self, address: Option<String>) {
@@ -291,7 +312,7 @@ impl PodLife {
         image: &ImageUse,
         out: &mut Vec<Effect>,
     ) {
-        let Some(spec) = spec_of(&self.pod, name).cloned() else { return };
+        let Some(spec) = spec_of(&self.pod, name).map(Cow::into_owned) else { return };
         let Some(container) = self.container_mut(name) else { return };
         let hooked = spec.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some());
         let run = Run { id: id.clone(), started_at: at, post_start_pending: hooked, stopping: None };
@@ -455,7 +476,7 @@ impl PodLife {
 
     fn probe_grace(&self, name: &ContainerName, kind: ProbeKind) -> Duration {
         let spec = spec_of(&self.pod, name);
-        let probe = spec.and_then(|spec| match kind {
+        let probe = spec.as_ref().and_then(|spec| match kind {
             ProbeKind::Startup => spec.startup_probe.as_ref(),
             _ => spec.liveness_probe.as_ref(),
         });
@@ -503,6 +524,7 @@ impl PodLife {
     fn advance(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         self.check_active_deadline(now, out);
         self.check_over(now);
+        self.advance_resize(now, out);
         self.press_on_with_stops(now, out);
         if self.ending.is_some() {
             self.wind_down(now, out);
@@ -549,15 +571,18 @@ impl PodLife {
 
     fn advance_containers(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         let inits = self.containers.iter().take_while(|c| c.role != Role::App).count();
+        let apps = self.containers[inits..].iter().take_while(|c| c.role == Role::App).count();
+        // Also into a pod that can't begin one may want to look.
+        (inits + apps..self.containers.len()).for_each(|index| self.tend(index, now, out));
         if self.advance_inits(inits, now, out) {
-            self.advance_apps(inits, now, out);
+            self.advance_apps(inits..inits + apps, now, out);
         }
         (0..self.containers.len()).for_each(|index| self.send_probes(index, now, out));
     }
 
     /// Returns whether the app containers may run. Once they have begun, only sidecars are tended.
     fn advance_inits(&mut self, inits: usize, now: Timestamp, out: &mut Vec<Effect>) -> bool {
-        let begun = self.containers[inits..].iter().any(|c| c.attempts > 0 || c.is_active());
+        let begun = self.containers.iter().any(|c| c.role == Role::App && (c.attempts > 0 || c.is_active()));
         for index in 0..inits {
             let role = self.containers[index].role;
             if role == Role::Sidecar || !begun {
@@ -580,8 +605,8 @@ impl PodLife {
 
     /// Apps begin in their order: a postStart hook holds the next one back, as upstream's does, while
     /// a failing container doesn't.
-    fn advance_apps(&mut self, first: usize, now: Timestamp, out: &mut Vec<Effect>) {
-        for index in first..self.containers.len() {
+    fn advance_apps(&mut self, apps: Range<usize>, now: Timestamp, out: &mut Vec<Effect>) {
+        for index in apps {
             self.tend(index, now, out);
             let container = &self.containers[index];
             let hooked = container.run().is_some_and(|run| run.post_start_pending);
@@ -612,6 +637,9 @@ impl PodLife {
     }
 
     fn tend_ended(&mut self, index: usize, ended: &Ended, now: Timestamp, out: &mut Vec<Effect>) {
+        if self.containers[index].resources.restarts {
+            return self.start(index, false, now, out);
+        }
         if !restarts_after(&self.pod, &self.containers[index], ended.exit.code) {
             return;
         }

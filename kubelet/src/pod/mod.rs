@@ -17,6 +17,7 @@ pub mod life;
 pub mod phase;
 pub mod probe;
 pub mod pull_secrets;
+pub mod resize;
 pub mod restore;
 pub mod sandbox;
 pub mod status;

@@ -73,7 +73,7 @@ pub fn restarts_after(pod: &Pod, container: &ContainerLife, code: i32) -> bool {
     let policy = own.unwrap_or_else(|| pod_policy(pod));
     match (container.role, policy) {
         (Role::Sidecar, _) => true,
-        (_, RestartPolicy::Never) => false,
+        (Role::Ephemeral, _) | (_, RestartPolicy::Never) => false,
         (Role::Init, _) | (Role::App, RestartPolicy::OnFailure) => code != 0,
         (Role::App, RestartPolicy::Always) => true,
     }
@@ -91,7 +91,7 @@ pub fn is_initialized(containers: &[ContainerLife]) -> bool {
     containers.iter().all(|c| match c.role {
         Role::Init => c.ended().is_some_and(|ended| ended.exit.code == 0),
         Role::Sidecar => c.is_started() || c.attempts > 0 && !c.is_active(),
-        Role::App => true,
+        Role::App | Role::Ephemeral => true,
     })
 }
 

@@ -13,6 +13,7 @@ use crate::pod::backoff::Delay;
 use crate::pod::container::{ContainerLife, Ended, Run, State, spec_of};
 use crate::pod::effect::{Effect, ProbeKind};
 use crate::pod::life::{PodLife, Sandbox, Settings};
+use crate::pod::resize::Allocation;
 use crate::runtime::{FoundContainer, FoundState};
 
 impl PodLife {
@@ -51,6 +52,9 @@ fn adopt(
 ) {
     let reported = reported(pod, container);
     let known_restarts = reported.map_or(0, |status| u32::try_from(status.restart_count).unwrap_or(0));
+    if let Some(had) = reported.and_then(|status| status.resources.clone()) {
+        container.resources = Allocation::of(Some(&had));
+    }
     let Some((newest, older)) = runs.split_last() else { return };
     container.attempts = (newest.attempt + 1).max(known_restarts + 1);
     container.image_id.clone_from(&newest.image_id);
@@ -89,7 +93,7 @@ fn take_state(
 /// Adopts a running process. What was ready stays ready until a probe says otherwise.
 fn take_run(container: &mut ContainerLife, pod: &Pod, run: Run, reported: Option<&ContainerStatus>) {
     let attempts = container.attempts;
-    container.started(run, spec_of(pod, &container.name));
+    container.started(run, spec_of(pod, &container.name).as_deref());
     container.attempts = attempts;
     let was_started = reported.is_some_and(|status| status.started == Some(true));
     let was_ready = reported.is_some_and(|status| status.ready);
@@ -119,6 +123,11 @@ fn ended(found: &FoundContainer, now: Timestamp) -> Option<Ended> {
 
 fn reported<'a>(pod: &'a Pod, container: &ContainerLife) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
-    let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let all = status
+        .container_statuses
+        .iter()
+        .chain(&status.init_container_statuses)
+        .chain(&status.ephemeral_container_statuses)
+        .flatten();
     all.into_iter().find(|status| status.name == container.name.0)
 }

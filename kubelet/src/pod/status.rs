@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, HostIP, Pod, PodIP, PodStatus,
+    ContainerStatus, HostIP, Pod, PodIP, PodStatus, ResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -13,6 +13,7 @@ use crate::pod::conditions::conditions;
 use crate::pod::container::{ContainerLife, Ended, Role, Run, State, WaitReason, Waiting, spec_of};
 use crate::pod::life::{PodLife, Sandbox, Verdict};
 use crate::pod::phase::Phase;
+use crate::pod::resize::Allocation;
 
 impl PodLife {
     /// The status as of now. Keeps the times of the conditions' transitions for the next call.
@@ -22,7 +23,7 @@ impl PodLife {
         self.conditions.clone_from(&conditions);
         let before = self.pod.status.clone().unwrap_or_default();
         let (reported, verdict) = self.reported_phase(phase);
-        let (init, app) = self.container_statuses();
+        let [init, app, added] = self.container_statuses();
         let ip = self.pod_ip();
         PodStatus {
             observed_generation: self.pod.metadata.generation,
@@ -37,6 +38,7 @@ impl PodLife {
             start_time: Some(Time(self.start_time)),
             init_container_statuses: init,
             container_statuses: app,
+            ephemeral_container_statuses: added,
             qos_class: Some(qos_class(&self.pod).to_owned()),
             ..before
         }
@@ -66,21 +68,27 @@ impl PodLife {
         waiting.and_then(|waiting| waiting.reason).unwrap_or_default()
     }
 
-    fn container_statuses(&self) -> (Option<Vec<ContainerStatus>>, Option<Vec<ContainerStatus>>) {
+    /// Of init, app and ephemeral containers.
+    fn container_statuses(&self) -> [Option<Vec<ContainerStatus>>; 3] {
         let never_began = self.verdict.is_some() && self.containers.iter().all(|c| c.attempts == 0);
         if never_began {
-            return (None, None);
+            return [None, None, None];
         }
-        let statuses = |app: bool| -> Vec<ContainerStatus> {
-            let part = self.containers.iter().filter(|c| (c.role == Role::App) == app);
+        let statuses = |list: &str| -> Vec<ContainerStatus> {
+            let part = self.containers.iter().filter(|c| c.role.list() == list);
             part.map(|c| self.container_status(c)).collect()
         };
-        (Some(statuses(false)).filter(|init| !init.is_empty()), Some(statuses(true)))
+        let unless_empty = |list: &str| Some(statuses(list)).filter(|all| !all.is_empty());
+        [
+            unless_empty("initContainers"),
+            Some(statuses("containers")),
+            unless_empty("ephemeralContainers"),
+        ]
     }
 
     fn container_status(&self, container: &ContainerLife) -> ContainerStatus {
         let spec = spec_of(&self.pod, &container.name);
-        let image = spec.and_then(|spec| spec.image.clone()).unwrap_or_default();
+        let image = spec.as_ref().and_then(|spec| spec.image.clone()).unwrap_or_default();
         let waiting = if has_init_containers(&self.pod) { "PodInitializing" } else { "ContainerCreating" };
         let shown = shown(&container.state);
         let current = current_id(shown).or_else(|| container.last.as_ref().and_then(|l| l.id.as_ref()));
@@ -89,13 +97,21 @@ impl PodLife {
             state: Some(self.state(shown, waiting)),
             last_state: Some(container.last.as_ref().map(|e| self.terminated(e)).unwrap_or_default()),
             ready: container.is_ready(),
-            started: Some(container.is_started()),
+            started: (container.role != Role::Ephemeral).then(|| container.is_started()),
             restart_count: i32::try_from(container.restarts()).unwrap_or(i32::MAX),
             container_id: current.map(|id| self.full_id(id)),
-            image_id: if container.attempts > 0 { image_id(container, spec) } else { String::new() },
+            image_id: if container.attempts > 0 { image_id(container, spec.as_deref()) } else { String::new() },
             image,
+            allocated_resources: container.resources.allocated.requests.clone(),
+            resources: (container.role != Role::Ephemeral).then(|| self.shown_resources(container)),
             ..ContainerStatus::default()
         }
+    }
+
+    /// Those of a container that doesn't run are those that it will get.
+    fn shown_resources(&self, container: &ContainerLife) -> ResourceRequirements {
+        let Allocation { allocated, actual, .. } = &container.resources;
+        if container.run().is_some() { actual.clone() } else { allocated.clone() }
     }
 
     /// With the runtime's scheme, as clients expect it.

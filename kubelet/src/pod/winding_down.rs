@@ -60,7 +60,8 @@ impl PodLife {
             stopping.deadline = stopping.deadline.min(deadline);
             return;
         }
-        let lifecycle = spec_of(&self.pod, &name).and_then(|spec| spec.lifecycle.as_ref());
+        let spec = spec_of(&self.pod, &name);
+        let lifecycle = spec.as_ref().and_then(|spec| spec.lifecycle.as_ref());
         let hooked = lifecycle.is_some_and(|l| l.pre_stop.is_some()) && deadline > now;
         run.stopping = Some(Stopping {
             deadline,

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::container::cgroup::Limits;
 use crate::pod::{ContainerId, PodRef};
 use crate::runtime::{
     ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, Exit, Fetch, FoundContainer, FoundState, ImageUse,
@@ -184,6 +185,10 @@ impl Runtime for FakeRuntime {
         } else {
             self.end_later(id, 143, self.script.stop_delay);
         }
+        Ok(())
+    }
+
+    async fn update_container(&self, _id: &ContainerId, _limits: &Limits) -> Result<(), RuntimeError> {
         Ok(())
     }
 

@@ -101,6 +101,9 @@ pub struct ContainerConfig {
     pub pod: PodRef,
     /// Its name in the pod.
     pub container: ContainerName,
+    /// The container of its pod whose processes it sees as its own (`targetContainerName`).
+    #[serde(default)]
+    pub target: Option<ContainerName>,
     /// 0 for the first run.
     pub attempt: u32,
     /// As written in the pod.
@@ -282,6 +285,9 @@ pub enum RuntimeError {
     /// The image's name is none.
     #[error("{0}")]
     InvalidImageName(String),
+    /// What the pod says of the container can't be had now.
+    #[error("{0}")]
+    Config(String),
     /// The container can't be made.
     #[error("{0}")]
     Create(String),
@@ -359,6 +365,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Asks the container to end, or kills it if the grace is zero. Returns at once; the end comes as
     /// an event. A container that has ended already is no error.
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError>;
+
+    /// Changes what a running container may use.
+    async fn update_container(&self, id: &ContainerId, _limits: &Limits) -> Result<(), RuntimeError> {
+        Err(RuntimeError::Create(format!("this runtime can't change the limits of container {id}")))
+    }
 
     /// Forgets an ended container and its logs. Idempotent.
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;

@@ -72,6 +72,10 @@ pub fn run(directory: &ContainerDir, running: Running) -> i32 {
     exit.message = last_words(&order, message_before, code);
     if let Some(cgroup) = &order.config.cgroup {
         exit.reason = (code != 0 && cgroup.oom_kills() > 0).then(|| "OOMKilled".to_owned());
+        if order.config.isolation.as_ref().is_some_and(|isolation| isolation.joins.is_some()) {
+            // The pid namespace is another container's, which inherits what this one leaves.
+            cgroup.kill();
+        }
         cgroup.remove();
     }
     i32::from(directory.set_exit(&exit).is_err())

@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kubelet::LogLimits;
 use kubelet::container::Mount;
+use kubelet::container::cgroup::Limits;
 use kubelet::image::{Image, ImageStore};
 use kubelet::pod::isolation::{Ground, isolate, limits};
 use kubelet::pod::sandbox::{HostFiles, sandbox};
@@ -398,4 +399,77 @@ async fn last_words_are_read_from_where_the_container_left_them() {
     let Some(mut world) = world("{}", "{containers: [{name: main}]}") else { return };
     let (exit, _) = world.run(world.config(0, "echo -n farewell > /dev/termination-log; exit 4")).await;
     assert_eq!((exit.code, exit.message.as_deref()), (4, Some("farewell")));
+}
+
+#[tokio::test]
+async fn an_ephemeral_container_sees_its_targets_processes_and_leaves_none() {
+    let Some(mut world) = world("{}", "{containers: [{name: main}]}") else { return };
+    world.make_sandbox().await;
+    let main = world.config(0, &script("echo $$ > /tmp/own; exec busybox sleep 1000"));
+    let debug = |text: &str| ContainerConfig {
+        container: ContainerName("debug".to_owned()),
+        target: Some(ContainerName("main".to_owned())),
+        ..world.config(0, &script(text))
+    };
+    let early = world.runtime.create_container(debug("true")).await.expect_err("nobody to look at").chain();
+    assert_eq!(early, "unable to find target container main");
+    let (looks, stays) = (
+        debug(
+            "cat /proc/1/cmdline | busybox tr '\\0' ' '; echo; cat /proc/1/root/tmp/own; hostname; [ $$ = 1 ] || echo second; \
+             [ $(readlink /proc/self/ns/ipc) = $(readlink /proc/1/ns/ipc) ] && echo same; \
+             (busybox setsid busybox sleep 1000 >/dev/null 2>&1 </dev/null &); kill -0 1 && echo alive",
+        ),
+        ContainerConfig { attempt: 1, ..debug("busybox ps | busybox grep -c '[s]leep 1000'") },
+    );
+    let id = world.runtime.create_container(main).await.expect("create");
+    world.runtime.start_container(&id).await.expect("start");
+    wait_for_exec(&world, &id).await;
+    let (exit, said) = world.run(looks).await;
+    assert_eq!(
+        (exit.code, said.as_str()),
+        (0, "busybox sleep 1000 \n1\nweb\nsecond\nsame\nalive\n"),
+        "{exit:?}"
+    );
+    // The target itself: what the first one left behind is gone.
+    let (exit, said) = world.run(stays).await;
+    assert_eq!((exit.code, said.as_str()), (0, "1\n"));
+    world.runtime.stop_container(&id, Duration::ZERO).await.expect("kill");
+    assert_eq!(end(&mut world.events).await.code, 137);
+}
+
+/// Until the container's script has become the program that it ends in.
+async fn wait_for_exec(world: &World, id: &kubelet::pod::ContainerId) {
+    let waits = "while ! /bin/busybox grep -q sleep /proc/1/comm /proc/1/cmdline; do :; done";
+    let command = ["/bin/busybox", "sh", "-c", waits].map(str::to_owned);
+    world.runtime.exec_sync(id, &command, PATIENCE).await.expect("look");
+}
+
+#[tokio::test]
+async fn limits_change_while_a_container_runs() {
+    let spec = "{containers: [{name: main, resources: {limits: {memory: 64Mi, cpu: 500m}}}]}";
+    let Some(mut world) = world("{}", spec) else { return };
+    world.make_sandbox().await;
+    let config = world.config(0, &script("exec busybox sleep 1000"));
+    let id = world.runtime.create_container(config).await.expect("create");
+    world.runtime.start_container(&id).await.expect("start");
+    let group = kubelet::container::cgroup::Cgroup::of(&PodRef::of(&world.pod).uid.0, &id.0);
+    let unified = kubelet::container::cgroup::is_unified();
+    let told = |v1: (&str, &str), v2: (&str, &str)| {
+        let (controller, file) = if unified { v2 } else { v1 };
+        let path = group.dir(controller).expect("a controller").join(file);
+        std::fs::read_to_string(path).expect("a limit").trim().to_owned()
+    };
+    let cpu = || told(("cpu", "cpu.cfs_quota_us"), ("cpu", "cpu.max"));
+    let memory = || told(("memory", "memory.limit_in_bytes"), ("memory", "memory.max"));
+    let wanted = |quota: &str| if unified { format!("{quota} 100000") } else { quota.to_owned() };
+    assert_eq!((cpu(), memory()), (wanted("50000"), (64 << 20).to_string()));
+    let more = Limits { cpu_request: 250, cpu: Some(1500), memory: Some(128 << 20), pids: None };
+    world.runtime.update_container(&id, &more).await.expect("more");
+    assert_eq!((cpu(), memory()), (wanted("150000"), (128 << 20).to_string()));
+    let less = Limits { memory: Some(4096), ..more };
+    let error = world.runtime.update_container(&id, &less).await.expect_err("too little").chain();
+    assert!(error.contains("attempting to set container memory limit (4096) below current usage ("), "{error}");
+    assert_eq!(memory(), (128 << 20).to_string());
+    world.runtime.stop_container(&id, Duration::ZERO).await.expect("kill");
+    assert_eq!(end(&mut world.events).await.code, 137);
 }

@@ -36,6 +36,7 @@ pub fn shell(attempt: u32, script: &str) -> ContainerConfig {
     ContainerConfig {
         pod: pod(),
         container: ContainerName("main".to_owned()),
+        target: None,
         attempt,
         image: "any".to_owned(),
         command: ["sh", "-c", script].map(str::to_owned).to_vec(),

@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kubelet::Backoff;
 use kubelet::pod::effect::{Effect, Hook, PodEvent, ProbeKind, StartFailure};
 use kubelet::pod::life::{PodLife, Settings};
+use kubelet::pod::resize::{Decision, Shortage};
 use kubelet::pod::{ContainerId, ContainerName};
 use kubelet::runtime::{Exit, FoundContainer, FoundState, ImageUse};
 
@@ -59,6 +60,10 @@ impl Conversation {
             ["restore", found @ ..] => self.restore(found),
             ["advance", time] => self.advance(seconds(time)),
             ["status"] => self.print_status(),
+            ["apply"] => {
+                let pod = parse_pod(body);
+                self.step(PodEvent::Applied(pod));
+            }
             ["delete", grace] => self.delete(grace.parse().expect("seconds")),
             _ => {
                 let event = self.event(&words);
@@ -95,6 +100,8 @@ impl Conversation {
                 let hook = if *hook == "postStart" { Hook::PostStart } else { Hook::PreStop };
                 PodEvent::HookDone { id: run(id), hook, outcome: outcome(rest) }
             }
+            ["resize", decision, rest @ ..] => PodEvent::ResizeDecided(decided(decision, rest)),
+            ["resized", id, rest @ ..] => PodEvent::Resized { id: run(id), outcome: outcome(rest) },
             ["references", "changed"] => PodEvent::ReferencesChanged,
             ["removed"] => PodEvent::Removed,
             ["agent", "stopping", grace] => PodEvent::AgentStopping { grace: seconds(grace) },
@@ -210,6 +217,16 @@ fn seconds(text: &str) -> Duration {
     Duration::from_secs(text.trim_end_matches('s').parse().expect("seconds"))
 }
 
+fn decided(word: &str, rest: &[&str]) -> Decision {
+    let shortage = || Shortage { reason: rest[0].to_owned(), message: rest[1..].join(" ") };
+    match word {
+        "allocated" => Decision::Allocated,
+        "deferred" => Decision::Deferred(shortage()),
+        "infeasible" => Decision::Infeasible(shortage()),
+        _ => panic!("unknown decision {word}"),
+    }
+}
+
 fn outcome(rest: &[&str]) -> Result<(), String> {
     match rest {
         ["ok"] => Ok(()),
@@ -240,6 +257,7 @@ fn effect_text(effect: &Effect) -> String {
         Effect::StartContainer { container, attempt } => format!("start {container} attempt={attempt}"),
         Effect::StopContainer { id, grace } if grace.is_zero() => format!("kill {id}"),
         Effect::StopContainer { id, grace } => format!("stop {id} grace={}s", grace.as_secs()),
+        Effect::ResizeContainer { id, .. } => format!("resize {id}"),
         Effect::RemoveContainer { id } => format!("remove {id}"),
         Effect::Probe { id, kind, .. } => format!("probe {id} {}", kind.word()),
         Effect::RunHook { id, hook, .. } => format!("run hook {id} {hook:?}"),
@@ -258,7 +276,8 @@ fn summary(status: &PodStatus) -> String {
     let all = status.conditions.iter().flatten();
     let yes: Vec<&str> = all.filter(|c| c.status == "True").map(|c| c.type_.as_str()).collect();
     writeln!(text, " [{}]", yes.join(" ")).expect("write");
-    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let made_with = status.init_container_statuses.iter().chain(&status.container_statuses);
+    let containers = made_with.chain(&status.ephemeral_container_statuses).flatten();
     containers.for_each(|container| writeln!(text, "= {}", container_text(container)).expect("write"));
     text
 }

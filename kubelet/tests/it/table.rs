@@ -232,3 +232,48 @@ fn a_pod_that_was_down_with_its_node_waits_for_word() {
     let work = alone.tick(alone.next_wake().expect("patience ends"));
     assert!(matches!(effects(&work).as_slice(), [Effect::StartContainer { attempt: 1, .. }]), "{work:?}");
 }
+
+#[test]
+fn a_resize_waits_for_room_and_counts_from_when_it_is_promised() {
+    let mut table = table();
+    start(&mut table, "a", "r0");
+    start(&mut table, "b", "s0");
+    let reason = |work: &[Work]| -> Vec<String> {
+        let records = effects(work).into_iter().filter_map(|effect| match effect {
+            Effect::Record(note) => Some(note.reason.to_owned()),
+            Effect::ResizeContainer { id, .. } => Some(format!("resize {id}")),
+            _ => None,
+        });
+        records.collect()
+    };
+    let resized = |name: &str, cpu: &str| {
+        let mut pod = pod(name, cpu);
+        pod.metadata.generation = Some(2);
+        pod
+    };
+    let work = table.applied(&resized("b", "2"), now());
+    assert_eq!(reason(&work), ["ResizeInfeasible"]);
+    let work = table.applied(&resized("a", "950m"), now());
+    assert_eq!(reason(&work), ["ResizeDeferred"]);
+    let told = published(&work);
+    let conditions = &told.last().expect("told").patch["status"]["conditions"];
+    let pending = conditions.as_array().expect("a list").iter().find(|c| c["type"] == "PodResizePending");
+    let pending = pending.expect("pending");
+    assert_eq!(pending["reason"], "Deferred");
+    assert_eq!(
+        pending["message"],
+        "Node didn't have enough resource: cpu, requested: 950, used: 100, capacity: 1000"
+    );
+    // The same again is told once.
+    assert_eq!(reason(&table.applied(&resized("a", "950m"), now())), Vec::<String>::new());
+    let work = table.applied(&resized("b", "50m"), now());
+    assert_eq!(reason(&work), ["ResizeStarted", "resize s0", "ResizeStarted", "resize r0"]);
+    // What is promised is taken, also before it is there.
+    let work = table.applied(&pod("c", "100m"), now());
+    assert!(!effects(&work).contains(&&Effect::RunSandbox));
+    let work = table.answered(&uid("a"), PodEvent::Resized { id: run("r0"), outcome: Ok(()) }, now());
+    assert_eq!(reason(&work), ["ResizeCompleted"]);
+    let status = &published(&work)[0].patch["status"]["containerStatuses"][0];
+    assert_eq!(status["resources"]["requests"]["cpu"], "950m");
+    assert_eq!(status["allocatedResources"]["cpu"], "950m");
+}

@@ -36,7 +36,7 @@ use tokio::task::JoinSet;
 
 use crate::config::LogLimits;
 use crate::container::Mount;
-use crate::container::cgroup::Cgroup;
+use crate::container::cgroup::{Cgroup, Limits};
 use crate::container::namespaces::unmount_below;
 use crate::image::{ImageError, ImageStore, Reference, registry};
 use crate::pod::{ContainerId, PodRef, volumes};
@@ -146,6 +146,25 @@ impl NativeRuntime {
         }
     }
 
+    /// Leads a container that looks into another one to that one's first process.
+    fn joined(&self, mut config: ContainerConfig) -> Result<ContainerConfig, RuntimeError> {
+        let (Some(target), Some(isolation)) = (&config.target, &mut config.isolation) else {
+            return Ok(config);
+        };
+        let is_target =
+            |known: &Known| known.config.pod.uid == config.pod.uid && known.config.container == *target;
+        let runs: Vec<ContainerId> = {
+            let containers = self.containers.lock();
+            containers.iter().filter(|(_, known)| is_target(known)).map(|(id, _)| id.clone()).collect()
+        };
+        let found = runs.iter().filter_map(|id| self.running(id).ok()).map(|(_, record)| record);
+        let newest = found.max_by_key(|record| record.started_at);
+        let newest =
+            newest.ok_or_else(|| RuntimeError::Config(format!("unable to find target container {target}")))?;
+        isolation.joins = Some(newest.process);
+        Ok(config)
+    }
+
     /// Has the end of a running container told as an event.
     fn watch(&self, id: &ContainerId, known: &Known, record: RunningRecord) {
         let task = watch::end_of(
@@ -220,7 +239,7 @@ impl Runtime for NativeRuntime {
 
     async fn create_container(&self, config: ContainerConfig) -> Result<ContainerId, RuntimeError> {
         let (id, dir) = self.store.place(&config.pod, &config.container, config.attempt);
-        let config = settled(config, &id, dir.path());
+        let config = settled(self.joined(config)?, &id, dir.path());
         let log_path = self.store.log_path(&config.pod, &config.container, config.attempt);
         let order = Order { config: config.clone(), log_path, limits: self.limits };
         let created = dir.clone();
@@ -256,6 +275,15 @@ impl Runtime for NativeRuntime {
             Some(process) => process.signal(signal).map_err(system(attempted)),
             None => Ok(()),
         }
+    }
+
+    async fn update_container(&self, id: &ContainerId, limits: &Limits) -> Result<(), RuntimeError> {
+        let (known, _) = self.running(id)?;
+        let Some(cgroup) = known.config.cgroup.clone() else {
+            return Err(RuntimeError::Create("a plain process has no limits to change".to_owned()));
+        };
+        let limits = limits.clone();
+        blocking("change the container's limits", move || cgroup.change(&limits)).await
     }
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
