@@ -41,9 +41,10 @@ impl fmt::Display for Revision {
     }
 }
 
+/// Hexadecimal, as everyone prints it who speaks etcd's API.
 impl fmt::Display for MemberId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        write!(f, "{:x}", self.0)
     }
 }
 

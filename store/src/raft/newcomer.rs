@@ -59,8 +59,8 @@ pub struct Newcomer {
     incarnation: u64,
     /// Who votes, as of which index: the newest that was heard of.
     voters: (u64, BTreeSet<MemberId>),
-    /// Who talks to it: where it joins, it knows nobody else at first.
-    callers: BTreeSet<MemberId>,
+    /// Of whom else it knows: whom it was told of where it joins, and who talks to it.
+    others: BTreeSet<MemberId>,
     vouched: BTreeSet<MemberId>,
 }
 
@@ -73,17 +73,17 @@ impl Newcomer {
         voters: impl IntoIterator<Item = MemberId>,
     ) -> Self {
         let voters = (index, voters.into_iter().collect());
-        Self { member, incarnation, voters, callers: BTreeSet::new(), vouched: BTreeSet::new() }
+        Self { member, incarnation, voters, others: BTreeSet::new(), vouched: BTreeSet::new() }
     }
 
-    /// Somebody talks to it as to a member.
-    pub fn is_called_by(&mut self, caller: MemberId) {
-        self.callers.insert(caller);
+    /// It was told of a member, or one talks to it.
+    pub fn may_ask(&mut self, member: MemberId) {
+        self.others.insert(member);
     }
 
     /// Whom it asks. Those who vouch for it already tell it when others vote.
     pub fn to_ask(&self) -> impl Iterator<Item = MemberId> {
-        let known = self.voters.1.union(&self.callers).copied();
+        let known = self.voters.1.union(&self.others).copied();
         known.filter(|id| *id != self.member)
     }
 
@@ -214,7 +214,7 @@ mod tests {
     fn who_joins_is_told_whom_to_ask_and_believes_the_newest_word() {
         let mut newcomer = Newcomer::new(MemberId(4), 7, 0, []);
         assert!(!newcomer.is_admitted(), "it knows nobody");
-        newcomer.is_called_by(MemberId(1));
+        newcomer.may_ask(MemberId(1));
         assert_eq!(newcomer.to_ask().collect::<BTreeSet<_>>(), ids(&[1]));
         newcomer.is_known_by(MemberId(1), 9, ids(&[1, 2, 3]));
         assert!(!newcomer.is_admitted());

@@ -121,7 +121,11 @@ impl<D: Disk> Replica<D> {
         let is_new = boot == 1 && member.log().len() == 0 && voters.first() == Some(&id);
         let founding_term = is_new.then_some(member.leadership().term);
         let retry = config.tick * u32::try_from(config.member.heartbeat_ticks * 2).unwrap_or(u32::MAX);
-        let newcomer = || Newcomer::new(id, own.incarnation, state.head.index, voters);
+        let newcomer = || {
+            let mut newcomer = Newcomer::new(id, own.incarnation, state.head.index, voters);
+            config.introduced.iter().for_each(|member| newcomer.may_ask(*member));
+            newcomer
+        };
         let mut replica = Self {
             incarnation: own.incarnation,
             newcomer: own.is_newcomer.then(newcomer),
@@ -137,7 +141,7 @@ impl<D: Disk> Replica<D> {
             output: Output::default(),
             heard: Heard::default(),
             dismissal: Dismissal::default(),
-            introduced: BTreeSet::new(),
+            introduced: config.introduced.clone(),
             founding_term,
             held: Vec::new(),
             receivers: BTreeMap::new(),

@@ -112,6 +112,7 @@ pub(super) fn replica_config(config: &Config, start: &Start) -> ReplicaConfig {
         tick: config.tick,
         cluster: start.cluster.0,
         founders: start.founders.clone(),
+        introduced: start.introduced.members().map(|member| member.id).collect(),
         incarnation: start::draw_incarnation(),
         proposals: ProposalLimits {
             max_waiting: limits.max_waiting_writes,

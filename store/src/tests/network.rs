@@ -300,6 +300,7 @@ fn config(id: MemberId, members: u64, seed: u64, ticks: u32) -> ReplicaConfig {
         tick: TICK,
         cluster: 1,
         founders: (1..=members).map(|id| MemberInfo::new(MemberId(id), format!("member:{id}"))).collect(),
+        introduced: BTreeSet::new(),
         incarnation: 100 * u64::from(ticks) + id.0,
         proposals: ProposalLimits {
             max_waiting: 10,

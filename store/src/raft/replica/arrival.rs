@@ -24,7 +24,7 @@ impl<D: Disk> Replica<D> {
         }
         let from = MemberId(message.from);
         if let Some(newcomer) = &mut self.newcomer {
-            newcomer.is_called_by(from);
+            newcomer.may_ask(from);
             return Ok(());
         }
         self.heard.from(from, self.now.mono);

@@ -1,7 +1,9 @@
 //! What a replica is told at start, and what its parts make of it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::kv::MemberId;
 use crate::membership::MemberInfo;
 use crate::raft::lease_desk::DeskLimits;
 use crate::raft::leases::LeaseTimes;
@@ -20,6 +22,9 @@ pub struct ReplicaConfig {
     /// The founding members of a new group; counts only on a new disk. Without any, the member waits to be
     /// told by the group that it joins.
     pub founders: Vec<MemberInfo>,
+    /// The members that it was told of where it joins a group; empty otherwise. Until it knows the membership
+    /// it asks them to vouch for it, and hears from them if it was removed meanwhile.
+    pub introduced: BTreeSet<MemberId>,
     /// A number that no other directory has, drawn for this one; counts only if it is new, and isn't 0.
     pub incarnation: u64,
     /// Limits of proposals.

@@ -84,7 +84,7 @@ impl<D: Disk> Replica<D> {
         let telling = voters.iter().filter(|id| self.dismissal.by.contains(id)).count();
         if 2 * telling <= voters.len() && !bug!(OneDismissesTheRemoved) {
             if let Some(newcomer) = &mut self.newcomer {
-                voters.iter().for_each(|voter| newcomer.is_called_by(*voter));
+                voters.iter().for_each(|voter| newcomer.may_ask(*voter));
             }
             self.dismissal.voters = voters;
             return Ok(());

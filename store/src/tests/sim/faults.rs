@@ -1,7 +1,7 @@
 //! Making the faults of a plan happen.
 
 use super::disk::SimDisk;
-use super::node::Node;
+use super::node::{Node, Running};
 use super::plan::{Change, Fault, Planned, Target};
 use super::world::World;
 use crate::command::Command;
@@ -133,12 +133,22 @@ impl World {
             self.trace(|| format!("member {new} is let in"));
             self.add_node();
         }
-        // Who was removed before anybody spoke to it waits for ever, and is stopped by who started it.
         for at in 0..self.nodes.len() {
-            if self.nodes[at].running.is_some() && self.was_removed_before_it_heard_of_anything(at) {
+            if self.waits_for_nobody(at) {
                 self.end(at);
             }
         }
+    }
+
+    /// A member that was removed before anybody spoke to it hears of it from those whom it was told of. If all
+    /// of them are gone, too, it waits for ever, and is stopped by who started it.
+    fn waits_for_nobody(&self, at: usize) -> bool {
+        let is_gone = |member: &MemberId| {
+            usize::try_from(member.0 - 1).is_ok_and(|place| place == at || self.nodes[place].gone)
+        };
+        let told_of_none = |running: &Running| running.replica.config().introduced.iter().all(is_gone);
+        self.nodes[at].running.as_ref().is_some_and(told_of_none)
+            && self.was_removed_before_it_heard_of_anything(at)
     }
 
     /// Whom the fault meets: a leader if there is one, the newest if there are two.

@@ -1,5 +1,6 @@
 //! A member of the simulated group: its disk, its clocks and how it is configured.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::disk::SimDisk;
@@ -123,6 +124,7 @@ pub fn config(plan: &Plan, at: usize, start: u64) -> ReplicaConfig {
         tick: Duration::from_millis(TICK_MS),
         cluster: 1,
         founders: if at < plan.members { founders(plan.members) } else { Vec::new() },
+        introduced: BTreeSet::new(),
         incarnation: 1000 * start + at as u64 + 1,
         proposals: ProposalLimits {
             max_waiting: 100,

@@ -25,7 +25,11 @@ impl World {
         }
         self.nodes[at].starts += 1;
         let node = &self.nodes[at];
-        let config = config(&self.plan, at, node.starts);
+        let mut config = config(&self.plan, at, node.starts);
+        if at >= self.plan.members {
+            // It asks the group who belongs to it, and is told.
+            config.introduced = self.oracle.replay.membership().members().map(|member| member.id).collect();
+        }
         let replica = match Replica::start(config, node.disk.clone(), node.clocks(self.now)) {
             Ok(replica) => replica,
             Err(StartError::Recover(RecoverError::Disk(DiskError::Engine { .. }))) => return self.crash(at),
