@@ -202,7 +202,8 @@ impl Network {
         let id = MemberId(self.members.len() as u64 + 1);
         let change = MemberChange::Add { id, peer_address: format!("member:{id}"), learner: true };
         self.disks.push(SimDisk::default());
-        let config = config(id, 0, self.seed, self.ticks);
+        let mut config = config(id, 0, self.seed, self.ticks);
+        config.introduced = self.members.iter().map(Replica::id).collect();
         let member = Replica::start(config, self.disks[place(id)].clone(), self.now());
         self.members.push(member.unwrap());
         self.give(asked, Input::Propose(Ticket(u64::from(self.ticks)), Command::Member(change)));

@@ -85,3 +85,16 @@ fn a_removed_member_ends_when_another_says_so_and_not_before() {
     network.cut.clear();
     network.until(4, |network| network.gone.contains(&removed));
 }
+
+#[test]
+fn who_joins_hears_that_it_was_removed_before_anybody_could_speak_to_it() {
+    let (mut network, leader) = Network::settled(3, 7);
+    network.cut = (1..=3).flat_map(|member| [(member, 4), (4, member)]).collect();
+    let new = network.add_learner(leader);
+    (0..3).for_each(|_| network.tick());
+    network.remove(leader, new);
+    (0..ELECTION_TICKS).for_each(|_| network.tick());
+    assert!(network.member(leader).membership().was_removed(new) && !network.gone.contains(&new));
+    network.cut.clear();
+    network.until(4, |network| network.gone.contains(&new));
+}
