@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::RawFd;
 
 use futures::TryStreamExt;
-use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkMessage};
 use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
@@ -13,6 +13,9 @@ use super::addresses::Range;
 
 /// What a pod's link is called inside of the pod.
 const POD_LINK: &str = "eth0";
+
+/// The index of the loopback in every namespace.
+const LOOPBACK: u32 = 1;
 
 /// The kernel refused a change of links, addresses or routes.
 #[derive(Debug, thiserror::Error)]
@@ -46,27 +49,20 @@ pub async fn bridge(handle: &Handle, name: &str, range: Range) -> Result<(), Lin
     up(handle, index).await
 }
 
-/// A pair of links: one end in the bridge, the other one, `eth0`, in the namespace.
+/// A pair of links: one end in the bridge, the other one, `eth0`, in the namespace. The kernel is told all of
+/// it at once: an end that is moved, renamed or joined later makes it wait for all processors each time.
 pub async fn pair(handle: &Handle, bridge: &str, outer: &str, namespace: RawFd) -> Result<(), LinkError> {
     let attempted = || format!("make the pair of links {outer}");
-    let (bridge, inner) = (index(handle, bridge).await?, inner_name(outer));
-    let made = handle.link().add(LinkVeth::new(outer, &inner).build()).execute().await;
-    made.map_err(failed(attempted()))?;
-    let peer = index(handle, &inner).await?;
-    let moved = LinkUnspec::new_with_index(peer).setns_by_fd(namespace).name(POD_LINK).build();
-    handle.link().set(moved).execute().await.map_err(failed(attempted()))?;
-    let outer = index(handle, outer).await?;
-    let joined = LinkUnspec::new_with_index(outer).controller(bridge).up().build();
-    handle.link().set(joined).execute().await.map_err(failed(attempted()))?;
+    let bridge = index(handle, bridge).await?;
+    let inner = LinkUnspec::new_with_name(POD_LINK).setns_by_fd(namespace).build();
+    let ends = InfoData::Veth(InfoVeth::Peer(inner));
+    let both = LinkVeth::new(outer, POD_LINK).set_info_data(ends).controller(bridge).up().build();
+    handle.link().add(both).execute().await.map_err(failed(attempted()))?;
     // A machine whose bridges ask netfilter translates a frame in the bridge: a pod that is led to itself
     // then gets it back by the way it came.
+    let outer = index(handle, outer).await?;
     let back = LinkBridgePort::new(outer).hairpin(true).build();
     handle.link().set_port(back).execute().await.map_err(failed(attempted()))
-}
-
-/// What the inner end is called until it is in its namespace.
-fn inner_name(outer: &str) -> String {
-    format!("{outer}i")
 }
 
 /// Inside of the namespace: the links up, the pod's address, the way out.
@@ -74,7 +70,7 @@ fn inner_name(outer: &str) -> String {
 /// The address stands alone (`/32`), so that even neighbours are reached by the machine: answers then take
 /// the way of the questions, and a Service's address is put back in each of them.
 pub async fn inside(handle: &Handle, ip: Ipv4Addr, gateway: Ipv4Addr) -> Result<(), LinkError> {
-    up(handle, index(handle, "lo").await?).await?;
+    up(handle, LOOPBACK).await?;
     let eth0 = index(handle, POD_LINK).await?;
     address(handle, eth0, ip, 32).await?;
     up(handle, eth0).await?;
