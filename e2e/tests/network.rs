@@ -87,7 +87,7 @@ fn pods_have_addresses_services_lead_to_them_and_names_to_services() {
     let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
     assert!(up.expect("iproute2").success());
     let held = namespaces();
-    let cluster = Cluster::up_with(1, 2, &["--pod-network", "bridge"]);
+    let mut cluster = Cluster::up_with(1, 2, &["--pod-network", "bridge"]);
     assert!(cluster.apply(WEB).ok);
     cluster.k("rollout status deployment/web --timeout=120s");
 
@@ -123,4 +123,8 @@ fn pods_have_addresses_services_lead_to_them_and_names_to_services() {
     }
     cluster.k("delete deployments,jobs --all --timeout=60s");
     eventually("nothing of pods that are gone is held", || (namespaces() == held).then_some(()));
+    assert!(cluster.apply(WEB).ok);
+    cluster.k("rollout status deployment/web --timeout=120s");
+    cluster.stop();
+    assert_eq!(namespaces(), held, "a cluster that was stopped holds nothing");
 }

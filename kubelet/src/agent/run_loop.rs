@@ -230,6 +230,10 @@ impl RunLoop {
             }
         };
         if tokio::time::timeout(grace + KILL_MARGIN, all_ended).await.is_ok() {
+            // They get their addresses again when they start again.
+            for life in self.table.pods() {
+                detach(&self.performer, life.pod_ref()).await;
+            }
             if let Err(error) = self.performer.runtime.shut_down().await {
                 tracing::error!(error = %error.chain(), "shut the runtime down");
             }
@@ -281,13 +285,18 @@ async fn forget(performer: Performer, pod: PodRef) -> Answer {
     if let Err(error) = removed.map_err(std::io::Error::other).and_then(|result| result) {
         tracing::error!(%pod, %error, "remove the pod's volumes");
     }
+    detach(&performer, &pod).await;
+    if let Err(error) = performer.checkpoints.remove(&pod.uid) {
+        tracing::error!(%pod, %error, "remove the pod's record");
+    }
+    Answer::Forgotten(pod.uid)
+}
+
+/// Takes the pod's network away, if it has one.
+async fn detach(performer: &Performer, pod: &PodRef) {
     if let Some(network) = &performer.network
         && let Err(error) = network.pods.detach(&pod.uid.0).await
     {
         tracing::error!(%pod, %error, "take the pod's network away");
     }
-    if let Err(error) = performer.checkpoints.remove(&pod.uid) {
-        tracing::error!(%pod, %error, "remove the pod's record");
-    }
-    Answer::Forgotten(pod.uid)
 }
