@@ -1,14 +1,16 @@
 //! Events: what happened to an object and why, for people.
 //!
 //! What always holds: recording never waits and never fails the caller; equal events become one Event with
-//! a count; many similar ones become one combined Event; one object can't flood the cluster. Events are a
-//! courtesy: when the queue is full or the server refuses one, it is dropped and counted.
+//! a count; many similar ones become one combined Event; neither one object nor many can flood the cluster.
+//! Events are a courtesy: when the queue is full or the server refuses one, it is dropped and counted.
 
+mod bucket;
 mod correlator;
 
 pub use correlator::{Correlator, Note, Record};
 
 use crate::cause::{Cause, acting};
+use bucket::Bucket;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{Event, EventSource, ObjectReference},
@@ -26,10 +28,19 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 /// Events waiting to be written. Nobody waits when it is full: the event is dropped and counted.
 const QUEUE: usize = 1024;
+
+/// Events that a recorder may write in a burst, and in a second after it: upstream's limits of the scheduler's
+/// client. When ten thousand pods find their nodes in a few seconds, telling so must not take the time of doing so.
+const BURST: f64 = 100.0;
+const PER_SECOND: f64 = 50.0;
 
 /// How long the last events may take to be written when the process ends.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -130,9 +141,11 @@ struct Writer {
 impl Writer {
     async fn run(self, mut notes: mpsc::Receiver<Note>) {
         let mut correlator = Correlator::default();
+        let mut limit = Bucket::full(BURST, PER_SECOND, Timestamp::now());
         while let Some(note) = notes.recv().await {
             let now = Timestamp::now();
             let Some(record) = correlator.correlate(note, now, rand::random()) else { continue };
+            sleep(limit.reserve(now)).await;
             if let Err(error) = self.write(&record).await {
                 correlator.forget(&record);
                 tracing::debug!(%error, reason = record.note.reason, "event not written");

@@ -5,6 +5,7 @@
 //! and gets one back every five minutes.
 
 use super::Severity;
+use super::bucket::Bucket;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use std::collections::{HashMap, VecDeque};
@@ -60,13 +61,7 @@ type Series = (Group, String);
 pub struct Correlator {
     groups: Recent<Group, VecDeque<Timestamp>>,
     series: Recent<Series, Record>,
-    budgets: Recent<String, Budget>,
-}
-
-#[derive(Debug)]
-struct Budget {
-    left: f64,
-    at: Timestamp,
+    budgets: Recent<String, Bucket>,
 }
 
 impl Correlator {
@@ -92,13 +87,10 @@ impl Correlator {
 
     fn spend(&mut self, note: &Note, now: Timestamp) -> bool {
         let object = object_of(&note.regarding);
-        let budget = self.budgets.get(&object);
-        let left = budget.map_or(BURST, |budget| {
-            (budget.left + seconds_between(budget.at, now) / REFILL_SECONDS).min(BURST)
-        });
-        let allowed = left >= 1.0;
-        let left = if allowed { left - 1.0 } else { left };
-        self.budgets.put(object, Budget { left, at: now });
+        let full = || Bucket::full(BURST, 1.0 / REFILL_SECONDS, now);
+        let mut budget = self.budgets.remove(&object).unwrap_or_else(full);
+        let allowed = budget.spend(now);
+        self.budgets.put(object, budget);
         allowed
     }
 
