@@ -16,9 +16,10 @@ use crate::plugins::node_unschedulable::NodeUnschedulable;
 use crate::plugins::pod_topology_spread::{PodTopologySpread, SoftSpread};
 use crate::plugins::taint_toleration::TaintToleration;
 use crate::plugins::{Filter, Plugin, Score};
-use crate::pod::{PodInfo, Shape};
+use crate::pod::{Needs, PodInfo};
 use crate::ranking::Ranking;
 use crate::snapshot::{Slot, Snapshot};
+use crate::tally::Tallies;
 use std::collections::BTreeMap;
 
 /// What was decided about a pod.
@@ -33,7 +34,7 @@ pub enum Decision {
 /// The rules, prepared for one pod on one snapshot.
 struct Rules<'a> {
     snapshot: &'a Snapshot,
-    shape: &'a Shape,
+    needs: &'a Needs,
     terrain: &'a Terrain,
     unschedulable: NodeUnschedulable<'a>,
     name: NodeNameMatches,
@@ -42,6 +43,7 @@ struct Rules<'a> {
     ports: NodePorts<'a>,
     fit: NodeResourcesFit<'a>,
     spread: PodTopologySpread,
+    soft: SoftSpread<'a>,
     others: InterPodAffinity,
 }
 
@@ -53,10 +55,11 @@ pub fn decide(
     excluded: &BTreeMap<Slot, Rejection>,
     random: u64,
 ) -> Decision {
-    let terrain = memo.terrain(snapshot, &pod.shape);
-    let ranking = memo.ranking(snapshot, &pod.shape, &terrain);
-    let others = InterPodAffinity::new(snapshot, memo, pod);
-    let rules = Rules::new(snapshot, pod, &terrain, others);
+    let needs = &pod.shape.needs;
+    let terrain = memo.terrain(snapshot, needs);
+    let tallies = memo.tallies(snapshot, &pod.shape, &terrain);
+    let ranking = memo.ranking(snapshot, needs, &terrain);
+    let rules = Rules::new(snapshot, pod, &terrain, &tallies);
     let best = rules.best(&ranking, excluded, random).and_then(|slot| snapshot.node(slot));
     let decision = match best {
         Some(node) => Decision::Place(node.name.clone()),
@@ -65,25 +68,25 @@ pub fn decide(
             Decision::Unschedulable(Diagnosis::new(snapshot.known().filter_map(why)))
         }
     };
-    memo.keep(&pod.shape, ranking);
+    memo.keep(needs, ranking);
     decision
 }
 
 /// Whether the node at `slot` would take `pod` as far as every rule goes.
 pub fn admits(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo, slot: Slot) -> bool {
-    let terrain = memo.terrain(snapshot, &pod.shape);
+    let terrain = memo.terrain(snapshot, &pod.shape.needs);
     if !terrain.admits(slot) {
         return false;
     }
-    let others = InterPodAffinity::new(snapshot, memo, pod);
-    Rules::new(snapshot, pod, &terrain, others).passes(slot)
+    let tallies = memo.tallies(snapshot, &pod.shape, &terrain);
+    Rules::new(snapshot, pod, &terrain, &tallies).passes(slot)
 }
 
 /// Why each node that refuses `pod` does: the first rule that objects, with its reasons.
 pub fn rejections(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo) -> Vec<(Slot, Rejection)> {
-    let terrain = memo.terrain(snapshot, &pod.shape);
-    let others = InterPodAffinity::new(snapshot, memo, pod);
-    let rules = Rules::new(snapshot, pod, &terrain, others);
+    let terrain = memo.terrain(snapshot, &pod.shape.needs);
+    let tallies = memo.tallies(snapshot, &pod.shape, &terrain);
+    let rules = Rules::new(snapshot, pod, &terrain, &tallies);
     let refused = snapshot.known().filter(|slot| !rules.passes(*slot));
     refused.map(|slot| (slot, rules.first_rejection(slot))).collect()
 }
@@ -91,19 +94,20 @@ pub fn rejections(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo) -> Ve
 /// Whether the node at `slot` would take `pod` as far as rules about this node alone go (all but spreading and
 /// affinity between pods).
 pub fn would_admit(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo, slot: Slot) -> bool {
-    let terrain = memo.terrain(snapshot, &pod.shape);
+    let needs = &pod.shape.needs;
+    let terrain = memo.terrain(snapshot, needs);
     if snapshot.node(slot).is_none() || !terrain.admits(slot) {
         return false;
     }
-    let fits = NodeResourcesFit::new(snapshot, &pod.shape).passes(slot);
-    fits && NodePorts::new(snapshot, &pod.shape).passes(slot)
+    let fits = NodeResourcesFit::new(snapshot, needs).passes(slot);
+    fits && NodePorts::new(snapshot, needs).passes(slot)
 }
 
 /// Everything each rule says about each node, for whoever asks why.
 pub fn explain(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo) -> Vec<NodeExplanation> {
-    let terrain = memo.terrain(snapshot, &pod.shape);
-    let others = InterPodAffinity::new(snapshot, memo, pod);
-    let rules = Rules::new(snapshot, pod, &terrain, others);
+    let terrain = memo.terrain(snapshot, &pod.shape.needs);
+    let tallies = memo.tallies(snapshot, &pod.shape, &terrain);
+    let rules = Rules::new(snapshot, pod, &terrain, &tallies);
     let feasible: Vec<Slot> = snapshot.known().filter(|slot| rules.passes(*slot)).collect();
     let scores = rules.scores(&feasible);
     let explain = |slot: Slot| {
@@ -126,20 +130,22 @@ fn weighted(rule: &dyn Score, feasible: &[Slot]) -> Vec<i64> {
 }
 
 impl<'a> Rules<'a> {
-    fn new(snapshot: &'a Snapshot, pod: &'a PodInfo, terrain: &'a Terrain, others: InterPodAffinity) -> Self {
+    fn new(snapshot: &'a Snapshot, pod: &'a PodInfo, terrain: &'a Terrain, tallies: &'a Tallies) -> Self {
         let shape = &*pod.shape;
+        let needs = &*shape.needs;
         Rules {
             snapshot,
-            shape,
+            needs,
             terrain,
-            unschedulable: NodeUnschedulable::new(snapshot, shape),
+            unschedulable: NodeUnschedulable::new(snapshot, needs),
             name: NodeNameMatches::new(snapshot, pod),
-            taints: TaintToleration::new(snapshot, shape),
-            affinity: NodeAffinity::new(snapshot, shape),
-            ports: NodePorts::new(snapshot, shape),
-            fit: NodeResourcesFit::new(snapshot, shape),
-            spread: PodTopologySpread::new(snapshot, shape, terrain),
-            others,
+            taints: TaintToleration::new(snapshot, needs),
+            affinity: NodeAffinity::new(snapshot, needs),
+            ports: NodePorts::new(snapshot, needs),
+            fit: NodeResourcesFit::new(snapshot, needs),
+            spread: PodTopologySpread::new(shape, tallies),
+            soft: SoftSpread::new(shape, tallies),
+            others: InterPodAffinity::new(pod, tallies),
         }
     }
 
@@ -159,10 +165,16 @@ impl<'a> Rules<'a> {
 
     /// The best of the feasible nodes that aren't excluded.
     fn best(&self, ranking: &Ranking, excluded: &BTreeMap<Slot, Rejection>, random: u64) -> Option<Slot> {
-        let slots: Vec<Slot> = self.snapshot.all_slots().collect();
-        let fitting = ranking.fitting().map(|(at, score)| (slots[at], score));
         let passes = |slot: Slot| self.passes_beside(slot) && !excluded.contains_key(&slot);
-        let (feasible, mut totals): (Vec<Slot>, Vec<i64>) = fitting.filter(|(slot, _)| passes(*slot)).unzip();
+        match self.compares() {
+            false => ranking.best(passes, random),
+            true => self.best_compared(ranking.fitting().filter(|(slot, _)| passes(*slot)), random),
+        }
+    }
+
+    /// The same where a node's score depends on what others there are.
+    fn best_compared(&self, fitting: impl Iterator<Item = (Slot, i64)>, random: u64) -> Option<Slot> {
+        let (feasible, mut totals): (Vec<Slot>, Vec<i64>) = fitting.unzip();
         if let [] | [_] = *feasible {
             return feasible.first().copied();
         }
@@ -176,14 +188,21 @@ impl<'a> Rules<'a> {
         Some(ties[pick])
     }
 
+    /// Whether some rule compares nodes with each other.
+    fn compares(&self) -> bool {
+        self.taints.discourages()
+            || !self.needs.preferred.is_empty()
+            || self.soft.has_rules()
+            || self.others.has_wishes()
+    }
+
     /// Weighted scores by the rules that compare nodes with each other. A rule that says the same of every node
     /// is left out.
     fn relative_scores(&self, feasible: &[Slot]) -> impl Iterator<Item = Vec<i64>> {
-        let spread = SoftSpread::new(self.snapshot, self.shape, self.terrain);
         let all: [Option<Vec<i64>>; 4] = [
             self.taints.discourages().then(|| weighted(&self.taints, feasible)),
-            (!self.shape.preferred.is_empty()).then(|| weighted(&self.affinity, feasible)),
-            spread.has_rules().then(|| weighted(&spread, feasible)),
+            (!self.needs.preferred.is_empty()).then(|| weighted(&self.affinity, feasible)),
+            self.soft.has_rules().then(|| weighted(&self.soft, feasible)),
             self.others.has_wishes().then(|| weighted(&self.others, feasible)),
         ];
         all.into_iter().flatten()
@@ -191,9 +210,9 @@ impl<'a> Rules<'a> {
 
     /// Weighted scores of the feasible nodes, rule by rule.
     fn scores(&self, feasible: &[Slot]) -> Vec<(Plugin, Vec<i64>)> {
-        let balance = BalancedAllocation::new(self.snapshot, self.shape);
-        let spread = SoftSpread::new(self.snapshot, self.shape, self.terrain);
-        let all: [&dyn Score; 6] = [&self.taints, &self.affinity, &self.fit, &balance, &spread, &self.others];
+        let balance = BalancedAllocation::new(self.snapshot, self.needs);
+        let all: [&dyn Score; 6] =
+            [&self.taints, &self.affinity, &self.fit, &balance, &self.soft, &self.others];
         all.into_iter().map(|rule| (rule.plugin(), weighted(rule, feasible))).collect()
     }
 

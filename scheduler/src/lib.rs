@@ -31,6 +31,7 @@ pub mod selector;
 pub mod snapshot;
 pub mod spread;
 pub mod taint;
+mod tally;
 mod topology;
 mod writes;
 

@@ -1,35 +1,35 @@
-//! Work that decisions share: which nodes a shape may use at all, and the domains of topology keys.
+//! Work that decisions share: which nodes pods of some needs may use at all, and the domains of topology keys.
 //!
-//! Both depend on node objects only, so they outlive the coming and going of pods. A pod whose shape was
-//! decided before pays one comparison of versions per node. Entries are refreshed on use; when there are too
-//! many, all are dropped, because what is needed again is quickly made again.
+//! Both depend on node objects only, so they outlive the coming and going of pods; with them is kept what changes
+//! with every pod, but little: rankings and tallies. Entries are refreshed on use; when there are too many, all are
+//! dropped, because what is needed again is quickly made again.
 
 use crate::plugins::Filter;
 use crate::plugins::node_affinity::NodeAffinity;
 use crate::plugins::node_unschedulable::NodeUnschedulable;
 use crate::plugins::taint_toleration::TaintToleration;
-use crate::pod::Shape;
+use crate::pod::{Needs, Shape};
 use crate::ranking::Ranking;
 use crate::snapshot::{Slot, Snapshot, Version};
 use crate::spread::SpreadRule;
+use crate::tally::{Tallies, TallyBook};
 use crate::topology::Domains;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// How many shapes are remembered. With 5,000 nodes an entry takes 15 kB.
+/// How many shapes, and how many needs, are remembered. With 5,000 nodes an entry takes 15 kB, and 60 kB for each
+/// rule about others.
 const SHAPES: usize = 256;
 
-/// What node objects mean to one shape.
+/// What node objects mean to pods of the same needs.
 #[derive(Debug, Default)]
 pub struct Terrain {
     /// By slot.
     nodes: Vec<Standing>,
-    /// By rule of `Shape::spread`.
-    pub domains: Vec<Arc<Domains>>,
     computed: Version,
 }
 
-/// What one node object means to one shape.
+/// What one node object means to them.
 #[derive(Clone, Copy, Debug, Default)]
 struct Standing {
     uncordoned: bool,
@@ -50,11 +50,11 @@ impl Terrain {
         (standing.affine || !rule.honor_affinity) && (standing.tolerated || !rule.honor_taints)
     }
 
-    fn refresh(&mut self, snapshot: &Snapshot, shape: &Shape) {
+    fn refresh(&mut self, snapshot: &Snapshot, needs: &Needs) {
         let rules = (
-            NodeUnschedulable::new(snapshot, shape),
-            TaintToleration::new(snapshot, shape),
-            NodeAffinity::new(snapshot, shape),
+            NodeUnschedulable::new(snapshot, needs),
+            TaintToleration::new(snapshot, needs),
+            NodeAffinity::new(snapshot, needs),
         );
         self.nodes.resize(snapshot.slots(), Standing::default());
         for slot in snapshot.known().filter(|slot| snapshot.changed(*slot) > self.computed) {
@@ -71,60 +71,67 @@ impl Terrain {
 /// The shared work.
 #[derive(Debug, Default)]
 pub struct Memo {
-    terrains: HashMap<Arc<Shape>, Arc<Terrain>>,
-    rankings: HashMap<Arc<Shape>, Ranking>,
+    terrains: HashMap<Arc<Needs>, Arc<Terrain>>,
+    rankings: HashMap<Arc<Needs>, Ranking>,
+    tallies: TallyBook,
     domains: HashMap<Box<str>, Arc<Domains>>,
+    /// Of the nodes that the domains, and with them the tallies, are about.
     domains_version: Version,
 }
 
 impl Memo {
-    /// What the nodes mean to `shape` now. Also makes sure that the snapshot counts what its rules need.
-    pub fn terrain(&mut self, snapshot: &mut Snapshot, shape: &Arc<Shape>) -> Arc<Terrain> {
-        if self.terrains.len() >= SHAPES && !self.terrains.contains_key(shape) {
+    /// What the nodes mean to pods of these needs now.
+    pub fn terrain(&mut self, snapshot: &Snapshot, needs: &Arc<Needs>) -> Arc<Terrain> {
+        if self.terrains.len() >= SHAPES && !self.terrains.contains_key(needs) {
             self.terrains.clear();
             self.rankings.clear();
+        }
+        let known = self.terrains.get(needs).filter(|known| known.computed == snapshot.nodes_version());
+        known.cloned().unwrap_or_else(|| self.renew(snapshot, needs))
+    }
+
+    fn renew(&mut self, snapshot: &Snapshot, needs: &Arc<Needs>) -> Arc<Terrain> {
+        let stale = self.terrains.remove(needs).and_then(Arc::into_inner);
+        let mut terrain = stale.unwrap_or_default();
+        terrain.refresh(snapshot, needs);
+        let terrain = Arc::new(terrain);
+        self.terrains.insert(needs.clone(), terrain.clone());
+        terrain
+    }
+
+    /// What single nodes are to pods of these needs, taken out while it is used; [`Memo::keep`] brings it back.
+    pub fn ranking(&mut self, snapshot: &Snapshot, needs: &Arc<Needs>, terrain: &Terrain) -> Ranking {
+        let mut ranking = self.rankings.remove(needs).unwrap_or_default();
+        ranking.refresh(snapshot, needs, terrain);
+        ranking
+    }
+
+    /// Keeps a ranking for the next pod of these needs.
+    pub fn keep(&mut self, needs: &Arc<Needs>, ranking: Ranking) {
+        self.rankings.insert(needs.clone(), ranking);
+    }
+
+    /// What the rules of a shape about other pods have to know. Also makes sure that the snapshot counts it.
+    pub fn tallies(&mut self, snapshot: &mut Snapshot, shape: &Arc<Shape>, terrain: &Terrain) -> Tallies {
+        if self.domains_version != snapshot.nodes_version() {
+            self.domains.clear();
+            self.tallies.clear();
+            self.domains_version = snapshot.nodes_version();
+        }
+        if self.tallies.shapes() >= SHAPES && !self.tallies.has(shape) {
+            self.tallies.clear();
             snapshot.untrack_all();
         }
         shape.spread.iter().for_each(|rule| snapshot.track(&rule.counted));
         shape.affinity.counted().for_each(|counted| snapshot.track(&counted));
-        let known = self.terrains.get(shape).filter(|known| known.computed == snapshot.nodes_version());
-        known.cloned().unwrap_or_else(|| self.renew(snapshot, shape))
-    }
-
-    fn renew(&mut self, snapshot: &Snapshot, shape: &Arc<Shape>) -> Arc<Terrain> {
-        let stale = self.terrains.remove(shape).and_then(Arc::into_inner);
-        let mut terrain = stale.unwrap_or_default();
-        terrain.refresh(snapshot, shape);
-        let keys = shape.spread.iter().map(|rule| &*rule.topology_key);
-        terrain.domains = keys.map(|key| self.domains(snapshot, key)).collect();
-        let terrain = Arc::new(terrain);
-        self.terrains.insert(shape.clone(), terrain.clone());
-        terrain
-    }
-
-    /// What single nodes are to `shape`, taken out while it is used; [`Memo::keep`] brings it back.
-    pub fn ranking(&mut self, snapshot: &Snapshot, shape: &Arc<Shape>, terrain: &Terrain) -> Ranking {
-        let mut ranking = self.rankings.remove(shape).unwrap_or_default();
-        ranking.refresh(snapshot, shape, terrain);
-        ranking
-    }
-
-    /// Keeps a ranking for the next pod of its shape.
-    pub fn keep(&mut self, shape: &Arc<Shape>, ranking: Ranking) {
-        self.rankings.insert(shape.clone(), ranking);
-    }
-
-    /// The domains of a topology key.
-    pub fn domains(&mut self, snapshot: &Snapshot, key: &str) -> Arc<Domains> {
-        if self.domains_version != snapshot.nodes_version() {
-            self.domains.clear();
-            self.domains_version = snapshot.nodes_version();
-        }
-        let known = self.domains.get(key).cloned();
-        known.unwrap_or_else(|| {
-            let made = Arc::new(Domains::new(snapshot, key));
-            self.domains.insert(key.into(), made.clone());
-            made
-        })
+        let mut domains = |key: &str| {
+            let known = self.domains.get(key).cloned();
+            known.unwrap_or_else(|| {
+                let made = Arc::new(Domains::new(snapshot, key));
+                self.domains.insert(key.into(), made.clone());
+                made
+            })
+        };
+        self.tallies.of(snapshot, shape, terrain, &mut domains)
     }
 }

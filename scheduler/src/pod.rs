@@ -12,7 +12,7 @@ use crate::selector::{Labels, NodeTerm, RequiredNode};
 use crate::spread::{self, SpreadRule};
 use crate::taint::Toleration;
 use api::k8s::api::core::v1 as core;
-use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use api::k8s::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use jiff::Timestamp;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -64,6 +64,18 @@ pub struct Shape {
     pub namespace: Arc<str>,
     /// See `namespace`.
     pub labels: Arc<Labels>,
+    /// What it needs of its node.
+    pub needs: Arc<Needs>,
+    /// Spread rules, explicit or implied.
+    pub spread: Vec<SpreadRule>,
+    /// Affinity and anti-affinity to other pods.
+    pub affinity: PodAffinity,
+}
+
+/// What a pod needs of a node by itself, whoever else is where: the same for all Jobs' pods of one template,
+/// while each Job labels its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Needs {
     /// Requested resources.
     pub requests: Requests,
     /// Required node labels and fields.
@@ -74,10 +86,6 @@ pub struct Shape {
     pub tolerations: Vec<Toleration>,
     /// Ports it occupies on its node.
     pub ports: Vec<HostPort>,
-    /// Spread rules, explicit or implied.
-    pub spread: Vec<SpreadRule>,
-    /// Affinity and anti-affinity to other pods.
-    pub affinity: PodAffinity,
 }
 
 /// Transport protocol of a host port.
@@ -116,13 +124,15 @@ impl PodInfo {
         let metadata = &pod.metadata;
         let key = PodKey::new(text(&metadata.namespace), text(&metadata.name));
         let labels = Arc::new(metadata.labels.clone().unwrap_or_default());
-        let owner = controller(metadata);
+        let controller = controller(metadata);
+        let uid_of = |owner: &OwnerReference| PodUid(owner.uid.as_str().into());
+        let spreading = controller.filter(|owner| spreads(owner)).map(uid_of);
         let default = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&default);
         let status = pod.status.as_ref();
         let phase = status.and_then(|status| status.phase.as_deref());
         PodInfo {
-            shape: Arc::new(Shape::of(spec, &key.namespace, &labels, owner.as_ref())),
+            shape: Arc::new(Shape::of(spec, &key.namespace, &labels, spreading.as_ref())),
             uid: PodUid(text(&metadata.uid).into()),
             node: named(spec.node_name.as_deref()),
             priority: spec.priority.unwrap_or(0),
@@ -138,7 +148,7 @@ impl PodInfo {
             reported: status.and_then(reported),
             labels,
             key,
-            owner,
+            owner: controller.map(uid_of),
         }
     }
 
@@ -175,10 +185,17 @@ fn group(spec: &PodSpec) -> Option<&str> {
     spec.scheduling_group.as_ref()?.pod_group_name.as_deref().filter(|name| !name.is_empty())
 }
 
-fn controller(metadata: &ObjectMeta) -> Option<PodUid> {
-    let mut owners = metadata.owner_references.iter().flatten();
-    let controller = owners.find(|owner| owner.controller == Some(true))?;
-    Some(PodUid(controller.uid.as_str().into()))
+fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+}
+
+/// Kinds whose pods stand for each other, so that they are better not lost together. As upstream: pods of a Job or
+/// a DaemonSet have no implied spread rules.
+const SPREADING: [(&str, &str); 3] =
+    [("v1", "ReplicationController"), ("apps/v1", "ReplicaSet"), ("apps/v1", "StatefulSet")];
+
+fn spreads(owner: &OwnerReference) -> bool {
+    SPREADING.contains(&(owner.api_version.as_str(), owner.kind.as_str()))
 }
 
 fn reported(status: &PodStatus) -> Option<Arc<str>> {
@@ -189,6 +206,11 @@ fn reported(status: &PodStatus) -> Option<Arc<str>> {
 }
 
 impl Shape {
+    /// Whether it has any rule or wish about where other pods are.
+    pub fn has_rules_about_others(&self) -> bool {
+        self.is_tied_to_others() || !self.affinity.preferred.is_empty()
+    }
+
     /// Whether a rule of its own is about where other pods are.
     pub fn is_tied_to_others(&self) -> bool {
         !(self.spread.is_empty() && self.affinity.near.is_empty() && self.affinity.apart.is_empty())
@@ -198,13 +220,21 @@ impl Shape {
         Shape {
             namespace: namespace.clone(),
             labels: labels.clone(),
+            needs: Arc::new(Needs::of(spec)),
             affinity: PodAffinity::of(spec, namespace, labels),
+            spread: spread::rules(spec, namespace, labels, owner),
+        }
+    }
+}
+
+impl Needs {
+    fn of(spec: &PodSpec) -> Self {
+        Needs {
             requests: Requests::of(spec),
             required: RequiredNode::of(spec),
             preferred: preferred(spec),
             tolerations: spec.tolerations.iter().flatten().map(Toleration::of).collect(),
             ports: host_ports(spec),
-            spread: spread::rules(spec, namespace, labels, owner),
         }
     }
 }

@@ -89,7 +89,7 @@ pub fn preempt(
 fn may_be_helped(snapshot: &Snapshot, pod: &PodInfo, slot: Slot, reasons: &[Reason]) -> bool {
     reasons.iter().all(|reason| match reason {
         Reason::Insufficient(resource) => {
-            pod.shape.requests.exact.get(resource) <= snapshot.column(resource).allocatable(slot)
+            pod.shape.needs.requests.exact.get(resource) <= snapshot.column(resource).allocatable(slot)
         }
         other => other.is_resolvable(),
     })
@@ -100,13 +100,14 @@ pub fn has_room_below(snapshot: &Snapshot, pod: &PodInfo, slot: Slot) -> bool {
     let lower = || snapshot.pods_on(slot).filter(|other| other.priority < pod.priority);
     let count = i64::try_from(lower().count()).expect("a count");
     let fits = |resource: &str, amount: i64| {
-        let freed: i64 = lower().map(|other| other.shape.requests.exact.get(resource)).sum();
+        let freed: i64 = lower().map(|other| other.shape.needs.requests.exact.get(resource)).sum();
         snapshot.column(resource).left(slot) + freed >= amount
     };
     count > 0
         && snapshot.column(PODS).left(slot) + count >= 1
         && pod
             .shape
+            .needs
             .requests
             .exact
             .iter()

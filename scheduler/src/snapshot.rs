@@ -73,6 +73,16 @@ const LOG: usize = 1 << 14;
 pub struct Position(u64);
 
 impl Slot {
+    /// Every slot that there may be.
+    pub fn all() -> impl Iterator<Item = Slot> {
+        (0u32..).map(Slot)
+    }
+
+    /// The slot at this position.
+    pub fn at(index: usize) -> Slot {
+        Slot(u32::try_from(index).expect("fewer than 2^32 nodes"))
+    }
+
     /// Position in an array over all slots.
     pub fn index(self) -> usize {
         self.0 as usize
@@ -117,7 +127,7 @@ impl Snapshot {
 
     /// All slots, used or not.
     pub fn all_slots(&self) -> impl Iterator<Item = Slot> + use<> {
-        (0u32..).map(Slot).take(self.nodes.len())
+        Slot::all().take(self.nodes.len())
     }
 
     /// How many nodes are known.
@@ -127,8 +137,7 @@ impl Snapshot {
 
     /// All known nodes, in slot order.
     pub fn known(&self) -> impl Iterator<Item = Slot> {
-        let slots = (0u32..).zip(&self.nodes);
-        slots.filter(|(_, node)| node.is_some()).map(|(slot, _)| Slot(slot))
+        Slot::all().zip(&self.nodes).filter(|(_, node)| node.is_some()).map(|(slot, _)| slot)
     }
 
     /// The node object at `slot`, if the node is known.
@@ -332,7 +341,7 @@ impl Snapshot {
     }
 
     fn new_slot(&mut self) -> Slot {
-        let slot = Slot(u32::try_from(self.nodes.len()).expect("fewer than 2^32 nodes"));
+        let slot = Slot::at(self.nodes.len());
         let slots = self.nodes.len() + 1;
         self.nodes.push(None);
         self.names.push("".into());
@@ -374,12 +383,12 @@ impl Snapshot {
     fn account(&mut self, slot: Slot, pod: &PodInfo, sign: i64) {
         let at = slot.index();
         let shape = pod.shape.clone();
-        let pieces = shape.requests.exact.iter().chain([(PODS, 1)]);
+        let pieces = shape.needs.requests.exact.iter().chain([(PODS, 1)]);
         for (resource, amount) in pieces {
             let requested = &mut self.column_mut(resource).requested[at];
             *requested += sign * amount;
         }
-        let (cpu, memory) = shape.requests.assumed;
+        let (cpu, memory) = shape.needs.requests.assumed;
         let use_now = &mut self.assumed[at];
         *use_now = (use_now.0 + sign * cpu, use_now.1 + sign * memory);
         self.count(at, pod, sign);

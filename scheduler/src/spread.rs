@@ -64,6 +64,13 @@ pub struct SpreadRule {
     pub implied: bool,
 }
 
+impl SpreadRule {
+    /// Whether nodes that break it are merely less attractive.
+    pub fn is_soft(&self) -> bool {
+        self.when == Unsatisfiable::ScheduleAnyway
+    }
+}
+
 impl Counted {
     /// Whether `pod`, running or assumed somewhere, is counted.
     pub fn counts(&self, pod: &PodInfo) -> bool {
@@ -82,7 +89,7 @@ impl Counted {
 }
 
 /// The rules of a pod: its own, or else the implied soft ones by which pods of one controller spread over
-/// hosts and zones (the skews are upstream's system defaults).
+/// hosts and zones (the skews are upstream's system defaults). `owner` is that controller.
 pub fn rules(
     spec: &PodSpec,
     namespace: &Arc<str>,

@@ -1,4 +1,4 @@
-//! Domains: the groups of nodes that share the value of a label, and counts per domain.
+//! Domains: the groups of nodes that share the value of a label.
 
 use crate::snapshot::{Slot, Snapshot};
 use std::collections::HashMap;
@@ -26,17 +26,16 @@ impl Domains {
 
     /// The domain of a node.
     pub fn of(&self, slot: Slot) -> Option<usize> {
-        self.of.get(slot.index()).copied().flatten().map(|domain| domain as usize)
+        self.id(slot).map(|domain| domain as usize)
     }
 
-    /// Adds up the counts of these nodes by domain; `None` for a domain without any of them.
-    pub fn sum(&self, counts: &[u32], slots: impl Iterator<Item = Slot>) -> Vec<Option<u32>> {
-        let mut sums = vec![None; self.count];
-        for slot in slots {
-            if let Some(domain) = self.of(slot) {
-                *sums[domain].get_or_insert(0) += counts.get(slot.index()).copied().unwrap_or(0);
-            }
-        }
-        sums
+    /// The same as it is kept.
+    pub fn id(&self, slot: Slot) -> Option<u32> {
+        self.of.get(slot.index()).copied().flatten()
+    }
+
+    /// How many domains there are.
+    pub fn count(&self) -> usize {
+        self.count
     }
 }

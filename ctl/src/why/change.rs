@@ -231,7 +231,7 @@ fn resources(site: &Site<'_>, pod: &Value, node: &str, resource: &str) -> Vec<Ch
     let mut changes: Vec<Change> = ask_less(pod, resource, short, left).into_iter().collect();
     let mut others: Vec<(i64, &Value)> = site
         .pods_on(node)
-        .map(|(other, info)| (info.shape.requests.exact.get(resource), other))
+        .map(|(other, info)| (info.shape.needs.requests.exact.get(resource), other))
         .filter(|(amount, _)| *amount >= short)
         .collect();
     others.sort_by_key(|(amount, _)| *amount);

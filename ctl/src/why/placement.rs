@@ -59,7 +59,7 @@ impl<'a> Site<'a> {
     pub fn capacity(&self, node: &str, resource: &str) -> (i64, i64) {
         let offered = self.nodes.iter().find(|(object, _)| api::object::name(object) == node);
         let offered = offered.map_or(0, |(_, info)| info.allocatable.get(resource));
-        let used: i64 = self.pods_on(node).map(|(_, info)| info.shape.requests.exact.get(resource)).sum();
+        let used: i64 = self.pods_on(node).map(|(_, info)| info.shape.needs.requests.exact.get(resource)).sum();
         (offered, offered - used)
     }
 
@@ -135,7 +135,7 @@ fn told(site: &Site<'_>, pod: &Value, node: &str, reason: &scheduler::plugins::R
 
 /// How much of a resource the pod asks for.
 pub fn requested(pod: &Value, resource: &str) -> i64 {
-    pod_info(pod).map_or(0, |info| info.shape.requests.exact.get(resource))
+    pod_info(pod).map_or(0, |info| info.shape.needs.requests.exact.get(resource))
 }
 
 /// `1500m`, `2Gi`, `7`

@@ -1,19 +1,19 @@
 //! Rejects nodes outside the pod's node selector and required node affinity; prefers its preferred terms.
 
 use super::{Filter, Plugin, Reason, Score, normalize};
-use crate::pod::Shape;
+use crate::pod::Needs;
 use crate::snapshot::{Slot, Snapshot};
 
 /// The rule, prepared for one pod.
 pub struct NodeAffinity<'a> {
     snapshot: &'a Snapshot,
-    shape: &'a Shape,
+    needs: &'a Needs,
 }
 
 impl<'a> NodeAffinity<'a> {
     /// Prepares the rule.
-    pub fn new(snapshot: &'a Snapshot, shape: &'a Shape) -> Self {
-        NodeAffinity { snapshot, shape }
+    pub fn new(snapshot: &'a Snapshot, needs: &'a Needs) -> Self {
+        NodeAffinity { snapshot, needs }
     }
 
     /// Sum of the weights of the preferred terms that the node matches.
@@ -21,7 +21,7 @@ impl<'a> NodeAffinity<'a> {
         let Some(node) = self.snapshot.node(slot) else { return 0 };
         let matching =
             |(_, term): &&(i32, crate::selector::NodeTerm)| term.matches(&node.name.0, &node.labels);
-        self.shape.preferred.iter().filter(matching).map(|(weight, _)| i64::from(*weight)).sum()
+        self.needs.preferred.iter().filter(matching).map(|(weight, _)| i64::from(*weight)).sum()
     }
 }
 
@@ -32,7 +32,7 @@ impl Filter for NodeAffinity<'_> {
 
     fn passes(&self, slot: Slot) -> bool {
         let node = self.snapshot.node(slot);
-        node.is_some_and(|node| self.shape.required.matches(&node.name.0, &node.labels))
+        node.is_some_and(|node| self.needs.required.matches(&node.name.0, &node.labels))
     }
 
     fn reasons(&self, slot: Slot) -> Vec<Reason> {

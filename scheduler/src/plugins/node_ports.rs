@@ -2,7 +2,7 @@
 //! port on any one.
 
 use super::{Filter, Plugin, Reason};
-use crate::pod::{HostPort, Shape};
+use crate::pod::{HostPort, Needs};
 use crate::snapshot::{Slot, Snapshot};
 
 /// The rule, prepared for one pod.
@@ -13,12 +13,12 @@ pub struct NodePorts<'a> {
 
 impl<'a> NodePorts<'a> {
     /// Prepares the rule.
-    pub fn new(snapshot: &'a Snapshot, shape: &'a Shape) -> Self {
-        NodePorts { snapshot, wanted: &shape.ports }
+    pub fn new(snapshot: &'a Snapshot, needs: &'a Needs) -> Self {
+        NodePorts { snapshot, wanted: &needs.ports }
     }
 
     fn is_taken(&self, slot: Slot) -> bool {
-        let mut taken = self.snapshot.pods_on(slot).flat_map(|pod| &pod.shape.ports);
+        let mut taken = self.snapshot.pods_on(slot).flat_map(|pod| &pod.shape.needs.ports);
         taken.any(|taken| self.wanted.iter().any(|wanted| wanted.conflicts(taken)))
     }
 }

@@ -1,7 +1,7 @@
 //! Prefers nodes whose CPU and memory would be used evenly, so that neither is stranded.
 
 use super::{MAX_SCORE, Plugin, Score};
-use crate::pod::Shape;
+use crate::pod::Needs;
 use crate::resources::{CPU, MEMORY};
 use crate::snapshot::{Column, Slot, Snapshot};
 
@@ -15,12 +15,12 @@ pub struct BalancedAllocation<'a> {
 
 impl<'a> BalancedAllocation<'a> {
     /// Prepares the rule.
-    pub fn new(snapshot: &'a Snapshot, shape: &Shape) -> Self {
-        let requests = &shape.requests.exact;
+    pub fn new(snapshot: &'a Snapshot, needs: &Needs) -> Self {
+        let requests = &needs.requests.exact;
         BalancedAllocation {
             cpu: (snapshot.column(CPU), requests.get(CPU)),
             memory: (snapshot.column(MEMORY), requests.get(MEMORY)),
-            indifferent: shape.requests.is_best_effort(),
+            indifferent: needs.requests.is_best_effort(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Rejects nodes with too little left of what the pod requests; prefers those with more left.
 
 use super::{Filter, MAX_SCORE, Plugin, Reason, Score};
-use crate::pod::Shape;
+use crate::pod::Needs;
 use crate::resources::{CPU, MEMORY, PODS};
 use crate::snapshot::{Column, Slot, Snapshot};
 
@@ -18,13 +18,13 @@ pub struct NodeResourcesFit<'a> {
 
 impl<'a> NodeResourcesFit<'a> {
     /// Prepares the rule.
-    pub fn new(snapshot: &'a Snapshot, shape: &'a Shape) -> Self {
-        let requests = shape.requests.exact.iter().filter(|(_, amount)| *amount > 0);
+    pub fn new(snapshot: &'a Snapshot, needs: &'a Needs) -> Self {
+        let requests = needs.requests.exact.iter().filter(|(_, amount)| *amount > 0);
         NodeResourcesFit {
             snapshot,
             pods: snapshot.column(PODS),
             wanted: requests.map(|(name, amount)| (name, amount, snapshot.column(name))).collect(),
-            assumed: shape.requests.assumed,
+            assumed: needs.requests.assumed,
             cpu: snapshot.column(CPU),
             memory: snapshot.column(MEMORY),
         }

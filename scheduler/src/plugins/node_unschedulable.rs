@@ -1,7 +1,7 @@
 //! Rejects cordoned nodes, unless the pod tolerates the taint a cordon implies.
 
 use super::{Filter, Plugin, Reason};
-use crate::pod::Shape;
+use crate::pod::Needs;
 use crate::snapshot::{Slot, Snapshot};
 use crate::taint::Taint;
 
@@ -13,9 +13,9 @@ pub struct NodeUnschedulable<'a> {
 
 impl<'a> NodeUnschedulable<'a> {
     /// Prepares the rule.
-    pub fn new(snapshot: &'a Snapshot, shape: &Shape) -> Self {
+    pub fn new(snapshot: &'a Snapshot, needs: &Needs) -> Self {
         let taint = Taint::unschedulable();
-        let tolerated = shape.tolerations.iter().any(|toleration| toleration.tolerates(&taint));
+        let tolerated = needs.tolerations.iter().any(|toleration| toleration.tolerates(&taint));
         NodeUnschedulable { snapshot, tolerated }
     }
 }

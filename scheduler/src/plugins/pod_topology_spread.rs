@@ -1,13 +1,12 @@
 //! Rejects nodes that would make a hard spread rule uneven; prefers those that make soft ones even.
 //!
-//! The counts per node are kept by the snapshot; here they are only summed per domain, once a decision.
+//! The counts per domain are kept by tallies; here they are only compared.
 
 use super::{Filter, MAX_SCORE, Plugin, Reason, Score};
-use crate::memo::Terrain;
 use crate::pod::Shape;
-use crate::snapshot::{Slot, Snapshot};
-use crate::spread::{SpreadRule, Unsatisfiable};
-use crate::topology::Domains;
+use crate::snapshot::Slot;
+use crate::spread::SpreadRule;
+use crate::tally::{Tallies, Tally};
 use std::sync::Arc;
 
 /// The hard rules, prepared for one pod.
@@ -16,23 +15,16 @@ pub struct PodTopologySpread {
 }
 
 struct HardRule {
-    domains: Arc<Domains>,
-    /// Pods by domain; `None` for a domain without an eligible node.
-    pods: Vec<Option<u32>>,
+    pods: Arc<Tally>,
     /// The most pods that a domain may hold before this one is added.
     limit: i64,
 }
 
 impl PodTopologySpread {
-    /// Sums the counts of the pod's hard rules.
-    pub fn new(snapshot: &Snapshot, shape: &Shape, terrain: &Terrain) -> Self {
-        let hard: Vec<_> = rules(shape, terrain, Unsatisfiable::DoNotSchedule).collect();
-        let complete = |slot: Slot| hard.iter().all(|(_, domains)| domains.of(slot).is_some());
-        let rules = hard.iter().map(|(rule, domains)| {
-            let eligible = snapshot.known().filter(|slot| complete(*slot) && terrain.is_domain(*slot, rule));
-            HardRule::new(rule, domains, snapshot.counts(&rule.counted), eligible)
-        });
-        PodTopologySpread { rules: rules.collect() }
+    /// Prepares the rule.
+    pub fn new(shape: &Shape, tallies: &Tallies) -> Self {
+        let hard = rules(shape, tallies).filter(|(rule, _)| !rule.is_soft());
+        PodTopologySpread { rules: hard.map(|(rule, pods)| HardRule::new(rule, pods)).collect() }
     }
 
     fn reason(&self, slot: Slot) -> Option<Reason> {
@@ -42,31 +34,22 @@ impl PodTopologySpread {
 
 fn rules<'a>(
     shape: &'a Shape,
-    terrain: &'a Terrain,
-    when: Unsatisfiable,
-) -> impl Iterator<Item = (&'a SpreadRule, &'a Arc<Domains>)> {
-    let all = shape.spread.iter().zip(&terrain.domains);
-    all.filter(move |(rule, _)| rule.when == when)
+    tallies: &'a Tallies,
+) -> impl Iterator<Item = (&'a SpreadRule, &'a Arc<Tally>)> {
+    shape.spread.iter().zip(&tallies.spread)
 }
 
 impl HardRule {
-    fn new(
-        rule: &SpreadRule,
-        domains: &Arc<Domains>,
-        counts: &[u32],
-        eligible: impl Iterator<Item = Slot>,
-    ) -> Self {
-        let pods = domains.sum(counts, eligible);
-        let known = pods.iter().flatten().count();
-        let enough = i64::try_from(known).expect("a count") >= i64::from(rule.min_domains);
-        let fewest = pods.iter().flatten().min().filter(|_| enough).map_or(0, |pods| i64::from(*pods));
+    fn new(rule: &SpreadRule, pods: &Arc<Tally>) -> Self {
+        let enough = i64::try_from(pods.sums().count()).expect("a count") >= i64::from(rule.min_domains);
+        let fewest = pods.sums().min().filter(|_| enough).map_or(0, i64::from);
         let limit = fewest + i64::from(rule.max_skew) - i64::from(rule.counts_itself);
-        HardRule { domains: domains.clone(), pods, limit }
+        HardRule { pods: pods.clone(), limit }
     }
 
     fn reason(&self, slot: Slot) -> Option<Reason> {
-        let Some(domain) = self.domains.of(slot) else { return Some(Reason::TopologySpreadMissingLabel) };
-        (i64::from(self.pods[domain].unwrap_or(0)) > self.limit).then_some(Reason::TopologySpread)
+        let Some(pods) = self.pods.around(slot) else { return Some(Reason::TopologySpreadMissingLabel) };
+        (i64::from(pods) > self.limit).then_some(Reason::TopologySpread)
     }
 }
 
@@ -86,33 +69,27 @@ impl Filter for PodTopologySpread {
 
 /// The soft rules, prepared for one pod.
 pub struct SoftSpread<'a> {
-    snapshot: &'a Snapshot,
-    shape: &'a Shape,
-    terrain: &'a Terrain,
+    rules: Vec<(&'a SpreadRule, &'a Tally)>,
 }
 
 impl<'a> SoftSpread<'a> {
     /// Prepares the score.
-    pub fn new(snapshot: &'a Snapshot, shape: &'a Shape, terrain: &'a Terrain) -> Self {
-        SoftSpread { snapshot, shape, terrain }
+    pub fn new(shape: &'a Shape, tallies: &'a Tallies) -> Self {
+        let soft = rules(shape, tallies).filter(|(rule, _)| rule.is_soft());
+        SoftSpread { rules: soft.map(|(rule, pods)| (rule, &**pods)).collect() }
     }
 
     /// Whether there is a soft rule.
     pub fn has_rules(&self) -> bool {
-        self.shape.spread.iter().any(|rule| rule.when == Unsatisfiable::ScheduleAnyway)
+        !self.rules.is_empty()
     }
 
     /// Cost of one rule for each of `slots`: its domain's pods, weighted so that rules with many domains,
     /// whose counts are smaller, are not drowned by those with few.
-    fn cost(&self, rule: &SpreadRule, domains: &Domains, slots: &[Slot]) -> Vec<f64> {
-        let eligible = self.snapshot.known().filter(|slot| self.terrain.is_domain(*slot, rule));
-        let pods = domains.sum(self.snapshot.counts(&rule.counted), eligible);
-        let mut present: Vec<usize> = slots.iter().filter_map(|slot| domains.of(*slot)).collect();
-        present.sort_unstable();
-        present.dedup();
-        let weight = ((present.len() + 2) as f64).ln();
+    fn cost(rule: &SpreadRule, tally: &Tally, slots: &[Slot]) -> Vec<f64> {
+        let weight = ((tally.domains_of(slots) + 2) as f64).ln();
         let cost = |slot: &Slot| {
-            let pods = domains.of(*slot).map(|domain| pods[domain].unwrap_or(0));
+            let pods = tally.around(*slot);
             pods.map_or(0.0, |pods| f64::from(pods) * weight + f64::from(rule.max_skew - 1))
         };
         slots.iter().map(cost).collect()
@@ -120,8 +97,7 @@ impl<'a> SoftSpread<'a> {
 
     /// Whether a node lacks the label of one of the pod's own soft rules; it then gets the lowest score.
     fn is_ignored(&self, slot: Slot) -> bool {
-        let mut soft = rules(self.shape, self.terrain, Unsatisfiable::ScheduleAnyway);
-        soft.any(|(rule, domains)| !rule.implied && domains.of(slot).is_none())
+        self.rules.iter().any(|(rule, tally)| !rule.implied && tally.domain(slot).is_none())
     }
 }
 
@@ -136,8 +112,8 @@ impl Score for SoftSpread<'_> {
 
     fn scores(&self, slots: &[Slot]) -> Vec<i64> {
         let mut costs = vec![0.0; slots.len()];
-        for (rule, domains) in rules(self.shape, self.terrain, Unsatisfiable::ScheduleAnyway) {
-            let more = self.cost(rule, domains, slots);
+        for (rule, tally) in &self.rules {
+            let more = Self::cost(rule, tally, slots);
             costs.iter_mut().zip(more).for_each(|(cost, more)| *cost += more);
         }
         let rounded = costs.iter().map(|cost| cost.round() as i64);

@@ -1,7 +1,7 @@
 //! Rejects nodes with a taint the pod doesn't tolerate; prefers those with fewer discouraging ones.
 
 use super::{Filter, Plugin, Reason, Score, normalize_reversed};
-use crate::pod::Shape;
+use crate::pod::Needs;
 use crate::snapshot::{Slot, Snapshot, TaintId};
 
 /// The rule, prepared for one pod: what each distinct taint of the cluster means to it.
@@ -15,11 +15,11 @@ pub struct TaintToleration<'a> {
 
 impl<'a> TaintToleration<'a> {
     /// Prepares the rule.
-    pub fn new(snapshot: &'a Snapshot, shape: &Shape) -> Self {
+    pub fn new(snapshot: &'a Snapshot, needs: &Needs) -> Self {
         let untolerated: Vec<(bool, bool)> = snapshot
             .taint_table()
             .iter()
-            .map(|taint| (shape.tolerations.iter().all(|one| !one.tolerates(taint)), taint.effect.forbids()))
+            .map(|taint| (needs.tolerations.iter().all(|one| !one.tolerates(taint)), taint.effect.forbids()))
             .collect();
         TaintToleration {
             snapshot,
