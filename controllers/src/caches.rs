@@ -1,7 +1,7 @@
 //! The shared copies that all controllers read: one list and one watch per kind and process.
 
 use crate::{
-    owner,
+    node_lifecycle, owner,
     pod::{self, Pod},
     root_ca, token_secrets,
     wiring::Wires,
@@ -33,6 +33,8 @@ pub const BY_NODE: &str = "node";
 pub const BY_OWNER: &str = "owner";
 /// Index of objects without a controller by their namespace.
 pub const ORPHANS: &str = "orphans";
+/// Index of the nodes that aren't ready, all under the empty value.
+pub const UNREADY: &str = "unready";
 /// Index of EndpointSlices by namespace and name of their Service.
 pub const BY_SERVICE: &str = "service";
 /// Where kubelets renew their leases.
@@ -105,7 +107,7 @@ pub struct Caches {
     pub accounts: Store<ServiceAccount>,
     /// ConfigMaps named [`root_ca::NAME`].
     pub ca_maps: Store<ConfigMap>,
-    /// Nodes.
+    /// Nodes, by whether they are ready.
     pub nodes: Store<Node>,
     /// Leases of all namespaces.
     pub leases: Store<Lease>,
@@ -142,7 +144,7 @@ impl Caches {
             namespaces: source.store(Vec::new(), "", Wires::namespace),
             accounts: source.store(Vec::new(), "", Wires::account),
             ca_maps: source.store(Vec::new(), &format!("metadata.name={}", root_ca::NAME), Wires::ca_map),
-            nodes: source.store(Vec::new(), "", Wires::node),
+            nodes: source.store(vec![(UNREADY, Box::new(unready))], "", Wires::node),
             leases: source.store(Vec::new(), "", Wires::lease),
         }
     }
@@ -234,6 +236,11 @@ fn owner_uid<K: Resource>(object: &K) -> Vec<String> {
 fn orphaned_in<K: Resource>(object: &K) -> Vec<String> {
     let namespace = || object.meta().namespace.clone().unwrap_or_default();
     owner::controller_of(object).is_none().then(namespace).into_iter().collect()
+}
+
+fn unready(node: &Node) -> Vec<String> {
+    let is_ready = node_lifecycle::ready_of(node) == Some("True");
+    if is_ready { Vec::new() } else { vec![String::new()] }
 }
 
 /// `NAMESPACE/SERVICE` of an EndpointSlice.

@@ -25,6 +25,14 @@ pub fn reconcile(node: &Node, nodes: usize) -> Plan {
     plan
 }
 
+/// Whether other steps fit a cluster of so many nodes than one of so many others.
+pub fn is_step(before: usize, now: usize) -> bool {
+    STEPS.iter().any(|(least, most, _)| {
+        let fits = least..=most;
+        fits.contains(&&before) != fits.contains(&&now)
+    })
+}
+
 fn seconds(present: Option<u32>, nodes: usize) -> u32 {
     let fits = |(least, most, _): &&(usize, usize, u32)| (*least..=*most).contains(&nodes);
     let kept = STEPS.iter().filter(fits).find(|(.., seconds)| present == Some(*seconds));
@@ -34,7 +42,14 @@ fn seconds(present: Option<u32>, nodes: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::seconds;
+    use super::{is_step, seconds};
+
+    #[test]
+    fn only_some_numbers_of_nodes_are_steps() {
+        let steps: Vec<usize> = (1..5000).filter(|nodes| is_step(nodes - 1, *nodes)).collect();
+        assert_eq!(steps, [90, 101, 450, 501, 900, 1001, 1800, 2001]);
+        assert!(is_step(101, 100) && !is_step(2001, 2002));
+    }
 
     #[test]
     fn steps_overlap_so_that_a_size_between_two_changes_nothing() {

@@ -8,10 +8,10 @@ mod storage;
 pub use queues::Queues;
 
 use crate::{
-    caches::{BY_NODE, BY_OWNER, Caches, NODE_LEASES, Watched},
+    caches::{BY_NODE, BY_OWNER, Caches, NODE_LEASES, UNREADY, Watched},
     endpoint_slice, job,
     looks::GarbageCollector,
-    owner, service_account,
+    node_ttl, owner, service_account,
 };
 use api::selector::LabelSelector;
 use client::{
@@ -337,14 +337,11 @@ impl Wires {
         if is_heartbeat(change) {
             return;
         }
-        let is_known = matches!(change, Change::Applied { old: Some(_), .. });
-        // The zone brake depends on all nodes, the TTL on their number.
-        for node in caches.nodes.list() {
+        // The zone brake depends on all nodes, but only those ask for it that aren't ready.
+        for node in caches.nodes.by_index(UNREADY, "") {
             self.queues.nodes.add(ObjectKey::of(&*node));
-            if !is_known {
-                self.queues.node_ttl.add(ObjectKey::of(&*node));
-            }
         }
+        self.counted(change, caches);
         for set in caches.daemon_sets.list() {
             self.queues.daemon_sets.add(ObjectKey::of(&*set));
         }
@@ -352,6 +349,23 @@ impl Wires {
         for pod in caches.pods.by_index(BY_NODE, &node.name_any()) {
             self.queues.evictions.add(ObjectKey::of(&*pod));
             self.queues.pod_gc.add(ObjectKey::of(&*pod));
+        }
+    }
+}
+
+impl Wires {
+    /// Every node's TTL depends on their number, as far as that takes a step.
+    fn counted(&self, change: &Change<Node>, caches: &Caches) {
+        let now = caches.nodes.len();
+        let before = match change {
+            Change::Applied { old: None, .. } => now.saturating_sub(1),
+            Change::Deleted(_) => now + 1,
+            Change::Applied { .. } | Change::Synced => return,
+        };
+        if node_ttl::is_step(before, now) {
+            for node in caches.nodes.list() {
+                self.queues.node_ttl.add(ObjectKey::of(&*node));
+            }
         }
     }
 }

@@ -15,14 +15,13 @@ use apiserver::pki::{Pki, PkiError};
 use apiserver::{ApiServer, Identity};
 use client::shutdown::{self, Shutdown};
 use controllers::ControllersConfig;
-use futures::FutureExt as _;
-use futures::future::LocalBoxFuture;
 use scheduler::SchedulerConfig;
 use store::kv::MemberId;
 use store::{ClusterId, Join, PeerTls};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::app::App;
 use crate::control_plane::backing::{self, Backing, OwnStore};
@@ -205,8 +204,9 @@ struct Member {
     backing: Backing,
     api: JoinHandle<Result<(), apiserver::ServeError>>,
     api_stop: watch::Sender<bool>,
-    /// Controllers and scheduler: one future on the main thread, as they mostly wait for the API server.
-    loops: LocalBoxFuture<'static, ()>,
+    /// Controllers and scheduler. Each has a thread of its own: in one task, whoever has much to do would use up the
+    /// turns of the other, and let it miss the renewal of its lease.
+    loops: JoinSet<()>,
     loops_stop: shutdown::Trigger,
 }
 
@@ -245,11 +245,14 @@ impl Member {
             () = stop => None,
             () = self.backing.ended() => None,
             served = &mut self.api => Some(served),
-            () = &mut self.loops => unreachable!("controllers and scheduler end only when asked to"),
+            Some(ended) = self.loops.join_next() => {
+                unreachable!("controllers and scheduler end only when asked to: {ended:?}")
+            }
         };
         // Loops first: they give up their leases, for which they need the API server and the store.
         self.loops_stop.request();
-        if tokio::time::timeout(LOOPS_DEADLINE, self.loops).await.is_err() {
+        let ended = async { while self.loops.join_next().await.is_some() {} };
+        if tokio::time::timeout(LOOPS_DEADLINE, ended).await.is_err() {
             // Without a quorum, as when all members stop at once, leases can't be given up: they run out.
             tracing::info!("controllers and scheduler did not give up their leases in time");
         }
@@ -340,7 +343,7 @@ fn start_loops(
     args: &Args,
     pki: &Arc<Pki>,
     asked: &Shutdown,
-) -> Result<LocalBoxFuture<'static, ()>, MemberError> {
+) -> Result<JoinSet<()>, MemberError> {
     let in_process = |user: &str, agent: &str| {
         client::config::in_process(api.in_process(Identity::new(user, &[])), agent)
             .map_err(|source| MemberError::Client(Box::new(source)))
@@ -348,12 +351,20 @@ fn start_loops(
     // A restarted member must not take itself for the holder of its old lease.
     let identity = format!("{}_{:08x}", args.name, rand::random::<u32>());
     let client = in_process("system:kube-controller-manager", "kube-controller-manager")?;
-    let controllers = controllers::run(client, controllers_config(args, &identity, pki), asked.clone());
+    let mut loops = JoinSet::new();
+    let (controllers, shutdown) = (controllers_config(args, &identity, pki), asked.clone());
+    spawn_loop(&mut loops, move || controllers::run(client, controllers, shutdown));
     let mut config = SchedulerConfig::new(&identity);
     config.election = args.leader_election.timed(config.election);
-    let scheduler =
-        scheduler::run(in_process("system:kube-scheduler", "kube-scheduler")?, config, asked.clone());
-    Ok(futures::future::join(controllers, scheduler).map(|_| ()).boxed_local())
+    let client = in_process("system:kube-scheduler", "kube-scheduler")?;
+    let shutdown = asked.clone();
+    spawn_loop(&mut loops, move || scheduler::run(client, config, shutdown));
+    Ok(loops)
+}
+
+fn spawn_loop<F: Future<Output = ()>>(loops: &mut JoinSet<()>, begin: impl FnOnce() -> F + Send + 'static) {
+    let runtime = Handle::current();
+    loops.spawn_blocking(move || runtime.block_on(begin()));
 }
 
 fn controllers_config(args: &Args, identity: &str, pki: &Arc<Pki>) -> ControllersConfig {
