@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::objects::{apart, deployment, even, gang, job, pod, pods, priority_class};
+use super::objects::{apart, deployment, even, gang, group, job, pod, pods, priority_class};
 use super::page::Line;
 use super::session::{Creation, Session, Took};
 use crate::api::wire::Wire;
@@ -102,6 +102,24 @@ pub async fn gangs(session: &Session, count: usize) -> Result<Line> {
     let took = session.create_and_wait(objects, &pods(namespace), count, |seen| seen.is_bound()).await?;
     session.remove_namespace(namespace).await?;
     Ok(rate("gangs of ten", count, &took))
+}
+
+/// Pods that exist and wait for their group, from the group's creation until all are bound: the way to the nodes alone,
+/// without the pods' own creation.
+pub async fn backlog(session: &Session, count: usize) -> Result<Line> {
+    let namespace = "bench-backlog";
+    session.namespace(namespace).await?;
+    let object = |number: usize| {
+        let mut member = pod(&format!("p-{number}"), "100m");
+        member["spec"]["schedulingGroup"] = json!({"podGroupName": "all"});
+        Creation::new(&pods(namespace), &member)
+    };
+    session.create((0..count).map(object).collect()).await?;
+    let groups = format!("/apis/scheduling.k8s.io/v1beta1/namespaces/{namespace}/podgroups");
+    let release = vec![Creation::new(&groups, &group("all"))];
+    let took = session.create_and_wait(release, &pods(namespace), count, |seen| seen.is_bound()).await?;
+    session.remove_namespace(namespace).await?;
+    Ok(rate("plain pods that wait, released → bound", count, &took))
 }
 
 /// Jobs, from the first submission until all are seen to be complete.

@@ -61,6 +61,8 @@ pub struct Arguments {
 pub enum Part {
     /// Pods that fit anywhere.
     Basic,
+    /// The same, which exist already when they may be scheduled.
+    Backlog,
     /// Required anti-affinity by host, over all namespaces.
     AntiAffinity,
     /// A hard spread over zones.
@@ -165,6 +167,7 @@ async fn measure_part(
     let pods = arguments.pods;
     match part {
         Part::Basic => fill::basic(session, pods).await,
+        Part::Backlog => fill::backlog(session, pods).await,
         Part::AntiAffinity => fill::anti_affinity(session, (pods / 2).min(nodes * 4 / 5)).await,
         Part::Spread => fill::spread(session, pods / 2).await,
         Part::Preemption => fill::preemption(session, nodes, pods / 10).await,

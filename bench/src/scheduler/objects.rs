@@ -57,6 +57,13 @@ pub fn gang(name: &str, size: usize) -> Value {
     })
 }
 
+/// A group whose pods are scheduled one by one, but not before it is there.
+pub fn group(name: &str) -> Value {
+    let mut group = gang(name, 1);
+    group["spec"]["schedulingPolicy"] = json!({"basic": {}});
+    group
+}
+
 /// A Job of one pod, which ends as soon as it may.
 pub fn job(name: &str) -> Value {
     json!({
