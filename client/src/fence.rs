@@ -25,6 +25,13 @@ pub fn fenced(client: &Client, leadership: &Leadership) -> Client {
     Client::new(service, namespace)
 }
 
+/// Names the term in one request, without the cost of a client for it.
+pub fn mark<B>(request: &mut Request<B>, leadership: &Leadership) {
+    if let Some(Ok(term)) = leadership.fence().map(HeaderValue::from_str) {
+        request.headers_mut().insert(HEADER, term);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,7 +52,7 @@ mod tests {
         });
         let plain = in_process(service, "loops").expect("a client");
         let (_trigger, shutdown) = shutdown::channel();
-        let alone = Leadership::permanent(shutdown);
+        let alone = Leadership::permanent(shutdown.clone());
         let elected = alone.clone().fenced_by("kube-system/loops/3/a");
         for leadership in [alone, elected] {
             let api: Api<ConfigMap> = Api::namespaced(fenced(&plain, &leadership), "ns");
@@ -53,5 +60,11 @@ mod tests {
             let _ = api.create(&PostParams::default(), &ConfigMap::default()).await;
         }
         assert_eq!(*seen.lock(), [None, Some("kube-system/loops/3/a".to_owned())]);
+        let mut request = Request::new(());
+        mark(&mut request, &Leadership::permanent(shutdown).fenced_by("kube-system/loops/3/a"));
+        assert_eq!(
+            request.headers().get(HEADER).map(HeaderValue::as_bytes),
+            Some(&b"kube-system/loops/3/a"[..])
+        );
     }
 }

@@ -46,7 +46,10 @@ struct Report {
 struct Writer {
     /// Our `schedulerName`.
     name: String,
+    /// Its writes end with our leadership.
     client: Client,
+    /// For bindings, which say themselves that they do: each client within another hands a request on to a task.
+    plain: Client,
     recorder: Recorder,
     leadership: Leadership,
 }
@@ -54,8 +57,8 @@ struct Writer {
 impl Writes {
     /// No writes yet.
     pub fn new(name: &str, client: Client, recorder: Recorder, leadership: Leadership) -> Self {
-        let client = client::fence::fenced(&client, &leadership);
-        let writer = Arc::new(Writer { name: name.to_owned(), client, recorder, leadership });
+        let (plain, client) = (client.clone(), client::fence::fenced(&client, &leadership));
+        let writer = Arc::new(Writer { name: name.to_owned(), client, plain, recorder, leadership });
         Writes { writer, tasks: JoinSet::new(), reports_in_flight: 0, waiting: BTreeMap::new() }
     }
 
@@ -143,7 +146,8 @@ impl Writer {
         let sent = match binding_request(pod, uid, node) {
             Ok(mut request) => {
                 mark(&mut request, cause);
-                self.client.request::<IgnoredAny>(request).await.map(drop)
+                client::fence::mark(&mut request, &self.leadership);
+                self.plain.request::<IgnoredAny>(request).await.map(drop)
             }
             Err(error) => Err(kube::Error::HttpError(error)),
         };

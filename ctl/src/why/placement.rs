@@ -59,7 +59,8 @@ impl<'a> Site<'a> {
     pub fn capacity(&self, node: &str, resource: &str) -> (i64, i64) {
         let offered = self.nodes.iter().find(|(object, _)| api::object::name(object) == node);
         let offered = offered.map_or(0, |(_, info)| info.allocatable.get(resource));
-        let used: i64 = self.pods_on(node).map(|(_, info)| info.shape.needs.requests.exact.get(resource)).sum();
+        let used: i64 =
+            self.pods_on(node).map(|(_, info)| info.shape.needs.requests.exact.get(resource)).sum();
         (offered, offered - used)
     }
 
