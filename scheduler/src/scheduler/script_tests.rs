@@ -255,11 +255,8 @@ fn set_option(pod: &mut Value, option: &str, value: &str) {
             let (key, value) = self::option(value);
             pod["metadata"]["labels"][key] = json!(value);
         }
-        "owner" => {
-            pod["metadata"]["ownerReferences"] = json!([{
-                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": value, "uid": value, "controller": true,
-            }]);
-        }
+        "owner" => own(pod, "apps/v1", "ReplicaSet", value),
+        "job" => own(pod, "batch/v1", "Job", value),
         "created" => pod["metadata"]["creationTimestamp"] = json!(format!("2026-01-01T00:00:{value}Z")),
         "terminating" => pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"),
         "started" => pod["status"]["startTime"] = json!(format!("2026-01-01T00:00:{value}Z")),
@@ -273,6 +270,12 @@ fn set_option(pod: &mut Value, option: &str, value: &str) {
         }
         _ => set_spec_option(&mut pod["spec"], option, value),
     }
+}
+
+fn own(pod: &mut Value, version: &str, kind: &str, name: &str) {
+    pod["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": version, "kind": kind, "name": name, "uid": name, "controller": true,
+    }]);
 }
 
 fn set_spec_option(spec: &mut Value, option: &str, value: &str) {
