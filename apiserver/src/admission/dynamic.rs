@@ -7,10 +7,12 @@ use serde_json::Value;
 
 use super::question::{Operation, Question};
 use super::reinvocation::Round;
-use super::{Admitted, policy, webhook};
+use super::{Admitted, lookup, policy, webhook};
 use crate::error::Outcome;
 use crate::verbs::decode::{self, KindName};
 use crate::verbs::{Call, submit};
+
+const GROUP: &str = "admissionregistration.k8s.io";
 
 /// What policies and webhooks have done so far.
 #[derive(Debug, Default)]
@@ -31,6 +33,9 @@ pub(super) async fn mutate(
     admitted: &mut Admitted,
     rounds: &mut Rounds,
 ) -> Outcome<bool> {
+    if !is_changed_by_anybody(call).await? {
+        return Ok(false);
+    }
     let present = object.clone();
     let question = Question::of(call, operation, &present, old);
     // There is nothing that a policy could change.
@@ -42,6 +47,17 @@ pub(super) async fn mutate(
     let question = Question::of(call, operation, &present, old);
     Box::pin(webhook::mutate(question, object, admitted, &mut rounds.webhooks)).await?;
     Ok(rounds.webhooks.end(object) || by_policies)
+}
+
+/// Whether there is somebody who may want to change what is written. Mostly there is nobody, and then the object isn't
+/// copied for him.
+async fn is_changed_by_anybody(call: &Call<'_>) -> Outcome<bool> {
+    for plural in ["mutatingadmissionpolicybindings", "mutatingwebhookconfigurations"] {
+        if !lookup::stored(call, GROUP, plural, "").await?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Once more those who want to see what others did after them.

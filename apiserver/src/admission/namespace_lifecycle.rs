@@ -2,11 +2,13 @@
 //! that the cluster needs can't be deleted.
 
 use api::status::Status;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::Guard;
 use crate::error::Outcome;
-use crate::storage::decode;
+use crate::storage::decode_part;
 use crate::storage::key::Key;
 use crate::storage::object::Stored;
 use crate::verbs::Call;
@@ -39,8 +41,20 @@ pub async fn check_create(call: &Call<'_>, object: &Value) -> Outcome<Vec<Guard>
     }
 }
 
+/// Every create asks for it.
+#[derive(Deserialize)]
+struct Namespace {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    deletion_timestamp: Option<IgnoredAny>,
+}
+
 fn is_deleting(namespace: &Stored) -> Outcome<bool> {
-    Ok(api::object::is_deleting(&decode(namespace)?))
+    Ok(decode_part::<Namespace>(namespace)?.metadata.deletion_timestamp.is_some())
 }
 
 fn terminating(call: &Call<'_>, namespace: &str, object: &Value) -> Status {

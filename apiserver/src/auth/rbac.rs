@@ -99,7 +99,7 @@ impl RbacView {
     pub fn authorize(&self, who: &Identity, act: &Attributes<'_>) -> Decision {
         let mut missing = Vec::new();
         for grant in self.grants(who, act.namespace) {
-            match self.rules(grant.role, grant.namespace) {
+            match self.held(grant.role, grant.namespace) {
                 Some(rules) if rules.iter().any(|rule| rule.allows(act)) => {
                     return Decision::allow(grant.reason());
                 }
@@ -122,8 +122,14 @@ impl RbacView {
 
     /// The rules of a role, if it exists; those of an aggregating one include what it aggregates.
     pub fn rules(&self, role: &RoleRef, namespace: &str) -> Option<Vec<Rule>> {
+        self.held(role, namespace).map(|rules| rules.into_iter().cloned().collect())
+    }
+
+    /// The same where they are: every request asks for them, and a big role has a hundred.
+    fn held(&self, role: &RoleRef, namespace: &str) -> Option<Vec<&Rule>> {
         if !role.cluster {
-            return self.roles.get(&(namespace.to_owned(), role.name.clone())).cloned();
+            let rules = self.roles.get(&(namespace.to_owned(), role.name.clone()))?;
+            return Some(rules.iter().collect());
         }
         self.cluster_roles.get(&role.name)?;
         let mut names = vec![role.name.as_str()];
@@ -133,7 +139,7 @@ impl RbacView {
             let Some(cluster_role) = names.get(next).and_then(|name| self.cluster_roles.get(*name)) else {
                 break;
             };
-            rules.extend(cluster_role.rules.iter().cloned());
+            rules.extend(&cluster_role.rules);
             let lending = self.cluster_roles.iter().filter(|(_, other)| cluster_role.is_lent_by(other));
             for (name, _) in lending {
                 if !names.contains(&name.as_str()) {

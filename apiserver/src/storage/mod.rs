@@ -266,7 +266,17 @@ fn found(answer: TxnResponse) -> Option<Stored> {
 /// # Errors
 /// If what is stored is no JSON.
 pub fn decode(stored: &Stored) -> Outcome<serde_json::Value> {
-    stored
-        .to_value()
-        .map_err(|source| Failure::Corrupt { key: String::from_utf8_lossy(&stored.key).into_owned(), source })
+    stored.to_value().map_err(|source| corrupt(stored, source))
+}
+
+/// A part of the object, of which nothing else is read.
+///
+/// # Errors
+/// If what is stored has no such part.
+pub fn decode_part<'a, T: serde::Deserialize<'a>>(stored: &'a Stored) -> Outcome<T> {
+    serde_json::from_slice(&stored.json).map_err(|source| corrupt(stored, source))
+}
+
+fn corrupt(stored: &Stored, source: serde_json::Error) -> Failure {
+    Failure::Corrupt { key: String::from_utf8_lossy(&stored.key).into_owned(), source }
 }

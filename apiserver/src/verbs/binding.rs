@@ -1,5 +1,7 @@
 //! `pods/binding`, and `bindings`: puts a pod on a node, once.
 
+use std::sync::Arc;
+
 use api::object;
 use api::status::{FieldError, Status};
 use jiff::Timestamp;
@@ -8,6 +10,7 @@ use serde_json::{Value, json};
 use crate::admission;
 use crate::error::Outcome;
 use crate::response;
+use crate::storage::key::Key;
 use crate::storage::object::Stored;
 use crate::storage::{Commit, Write, decode as decode_stored};
 use crate::verbs::decode::{self, KindName};
@@ -39,22 +42,40 @@ pub async fn bind(call: Call<'_>, body: &[u8]) -> Answer {
 async fn put(call: Call<'_>, mut binding: Value) -> Answer {
     let warnings = admission::create_below(&call, &mut binding).await?;
     check_binding(&call, &binding)?;
-    let mut current = get::read(&call).await?;
+    let (mut current, mut pod) = look(&call, &binding).await?;
     loop {
-        match attempt(&call, &binding, &current).await? {
+        match attempt(&call, &binding, &current, pod).await? {
             Commit::Done(_) => {
                 let mut answer = response::status(&Status::success(None).with_code(201));
                 submit::warn(&mut answer, &warnings);
                 return Ok(answer);
             }
-            Commit::Lost(Some(newer)) => current = newer,
+            Commit::Lost(Some(newer)) => {
+                pod = decode_stored(&newer)?;
+                current = Arc::new(newer);
+            }
             Commit::Lost(None) => return Err(call.not_found(call.name()).into()),
         }
     }
 }
 
-async fn attempt(call: &Call<'_>, binding: &Value, stored: &Stored) -> Outcome<Commit> {
-    let pod = bound(call, binding, decode_stored(stored)?, Timestamp::now())?;
+/// The pod as it is now, or was a moment ago: if it may be bound as the cache shows it, the transaction finds out
+/// whether that is old. A pod that may not be is looked up in the store.
+async fn look(call: &Call<'_>, binding: &Value) -> Outcome<(Arc<Stored>, Value)> {
+    let key = Key::Object(call.resource, call.namespace(), call.name()).to_bytes();
+    if let Some(cached) = call.storage().cache.get(&key) {
+        let pod = decode_stored(&cached)?;
+        if check_pod(call, binding, &pod).is_ok() {
+            return Ok((cached, pod));
+        }
+    }
+    let stored = get::read(call).await?;
+    let pod = decode_stored(&stored)?;
+    Ok((Arc::new(stored), pod))
+}
+
+async fn attempt(call: &Call<'_>, binding: &Value, stored: &Stored, pod: Value) -> Outcome<Commit> {
+    let pod = bound(call, binding, pod, Timestamp::now())?;
     let value = submit::encoded(call, &pod).await?;
     if submit::is_dry_run(call)? {
         return Ok(Commit::Done(stored.revision));

@@ -5,23 +5,49 @@
 //! which count of transitions, by whom: `NAMESPACE/NAME/TRANSITIONS/HOLDER`. The lease's revision becomes a
 //! condition of the write's own transaction, so there is no moment in between.
 
+use std::borrow::Cow;
+
 use api::status::Status;
 use bytes::Bytes;
 use http::HeaderMap;
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use store::kv::Revision;
 
 use super::Call;
 use crate::admission::Guard;
 use crate::error::Outcome;
 use crate::storage::key::Key;
-use crate::storage::{Commit, Write, decode};
+use crate::storage::{Commit, Write, decode_part};
 
 /// The header, as clients send it.
 const HEADER: &str = "amoeba-fence";
 
 /// How often a lease may be renewed under one write before the client is told to try again.
 const TRIES: usize = 4;
+
+/// What is read of a Lease: a leader's every write asks for it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Lease<'a> {
+    metadata: Metadata,
+    #[serde(borrow)]
+    spec: Spec<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Metadata {
+    deletion_timestamp: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Spec<'a> {
+    #[serde(borrow)]
+    holder_identity: Option<Cow<'a, str>>,
+    lease_transitions: Option<i64>,
+}
 
 /// The term of leadership that a write belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,11 +82,10 @@ impl Fence {
     }
 
     /// Whether the lease is still that of the term.
-    fn holds(&self, lease: &Value) -> bool {
-        let spec = &lease["spec"];
-        spec["holderIdentity"].as_str() == Some(&self.holder)
-            && spec["leaseTransitions"].as_i64().unwrap_or(0) == self.transitions
-            && !api::object::is_deleting(lease)
+    fn holds(&self, lease: &Lease<'_>) -> bool {
+        lease.spec.holder_identity.as_deref() == Some(&self.holder)
+            && lease.spec.lease_transitions.unwrap_or(0) == self.transitions
+            && lease.metadata.deletion_timestamp.is_none()
     }
 
     /// The lease as a condition. What the cache shows will do if it is good news: the transaction finds out if it is
@@ -68,12 +93,12 @@ impl Fence {
     async fn guard(&self, call: &Call<'_>, key: &Bytes, believe_cache: bool) -> Outcome<Guard> {
         if believe_cache
             && let Some(cached) = call.storage().cache.get(key)
-            && self.holds(&decode(&cached)?)
+            && self.holds(&decode_part(&cached)?)
         {
             return Ok((key.clone(), cached.revision));
         }
         if let Some(stored) = call.storage().read(key).await?
-            && self.holds(&decode(&stored)?)
+            && self.holds(&decode_part(&stored)?)
         {
             return Ok((key.clone(), stored.revision));
         }
@@ -113,15 +138,19 @@ fn revision(found: &Option<crate::storage::object::Stored>) -> Revision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     #[test]
     fn a_fence_names_a_term_and_nothing_less() {
         let fence = Fence::parse("kube-system/kcm/3/host_a/b").expect("a fence");
+        let holds = |lease: Value| fence.holds(&serde_json::from_str(&lease.to_string()).expect("a lease"));
         let lease = |holder: &str, transitions: i64| json!({"spec": {"holderIdentity": holder, "leaseTransitions": transitions}});
-        assert!(fence.holds(&lease("host_a/b", 3)));
-        assert!(!fence.holds(&lease("host_a/b", 4)) && !fence.holds(&lease("other", 3)));
-        assert!(!fence.holds(&json!({})) && !fence.holds(&lease("", 3)));
+        assert!(holds(lease("host_a/b", 3)));
+        assert!(!holds(lease("host_a/b", 4)) && !holds(lease("other", 3)));
+        assert!(!holds(json!({})) && !holds(lease("", 3)));
+        let mut leaving = lease("host_a/b", 3);
+        leaving["metadata"] = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+        assert!(!holds(leaving));
         for wrong in ["", "a/b/3", "a/b/x/c", "/b/3/c", "a//3/c", "a/b/3/"] {
             assert_eq!(Fence::parse(wrong), None, "{wrong}");
         }
