@@ -39,6 +39,9 @@ pub struct Config {
     pub node_ports: RangeInclusive<u16>,
     /// Where this server is reached; the Endpoints of Service `default/kubernetes` name it.
     pub advertise: Option<std::net::SocketAddr>,
+    /// Whether pods with addresses of the loopback may be reached through the `proxy` subresources: only where all
+    /// nodes are this machine is it theirs, and not the server's own.
+    pub proxy_loopback: bool,
 }
 
 impl Config {
@@ -56,6 +59,7 @@ impl Config {
             service_range: SERVICE_RANGE,
             node_ports: 30_000..=32_767,
             advertise: None,
+            proxy_loopback: false,
         }
     }
 }

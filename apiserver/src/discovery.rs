@@ -11,6 +11,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, Response};
 use serde_json::{Map, Value, json};
 
+use crate::aggregation::External;
 use crate::body::Body;
 use crate::etag;
 use crate::registry::Registry;
@@ -23,15 +24,22 @@ const AGGREGATED: [(&str, &str); 2] = [
 ];
 
 /// Answers a GET of a discovery path; `None` if `path` is no such path or names an unknown group or version.
-pub fn respond(registry: &Registry, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+/// `external` is what is served elsewhere.
+pub fn respond(
+    registry: &Registry,
+    external: &[External],
+    path: &str,
+    headers: &HeaderMap,
+) -> Option<Response<Body>> {
+    let all = All { registry, external };
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     let aggregated = aggregated_version(headers);
     let (content_type, document) = match (segments.as_slice(), aggregated) {
-        (["api"], Some((version, content_type))) => (content_type, aggregate(registry, version, true)),
-        (["apis"], Some((version, content_type))) => (content_type, aggregate(registry, version, false)),
-        (["api"], None) => (JSON, core_versions(registry)),
-        (["apis"], None) => (JSON, group_list(registry)),
-        (["apis", group], _) => (JSON, one_group(registry, group)?),
+        (["api"], Some((version, content_type))) => (content_type, all.aggregate(version, true)),
+        (["apis"], Some((version, content_type))) => (content_type, all.aggregate(version, false)),
+        (["api"], None) => (JSON, all.core_versions()),
+        (["apis"], None) => (JSON, all.group_list()),
+        (["apis", group], _) => (JSON, all.one_group(group)?),
         (["api", version], _) => (JSON, resource_list(registry, "", version)?),
         (["apis", group, version], _) => (JSON, resource_list(registry, group, version)?),
         _ => return None,
@@ -61,22 +69,79 @@ fn aggregated_clause(clause: &str) -> Option<Option<(&'static str, &'static str)
     }
 }
 
-fn aggregate(registry: &Registry, form: &str, core: bool) -> Value {
-    let resources = registry.resources();
-    let groups = registry.groups().into_iter().filter(|(group, _)| group.is_empty() == core);
-    let items = groups.map(|(group, versions)| {
-        let versions = versions.iter().map(|version| aggregated_group_version(&resources, &group, version));
+/// What is served here and elsewhere.
+struct All<'a> {
+    registry: &'a Registry,
+    external: &'a [External],
+}
+
+impl All<'_> {
+    /// The groups and their versions. A version that is served elsewhere isn't served here, too.
+    fn groups(&self) -> Vec<(String, Vec<String>)> {
+        let mut groups = self.registry.groups();
+        for External { group, version, .. } in self.external {
+            match groups.iter_mut().find(|(known, _)| known == group) {
+                Some((_, versions)) if versions.contains(version) => {}
+                Some((_, versions)) => versions.push(version.clone()),
+                None => groups.push((group.clone(), vec![version.clone()])),
+            }
+        }
+        groups
+    }
+
+    fn aggregate(&self, form: &str, core: bool) -> Value {
+        let resources = self.registry.resources();
+        let groups = self.groups().into_iter().filter(|(group, _)| group.is_empty() == core);
+        let items = groups.map(|(group, versions)| {
+            let versions = versions.iter().map(|version| match self.elsewhere(&group, version) {
+                Some(external) => external_group_version(external),
+                None => aggregated_group_version(&resources, &group, version),
+            });
+            json!({
+                "metadata": { "name": group, "creationTimestamp": null },
+                "versions": versions.collect::<Vec<_>>(),
+            })
+        });
         json!({
-            "metadata": { "name": group, "creationTimestamp": null },
-            "versions": versions.collect::<Vec<_>>(),
+            "kind": "APIGroupDiscoveryList",
+            "apiVersion": format!("apidiscovery.k8s.io/{form}"),
+            "metadata": {},
+            "items": items.collect::<Vec<_>>(),
         })
-    });
-    json!({
-        "kind": "APIGroupDiscoveryList",
-        "apiVersion": format!("apidiscovery.k8s.io/{form}"),
-        "metadata": {},
-        "items": items.collect::<Vec<_>>(),
-    })
+    }
+
+    fn elsewhere(&self, group: &str, version: &str) -> Option<&External> {
+        self.external.iter().find(|external| external.group == group && external.version == version)
+    }
+
+    fn core_versions(&self) -> Value {
+        let core = self.groups().into_iter().find(|(group, _)| group.is_empty());
+        json!({
+            "kind": "APIVersions",
+            "versions": core.map(|(_, versions)| versions).unwrap_or_default(),
+            "serverAddressByClientCIDRs": [],
+        })
+    }
+
+    fn group_list(&self) -> Value {
+        let groups = self.groups().into_iter().filter(|(group, _)| !group.is_empty());
+        let groups = groups.map(|(group, versions)| Value::Object(group_entry(&group, &versions)));
+        json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups.collect::<Vec<_>>() })
+    }
+
+    fn one_group(&self, name: &str) -> Option<Value> {
+        let (group, versions) = self.groups().into_iter().find(|(group, _)| group == name)?;
+        let mut entry = group_entry(&group, &versions);
+        entry.insert("kind".to_owned(), json!("APIGroup"));
+        entry.insert("apiVersion".to_owned(), json!("v1"));
+        Some(Value::Object(entry))
+    }
+}
+
+/// Of who doesn't answer is listed what it said last.
+fn external_group_version(external: &External) -> Value {
+    let freshness = if external.current { "Current" } else { "Stale" };
+    json!({ "version": external.version, "freshness": freshness, "resources": external.learned.resources })
 }
 
 fn aggregated_group_version(resources: &[Arc<Resource>], group: &str, version: &str) -> Value {
@@ -109,29 +174,6 @@ fn aggregated_subresource(sub: &Subresource) -> Value {
 
 fn kind(group: &str, version: &str, kind: &str) -> Value {
     json!({ "group": group, "version": version, "kind": kind })
-}
-
-fn core_versions(registry: &Registry) -> Value {
-    let core = registry.groups().into_iter().find(|(group, _)| group.is_empty());
-    json!({
-        "kind": "APIVersions",
-        "versions": core.map(|(_, versions)| versions).unwrap_or_default(),
-        "serverAddressByClientCIDRs": [],
-    })
-}
-
-fn group_list(registry: &Registry) -> Value {
-    let groups = registry.groups().into_iter().filter(|(group, _)| !group.is_empty());
-    let groups = groups.map(|(group, versions)| Value::Object(group_entry(&group, &versions)));
-    json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups.collect::<Vec<_>>() })
-}
-
-fn one_group(registry: &Registry, name: &str) -> Option<Value> {
-    let (group, versions) = registry.groups().into_iter().find(|(group, _)| group == name)?;
-    let mut entry = group_entry(&group, &versions);
-    entry.insert("kind".to_owned(), json!("APIGroup"));
-    entry.insert("apiVersion".to_owned(), json!("v1"));
-    Some(Value::Object(entry))
 }
 
 /// `versions` are in the order of preference.
@@ -218,7 +260,7 @@ mod tests {
 
     fn ask(path: &str, accept: &str) -> Option<Response<Body>> {
         let headers = HeaderMap::from_iter([(ACCEPT, accept.parse().expect("header"))]);
-        respond(&Registry::builtin(), path, &headers)
+        respond(&Registry::builtin(), &[], path, &headers)
     }
 
     fn document(path: &str, accept: &str) -> (String, Value) {
@@ -285,7 +327,7 @@ mod tests {
         let first = ask("/apis", KUBECTL).expect("served");
         let mut headers = HeaderMap::from_iter([(ACCEPT, KUBECTL.parse().expect("header"))]);
         headers.insert(IF_NONE_MATCH, first.headers()[ETAG].clone());
-        let again = respond(&Registry::builtin(), "/apis", &headers).expect("served");
+        let again = respond(&Registry::builtin(), &[], "/apis", &headers).expect("served");
         assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
     }
 }

@@ -114,6 +114,8 @@ async fn subresource(call: Call<'_>, name: &str, body: &[u8]) -> Answer {
         (SubresourceAction::Log, _) => log(call).await,
         (SubresourceAction::Token, _) => token_request::create(call, body).await,
         (SubresourceAction::Stream(kind), _) => stream(call, kind).await,
+        // Served before a body is read; a step of a transaction can't be passed on.
+        (SubresourceAction::Proxy, _) => Err(method_not_allowed(&call).into()),
     }
 }
 
@@ -152,15 +154,16 @@ pub fn path(server: &ApiServer, parts: &Parts, info: &RequestInfo) -> Response<B
         return not_found();
     }
     let (registry, headers) = (&server.registry, &parts.headers);
+    let external = server.aggregation.external();
     match info.path.trim_end_matches('/') {
         "/version" => response::json(StatusCode::OK, &version::document()),
         "/metrics" => metrics(server),
         "/.well-known/openid-configuration" => open_id::configuration(server),
         "/openid/v1/jwks" => open_id::keys(server),
         path if path.starts_with("/openapi") => {
-            openapi::respond(registry, path, &info.query, headers).unwrap_or_else(not_found)
+            openapi::respond(registry, &external, path, &info.query, headers).unwrap_or_else(not_found)
         }
-        path => discovery::respond(registry, path, headers)
+        path => discovery::respond(registry, &external, path, headers)
             .or_else(|| health(server, path, info))
             .unwrap_or_else(not_found),
     }

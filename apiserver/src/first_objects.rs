@@ -9,6 +9,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
+use crate::aggregation;
 use crate::auth::Identity;
 use crate::body::Body;
 use crate::bootstrap::reconcile::reconciled;
@@ -25,7 +26,8 @@ use crate::storage::follower::RETRY;
 pub async fn ensure(server: &Arc<ApiServer>) -> Result<(), StartError> {
     let own = crate::kubernetes_service::objects(&server.config);
     let services = crate::bootstrap::api_services(&server.registry.groups());
-    for object in crate::bootstrap::objects().into_iter().chain(own).chain(services) {
+    let published = [aggregation::authentication(&server.config)];
+    for object in crate::bootstrap::objects().into_iter().chain(own).chain(services).chain(published) {
         while let Some((method, object)) = missing(server, &object)
             && !write(server, method, &object).await?
         {
@@ -42,10 +44,12 @@ fn missing(server: &ApiServer, object: &Value) -> Option<(Method, Value)> {
     let (namespace, name) = (api::object::namespace(object), api::object::name(object));
     let key = crate::storage::key::Key::Object(&resource, namespace, name).to_bytes();
     let Some(there) = server.storage.cache.get(&key) else { return create() };
-    if resource.group != "rbac.authorization.k8s.io" {
-        return None;
-    }
-    Some((Method::PUT, reconciled(&there.to_value().ok()?, object)?))
+    let there = there.to_value().ok()?;
+    let next = match resource.group == "rbac.authorization.k8s.io" {
+        true => reconciled(&there, object)?,
+        false => aggregation::authentication_with(&there, object)?,
+    };
+    Some((Method::PUT, next))
 }
 
 fn resource_of(server: &ApiServer, object: &Value) -> Option<Arc<Resource>> {

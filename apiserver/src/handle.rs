@@ -17,6 +17,7 @@ use store::kv::{Kv, KvError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::aggregation::Aggregation;
 use crate::audit::{Answered, Audit};
 use crate::auth::{AccountTokens, Attributes, Authenticator, Authorizer, Identity};
 use crate::body::Body;
@@ -33,14 +34,21 @@ use crate::metrics::Metrics;
 use crate::node_proxy::NodeProxy;
 use crate::peer::Peer;
 use crate::pki::{MASTERS_GROUP, PkiError};
+use crate::proxy::Proxy;
+use crate::proxy::forward::{AsIs, Onward};
+use crate::reach::services::Services;
+use crate::reach::tls::TrustError;
 use crate::registry::Registry;
 use crate::relay::Relay;
-use crate::request::{RequestInfo, Verb};
+use crate::request::RequestInfo;
 use crate::resource_metrics::Summaries;
 use crate::storage::cache::{Cache, Observer};
 use crate::storage::{Storage, follower};
 use crate::verbs::{Answer, Call};
-use crate::{auth, crd, dispatch, kubernetes_service, rbac_feed, response, transaction, websocket};
+use crate::webhook::Webhooks;
+use crate::{
+    aggregation, auth, crd, dispatch, kubernetes_service, proxy, rbac_feed, response, transaction, websocket,
+};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +62,9 @@ pub enum StartError {
     /// The server's own certificate could not be made.
     #[error("issue the client certificate for kubelets")]
     Pki(#[source] PkiError),
+    /// Others can't be spoken to over TLS.
+    #[error("set up TLS to others")]
+    Trust(#[from] TrustError),
     /// What every cluster needs could not be created.
     #[error("create {object}: {status}")]
     Bootstrap {
@@ -72,6 +83,10 @@ pub struct ApiServer {
     pub(crate) authenticator: Authenticator,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) node_proxy: NodeProxy,
+    pub(crate) proxy: Proxy,
+    pub(crate) aggregation: Arc<Aggregation>,
+    pub(crate) services: Services,
+    pub(crate) webhooks: Webhooks,
     /// What nodes have said of what they use.
     pub(crate) summaries: Summaries,
     pub(crate) metrics: Arc<Metrics>,
@@ -106,13 +121,20 @@ impl ApiServer {
         let store: Arc<dyn Kv> = sealed.clone();
         let authorizer = Arc::new(Authorizer::default());
         let registry = Arc::new(Registry::builtin());
-        let definitions = CrdFeed::new(registry.clone());
+        let services = Services::new(registry.clone());
+        let webhooks = Webhooks::new(services.clone());
+        let definitions = CrdFeed::new(registry.clone(), webhooks.clone());
         let definitions_changed = definitions.subscribe();
+        let aggregation = Arc::new(Aggregation::new(&config.pki)?);
         let limits = &config.limits;
         let flow = Flow::new(limits.seats, limits.queue_wait);
         let rbac = rbac_feed::RbacFeed::new(authorizer.clone());
-        let observers: [Box<dyn Observer>; 3] =
-            [Box::new(rbac), Box::new(definitions), Box::new(FlowFeed::new(flow.clone()))];
+        let observers: [Box<dyn Observer>; 4] = [
+            Box::new(rbac),
+            Box::new(definitions),
+            Box::new(FlowFeed::new(flow.clone())),
+            Box::new(aggregation::feed::Feed(aggregation.clone())),
+        ];
         let audit = config.audit.as_ref().map(Audit::open).transpose().map_err(StartError::Audit)?;
         let quotas = Quotas::new(limits.requests_per_user, limits.watches_per_user);
         let cache = Arc::new(Cache::new(config.limits, Box::new(observers)));
@@ -120,6 +142,7 @@ impl ApiServer {
         let follower = tokio::spawn(follower::follow(store.clone(), cache.clone(), loaded));
         let sealing = tokio::spawn(seal_anew(sealed));
         let storage = Arc::new(Storage::new(store, cache, &config));
+        services.look_in(&storage);
         let accounts = AccountTokens::new(
             config.pki.account_keys().clone(),
             config.account_tokens.clone(),
@@ -132,6 +155,10 @@ impl ApiServer {
             registry,
             authorizer,
             node_proxy: NodeProxy::new(&config.pki).map_err(StartError::Pki)?,
+            proxy: Proxy::new(config.proxy_loopback)?,
+            aggregation,
+            services,
+            webhooks,
             summaries: Summaries::default(),
             metrics: Arc::default(),
             programs: crate::admission::Programs::default(),
@@ -146,6 +173,8 @@ impl ApiServer {
         crate::first_objects::ensure(&server).await?;
         let controller = crd::controller::run(Arc::downgrade(&server), definitions_changed);
         server.tasks.lock().push(tokio::spawn(controller));
+        let aggregator = aggregation::controller::run(Arc::downgrade(&server));
+        server.tasks.lock().push(tokio::spawn(aggregator));
         // From its first answer on the server judges by the roles that exist.
         let applied = server.storage.status().revision;
         server.storage.cache.wait_for(applied, server.config.limits.freshness).await;
@@ -171,7 +200,11 @@ impl ApiServer {
         let (mut parts, body) = request.into_parts();
         let id = audit_id(&parts);
         let answer = Box::pin(self.answer(&parts, body, &peer, &id)).await;
-        let mut response = compressed(&parts, answer.unwrap_or_else(response::failure)).await;
+        let mut response = answer.unwrap_or_else(response::failure);
+        let as_is = response.extensions_mut().remove::<AsIs>().is_some();
+        if !as_is {
+            response = compressed(&parts, response).await;
+        }
         // Of the streams only watches are offered over WebSocket here; others come upgraded already.
         if let Some(relay) = response.extensions_mut().remove::<Relay>() {
             match parts.extensions.remove::<OnUpgrade>() {
@@ -180,7 +213,7 @@ impl ApiServer {
                     response = response::status(&Status::bad_request("this connection can't be upgraded"))
                 }
             }
-        } else if websocket::is_asked(&parts.headers) && response.body().as_bytes().is_none() {
+        } else if !as_is && websocket::is_asked(&parts.headers) && response.body().as_bytes().is_none() {
             response = websocket::upgraded(&mut parts, response);
         }
         response.headers_mut().insert(HeaderName::from_static("audit-id"), id);
@@ -216,10 +249,10 @@ impl ApiServer {
         peer: &Peer,
     ) -> Answer {
         self.authorize(identity, info)?;
-        let long = is_long_running(info);
+        let long = info.is_long_running();
         // Where nobody else can come in, nobody is kept out: an administrator must get in when nobody else does.
         if matches!(peer, Peer::Admin) {
-            return self.serve_in_time(parts, body, identity, info, long).await;
+            return self.serve_in_time(Onward { parts, body, peer }, identity, info, long).await;
         }
         let open = match identity.is_in(MASTERS_GROUP) {
             true => None,
@@ -239,7 +272,7 @@ impl ApiServer {
                 return Ok(response);
             }
         };
-        let answer = self.serve_in_time(parts, body, identity, info, long).await;
+        let answer = self.serve_in_time(Onward { parts, body, peer }, identity, info, long).await;
         let mut response = answer.unwrap_or_else(response::failure);
         seat.class().mark(&mut response);
         // A watch has its seat until it begins, and counts for its user until it ends.
@@ -252,13 +285,12 @@ impl ApiServer {
 
     async fn serve_in_time(
         self: &Arc<Self>,
-        parts: &Parts,
-        body: Body,
+        asked: Onward<'_>,
         identity: &Identity,
         info: &RequestInfo,
         long: bool,
     ) -> Answer {
-        let answer = self.serve_request(parts, body, identity, info);
+        let answer = self.serve_request(asked, identity, info);
         if long {
             return answer.await;
         }
@@ -269,7 +301,8 @@ impl ApiServer {
 
     /// The body of a write, read to its end; that of a read is nobody's business.
     async fn body_at_hand(&self, body: Body, info: &RequestInfo) -> Outcome<Body> {
-        if info.verb.is_read() || !info.is_resource || is_long_running(info) {
+        let passes = self.aggregation.who_serves(info).is_some();
+        if info.verb.is_read() || !info.is_resource || info.is_long_running() || passes {
             return Ok(body);
         }
         let whole = tokio::time::timeout(self.config.limits.body, self.read_body(body)).await;
@@ -292,11 +325,14 @@ impl ApiServer {
 
     async fn serve_request(
         self: &Arc<Self>,
-        parts: &Parts,
-        body: Body,
+        asked: Onward<'_>,
         identity: &Identity,
         info: &RequestInfo,
     ) -> Answer {
+        if let Some(other) = self.aggregation.who_serves(info) {
+            return aggregation::forward::pass_on(self, &other, asked, identity).boxed().await;
+        }
+        let (parts, body) = (asked.parts, asked.body);
         if !info.is_resource {
             return Ok(dispatch::path(self, parts, info));
         }
@@ -307,11 +343,14 @@ impl ApiServer {
         let Some(resource) = &info.resource else {
             return Ok(response::text(StatusCode::NOT_FOUND, "404 page not found\n"));
         };
+        let call = Call { server: self, info, resource, identity, headers: &parts.headers, batch: None };
+        if proxy::is_asked(info) {
+            return proxy::serve(call, Onward { parts, body, peer: asked.peer }).boxed().await;
+        }
         let body = match info.verb.is_read() {
             true => Bytes::new(),
             false => self.read_body(body).await?,
         };
-        let call = Call { server: self, info, resource, identity, headers: &parts.headers, batch: None };
         // A verb's state is large and deep; on the heap the states of what leads to it stay small, and so do the
         // compiler's proofs about them.
         dispatch::resource(call, &body).boxed().await
@@ -347,13 +386,6 @@ async fn seal_anew(sealed: Arc<SealedKv>) {
         Ok(count) => tracing::info!(count, "sealed Secrets with the newest key"),
         Err(error) => tracing::warn!(%error, "some Secrets are still in clear or under an old key"),
     }
-}
-
-/// Whether the answer is a stream that may go on for long.
-fn is_long_running(info: &RequestInfo) -> bool {
-    let streams =
-        matches!(info.subresource.as_deref(), Some("log" | "exec" | "attach" | "portforward" | "proxy"));
-    info.verb == Verb::Watch || streams
 }
 
 /// A body is read up to this many times its limit before its client is cut off.

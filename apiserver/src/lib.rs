@@ -8,6 +8,7 @@
 
 pub mod addresses;
 pub mod admission;
+mod aggregation;
 pub mod audit;
 pub mod auth;
 pub mod body;
@@ -36,8 +37,10 @@ pub mod openapi;
 pub mod peer;
 pub mod pki;
 pub mod protobuf;
+mod proxy;
 mod query;
 mod rbac_feed;
+mod reach;
 pub mod registry;
 mod relay;
 pub mod request;

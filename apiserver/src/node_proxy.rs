@@ -9,32 +9,28 @@ mod log;
 mod stream;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::status::Status;
-use http::header::{CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls_pki_types::ServerName;
+use rustls::ClientConfig;
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsConnector;
 
 pub use log::{LogOptions, choose_container};
 pub use stream::{Stream, upgrade_headers};
 
 use crate::body::Body;
 use crate::pki::{Pki, PkiError};
+use crate::reach::{Exchange, ReachError, Target, Tls, chain, whole};
 use crate::relay::Relay;
 
 /// Where kubelets listen if a Node doesn't say.
 const KUBELET_PORT: u16 = 10250;
-/// How long reaching a kubelet and its TLS handshake may take.
-const CONNECT: Duration = Duration::from_secs(5);
 /// How long a kubelet may take until it begins to answer.
 const FIRST_BYTE: Duration = Duration::from_secs(30);
 /// The longest summary of a node's statistics, in bytes: a kilobyte a container.
@@ -45,7 +41,7 @@ const ERROR_TEXT: usize = 16 << 10;
 /// Calls kubelets as the API server.
 #[derive(Clone)]
 pub struct NodeProxy {
-    connector: TlsConnector,
+    tls: Arc<ClientConfig>,
 }
 
 /// A kubelet as its Node describes it.
@@ -55,28 +51,13 @@ struct Kubelet {
     address: SocketAddr,
 }
 
-/// Why a kubelet gave no answer.
-#[derive(Debug, thiserror::Error)]
-enum CallError {
-    #[error("dial {0}")]
-    Connect(SocketAddr, #[source] std::io::Error),
-    #[error("verify the kubelet at {0}")]
-    Handshake(SocketAddr, #[source] std::io::Error),
-    #[error("the node's name {0:?} can't stand in a certificate")]
-    Name(String),
-    #[error("speak HTTP")]
-    Http(#[from] hyper::Error),
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
-}
-
 impl NodeProxy {
     /// With a client certificate of the cluster's authority.
     ///
     /// # Errors
     /// The certificate can't be made.
     pub fn new(pki: &Pki) -> Result<Self, PkiError> {
-        Ok(Self { connector: pki.kubelet_client_tls()?.into() })
+        Ok(Self { tls: pki.kubelet_client_tls()? })
     }
 
     /// The log of one of `pod`'s containers. `find_node` gives the Node of a name.
@@ -98,7 +79,7 @@ impl NodeProxy {
         let node = find_node(node).ok_or_else(|| Status::not_found("nodes", "", node))?;
         let kubelet = Kubelet::of(&node)?;
         let path = options.path(pod, &container);
-        let unreachable = |error: CallError| {
+        let unreachable = |error: ReachError| {
             let url = format!("https://{}{path}", kubelet.address);
             Status::internal(format!("Get {url:?}: {}", chain(&error)))
         };
@@ -107,11 +88,7 @@ impl NodeProxy {
     }
 
     /// Sends one GET; the answer's body is alive as long as the connection's task.
-    async fn get(
-        &self,
-        kubelet: &Kubelet,
-        path: &str,
-    ) -> Result<(Response<Incoming>, JoinSet<()>), CallError> {
+    async fn get(&self, kubelet: &Kubelet, path: &str) -> Result<Exchange, ReachError> {
         let request = Request::get(path).body(Body::empty());
         self.send(kubelet, request.expect("a path of encoded segments makes a request")).await
     }
@@ -128,8 +105,7 @@ impl NodeProxy {
         if !answer.status().is_success() {
             return Err(failed(answer.status().to_string()));
         }
-        let body = Limited::new(answer.into_body(), SUMMARY).collect().await;
-        let body = body.map_err(|error| failed(error.to_string()))?.to_bytes();
+        let body = whole(answer.into_body(), SUMMARY).await.map_err(|error| failed(chain(&error)))?;
         serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))
     }
 
@@ -156,8 +132,7 @@ impl NodeProxy {
             return Ok(Relay::answer(answer, connection));
         }
         let (parts, body) = answer.into_parts();
-        let text = Limited::new(body, ERROR_TEXT).collect().await;
-        let text = text.map(|body| body.to_bytes()).unwrap_or_default();
+        let text = whole(body, ERROR_TEXT).await.unwrap_or_default();
         let mut response = Response::new(Body::from(text));
         *response.status_mut() = parts.status;
         response
@@ -167,37 +142,24 @@ impl NodeProxy {
     }
 
     /// Sends one request over a connection of its own, which may be upgraded.
-    async fn send(
-        &self,
-        kubelet: &Kubelet,
-        mut request: Request<Body>,
-    ) -> Result<(Response<Incoming>, JoinSet<()>), CallError> {
-        let host = HeaderValue::from_str(&kubelet.address.to_string()).expect("an address is plain ASCII");
-        request.headers_mut().insert(HOST, host);
-        let stream = tokio::time::timeout(CONNECT, self.connect(kubelet));
-        let stream = stream.await.map_err(|_| CallError::Timeout(CONNECT))??;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "the connection to a kubelet broke");
-            }
-        });
-        let answer = tokio::time::timeout(FIRST_BYTE, sender.send_request(request));
-        Ok((answer.await.map_err(|_| CallError::Timeout(FIRST_BYTE))??, task))
+    async fn send(&self, kubelet: &Kubelet, request: Request<Body>) -> Result<Exchange, ReachError> {
+        let target = self.target(kubelet);
+        let answer = tokio::time::timeout(FIRST_BYTE, target.send(request));
+        answer.await.map_err(|_| ReachError::Timeout(FIRST_BYTE))?
     }
 
-    async fn connect(
-        &self,
-        kubelet: &Kubelet,
-    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, CallError> {
-        let name = ServerName::try_from(kubelet.node.clone());
-        let name = name.map_err(|_| CallError::Name(kubelet.node.clone()))?;
-        let tcp = TcpStream::connect(kubelet.address).await;
-        let tcp = tcp.map_err(|source| CallError::Connect(kubelet.address, source))?;
-        let _ = tcp.set_nodelay(true); // only a matter of latency
-        let tls = self.connector.connect(name, tcp).await;
-        tls.map_err(|source| CallError::Handshake(kubelet.address, source))
+    fn target(&self, kubelet: &Kubelet) -> Target {
+        let tls = Tls { config: self.tls.clone(), name: kubelet.node.clone() };
+        Target { address: kubelet.address.to_string(), tls: Some(tls) }
+    }
+
+    /// The kubelet of a node, to be asked as the API server, and where the node itself is.
+    ///
+    /// # Errors
+    /// 500 if the Node has no address.
+    pub fn kubelet(&self, node: &Value) -> Result<(SocketAddr, Target), Status> {
+        let kubelet = Kubelet::of(node)?;
+        Ok((kubelet.address, self.target(&kubelet)))
     }
 }
 
@@ -220,8 +182,7 @@ impl Kubelet {
 async fn pass_on(answer: Response<Incoming>, connection: JoinSet<()>) -> Result<Response<Body>, Status> {
     let (parts, body) = answer.into_parts();
     if !parts.status.is_success() {
-        let text =
-            Limited::new(body, ERROR_TEXT).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let text = whole(body, ERROR_TEXT).await.unwrap_or_default();
         return Err(refusal(parts.status, String::from_utf8_lossy(&text).trim()));
     }
     // The closure owns the connection's task, so that it ends with the body.
@@ -251,11 +212,6 @@ fn no_content() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use crate::aggregation::External;
 use crate::body::Body;
 use crate::etag;
 use crate::query::Query;
@@ -32,9 +33,10 @@ const JSON: &str = "application/json";
 const PROTOBUF_V2: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 const PROTOBUF_V2_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
-/// Answers a GET below `/openapi`; `None` if nothing is there.
+/// Answers a GET below `/openapi`; `None` if nothing is there. `external` is what is served elsewhere.
 pub fn respond(
     registry: &Registry,
+    external: &[External],
     path: &str,
     query: &Query,
     headers: &HeaderMap,
@@ -42,13 +44,13 @@ pub fn respond(
     let path = path.trim_matches('/');
     match path.strip_prefix("openapi/")? {
         "v2" => Some(version_2(registry, headers)),
-        "v3" => Some(etag::document(headers, JSON, Bytes::from(index(registry).to_string()))),
+        "v3" => Some(etag::document(headers, JSON, Bytes::from(index(registry, external).to_string()))),
         below => document_at(registry, below.strip_prefix("v3/")?, query, headers),
     }
 }
 
-/// The list of documents.
-pub fn index(registry: &Registry) -> Value {
+/// The list of documents; those of versions that are served elsewhere are there, too.
+pub fn index(registry: &Registry, external: &[External]) -> Value {
     let mut paths = Map::new();
     for (group, versions) in registry.groups() {
         for version in versions {
@@ -57,6 +59,13 @@ pub fn index(registry: &Registry) -> Value {
                 root(&group, &version),
                 json!({ "serverRelativeURL": url(&group, &version, &resources) }),
             );
+        }
+    }
+    for External { group, version, learned, .. } in external {
+        let root = root(group, version);
+        match &learned.openapi {
+            Some(url) => drop(paths.insert(root, json!({ "serverRelativeURL": url }))),
+            None => drop(paths.remove(&root)),
         }
     }
     json!({ "paths": paths })

@@ -1,10 +1,12 @@
 //! The cluster's certificates: two authorities made at the first start and everything signed by them.
 //!
-//! Owns the files `ca.crt`, `ca.key`, `peer-ca.*`, `etcd-ca.*`, `sa*` and
+//! Owns the files `ca.crt`, `ca.key`, `peer-ca.*`, `etcd-ca.*`, `front-proxy-ca.*`, `sa*` and
 //! `encryption.keys` of one directory. What always holds:
 //! a key file is readable by its owner only and is complete before its certificate exists, so a crash
 //! while they are made leaves nothing that a later start could mistake for an authority. Store members
 //! trust only the peer authority: no client or node certificate of the cluster opens a Raft connection.
+//! API servers behind ours believe of users what somebody with a certificate of the front-proxy authority says, and
+//! it signs only one.
 //! The store's etcd API trusts only the etcd authority: behind it there are no roles, whoever gets in may
 //! read every Secret.
 //! It doesn't know who may do what; a certificate only says who somebody is.
@@ -12,7 +14,7 @@
 mod account_keys;
 mod files;
 mod issue;
-mod tls;
+pub(crate) mod tls;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -33,6 +35,8 @@ pub const PEER_SERVER_NAME: &str = "amoeba-peer";
 pub const KUBELET_CLIENT_USER: &str = "kube-apiserver-kubelet-client";
 /// The user of the certificate that opens the store's etcd API.
 pub const ETCD_CLIENT_USER: &str = "etcd-client";
+/// The user as which the API server speaks for others to API servers behind it.
+pub const FRONT_PROXY_USER: &str = "front-proxy-client";
 /// The group whose members may do everything.
 pub const MASTERS_GROUP: &str = "system:masters";
 /// The group of all nodes.
@@ -43,6 +47,7 @@ pub struct Pki {
     cluster: Authority,
     peers: Authority,
     etcd: Authority,
+    front_proxy: Authority,
     accounts: AccountKeys,
     encryption: Arc<EncryptionKeys>,
 }
@@ -161,6 +166,7 @@ impl Pki {
             cluster: Authority::load_or_create(dir, "ca", "amoeba-ca")?,
             peers: Authority::load_or_create(dir, "peer-ca", "amoeba-peer-ca")?,
             etcd: Authority::load_or_create(dir, "etcd-ca", "amoeba-etcd-ca")?,
+            front_proxy: Authority::load_or_create(dir, "front-proxy-ca", "amoeba-front-proxy-ca")?,
             accounts: AccountKeys::load_or_create(dir)?,
             encryption: Arc::new(encryption_keys(dir)?),
         })
@@ -257,6 +263,17 @@ impl Pki {
     /// How a member calls another; the server name to expect is [`PEER_SERVER_NAME`].
     pub fn peer_client_tls(&self, peer: &Issued) -> Result<Arc<rustls::ClientConfig>, PkiError> {
         tls::client_config(&self.peers.certificate, peer, &[])
+    }
+
+    /// Who vouches for [`FRONT_PROXY_USER`], PEM.
+    pub fn front_proxy_ca_pem(&self) -> &str {
+        &self.front_proxy.certificate_pem
+    }
+
+    /// The certificate with which the API server says for whom it speaks.
+    pub fn issue_front_proxy(&self) -> Result<Issued, PkiError> {
+        let subject = issue::Subject { user: FRONT_PROXY_USER, groups: &[], names: &[], addresses: &[] };
+        self.front_proxy.issue(&subject, Usage::Client)
     }
 
     /// How the API server calls kubelets: as [`KUBELET_CLIENT_USER`], verifying the node's certificate.

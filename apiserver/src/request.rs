@@ -128,7 +128,7 @@ pub struct RequestInfo {
 impl RequestInfo {
     /// Reads a request line. Never fails: what names no resource is a non-resource path.
     pub fn parse(method: &Method, path: &str, query: &str, registry: &Registry) -> Self {
-        let segments: Option<Vec<String>> = path.split('/').filter(|s| !s.is_empty()).map(decode).collect();
+        let segments = segments_of(path);
         let query = Query::parse(query);
         let target = segments.as_deref().and_then(Target::of_segments);
         match target {
@@ -184,6 +184,13 @@ impl RequestInfo {
         self.resource.as_ref()?.subresource(self.subresource.as_deref()?)
     }
 
+    /// Whether the answer is a stream that may go on for long.
+    pub fn is_long_running(&self) -> bool {
+        let stream = self.subresource.as_deref();
+        self.verb == Verb::Watch
+            || matches!(stream, Some("log" | "exec" | "attach" | "portforward" | "proxy"))
+    }
+
     /// `pods` or `pods/log`, as RBAC rules write it.
     pub fn resource_path(&self) -> String {
         match &self.subresource {
@@ -234,6 +241,18 @@ impl Target {
             rest: (rest.len() > 2).then(|| rest[2..].join("/")),
         })
     }
+}
+
+/// The segments of a path. What stands behind `proxy` is left as it is: it is another's to read.
+fn segments_of(path: &str) -> Option<Vec<String>> {
+    let raw: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let proxy = raw.iter().skip(4).position(|segment| *segment == "proxy").filter(|_| raw[0] == "api");
+    let behind = proxy.map_or(raw.len(), |at| at + 5);
+    let read = |(at, segment): (usize, &&str)| match at < behind {
+        true => decode(segment),
+        false => Some((*segment).to_owned()),
+    };
+    raw.iter().enumerate().map(read).collect()
 }
 
 /// The segment, decoded. A segment that would become several, or no text, names nothing.
@@ -295,6 +314,11 @@ mod tests {
             (
                 "GET /api/v1/namespaces/a%2Fb/pods",
                 "get /api/v1/namespaces/a%2Fb/pods ns=- name=- known=false",
+            ),
+            ("GET /api/v1/nodes/n1/proxy/a%2Fb/../c", "get :nodes/proxy ns=- name=n1 known=true"),
+            (
+                "GET /api/v1/namespaces/proxy/pods/a%2Fb",
+                "get /api/v1/namespaces/proxy/pods/a%2Fb ns=- name=- known=false",
             ),
             ("GET /api/v1/namespaces/../pods", "get /api/v1/namespaces/../pods ns=- name=- known=false"),
         ];

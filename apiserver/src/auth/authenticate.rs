@@ -109,7 +109,7 @@ impl Authenticator {
         if let (Some(provider), Ok(parsed)) = (&self.provider, Token::parse(token))
             && provider.issues(parsed.issuer())
         {
-            return Ok((provider.recognise(&parsed, Timestamp::now())?, met));
+            return Ok((provider.recognise(&parsed, Timestamp::now()).await?, met));
         }
         let Some(bootstrap) = BootstrapToken::parse(token) else {
             return Err("the token is unknown".to_owned());

@@ -1,19 +1,18 @@
 //! Tokens of an OpenID Connect provider: whose they are, by the claims that the configuration names.
 //!
-//! Keys come from a file in the form of a provider's `jwks_uri`; whatever fetches it keeps it new, and it is read
-//! again when a token names a key that isn't known. Rules and defaults are those of kube-apiserver's `--oidc-*`
-//! flags, but for names that begin with `system:`: no provider makes somebody a part of the system here.
+//! Rules and defaults are those of kube-apiserver's `--oidc-*` flags, but for names that begin with `system:`: no
+//! provider makes somebody a part of the system here.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod keys;
 
 use jiff::Timestamp;
-use parking_lot::RwLock;
 use serde_json::Value;
 
 use super::Identity;
-use super::jwt::{Token, VerifyingKey};
+use super::jwt::Token;
+use keys::Keys;
+
+pub use keys::{KeySetError, KeySource};
 
 /// How far clocks may differ, in seconds.
 const LEEWAY_SECONDS: i64 = 10;
@@ -33,42 +32,24 @@ pub struct OidcPolicy {
     pub groups_claim: Option<String>,
     /// In front of every group.
     pub groups_prefix: String,
-    /// The provider's keys, a JSON Web Key Set.
-    pub keys_file: PathBuf,
+    /// Where the provider's keys are.
+    pub keys: KeySource,
 }
 
 /// Recognises a provider's tokens.
 #[derive(Debug)]
 pub struct Oidc {
     policy: OidcPolicy,
-    keys: RwLock<Arc<Vec<VerifyingKey>>>,
-}
-
-/// Why a key file can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeySetError {
-    /// It can't be read.
-    #[error("read the provider's keys {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// It holds no keys.
-    #[error("{} holds no JSON Web Key Set with an RSA, P-256 or P-384 key: get it from the provider's jwks_uri", .0.display())]
-    NoKeys(PathBuf),
+    keys: Keys,
 }
 
 impl Oidc {
-    /// Reads the provider's keys.
+    /// Reads the provider's keys if they are in a file.
     ///
     /// # Errors
-    /// There are none.
+    /// There are none, or it can't be said whom to ask.
     pub fn load(policy: OidcPolicy) -> Result<Self, KeySetError> {
-        let keys = RwLock::new(Arc::new(load_keys(&policy.keys_file)?));
-        Ok(Self { policy, keys })
+        Ok(Self { keys: Keys::load(&policy.keys, &policy.issuer)?, policy })
     }
 
     /// Whether tokens of this issuer are the provider's.
@@ -80,38 +61,14 @@ impl Oidc {
     ///
     /// # Errors
     /// It isn't the provider's, isn't for us, isn't good now, or names nobody.
-    pub fn recognise(&self, token: &Token<'_>, now: Timestamp) -> Result<Identity, String> {
-        token.verify(&self.keys_for(token)).map_err(|error| format!("oidc: {error}"))?;
+    pub async fn recognise(&self, token: &Token<'_>, now: Timestamp) -> Result<Identity, String> {
+        let keys = self.keys.for_token(token).await;
+        if keys.is_empty() {
+            return Err("oidc: authenticator not initialized".to_owned());
+        }
+        token.verify(&keys).map_err(|error| format!("oidc: {error}"))?;
         identity(&self.policy, &token.claims, now.as_second()).map_err(|why| format!("oidc: {why}"))
     }
-
-    fn keys_for(&self, token: &Token<'_>) -> Arc<Vec<VerifyingKey>> {
-        let keys = self.keys.read().clone();
-        if token.key_id().is_none_or(|id| keys.iter().any(|key| key.id == id)) {
-            return keys;
-        }
-        match load_keys(&self.policy.keys_file) {
-            Ok(fresh) => {
-                let fresh = Arc::new(fresh);
-                *self.keys.write() = fresh.clone();
-                fresh
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the provider's keys can't be read again");
-                keys
-            }
-        }
-    }
-}
-
-fn load_keys(path: &Path) -> Result<Vec<VerifyingKey>, KeySetError> {
-    let text = fs::read(path).map_err(|source| KeySetError::Read { path: path.to_owned(), source })?;
-    let set: Value = serde_json::from_slice(&text).unwrap_or_default();
-    // A provider may list keys for other purposes, of kinds that we don't know.
-    let keys =
-        set["keys"].as_array().into_iter().flatten().filter_map(|key| VerifyingKey::from_jwk(key).ok());
-    let keys: Vec<VerifyingKey> = keys.collect();
-    if keys.is_empty() { Err(KeySetError::NoKeys(path.to_owned())) } else { Ok(keys) }
 }
 
 /// Whom the claims name, if they are for us and good now.
@@ -152,6 +109,9 @@ fn texts(value: &Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
     use serde_json::json;
 
     use super::*;
@@ -165,7 +125,7 @@ mod tests {
             username_prefix: "oidc:".to_owned(),
             groups_claim: Some("groups".to_owned()),
             groups_prefix: "oidc:".to_owned(),
-            keys_file,
+            keys: KeySource::File(keys_file),
         }
     }
 
@@ -199,8 +159,8 @@ mod tests {
         assert!(identity(&bare, &claims, 1500).expect_err("of the system").contains("system:masters"));
     }
 
-    #[test]
-    fn new_keys_are_found_when_a_token_names_one() {
+    #[tokio::test]
+    async fn new_keys_are_found_when_a_token_names_one() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("keys.json");
         let key = || {
@@ -218,14 +178,15 @@ mod tests {
         let oidc = Oidc::load(policy(path.clone())).expect("a key");
         let claims = json!({"iss": "https://id.example", "aud": "cluster", "exp": 2000, "email": "jane"});
         let now = Timestamp::from_second(1500).expect("a time");
-        let judge = |key: &SigningKey| {
+        let judge = async |key: &SigningKey| {
             let text = key.sign(&claims);
-            oidc.recognise(&Token::parse(&text).expect("a token"), now).map(|identity| identity.user)
+            let token = Token::parse(&text).expect("a token");
+            oidc.recognise(&token, now).await.map(|identity| identity.user)
         };
-        assert_eq!(judge(&first), Ok("oidc:jane".to_owned()));
-        assert!(judge(&second).is_err());
+        assert_eq!(judge(&first).await, Ok("oidc:jane".to_owned()));
+        assert!(judge(&second).await.is_err());
         write(&second).expect("written");
-        assert_eq!(judge(&second), Ok("oidc:jane".to_owned()));
-        assert!(judge(&first).is_err(), "an old key ends with the file");
+        assert_eq!(judge(&second).await, Ok("oidc:jane".to_owned()));
+        assert!(judge(&first).await.is_err(), "an old key ends with the file");
     }
 }

@@ -103,11 +103,11 @@ async fn put(server: &Arc<ApiServer>, crd: &Value) -> bool {
 }
 
 /// A conflict or a deletion in between will be told of by a change.
-fn is_settled(code: StatusCode) -> bool {
+pub(crate) fn is_settled(code: StatusCode) -> bool {
     code.is_success() || matches!(code, StatusCode::CONFLICT | StatusCode::NOT_FOUND)
 }
 
-async fn send(server: &Arc<ApiServer>, method: Method, path: &str, body: String) -> StatusCode {
+pub(crate) async fn send(server: &Arc<ApiServer>, method: Method, path: &str, body: String) -> StatusCode {
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -117,7 +117,7 @@ async fn send(server: &Arc<ApiServer>, method: Method, path: &str, body: String)
     let identity = Identity::new("system:apiserver", &[MASTERS_GROUP]);
     let code = server.handle(request, Peer::InProcess(identity)).await.status();
     if code.is_server_error() {
-        tracing::warn!(%path, %code, "the custom resource controller was refused");
+        tracing::warn!(%path, %code, "a controller of the server itself was refused");
     }
     code
 }

@@ -6,14 +6,17 @@ use api::status::Status;
 use serde_json::{Value, json};
 
 use crate::error::Outcome;
-use crate::webhook;
+use crate::reach::chain;
+use crate::webhook::Webhooks;
 
 /// How long a conversion may take (upstream's limit).
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who converts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Converter {
+    /// How it is asked.
+    pub webhooks: Webhooks,
     /// `clientConfig`
     pub client: Value,
     /// The version of ConversionReview that it gets.
@@ -24,11 +27,12 @@ pub struct Converter {
 
 impl Converter {
     /// The webhook of a definition; `None` if only the version's name changes.
-    pub fn of(crd: &Value) -> Option<Self> {
+    pub fn of(crd: &Value, webhooks: &Webhooks) -> Option<Self> {
         let conversion = &crd["spec"]["conversion"];
         let accepted = conversion["webhook"]["conversionReviewVersions"].as_array().into_iter().flatten();
         let review = accepted.filter_map(Value::as_str).find(|version| matches!(*version, "v1" | "v1beta1"));
         (conversion["strategy"] == "Webhook").then(|| Self {
+            webhooks: webhooks.clone(),
             client: conversion["webhook"]["clientConfig"].clone(),
             review: review.unwrap_or("v1").to_owned(),
             kind: crd["spec"]["names"]["kind"].as_str().unwrap_or_default().to_owned(),
@@ -51,8 +55,10 @@ impl Converter {
             "kind": "ConversionReview",
             "request": {"uid": uid, "desiredAPIVersion": api_version, "objects": objects},
         });
-        let answer = webhook::ask(&self.client, &question, PATIENCE).await;
+        let answer = self.webhooks.post(&self.client, question.to_string(), PATIENCE).await;
         let answer = answer.map_err(|error| failed(chain(&error)))?;
+        let answer: Value =
+            serde_json::from_slice(&answer).map_err(|error| failed(format!("decode the answer: {error}")))?;
         Ok(taken(&answer["response"], &uid, api_version, &objects).map_err(failed)?)
     }
 }
@@ -97,11 +103,6 @@ fn one_taken(given: &Value, api_version: &str, asked: &Value) -> Result<Value, S
     }
     taken["metadata"] = metadata;
     Ok(taken)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

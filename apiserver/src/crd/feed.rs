@@ -16,6 +16,7 @@ use crate::registry::{Registry, custom};
 use crate::storage::cache::Observer;
 use crate::storage::change::Change;
 use crate::storage::object::Stored;
+use crate::webhook::Webhooks;
 
 const PREFIX: &[u8] = b"/registry/apiextensions.k8s.io/customresourcedefinitions/";
 
@@ -24,19 +25,26 @@ type Rows = Vec<Arc<Resource>>;
 /// Tells the registry of definitions, and the controller that there is something to do.
 pub struct CrdFeed {
     registry: Arc<Registry>,
+    /// Those that convert.
+    webhooks: Webhooks,
     by_key: Mutex<BTreeMap<Bytes, Rows>>,
     changed: watch::Sender<()>,
 }
 
 impl CrdFeed {
     /// For this registry.
-    pub fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, by_key: Mutex::default(), changed: watch::Sender::new(()) }
+    pub fn new(registry: Arc<Registry>, webhooks: Webhooks) -> Self {
+        Self { registry, webhooks, by_key: Mutex::default(), changed: watch::Sender::new(()) }
     }
 
     /// Wakes whenever a definition changes; ends with the feed.
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    fn rows_of(&self, stored: &Stored) -> Rows {
+        let crd: Value = serde_json::from_slice(&stored.json).unwrap_or_default();
+        custom::rows(&crd, &self.webhooks).into_iter().map(Arc::new).collect()
     }
 
     fn publish(&self, by_key: &BTreeMap<Bytes, Rows>) {
@@ -51,7 +59,7 @@ impl Observer for CrdFeed {
     fn reset(&self, objects: &mut dyn Iterator<Item = &Arc<Stored>>) {
         let definitions = objects.filter(|stored| stored.key.starts_with(PREFIX));
         let mut by_key = self.by_key.lock();
-        *by_key = definitions.map(|stored| (stored.key.clone(), rows_of(stored))).collect();
+        *by_key = definitions.map(|stored| (stored.key.clone(), self.rows_of(stored))).collect();
         self.publish(&by_key);
     }
 
@@ -62,14 +70,9 @@ impl Observer for CrdFeed {
         }
         let mut by_key = self.by_key.lock();
         match &change.now {
-            Some(stored) => drop(by_key.insert(stored.key.clone(), rows_of(stored))),
+            Some(stored) => drop(by_key.insert(stored.key.clone(), self.rows_of(stored))),
             None => drop(by_key.remove(&either.key)),
         }
         self.publish(&by_key);
     }
-}
-
-fn rows_of(stored: &Stored) -> Rows {
-    let crd: Value = serde_json::from_slice(&stored.json).unwrap_or_default();
-    custom::rows(&crd).into_iter().map(Arc::new).collect()
 }

@@ -62,7 +62,7 @@ fn keys_are_readable_by_their_owner_only() {
         assert_eq!(found, mode, "{file}");
     }
     let entries = fs::read_dir(dir.path().join("pki")).expect("directory").count();
-    assert_eq!(entries, 9, "no temporary files are left");
+    assert_eq!(entries, 11, "no temporary files are left");
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn roots(authority: &CertificateDer<'static>) -> Result<RootCertStore, PkiError>
     Ok(roots)
 }
 
-fn parse(issued: &Issued) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
+pub(crate) fn parse(issued: &Issued) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
     let chain = CertificateDer::pem_slice_iter(issued.certificate_pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| PkiError::Pem { what: "certificate", source })?;
@@ -89,6 +89,6 @@ fn parse(issued: &Issued) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer
 }
 
 /// Named, not taken from a process-wide default: a library in the same process can't change it.
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }

@@ -68,6 +68,7 @@ fn core() -> Vec<Resource> {
         row("Node", "nodes")
             .short("no")
             .cluster()
+            .proxy()
             .status()
             .fields(&[("spec.unschedulable", "/spec/unschedulable")])
             .special(Node)
@@ -98,6 +99,7 @@ fn core() -> Vec<Resource> {
                 STREAM,
                 SubresourceAction::Stream(Stream::PortForward),
             )
+            .proxy()
             .sub("resize", POD, Verbs::GET_PATCH_UPDATE, SubresourceAction::Resize)
             .status()
             .fields(&POD_FIELDS)
@@ -126,6 +128,7 @@ fn core() -> Vec<Resource> {
         row("Service", "services")
             .short("svc")
             .category("all")
+            .proxy()
             .status()
             .fields(&[("spec.clusterIP", "/spec/clusterIP"), ("spec.type", "/spec/type")])
             .special(Service)

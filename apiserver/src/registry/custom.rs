@@ -15,6 +15,7 @@ use crate::registry::resource::{
 use crate::request::Verb;
 use crate::strategies::Custom as CustomStrategy;
 use crate::table::{Cell, Column};
+use crate::webhook::Webhooks;
 
 /// What a row of a custom resource holds besides the ordinary.
 #[derive(Debug)]
@@ -51,12 +52,12 @@ pub struct ScalePaths {
 }
 
 /// The rows of a definition's served versions; none until its names are accepted.
-pub fn rows(crd: &Value) -> Vec<Resource> {
+pub fn rows(crd: &Value, webhooks: &Webhooks) -> Vec<Resource> {
     if condition(crd, "Established") != Some("True") {
         return Vec::new();
     }
     let versions = crd["spec"]["versions"].as_array().into_iter().flatten();
-    versions.filter(|version| version["served"] == true).map(|version| row(crd, version)).collect()
+    versions.filter(|version| version["served"] == true).map(|version| row(crd, version, webhooks)).collect()
 }
 
 /// Orders rows as discovery lists them: by group, the best version first, then by name.
@@ -86,11 +87,11 @@ pub fn condition<'a>(crd: &'a Value, kind: &str) -> Option<&'a str> {
     all.find(|condition| condition["type"] == kind)?["status"].as_str()
 }
 
-fn row(crd: &Value, version: &Value) -> Resource {
+fn row(crd: &Value, version: &Value, webhooks: &Webhooks) -> Resource {
     let names = &crd["status"]["acceptedNames"];
     let (group, name) = (text(&crd["spec"], "group"), text(version, "name"));
     let terminating = api::object::is_deleting(crd);
-    let custom = custom(crd, version, terminating);
+    let custom = custom(crd, version, terminating, webhooks);
     let has_status = version["subresources"].get("status").is_some();
     Resource {
         group: group.to_owned(),
@@ -113,7 +114,7 @@ fn row(crd: &Value, version: &Value) -> Resource {
     }
 }
 
-fn custom(crd: &Value, version: &Value, terminating: bool) -> Custom {
+fn custom(crd: &Value, version: &Value, terminating: bool, webhooks: &Webhooks) -> Custom {
     let schema = &version["schema"]["openAPIV3Schema"];
     let (group, name) = (text(&crd["spec"], "group"), text(version, "name"));
     let kind = text(&crd["spec"]["names"], "kind");
@@ -123,7 +124,7 @@ fn custom(crd: &Value, version: &Value, terminating: bool) -> Custom {
         structural: Structural::root(schema),
         schema: compiled.expect("an object without fields is a schema"),
         openapi: schema.clone(),
-        converter: Converter::of(crd),
+        converter: Converter::of(crd, webhooks),
         scale: scale_paths(&version["subresources"]["scale"]),
         stored_as: group_version(group, stored.map_or(name, |stored| text(stored, "name"))),
         terminating,
@@ -229,6 +230,7 @@ fn texts(value: &Value, key: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reach::services::Services;
 
     #[test]
     fn versions_are_ordered_as_kubernetes_does() {
@@ -253,9 +255,10 @@ mod tests {
             ]},
             "status": {"acceptedNames": {"plural": "ts", "singular": "t", "kind": "T", "listKind": "TList"}},
         });
-        assert!(rows(&crd).is_empty());
+        let webhooks = Webhooks::new(Services::new(Arc::default()));
+        assert!(rows(&crd, &webhooks).is_empty());
         crd["status"]["conditions"] = json!([{"type": "Established", "status": "True"}]);
-        let rows = rows(&crd);
+        let rows = rows(&crd, &webhooks);
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].definition, "com.example.v1.T");
         let custom = rows[0].custom.as_ref().expect("a custom resource");

@@ -139,6 +139,8 @@ pub enum SubresourceAction {
     Token,
     /// A stream between the client and a pod, by way of its node.
     Stream(crate::node_proxy::Stream),
+    /// Whatever is asked of what listens there.
+    Proxy,
 }
 
 /// A field that selectors may name.

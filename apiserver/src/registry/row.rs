@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::registry::resource::{Home, Resource, SelectableField, Subresource, SubresourceAction, Verbs};
 use crate::registry::strategy::{Review, Strategy, Traits};
+use crate::request::Verb;
 use crate::strategies::Ordinary;
 
 /// A row in the making; what isn't said is ordinary.
@@ -89,6 +90,14 @@ impl Row {
     pub(super) fn scale(self) -> Self {
         let scale = ("autoscaling", "v1", "Scale");
         self.sub("scale", scale, Verbs::GET_PATCH_UPDATE, SubresourceAction::Scale)
+    }
+
+    /// What listens there may be asked anything: a kind of options of its own says what.
+    pub(super) fn proxy(self) -> Self {
+        const VERBS: Verbs =
+            Verbs::of(&[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update, Verb::Options]);
+        let kind = format!("{}ProxyOptions", self.0.kind);
+        self.sub("proxy", ("", "v1", &kind), VERBS, SubresourceAction::Proxy)
     }
 
     pub(super) fn sub(

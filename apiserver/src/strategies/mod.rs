@@ -52,7 +52,7 @@ impl Strategy for CertificateSigningRequest {
     }
 }
 
-/// APIService: what is served here is available; for what is served elsewhere nobody here can answer.
+/// APIService: what is served here is available; whether what is served elsewhere is has to be asked there.
 pub struct ApiService;
 
 impl Strategy for ApiService {
@@ -61,20 +61,27 @@ impl Strategy for ApiService {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        let is_local = object["spec"]["service"].is_null();
-        let (status, reason, message) = match is_local {
-            true => ("True", "Local", "Local APIServices are always available"),
-            false => {
-                ("False", "AggregationUnsupported", "this server passes no requests on to other API servers")
-            }
+        let status = match object["spec"]["service"].is_null() {
+            true => local(),
+            false => json!({}),
         };
-        let now = api::time::rfc3339(jiff::Timestamp::now());
-        let condition = json!({
-            "type": "Available", "status": status, "reason": reason, "message": message,
-            "lastTransitionTime": now,
-        });
-        set(object, "status", json!({"conditions": [condition]}));
+        set(object, "status", status);
     }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        // What was asked of somebody else says nothing of us.
+        let came_home = object["spec"]["service"].is_null() && !old["spec"]["service"].is_null();
+        set(object, "status", if came_home { local() } else { old["status"].clone() });
+    }
+}
+
+fn local() -> Value {
+    let condition = json!({
+        "type": "Available", "status": "True", "reason": "Local",
+        "message": "Local APIServices are always available",
+        "lastTransitionTime": api::time::rfc3339(jiff::Timestamp::now()),
+    });
+    json!({"conditions": [condition]})
 }
 
 /// Sets a top-level field of an object.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use apiserver::auth::AccountPolicy;
-use apiserver::auth::oidc::OidcPolicy;
+use apiserver::auth::oidc::{KeySource, OidcPolicy};
 
 /// Whose tokens a member makes and believes; flags named as kube-apiserver's.
 #[derive(Clone, Debug, clap::Args)]
@@ -17,13 +17,16 @@ pub struct IdentityArgs {
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     api_audiences: Vec<String>,
     /// An OpenID Connect provider whose tokens are believed
-    #[arg(long, value_name = "URL", requires = "oidc_client_id", requires = "oidc_jwks_file")]
+    #[arg(long, value_name = "URL", requires = "oidc_client_id")]
     oidc_issuer_url: Option<String>,
     /// For whom the provider's tokens must be meant
     #[arg(long, value_name = "NAME", requires = "oidc_issuer_url")]
     oidc_client_id: Option<String>,
-    /// The provider's keys: what its jwks_uri gives, kept new by whatever fetches it
+    /// Who vouches for the provider, in PEM [default: whom this machine believes]
     #[arg(long, value_name = "FILE", requires = "oidc_issuer_url")]
+    oidc_ca_file: Option<PathBuf>,
+    /// The provider's keys in a file that something else keeps new [default: the provider is asked]
+    #[arg(long, value_name = "FILE", requires = "oidc_issuer_url", conflicts_with = "oidc_ca_file")]
     oidc_jwks_file: Option<PathBuf>,
     /// Which claim of the provider's tokens is the user
     #[arg(long, value_name = "CLAIM", default_value = "sub")]
@@ -70,7 +73,10 @@ impl IdentityArgs {
             username_prefix,
             groups_claim: self.oidc_groups_claim.clone(),
             groups_prefix: self.oidc_groups_prefix.clone(),
-            keys_file: self.oidc_jwks_file.clone()?,
+            keys: match &self.oidc_jwks_file {
+                Some(file) => KeySource::File(file.clone()),
+                None => KeySource::Issuer(self.oidc_ca_file.clone()),
+            },
         })
     }
 }
@@ -123,6 +129,10 @@ mod tests {
         assert_eq!(provider(&["--oidc-username-claim=email"]).username_prefix, "");
         assert_eq!(provider(&["--oidc-username-prefix=-"]).username_prefix, "");
         assert_eq!(provider(&["--oidc-username-prefix=x:"]).username_prefix, "x:");
+        assert_eq!(provider(&[]).keys, KeySource::File("k".into()));
+        let asked = ["test", "--oidc-issuer-url=https://id", "--oidc-client-id=c", "--oidc-ca-file=ca"];
+        let asked = Command::try_parse_from(asked).expect("flags").identity.provider().expect("a provider");
+        assert_eq!(asked.keys, KeySource::Issuer(Some("ca".into())));
         assert!(
             Command::try_parse_from(["test", "--oidc-issuer-url=https://id"]).is_err(),
             "the rest is missing"

@@ -89,7 +89,7 @@ fn member_arguments(layout: &Layout, shape: &Shape, number: u32, ports: &MemberP
     arguments.extend(plain(["--node-monitor-grace-period", "1600ms"]));
     arguments.extend(plain(["--node-startup-grace-period", "10s"]));
     arguments.extend(plain(["--node-eviction-rate", "100", "--missing-node-quarantine", "2s"]));
-    arguments.extend(plain(["--default-toleration-seconds", "0"]));
+    arguments.extend(plain(["--default-toleration-seconds", "0", "--proxy-loopback"]));
     arguments
 }
 

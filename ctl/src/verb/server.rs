@@ -75,6 +75,9 @@ pub struct Args {
     /// A further name or address in the serving certificate
     #[arg(long = "tls-san", value_name = "NAME")]
     tls_san: Vec<String>,
+    /// Let the proxy subresources reach pods at loopback addresses: for a cluster that is all on this machine
+    #[arg(long)]
+    proxy_loopback: bool,
     /// Certificate authorities, shared by all members [default: pki in the data directory]
     #[arg(long, value_name = "DIR")]
     pki_dir: Option<PathBuf>,
@@ -334,6 +337,7 @@ fn api_config(args: &Args, pki: Arc<Pki>, tokens: TokenTable) -> Result<apiserve
     config.default_toleration_seconds = args.default_toleration_seconds;
     config.event_ttl = args.event_ttl;
     config.advertise = Some(args.advertise.unwrap_or(args.listen));
+    config.proxy_loopback = args.proxy_loopback;
     args.load.configure(&mut config)?;
     Ok(config)
 }

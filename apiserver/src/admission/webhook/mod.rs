@@ -5,7 +5,6 @@
 //! configurations themselves, so that a broken webhook can always be taken away. Upstream's
 //! `k8s.io/apiserver/pkg/admission/plugin/webhook` gives the rules and the messages.
 
-mod client;
 mod review;
 
 use api::cel::admission::Purpose;

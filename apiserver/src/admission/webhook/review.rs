@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::super::question::Question;
-use super::client;
+use crate::reach::chain;
 use crate::registry::resource::Resource;
 
 /// If a configuration names no time, in seconds (upstream's default).
@@ -65,10 +65,9 @@ pub(super) async fn ask(question: Question<'_>, hook: &Value) -> Result<Result<V
     });
     let seconds = hook["timeoutSeconds"].as_u64().unwrap_or(TIMEOUT).clamp(1, 30);
     let timeout = Duration::from_secs(seconds);
-    let answer = client::post(question.call, &hook["clientConfig"], review.to_string(), seconds);
-    let answer = tokio::time::timeout(timeout, answer)
-        .await
-        .map_err(|_| format!("no answer within {timeout:?}"))??;
+    let webhooks = &question.call.server.webhooks;
+    let answer = webhooks.post(&hook["clientConfig"], review.to_string(), timeout).await;
+    let answer = answer.map_err(|error| format!("failed to call webhook: {}", chain(&error)))?;
     read(&answer, &uid, question.seen_as)
 }
 

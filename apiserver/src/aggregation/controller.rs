@@ -1,0 +1,166 @@
+//! Asks who serves an API whether it lives and what it has, and writes the condition `Available`.
+//!
+//! Every member asks for itself, as upstream's do: what one can reach another may not. The question is the one that
+//! upstream asks, `/apis/GROUP/VERSION` as a master, but over TLS that must be right: what is answered goes into
+//! discovery, and a wrong `caBundle` is told before a user finds it.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{join_all, select_ok};
+use http::header::{ACCEPT, HeaderValue};
+use http::{Method, Request};
+use jiff::Timestamp;
+use rand::seq::IndexedRandom;
+use serde_json::Value;
+
+use super::availability::{Available, obstacle};
+use super::forward::identify;
+use super::{Backend, GROUP, Learned};
+use crate::auth::Identity;
+use crate::body::Body;
+use crate::crd::controller::{is_settled, send};
+use crate::handle::ApiServer;
+use crate::pki::MASTERS_GROUP;
+use crate::reach::services::Service;
+use crate::reach::{ReachError, Target, Tls, chain, whole};
+use crate::storage::decode;
+use crate::storage::key::Key;
+
+/// How soon it is asked again after it didn't answer; twice as late each time.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How often those are asked that answered, and at the latest those that didn't.
+const RESYNC: Duration = Duration::from_secs(30);
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// So many endpoints are asked; it lives if one answers.
+const ATTEMPTS: usize = 5;
+/// The longest list that is read, in bytes.
+const LIST: usize = 8 << 20;
+
+/// Runs until the server is gone.
+pub async fn run(server: Weak<ApiServer>) {
+    let Some(mut changed) = server.upgrade().map(|server| server.aggregation.changed.subscribe()) else {
+        return;
+    };
+    let mut failures = 0;
+    loop {
+        let Some(strong) = server.upgrade() else { return };
+        let looks = strong.aggregation.all().into_iter().map(|backend| look(strong.clone(), backend));
+        let settled = join_all(looks).await.into_iter().all(|settled| settled);
+        drop(strong);
+        failures = if settled { 0 } else { failures + 1 };
+        tokio::select! {
+            ended = changed.changed() => match ended {
+                Ok(()) => failures = 0,
+                Err(_) => return,
+            },
+            () = tokio::time::sleep(pause(failures)) => {}
+        }
+    }
+}
+
+/// Until the next look after so many in a row that weren't good.
+fn pause(failures: u32) -> Duration {
+    match failures {
+        0 => RESYNC,
+        some => RESYNC.min(AGAIN * 2_u32.saturating_pow(some - 1)),
+    }
+}
+
+/// Asks one; false if it must be asked again soon.
+async fn look(server: Arc<ApiServer>, backend: Arc<Backend>) -> bool {
+    let available = check(&server, &backend).await;
+    let written = write(&server, &backend, &available).await;
+    written && available.is_true()
+}
+
+async fn check(server: &ApiServer, backend: &Backend) -> Available {
+    let service = match server.services.find(&backend.namespace, &backend.service).await {
+        Ok(service) => service,
+        Err(failure) if failure.code() == 404 => return Available::no_service(backend),
+        Err(failure) => return Available::unknown(backend, &failure.into_status().message),
+    };
+    if let Some(obstacle) = obstacle(backend, &service) {
+        return obstacle;
+    }
+    match ask(backend, &service).await {
+        Ok(learned) => {
+            server.aggregation.learned.lock().insert(backend.name.clone(), learned);
+            Available::passed()
+        }
+        Err(why) => Available::failed(why),
+    }
+}
+
+/// Asks some of its endpoints at once; the first answer counts.
+async fn ask(backend: &Backend, service: &Service) -> Result<Learned, String> {
+    let config = backend.tls.clone()?;
+    let addresses = service.addresses(backend.port).map_err(|status| status.message)?;
+    let chosen: Vec<&String> = addresses.sample(&mut rand::rng(), ATTEMPTS).collect();
+    let asked = chosen.into_iter().map(|address| {
+        let tls = Tls { config: config.clone(), name: backend.server_name() };
+        ask_one(backend, Target { address: address.clone(), tls: Some(tls) }).boxed()
+    });
+    select_ok(asked).await.map(|(learned, _)| learned)
+}
+
+async fn ask_one(backend: &Backend, target: Target) -> Result<Learned, String> {
+    let path = format!("/apis/{}/{}", backend.group, backend.version);
+    let url = format!("https://{}{path}", target.address);
+    let failed = |why: String| format!("failing or missing response from {url}: {why}");
+    let list = get(&target, &path).await.map_err(|why| match why {
+        Refusal::Code(code) => failed(format!("bad status from {url}: {code}")),
+        Refusal::Lost(why) => failed(format!("Get {url:?}: {why}")),
+    })?;
+    // Not all have documents of version 3.
+    let index = get(&target, "/openapi/v3").await.unwrap_or_default();
+    Ok(Learned::of(&backend.group, &backend.version, &list, &index))
+}
+
+enum Refusal {
+    Code(u16),
+    Lost(String),
+}
+
+async fn get(target: &Target, path: &str) -> Result<Value, Refusal> {
+    let lost = |error: ReachError| Refusal::Lost(chain(&error));
+    let mut request =
+        Request::get(path).body(Body::empty()).map_err(|error| Refusal::Lost(error.to_string()))?;
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+    identify(request.headers_mut(), &Identity::new("system:kube-aggregator", &[MASTERS_GROUP]));
+    let exchange = async {
+        let (answer, _connection) = target.send(request).await.map_err(lost)?;
+        match answer.status() {
+            code if code.is_success() => whole(answer.into_body(), LIST).await.map_err(lost),
+            code => Err(Refusal::Code(code.as_u16())),
+        }
+    };
+    let body = tokio::time::timeout(PATIENCE, exchange).await;
+    let body = body.unwrap_or_else(|_| Err(lost(ReachError::Timeout(PATIENCE))))?;
+    Ok(serde_json::from_slice(&body).unwrap_or_default())
+}
+
+/// Writes the condition, if the APIService doesn't say it already; false if it couldn't.
+async fn write(server: &Arc<ApiServer>, backend: &Backend, available: &Available) -> bool {
+    let Some(row) = server.registry.find(GROUP, "v1", "apiservices") else { return true };
+    let stored = server.storage.cache.get(&Key::Object(&row, "", &backend.name).to_bytes());
+    let Some(mut object) = stored.and_then(|stored| decode(&stored).ok()) else { return true };
+    let now = api::time::rfc3339(Timestamp::now());
+    let Some(status) = available.put_into(&object["status"], &now) else { return true };
+    object["status"] = status;
+    let path = format!("/apis/{GROUP}/v1/apiservices/{}/status", backend.name);
+    is_settled(send(server, Method::PUT, &path, object.to_string()).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_fails_is_asked_less_and_less_often() {
+        let millis = |failures| pause(failures).as_millis();
+        assert_eq!([0, 1, 2, 4, 7, 40].map(millis), [30_000, 500, 1_000, 4_000, 30_000, 30_000]);
+    }
+}

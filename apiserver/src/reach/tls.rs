@@ -1,0 +1,124 @@
+//! Whom a TLS client believes, and who it is.
+
+use std::fs;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::pki::{Issued, PkiError, tls as pki};
+
+/// Where systems keep the authorities that they believe.
+const AUTHORITIES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// Whom to believe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust<'a> {
+    /// Who has a certificate of these authorities, in PEM.
+    Bundle(&'a [u8]),
+    /// Who has a certificate of those that this machine believes.
+    Machine,
+    /// Anyone: pods have no names that a certificate could hold, and some say that they don't care.
+    Anyone,
+}
+
+/// Why nobody can be believed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The bundle can't be read.
+    #[error("unable to load root certificates: {0}")]
+    Bundle(String),
+    /// It holds no certificate.
+    #[error("unable to load root certificates: no certificate is among them")]
+    Empty,
+    /// The machine keeps none where it is looked for.
+    #[error("this machine has no authorities in {}: name one", AUTHORITIES.join(", "))]
+    NoMachine,
+    /// Our own certificate or the library's settings are wrong.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+}
+
+/// A client that believes `trust`, and shows `identity` if it is asked who it is.
+///
+/// # Errors
+/// [`TrustError`].
+pub fn client(trust: Trust<'_>, identity: Option<&Issued>) -> Result<Arc<ClientConfig>, TrustError> {
+    let builder = ClientConfig::builder_with_provider(pki::provider())
+        .with_safe_default_protocol_versions()
+        .map_err(PkiError::Tls)?;
+    let builder = match trust {
+        Trust::Bundle(pem) => builder.with_root_certificates(roots(pem)?),
+        Trust::Machine => builder.with_root_certificates(roots(&machine()?)?),
+        Trust::Anyone => {
+            let verifier = Arc::new(Anyone(pki::provider()));
+            builder.dangerous().with_custom_certificate_verifier(verifier)
+        }
+    };
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            let (certificates, key) = pki::parse(identity)?;
+            builder.with_client_auth_cert(certificates, key).map_err(PkiError::Tls)?
+        }
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn roots(pem: &[u8]) -> Result<RootCertStore, TrustError> {
+    let mut roots = RootCertStore::empty();
+    let unreadable = |error: &dyn std::error::Error| TrustError::Bundle(error.to_string());
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| unreadable(&error))?;
+        roots.add(certificate).map_err(|error| unreadable(&error))?;
+    }
+    if roots.is_empty() { Err(TrustError::Empty) } else { Ok(roots) }
+}
+
+fn machine() -> Result<Vec<u8>, TrustError> {
+    AUTHORITIES.iter().find_map(|path| fs::read(path).ok()).ok_or(TrustError::NoMachine)
+}
+
+/// Believes everybody, but only who has the key of the certificate that is shown.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
