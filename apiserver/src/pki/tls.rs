@@ -79,7 +79,9 @@ fn roots(authority: &CertificateDer<'static>) -> Result<RootCertStore, PkiError>
     Ok(roots)
 }
 
-pub(crate) fn parse(issued: &Issued) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
+pub(crate) fn parse(
+    issued: &Issued,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
     let chain = CertificateDer::pem_slice_iter(issued.certificate_pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| PkiError::Pem { what: "certificate", source })?;
