@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
 
+use crate::eviction::EvictionConfig;
 use crate::runtime::fake::FakeScript;
 
 /// The name of a Node object; a DNS subdomain.
@@ -58,6 +59,11 @@ pub struct KubeletConfig {
     pub stop_pods_on_shutdown: bool,
     /// The longest a graceful stop waits for pods to end before it kills them.
     pub shutdown_grace: Duration,
+    /// On a graceful stop the whole node goes down: pods end by their priority and are reported as failed, the
+    /// critical ones within this part of [`Self::shutdown_grace`], after all others. `None`: only the agent stops.
+    pub node_shutdown: Option<Duration>,
+    /// Which pods end when the node runs out of something.
+    pub eviction: EvictionConfig,
     /// Gives pods addresses of their own, and Services a way to them; without it pods have the host's network.
     pub network: Option<network::Settings>,
     /// What `nodeInfo.kubeletVersion` reports, such as `v1.37.0`.
@@ -84,6 +90,8 @@ impl KubeletConfig {
             logs: LogLimits::default(),
             stop_pods_on_shutdown: false,
             shutdown_grace: Duration::from_secs(30),
+            node_shutdown: None,
+            eviction: EvictionConfig::off(),
             network: None,
             version: "v1.37.0".to_owned(),
         }

@@ -12,6 +12,7 @@ pub mod config;
 pub mod confined;
 pub mod container;
 pub mod hollow;
+pub mod eviction;
 pub mod image;
 pub mod node;
 pub mod pod;

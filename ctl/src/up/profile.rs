@@ -117,6 +117,8 @@ fn node_arguments(layout: &Layout, id: ChildId) -> Vec<OsString> {
     arguments.extend(plain(["--listen", "127.0.0.1:0", "--address", "127.0.0.1"]));
     arguments.extend(plain(["--lease-renew-interval", "400ms", "--lease-duration", "2s"]));
     arguments.extend(plain(["--stop-pods-on-shutdown", "--shutdown-grace-period", "8s"]));
+    // A local cluster is no reason for its owner to tidy up the disk (as kind has it).
+    arguments.extend(plain(["--eviction-hard", "memory.available<100Mi"]));
     arguments
 }
 

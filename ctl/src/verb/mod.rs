@@ -8,6 +8,7 @@ pub mod delete;
 pub mod demo;
 pub mod describe;
 pub mod diff;
+mod eviction;
 pub mod events;
 pub mod get;
 pub mod history;

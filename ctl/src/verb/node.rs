@@ -15,6 +15,7 @@ use kubelet::hollow::{self, HollowConfig, HollowError};
 use kubelet::{CapacityOverrides, Heartbeat, KubeletConfig, RuntimeKind, ServingTls};
 use network::pod::addresses::Range;
 
+use super::eviction::EvictionArgs;
 use crate::app::App;
 use crate::cluster::kubeconfig;
 use crate::failure::Failure;
@@ -86,6 +87,15 @@ pub struct Args {
     /// The longest that ending the pods may take
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     shutdown_grace_period: Duration,
+    /// When the agent is asked to end, the node goes down: pods end by priority and are reported as failed, and the
+    /// node as not ready
+    #[arg(long, conflicts_with = "stop_pods_on_shutdown")]
+    graceful_node_shutdown: bool,
+    /// The part of --shutdown-grace-period that is kept for critical pods, which end last
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    shutdown_grace_period_critical_pods: Duration,
+    #[command(flatten)]
+    eviction: EvictionArgs,
     /// Simulate so many nodes in this process, called NAME-1, NAME-2, …: pods are said to run, and nothing does
     #[arg(long, value_name = "NUMBER", help_heading = "Simulated nodes", conflicts_with = "tls_cert_file",
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -262,6 +272,8 @@ fn config(app: &App, args: Args) -> Result<KubeletConfig, Failure> {
         labels: args.labels.into_iter().collect::<BTreeMap<_, _>>(),
         stop_pods_on_shutdown: args.stop_pods_on_shutdown,
         shutdown_grace: args.shutdown_grace_period,
+        node_shutdown: args.graceful_node_shutdown.then_some(args.shutdown_grace_period_critical_pods),
+        eviction: args.eviction.config()?,
         ..KubeletConfig::new(name, data_dir, args.address)
     })
 }

@@ -9,6 +9,7 @@ pub mod clock;
 mod grpc;
 mod network;
 mod perform;
+pub mod pressure;
 mod publisher;
 mod references;
 mod run_loop;
@@ -38,11 +39,13 @@ use crate::agent::perform::Performer;
 use crate::agent::publisher::Publisher;
 pub use crate::agent::publisher::chain;
 use crate::agent::references::References;
-use crate::agent::run_loop::RunLoop;
+use crate::agent::run_loop::{RunLoop, Stop};
 use crate::agent::table::PodTable;
 use crate::agent::volumes::Volumes;
 use crate::config::{KubeletConfig, RuntimeKind};
+use crate::eviction::Observation;
 use crate::image::{ImageError, ImageStore};
+use crate::node::object::Health;
 use crate::node::{NodeReporter, facts};
 use crate::pod::admission::amounts;
 use crate::pod::downward::NodeFacts;
@@ -123,6 +126,16 @@ pub async fn run(
         let served = server::Served { tls, logs, asker, runtime, sampler, node };
         tasks.spawn(server::serve(listener, served, shutdown.clone()));
     }
+    if let Some(images) = agent.performer.runtime.image_store() {
+        tasks.spawn(pressure::collect_images(images.clone(), shutdown.clone()));
+    }
+    if !config.eviction.thresholds.is_empty() {
+        let runtime = agent.performer.runtime.clone();
+        let images = runtime.image_store().cloned();
+        let host = Arc::new(pressure::Host { data_dir: config.data_dir.clone(), images });
+        let (thresholds, tell) = (config.eviction.thresholds.clone(), agent.observer.clone());
+        tasks.spawn(pressure::watch(host, runtime, thresholds, tell, shutdown.clone()));
+    }
     // The node says that it lives until its pods are drained: it does.
     let (drained, speaking) = client::shutdown::channel();
     tasks.spawn(reporter.clone().heartbeat(speaking.clone()));
@@ -140,6 +153,10 @@ struct Agent {
     publisher: Publisher,
     table: PodTable,
     queries: mpsc::Receiver<Query>,
+    observations: mpsc::Receiver<Observation>,
+    /// Where the other end of `observations` is told what was measured.
+    observer: mpsc::Sender<Observation>,
+    health: watch::Sender<Health>,
     ended: watch::Sender<u64>,
     asker: Asker,
     recorder_task: recorder::RecorderTask,
@@ -162,7 +179,9 @@ impl Agent {
             ended: self.ended,
             clock: Clock::start(),
             answers: JoinSet::new(),
-            stop_pods: config.stop_pods_on_shutdown.then_some(config.shutdown_grace),
+            stop: stop(config),
+            observations: self.observations,
+            health: self.health,
         };
         let result = run_loop.run(&informer, shutdown).await;
         stop_publishing.request();
@@ -170,6 +189,16 @@ impl Agent {
         while tasks.join_next().await.is_some() {}
         self.recorder_task.drain().await;
         result.map_err(RunError::from)
+    }
+}
+
+fn stop(config: &KubeletConfig) -> Stop {
+    match config.node_shutdown {
+        Some(critical) => {
+            Stop::Node { ordinary: config.shutdown_grace.saturating_sub(critical), critical }
+        }
+        None if config.stop_pods_on_shutdown => Stop::EndPods(config.shutdown_grace),
+        None => Stop::LeavePods,
     }
 }
 
@@ -236,12 +265,17 @@ fn build(
         recorder,
     };
     let (asker, queries, ended) = server::asker();
+    // One look at a time: who measures waits for the loop.
+    let (observer, observations) = mpsc::channel(1);
     Ok(Agent {
         publisher: Publisher::new(client.clone()),
         client,
         performer,
-        table: PodTable::new(Arc::new(settings), amounts(&allocatable)),
+        table: PodTable::new(Arc::new(settings), amounts(&allocatable)).with_eviction(config.eviction.clone()),
         queries,
+        observations,
+        observer,
+        health: reporter.health(),
         ended,
         asker,
         recorder_task,

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::Shutdown;
 use client::backoff::Policy;
@@ -14,6 +15,7 @@ use client::queue::{Outcome, WorkQueue};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::agent::table::Publication;
 use crate::pod::PodUid;
@@ -27,12 +29,14 @@ pub struct Publisher {
     client: kube::Client,
     queue: WorkQueue<PodUid>,
     newest: Arc<Mutex<BTreeMap<PodUid, Publication>>>,
+    /// Something has been told: whoever flushes looks again.
+    told: Arc<Notify>,
 }
 
 impl Publisher {
     /// Nothing to tell yet.
     pub fn new(client: kube::Client) -> Self {
-        Self { client, queue: WorkQueue::new(Policy::CONNECT), newest: Arc::default() }
+        Self { client, queue: WorkQueue::new(Policy::CONNECT), newest: Arc::default(), told: Arc::default() }
     }
 
     /// Replaces what was to be told of this pod; `cause` is the pod as it was seen when that was found out.
@@ -47,6 +51,18 @@ impl Publisher {
         self.queue.run(CONCURRENCY, shutdown, |uid, cause| self.tell(uid, cause)).await;
     }
 
+    /// Waits until everything has been told, but no longer than this.
+    pub async fn flush(&self, limit: Duration) {
+        let told = async {
+            while !self.newest.lock().is_empty() {
+                self.told.notified().await;
+            }
+        };
+        if tokio::time::timeout(limit, told).await.is_err() {
+            tracing::warn!(pods = self.newest.lock().len(), "statuses are left untold");
+        }
+    }
+
     async fn tell(&self, uid: PodUid, cause: Option<Cause>) -> Outcome {
         let Some(publication) = self.newest.lock().get(&uid).cloned() else { return Outcome::Done };
         match self.send(&publication, cause).await {
@@ -55,6 +71,8 @@ impl Publisher {
                 if newest.get(&uid) == Some(&publication) {
                     newest.remove(&uid);
                 }
+                drop(newest);
+                self.told.notify_one();
                 Outcome::Done
             }
             Err(error) => {

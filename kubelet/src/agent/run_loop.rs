@@ -14,6 +14,8 @@ use crate::agent::perform::Performer;
 use crate::agent::publisher::Publisher;
 use crate::agent::references::Key;
 use crate::agent::table::{PodTable, Work};
+use crate::eviction::Observation;
+use crate::node::object::Health;
 use crate::pod::effect::{Effect, PodEvent};
 use crate::pod::env::references;
 use crate::pod::life::PodLife;
@@ -26,6 +28,8 @@ use crate::server::Query;
 const CHANGES: usize = 256;
 /// What remains after the grace of a shutdown until the loop gives up waiting for killed processes.
 const KILL_MARGIN: Duration = Duration::from_secs(5);
+/// How long a node that goes down tells of its pods' ends; the API server may be gone already.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
 /// Everything the loop owns.
 pub struct RunLoop {
@@ -39,8 +43,28 @@ pub struct RunLoop {
     pub clock: Clock,
     /// Effects being carried out; each ends in at most one answer.
     pub answers: JoinSet<Answer>,
-    /// Pods are ended with the agent, within this time.
-    pub stop_pods: Option<Duration>,
+    /// What of the pods becomes when the agent is asked to stop.
+    pub stop: Stop,
+    /// Measurements of the node, taken one after the other.
+    pub observations: mpsc::Receiver<Observation>,
+    /// How the node is, for those who report it.
+    pub health: watch::Sender<Health>,
+}
+
+/// What of the pods becomes when the agent is asked to stop.
+#[derive(Clone, Copy, Debug)]
+pub enum Stop {
+    /// They run on for the next agent.
+    LeavePods,
+    /// They end within this time; the next agent runs them again.
+    EndPods(Duration),
+    /// The node goes down, and they end for good.
+    Node {
+        /// For those that aren't critical.
+        ordinary: Duration,
+        /// For the others, afterwards.
+        critical: Duration,
+    },
 }
 
 /// What a task of the loop comes back with.
@@ -61,6 +85,7 @@ enum Event {
     /// Tokens of these pods are to be renewed.
     Tokens(Vec<PodUid>),
     Query(Query),
+    Observed(Observation),
     Timer,
     Stop,
 }
@@ -105,6 +130,7 @@ impl RunLoop {
             keys = self.performer.references.changed() => Event::References(keys),
             pods = self.performer.volumes.due() => Event::Tokens(pods),
             Some(query) = self.queries.recv() => Event::Query(query),
+            Some(seen) = self.observations.recv() => Event::Observed(seen),
             () = sleep_until(wake) => Event::Timer,
         }
     }
@@ -147,6 +173,11 @@ impl RunLoop {
                 });
                 let changed = |(namespace, name): &Key| self.table.reference_changed(namespace, name, now);
                 keys.iter().flat_map(changed).collect()
+            }
+            Event::Observed(seen) => {
+                let work = self.table.observed(&seen, now);
+                self.tell_health(false);
+                work
             }
             Event::Timer => self.table.tick(now),
             Event::Answer(Answer::None) | Event::Stop => Vec::new(),
@@ -211,13 +242,64 @@ impl RunLoop {
         }
     }
 
+    fn tell_health(&self, shutting_down: bool) {
+        let now = Health { pressure: self.table.pressure(), shutting_down };
+        self.health.send_if_modified(|told| std::mem::replace(told, now) != now);
+    }
+
     /// Ends the pods if so configured; otherwise everything runs on for the next agent.
     async fn drain(&mut self, ends: &mut mpsc::Receiver<RuntimeEvent>) {
-        let Some(grace) = self.stop_pods else { return };
-        let work = self.table.stop(grace, self.clock.now());
-        self.carry_out(work);
+        let done = match self.stop {
+            Stop::LeavePods => return,
+            Stop::EndPods(grace) => {
+                let work = self.table.stop(grace, self.clock.now());
+                self.carry_out(work);
+                self.drain_until(ends, grace + KILL_MARGIN, PodTable::is_quiet).await
+            }
+            Stop::Node { ordinary, critical } => self.go_down(ends, ordinary, critical).await,
+        };
+        if done {
+            // They get their addresses again when they start again.
+            for life in self.table.pods() {
+                detach(&self.performer, life.pod_ref()).await;
+            }
+            if let Err(error) = self.performer.runtime.shut_down().await {
+                tracing::error!(error = %error.chain(), "shut the runtime down");
+            }
+            return;
+        }
+        let left: Vec<String> =
+            self.table.pods().filter(|life| !life.is_quiet()).map(|life| life.pod_ref().to_string()).collect();
+        tracing::warn!(pods = left.join(", "), "pods that did not end in time are left running");
+    }
+
+    /// The ordinary pods first: the critical ones serve them.
+    async fn go_down(
+        &mut self,
+        ends: &mut mpsc::Receiver<RuntimeEvent>,
+        ordinary: Duration,
+        critical: Duration,
+    ) -> bool {
+        self.table.shut_down();
+        self.tell_health(true);
+        for (group, grace) in [(false, ordinary), (true, critical)] {
+            let work = self.table.end_for_shutdown(group, grace, self.clock.now());
+            self.carry_out(work);
+            self.drain_until(ends, grace + KILL_MARGIN, |table| table.has_ended(group)).await;
+        }
+        self.publisher.flush(FLUSH_LIMIT).await;
+        self.table.is_quiet()
+    }
+
+    /// Goes on with what concerns pods that end. Returns whether they have, in time.
+    async fn drain_until(
+        &mut self,
+        ends: &mut mpsc::Receiver<RuntimeEvent>,
+        limit: Duration,
+        done: impl Fn(&PodTable) -> bool,
+    ) -> bool {
         let all_ended = async {
-            while !self.table.is_quiet() {
+            while !done(&self.table) {
                 let event = self.next_while_draining(ends).await;
                 let now = self.clock.now();
                 let work = match event {
@@ -229,23 +311,7 @@ impl RunLoop {
                 self.carry_out(work);
             }
         };
-        if tokio::time::timeout(grace + KILL_MARGIN, all_ended).await.is_ok() {
-            // They get their addresses again when they start again.
-            for life in self.table.pods() {
-                detach(&self.performer, life.pod_ref()).await;
-            }
-            if let Err(error) = self.performer.runtime.shut_down().await {
-                tracing::error!(error = %error.chain(), "shut the runtime down");
-            }
-        } else {
-            let left: Vec<String> = self
-                .table
-                .pods()
-                .filter(|life| !life.is_quiet())
-                .map(|life| life.pod_ref().to_string())
-                .collect();
-            tracing::warn!(pods = left.join(", "), "pods that did not end in time are left running");
-        }
+        tokio::time::timeout(limit, all_ended).await.is_ok()
     }
 
     async fn next_while_draining(&mut self, ends: &mut mpsc::Receiver<RuntimeEvent>) -> Event {

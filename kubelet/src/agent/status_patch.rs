@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Map, Value, json};
 
 use crate::pod::PodRef;
-use crate::pod::conditions::OWNED;
+use crate::pod::conditions::{DISRUPTION, OWNED};
 
 /// The fields of `status` that the node owns; those that may be absent are told as `null`.
 const FIELDS: [&str; 14] = [
@@ -64,7 +64,8 @@ pub fn owned_part(status: &PodStatus) -> Value {
     let mut own: Map<String, Value> =
         FIELDS.iter().filter_map(|field| Some(((*field).to_owned(), all.get(field)?.clone()))).collect();
     if let Some(Value::Array(conditions)) = own.get_mut("conditions") {
-        conditions.retain(|c| c["type"].as_str().is_some_and(|kind| OWNED.contains(&kind)));
+        let is_own = |kind: &str, reason: &Value| OWNED.contains(&kind) || (kind, reason.as_str()) == (DISRUPTION.0, Some(DISRUPTION.1));
+        conditions.retain(|c| c["type"].as_str().is_some_and(|kind| is_own(kind, &c["reason"])));
         conditions.sort_by_key(|c| OWNED.iter().position(|kind| c["type"] == **kind));
     }
     Value::Object(own)

@@ -3,6 +3,8 @@
 //! Always holds: a pod that runs is only ended because the API server said so, after a complete list;
 //! what is published is what was computed last; a pod's records go only after its processes.
 
+mod room;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +14,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
-use crate::pod::admission::{Amounts, add, admit, requests};
+use crate::eviction::{Eviction, EvictionConfig};
+use crate::pod::admission::Amounts;
 use crate::pod::container::{ContainerLife, State};
 use crate::pod::effect::{Effect, Note, PodEvent};
 use crate::pod::env::{Reference, references};
 use crate::pod::life::{PodLife, Settings};
-use crate::pod::resize::{Decision, judge};
 use crate::pod::time::later;
 use crate::pod::{ContainerId, PodRef, PodUid};
 use crate::runtime::{Exit, FoundContainer, FoundState};
@@ -74,6 +76,9 @@ pub struct PodTable {
     orphans: BTreeMap<PodUid, Vec<FoundContainer>>,
     /// Pods that were refused what they ask for, until somebody makes room.
     deferred: BTreeSet<PodUid>,
+    eviction: Eviction,
+    /// The node goes down.
+    shutting_down: bool,
     /// The agent is being stopped: statuses are no longer published.
     stopping: bool,
 }
@@ -88,6 +93,8 @@ impl PodTable {
             wakes: BTreeSet::new(),
             orphans: BTreeMap::new(),
             deferred: BTreeSet::new(),
+            eviction: Eviction::new(EvictionConfig::off()),
+            shutting_down: false,
             stopping: false,
         }
     }
@@ -153,10 +160,9 @@ impl PodTable {
 
     fn admit(&mut self, pod: Box<Pod>, now: Timestamp, work: &mut Vec<Work>) {
         let pod_ref = PodRef::of(&pod);
-        let (used, count) = self.used();
         let settings = self.settings.clone();
         let ending = pod.metadata.deletion_timestamp.is_some();
-        let life = match admit(&pod, &used, count, &self.allocatable) {
+        let life = match self.welcome(&pod) {
             Err(verdict) if !ending => {
                 let reason = Effect::Record(Note::warning("Failed", verdict.message.clone()));
                 work.push(Work::Effect(Arc::new((*pod).clone()), reason));
@@ -170,45 +176,6 @@ impl PodTable {
         let again = PodEvent::Applied(Box::new(life.pod().clone()));
         self.insert(pod_ref.uid.clone(), life, false);
         self.step(&pod_ref.uid, again, now, work);
-    }
-
-    /// What the pods that aren't over have asked for, and how many they are.
-    fn used(&self) -> (Amounts, usize) {
-        let mut total = Amounts::new();
-        let active = || self.pods.values().filter(|entry| !entry.life.is_over());
-        active().for_each(|entry| add(&mut total, &requests(&entry.life.allocated_pod())));
-        (total, active().count())
-    }
-
-    /// Decides about what the pod asks for now, if that isn't what it was promised.
-    fn decide_resize(&mut self, uid: &PodUid, now: Timestamp, work: &mut Vec<Work>) {
-        self.deferred.remove(uid);
-        let Some(life) = self.pods.get(uid).map(|entry| &entry.life).filter(|life| life.wants_resize()) else {
-            return;
-        };
-        let others = || self.pods.iter().filter(|(other, entry)| *other != uid && !entry.life.is_over());
-        let mut used = Amounts::new();
-        others().for_each(|(_, entry)| add(&mut used, &requests(&entry.life.allocated_pod())));
-        let decision = judge(life.pod(), &life.allocated_pod(), &used, others().count(), &self.allocatable);
-        if matches!(decision, Decision::Deferred(_)) {
-            self.deferred.insert(uid.clone());
-        }
-        if life.refused_resize() != Some(&decision) {
-            self.step(uid, PodEvent::ResizeDecided(decision), now, work);
-        }
-    }
-
-    /// Room may have been made: the most important are asked first.
-    fn retry_deferred(&mut self, now: Timestamp, work: &mut Vec<Work>) {
-        let mut waiting: Vec<(i32, PodUid)> =
-            self.deferred.iter().map(|uid| (-self.priority(uid), uid.clone())).collect();
-        waiting.sort();
-        waiting.iter().for_each(|(_, uid)| self.decide_resize(uid, now, work));
-    }
-
-    fn priority(&self, uid: &PodUid) -> i32 {
-        let spec = self.pods.get(uid).and_then(|entry| entry.life.pod().spec.as_ref());
-        spec.and_then(|spec| spec.priority).unwrap_or(0)
     }
 
     /// Someone else wrote a status that is the node's to write: say it again.

@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::{Value, json};
 
 use crate::config::{CapacityOverrides, KubeletConfig};
+use crate::eviction::Pressure;
 use crate::node::facts::Machine;
 
 /// Upstream's default of pods per node.
@@ -38,6 +39,33 @@ const CONDITIONS: [(&str, &str, &str, &str); 4] = [
     ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
 ];
 
+/// How the node is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// What it is running out of.
+    pub pressure: Pressure,
+    /// It goes down.
+    pub shutting_down: bool,
+}
+
+/// What is said while all isn't well: type, status, reason, message.
+fn trouble(health: Health) -> Vec<(&'static str, &'static str, &'static str, &'static str)> {
+    let Health { pressure, shutting_down } = health;
+    let rows = [
+        (
+            pressure.memory,
+            ("MemoryPressure", "True", "KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+        ),
+        (pressure.disk, ("DiskPressure", "True", "KubeletHasDiskPressure", "kubelet has disk pressure")),
+        (
+            pressure.processes,
+            ("PIDPressure", "True", "KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+        ),
+        (shutting_down, ("Ready", "False", "KubeletNotReady", "node is shutting down")),
+    ];
+    rows.into_iter().filter(|(holds, _)| *holds).map(|(_, row)| row).collect()
+}
+
 impl NodeDescription {
     /// The labels every node has, and those asked for.
     pub fn labels(&self) -> BTreeMap<String, String> {
@@ -54,7 +82,7 @@ impl NodeDescription {
     }
 
     /// The Node to create.
-    pub fn node(&self, now: Timestamp) -> Node {
+    pub fn node(&self, health: Health, now: Timestamp) -> Node {
         Node {
             metadata: ObjectMeta {
                 name: Some(self.config.node_name.0.clone()),
@@ -67,7 +95,7 @@ impl NodeDescription {
                 taints: Some(self.config.taints.clone()).filter(|taints| !taints.is_empty()),
                 ..NodeSpec::default()
             }),
-            status: Some(self.status(None, now)),
+            status: Some(self.status(None, health, now)),
         }
     }
 
@@ -91,12 +119,12 @@ impl NodeDescription {
     }
 
     /// The status to report over the one that is there.
-    pub fn status(&self, before: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+    pub fn status(&self, before: Option<&NodeStatus>, health: Health, now: Timestamp) -> NodeStatus {
         NodeStatus {
             capacity: Some(self.capacity()),
             allocatable: Some(self.capacity()),
             addresses: Some(self.addresses()),
-            conditions: Some(conditions(before, now)),
+            conditions: Some(conditions(before, health, now)),
             daemon_endpoints: self.port.map(|port| NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port: port.into() }),
             }),
@@ -139,9 +167,9 @@ impl NodeDescription {
     }
 
     /// Whether the reported status is as it should be, apart from its heartbeat times.
-    pub fn is_reported(&self, node: &Node, now: Timestamp) -> bool {
+    pub fn is_reported(&self, node: &Node, health: Health, now: Timestamp) -> bool {
         let Some(seen) = &node.status else { return false };
-        let wanted = self.status(Some(seen), now);
+        let wanted = self.status(Some(seen), health, now);
         let verdicts = |status: &NodeStatus| -> Vec<(String, String)> {
             let known = |c: &&NodeCondition| CONDITIONS.iter().any(|(kind, ..)| c.type_ == *kind);
             let mut all: Vec<_> = status.conditions.iter().flatten().filter(known).map(verdict).collect();
@@ -157,8 +185,8 @@ impl NodeDescription {
     }
 
     /// The strategic merge patch of the `status` subresource.
-    pub fn status_patch(&self, node: &Node, now: Timestamp) -> Value {
-        json!({ "status": self.status(node.status.as_ref(), now) })
+    pub fn status_patch(&self, node: &Node, health: Health, now: Timestamp) -> Value {
+        json!({ "status": self.status(node.status.as_ref(), health, now) })
     }
 }
 
@@ -166,9 +194,13 @@ fn verdict(condition: &NodeCondition) -> (String, String) {
     (condition.type_.clone(), condition.status.clone())
 }
 
-fn conditions(before: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+fn conditions(before: Option<&NodeStatus>, health: Health, now: Timestamp) -> Vec<NodeCondition> {
     let before = before.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    CONDITIONS.iter().map(|row| condition(row, before, now)).collect()
+    let trouble = trouble(health);
+    let row = |well: &'static (&str, &str, &str, &str)| {
+        *trouble.iter().find(|(kind, ..)| *kind == well.0).unwrap_or(well)
+    };
+    CONDITIONS.iter().map(|well| condition(&row(well), before, now)).collect()
 }
 
 fn condition(
@@ -184,5 +216,36 @@ fn condition(
         last_transition_time: same.and_then(|c| c.last_transition_time.clone()).or(Some(Time(now))),
         reason: Some((*reason).to_owned()),
         message: Some((*message).to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_tell_what_is_wrong_and_since_when() {
+        let then: Timestamp = "2026-01-01T00:00:00Z".parse().expect("time");
+        let now: Timestamp = "2026-01-01T01:00:00Z".parse().expect("time");
+        let before = NodeStatus {
+            conditions: Some(conditions(None, Health::default(), then)),
+            ..NodeStatus::default()
+        };
+        let pressure = Pressure { disk: true, ..Pressure::default() };
+        let told = conditions(Some(&before), Health { pressure, shutting_down: true }, now);
+        let rows: Vec<(&str, &str, &str, bool)> = told
+            .iter()
+            .map(|c| {
+                let moved = c.last_transition_time == Some(Time(now));
+                (c.type_.as_str(), c.status.as_str(), c.message.as_deref().unwrap_or_default(), moved)
+            })
+            .collect();
+        let want = [
+            ("MemoryPressure", "False", "kubelet has sufficient memory available", false),
+            ("DiskPressure", "True", "kubelet has disk pressure", true),
+            ("PIDPressure", "False", "kubelet has sufficient PID available", false),
+            ("Ready", "False", "node is shutting down", true),
+        ];
+        assert_eq!(rows, want);
     }
 }

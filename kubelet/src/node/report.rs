@@ -13,12 +13,13 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::config::KubeletConfig;
 use crate::node::facts::Machine;
 use crate::node::lease;
-use crate::node::object::NodeDescription;
+use crate::node::object::{Health, NodeDescription};
 use crate::runtime::Runtime;
 
 /// The longest a renewal may take before it is tried anew: a lost connection must not eat the lease.
@@ -33,6 +34,7 @@ pub struct NodeReporter {
     description: Arc<NodeDescription>,
     /// The Node's uid, once it is registered; it owns the Lease.
     uid: Arc<Mutex<Option<String>>>,
+    health: watch::Sender<Health>,
 }
 
 impl NodeReporter {
@@ -50,12 +52,21 @@ impl NodeReporter {
             runtime_version: format!("{}://{}", runtime.name(), runtime.version()),
             port,
         };
-        Self { client, description: Arc::new(description), uid: Arc::default() }
+        Self { client, description: Arc::new(description), uid: Arc::default(), health: watch::Sender::default() }
+    }
+
+    /// Where the agent says how the node is; a change is reported at once.
+    pub fn health(&self) -> watch::Sender<Health> {
+        self.health.clone()
     }
 
     /// What pods may use.
     pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
         self.description.capacity()
+    }
+
+    fn health_now(&self) -> Health {
+        *self.health.borrow()
     }
 
     fn name(&self) -> &str {
@@ -96,9 +107,12 @@ impl NodeReporter {
         let mut backoff = Backoff::new(Policy::CONNECT);
         // The first report waits for nobody's list: a new node is there at once.
         let mut due = Instant::now();
+        let mut health = self.health.subscribe();
         loop {
             tokio::select! {
                 () = shutdown.requested() => break,
+                // The sender is this reporter's own.
+                _ = health.changed() => {}
                 change = changes.recv() => match change {
                     Some(change) if self.needs_report(&change) => {}
                     Some(_) => continue,
@@ -113,7 +127,7 @@ impl NodeReporter {
 
     fn needs_report(&self, change: &Change<Node>) -> bool {
         match change {
-            Change::Applied { new, .. } => !self.description.is_reported(new, Timestamp::now()),
+            Change::Applied { new, .. } => !self.description.is_reported(new, self.health_now(), Timestamp::now()),
             Change::Deleted(_) => true,
             Change::Synced => false,
         }
@@ -142,7 +156,7 @@ impl NodeReporter {
                 self.correct(nodes, &node, now).await?;
                 node
             }
-            None => nodes.create(&PostParams::default(), &self.description.node(now)).await?,
+            None => nodes.create(&PostParams::default(), &self.description.node(self.health_now(), now)).await?,
         };
         *self.uid.lock() = node.metadata.uid;
         Ok(())
@@ -153,7 +167,7 @@ impl NodeReporter {
         if let Some(labels) = self.description.label_patch(node) {
             nodes.patch(self.name(), &params, &Patch::Merge(labels)).await?;
         }
-        let status = self.description.status_patch(node, now);
+        let status = self.description.status_patch(node, self.health_now(), now);
         nodes.patch_status(self.name(), &params, &Patch::Strategic(status)).await.map(drop)
     }
 }

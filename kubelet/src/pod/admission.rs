@@ -82,13 +82,11 @@ pub fn admit(pod: &Pod, used: &Amounts, pods: usize, allocatable: &Amounts) -> R
 }
 
 fn out_of(name: &str, requested: i128, used: i128, capacity: i128) -> Verdict {
-    Verdict {
-        reason: format!("OutOf{name}"),
-        message: format!(
-            "Pod was rejected: Node didn't have enough resource: {name}, requested: {requested}, \
-             used: {used}, capacity: {capacity}"
-        ),
-    }
+    let message = format!(
+        "Pod was rejected: Node didn't have enough resource: {name}, requested: {requested}, \
+         used: {used}, capacity: {capacity}"
+    );
+    Verdict::plain(&format!("OutOf{name}"), message)
 }
 
 /// `status.qosClass`: Guaranteed if every container limits CPU and memory and requests no less.

@@ -50,9 +50,24 @@ pub fn conditions(life: &PodLife, phase: Phase, now: Timestamp) -> Vec<PodCondit
     let mut all: Vec<PodCondition> =
         verdicts.into_iter().map(|(kind, verdict)| condition(life, kind, verdict, now)).collect();
     all.extend(resize(life, now));
+    all.extend(disruption(life, now));
     let foreign = life.pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    all.extend(foreign.into_iter().flatten().filter(|c| !OWNED.contains(&c.type_.as_str())).cloned());
+    let is_ours = |c: &PodCondition, all: &[PodCondition]| {
+        OWNED.contains(&c.type_.as_str()) || all.iter().any(|own| own.type_ == c.type_)
+    };
+    let foreign: Vec<PodCondition> =
+        foreign.into_iter().flatten().filter(|c| !is_ours(c, &all)).cloned().collect();
+    all.extend(foreign);
     all
+}
+
+/// Whose reason says that the condition is the node's.
+pub const DISRUPTION: (&str, &str) = ("DisruptionTarget", "TerminationByKubelet");
+
+/// Others disrupt pods as well, and say so in the same place.
+fn disruption(life: &PodLife, now: Timestamp) -> Option<PodCondition> {
+    let verdict = life.verdict.as_ref().filter(|verdict| verdict.disruption)?;
+    Some(condition(life, DISRUPTION.0, Verdict(true, DISRUPTION.1, verdict.message.clone()), now))
 }
 
 /// There only while they are true.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::pod::life::Verdict;
 use crate::pod::resize::Decision;
 use crate::pod::{ContainerId, ContainerName};
 use crate::runtime::{Exit, ImageUse};
@@ -82,6 +83,13 @@ pub enum PodEvent {
     },
     /// A ConfigMap or Secret that the pod refers to has appeared or changed.
     ReferencesChanged,
+    /// The node can't keep the pod any longer.
+    Evicted {
+        /// What is reported once it has ended.
+        verdict: Verdict,
+        /// The longest it may take to end.
+        grace: Duration,
+    },
     /// The agent is being stopped together with its pods.
     AgentStopping {
         /// The longest any container may take to end.

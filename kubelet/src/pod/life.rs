@@ -115,6 +115,20 @@ pub struct Verdict {
     pub reason: String,
     /// `status.message`.
     pub message: String,
+    /// The node ended a pod that would have gone on: the condition `DisruptionTarget` says so.
+    pub disruption: bool,
+}
+
+impl Verdict {
+    /// The pod's own fault, or nobody's.
+    pub fn plain(reason: &str, message: String) -> Self {
+        Self { reason: reason.to_owned(), message, disruption: false }
+    }
+
+    /// The node's.
+    pub fn disruption(reason: &str, message: String) -> Self {
+        Self { disruption: true, ..Self::plain(reason, message) }
+    }
 }
 
 impl PodLife {
@@ -161,10 +175,8 @@ impl PodLife {
             return;
         }
         self.settled = phase;
-        self.verdict = status.reason.as_ref().map(|reason| Verdict {
-            reason: reason.clone(),
-            message: status.message.clone().unwrap_or_default(),
-        });
+        let message = status.message.clone().unwrap_or_default();
+        self.verdict = status.reason.as_ref().map(|reason| Verdict::plain(reason, message));
         self.end(Why::Over, now);
     }
 
@@ -189,6 +201,11 @@ impl PodLife {
     /// The containers, init containers first.
     pub fn containers(&self) -> &[ContainerLife] {
         &self.containers
+    }
+
+    /// It is on its way out, for whatever reason.
+    pub fn is_ending(&self) -> bool {
+        self.ending.is_some()
     }
 
     /// The pod is on its way out for good: its resources no longer count against newcomers' once over.
@@ -255,6 +272,7 @@ impl PodLife {
         match event {
             PodEvent::Applied(pod) => self.applied(pod, now),
             PodEvent::Removed => self.end(Why::Removed, now),
+            PodEvent::Evicted { verdict, grace } => self.evicted(verdict, grace, now),
             PodEvent::AgentStopping { grace } => self.agent_stopping(grace, now),
             PodEvent::SandboxReady { ip } => self.sandbox_ready(ip),
             PodEvent::SandboxFailed { message } => self.sandbox_failed(message, now, out),
@@ -538,7 +556,7 @@ impl PodLife {
             return;
         }
         let message = "Pod was active on the node longer than the specified deadline";
-        self.verdict = Some(Verdict { reason: "DeadlineExceeded".to_owned(), message: message.to_owned() });
+        self.verdict = Some(Verdict::plain("DeadlineExceeded", message.to_owned()));
         out.push(Effect::Record(Note::normal("DeadlineExceeded", message)));
         self.end(Why::Over, now);
     }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::pod::container::{ContainerLife, Ended, Role, State, Stopping, spec_of};
 use crate::pod::effect::{Effect, Hook, Note};
-use crate::pod::life::{Ending, PodLife, Sandbox, Why};
+use crate::pod::life::{Ending, PodLife, Sandbox, Verdict, Why};
 use crate::pod::time::{later, seconds, since};
 use crate::runtime::Exit;
 
@@ -30,6 +30,17 @@ impl PodLife {
 
     pub(crate) fn agent_stopping(&mut self, grace: Duration, now: Timestamp) {
         self.end(Why::AgentStopping, now);
+        if let Some(ending) = &mut self.ending {
+            ending.deadline = ending.deadline.min(later(now, grace));
+        }
+    }
+
+    /// A pod that ends anyway ends sooner, for the reason that it has.
+    pub(crate) fn evicted(&mut self, verdict: Verdict, grace: Duration, now: Timestamp) {
+        if self.ending.is_none() {
+            self.verdict = Some(verdict);
+        }
+        self.end(Why::Over, now);
         if let Some(ending) = &mut self.ending {
             ending.deadline = ending.deadline.min(later(now, grace));
         }

@@ -26,6 +26,8 @@ pub struct Usage {
     pub working_set: u64,
     /// What is in memory and not of a file, in bytes.
     pub rss: u64,
+    /// Processes.
+    pub processes: u64,
 }
 
 /// What one container uses.

@@ -26,6 +26,7 @@ fn sum<'a>(parts: impl Iterator<Item = &'a Usage>) -> Usage {
         cpu: sum.cpu + part.cpu,
         working_set: sum.working_set + part.working_set,
         rss: sum.rss + part.rss,
+        processes: sum.processes + part.processes,
     })
 }
 
@@ -216,7 +217,7 @@ mod tests {
 
     fn stats() -> Stats {
         let usage =
-            |cpu, working_set| Usage { cpu: Duration::from_millis(cpu), working_set, rss: working_set / 2 };
+            |cpu, working_set| Usage { cpu: Duration::from_millis(cpu), working_set, rss: working_set / 2, processes: 1 };
         let container = |name: &str, cpu, memory| ContainerUsage {
             id: ContainerId(format!("id-{name}")),
             pod: PodRef {

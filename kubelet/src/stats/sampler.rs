@@ -101,7 +101,8 @@ fn parse(stat: &str, memory: &str, cores: u64) -> Option<MachineUsage> {
         Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10)
     };
     let (total, available) = (field("MemTotal")?, field("MemAvailable")?);
-    let usage = Usage { cpu, working_set: total.saturating_sub(available), rss: field("AnonPages")? };
+    let working_set = total.saturating_sub(available);
+    let usage = Usage { cpu, working_set, rss: field("AnonPages")?, ..Usage::default() };
     Some(MachineUsage { usage, memory: total, cores, booted_at: Timestamp::from_second(boot).ok()? })
 }
 

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kubelet::Backoff;
 use kubelet::pod::effect::{Effect, Hook, PodEvent, ProbeKind, StartFailure};
-use kubelet::pod::life::{PodLife, Settings};
+use kubelet::pod::life::{PodLife, Settings, Verdict};
 use kubelet::pod::resize::{Decision, Shortage};
 use kubelet::pod::{ContainerId, ContainerName};
 use kubelet::runtime::{Exit, FoundContainer, FoundState, ImageUse};
@@ -104,6 +104,10 @@ impl Conversation {
             ["resized", id, rest @ ..] => PodEvent::Resized { id: run(id), outcome: outcome(rest) },
             ["references", "changed"] => PodEvent::ReferencesChanged,
             ["removed"] => PodEvent::Removed,
+            ["evicted", grace, message @ ..] => PodEvent::Evicted {
+                verdict: Verdict::disruption("Evicted", message.join(" ")),
+                grace: seconds(grace),
+            },
             ["agent", "stopping", grace] => PodEvent::AgentStopping { grace: seconds(grace) },
             _ => panic!("unknown command: {words:?}"),
         }

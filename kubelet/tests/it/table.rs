@@ -277,3 +277,76 @@ fn a_resize_waits_for_room_and_counts_from_when_it_is_promised() {
     assert_eq!(status["resources"]["requests"]["cpu"], "950m");
     assert_eq!(status["allocatedResources"]["cpu"], "950m");
 }
+
+#[test]
+fn pods_are_ended_and_refused_while_memory_is_short() {
+    use kubelet::eviction::threshold::{Signal, hard};
+    use kubelet::eviction::{EvictionConfig, Observation, PodUsage, Supply};
+    let thresholds = hard("memory.available<100Mi").expect("a threshold");
+    let config = EvictionConfig { thresholds, ..EvictionConfig::off() };
+    let mut table = table().with_eviction(config);
+    start(&mut table, "a", "r0");
+    let supply = Supply { available: 50 << 20, capacity: 1 << 30 };
+    let usage = PodUsage { memory: [(ContainerName("main".to_owned()), 300 << 20)].into(), ..PodUsage::default() };
+    let seen = Observation {
+        supplies: [(Signal::MemoryAvailable, supply)].into(),
+        pods: [(uid("a"), usage)].into(),
+    };
+    let work = table.observed(&seen, now());
+    let stop = Effect::StopContainer { id: run("r0"), grace: Duration::from_secs(1) };
+    assert!(effects(&work).contains(&&stop), "{work:?}");
+    assert!(table.pressure().memory);
+    assert!(table.observed(&seen, now()).is_empty(), "one pod ends at a time");
+    let work = table.applied(&pod("b", "0"), now());
+    assert_eq!(published(&work)[0].patch["status"]["reason"], "Evicted");
+    assert_eq!(
+        published(&work)[0].patch["status"]["message"],
+        "The node had condition: [MemoryPressure]. "
+    );
+    let pod_ref = PodRef::of(&pod("a", "0"));
+    let work = table.exited(&pod_ref, run("r0"), Exit::with_code(137, now(), now()), now());
+    let status = &published(&work)[0].patch["status"];
+    assert_eq!((&status["phase"], &status["reason"]), (&"Failed".into(), &"Evicted".into()));
+    assert_eq!(
+        status["message"],
+        "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. Container main was using \
+         300Mi, request is 0, has larger consumption of memory. "
+    );
+    let conditions = status["conditions"].as_array().expect("a list");
+    let disruption = conditions.iter().find(|c| c["type"] == "DisruptionTarget").expect("told");
+    assert_eq!(disruption["reason"], "TerminationByKubelet");
+}
+
+#[test]
+fn a_node_that_goes_down_ends_its_pods_by_priority_and_takes_no_more() {
+    let mut table = table();
+    let mut critical = pod("b", "100m");
+    critical.spec.as_mut().expect("a spec").priority = Some(2_000_000_000);
+    start(&mut table, "a", "r0");
+    table.applied(&critical, now());
+    table.answered(&uid("b"), PodEvent::SandboxReady { ip: None }, now());
+    let container = ContainerName("main".to_owned());
+    let image = ImageUse::Present(None);
+    table.answered(&uid("b"), PodEvent::Started { container, id: run("s0"), at: now(), image }, now());
+    table.shut_down();
+    let work = table.applied(&pod("c", "0"), now());
+    assert_eq!(published(&work)[0].patch["status"]["reason"], "NodeShutdown");
+    let stops = |work: &[Work]| -> Vec<(String, u64)> {
+        let stops = effects(work).into_iter().filter_map(|effect| match effect {
+            Effect::StopContainer { id, grace } => Some((id.to_string(), grace.as_secs())),
+            _ => None,
+        });
+        stops.collect()
+    };
+    let work = table.end_for_shutdown(false, Duration::from_secs(20), now());
+    assert_eq!(stops(&work), [("r0".to_owned(), 20)]);
+    assert!(!table.has_ended(false) && !table.has_ended(true));
+    let exit = Exit::with_code(143, now(), now());
+    let work = table.exited(&PodRef::of(&pod("a", "0")), run("r0"), exit, now());
+    let status = &published(&work)[0].patch["status"];
+    assert_eq!((&status["phase"], &status["reason"]), (&"Failed".into(), &"Terminated".into()));
+    assert_eq!(status["message"], "Pod was terminated in response to imminent node shutdown.");
+    assert!(table.has_ended(false) && !table.has_ended(true));
+    let work = table.end_for_shutdown(true, Duration::from_secs(10), now());
+    assert_eq!(stops(&work), [("s0".to_owned(), 10)]);
+}

@@ -47,6 +47,7 @@ fn of_trees(supervisors: &[i32]) -> io::Result<Vec<Usage>> {
             sum.cpu += process.cpu + process.buried;
             sum.working_set += process.resident;
             sum.rss += process.resident;
+            sum.processes += 1;
             next.extend(children.get(&process.pid).into_iter().flatten());
         }
         sum

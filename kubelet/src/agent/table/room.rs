@@ -1,0 +1,124 @@
+//! Who may have how much of the node: admission, resizes, and who must go when something runs out.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{Entry, PodTable, Work};
+use crate::eviction::{CRITICAL, Eviction, EvictionConfig, Observation, Pressure, Victim};
+use crate::pod::admission::{Amounts, add, admit, requests};
+use crate::pod::effect::{Effect, Note, PodEvent};
+use crate::pod::life::{PodLife, Verdict};
+use crate::pod::resize::{Decision, judge};
+use crate::pod::{PodRef, PodUid};
+
+impl PodTable {
+    /// Ends pods when the node runs out of something.
+    pub fn with_eviction(self, config: EvictionConfig) -> Self {
+        Self { eviction: Eviction::new(config), ..self }
+    }
+
+    /// Whether a pod that is new to this node may run here.
+    pub(super) fn welcome(&self, pod: &Pod) -> Result<(), Verdict> {
+        if self.shutting_down {
+            let message = "Pod was rejected as the node is shutting down.".to_owned();
+            return Err(Verdict::plain("NodeShutdown", message));
+        }
+        self.eviction.admit(pod)?;
+        let (used, count) = self.used(None);
+        admit(pod, &used, count, &self.allocatable)
+    }
+
+    /// What the pods that aren't over were promised, and how many they are; one may be left out.
+    fn used(&self, but: Option<&PodUid>) -> (Amounts, usize) {
+        let mut total = Amounts::new();
+        let counts = |(uid, entry): &(&PodUid, &Entry)| Some(*uid) != but && !entry.life.is_over();
+        let active = || self.pods.iter().filter(counts);
+        active().for_each(|(_, entry)| add(&mut total, &requests(&entry.life.allocated_pod())));
+        (total, active().count())
+    }
+
+    /// Decides about what the pod asks for now, if that isn't what it was promised.
+    pub(super) fn decide_resize(&mut self, uid: &PodUid, now: Timestamp, work: &mut Vec<Work>) {
+        self.deferred.remove(uid);
+        let Some(life) = self.pods.get(uid).map(|entry| &entry.life).filter(|life| life.wants_resize()) else {
+            return;
+        };
+        let (used, others) = self.used(Some(uid));
+        let decision = judge(life.pod(), &life.allocated_pod(), &used, others, &self.allocatable);
+        if matches!(decision, Decision::Deferred(_)) {
+            self.deferred.insert(uid.clone());
+        }
+        if life.refused_resize() != Some(&decision) {
+            self.step(uid, PodEvent::ResizeDecided(decision), now, work);
+        }
+    }
+
+    /// Room may have been made: the most important are asked first.
+    pub(super) fn retry_deferred(&mut self, now: Timestamp, work: &mut Vec<Work>) {
+        let mut waiting: Vec<(i32, PodUid)> =
+            self.deferred.iter().map(|uid| (-self.priority(uid), uid.clone())).collect();
+        waiting.sort();
+        waiting.iter().for_each(|(_, uid)| self.decide_resize(uid, now, work));
+    }
+
+    fn priority(&self, uid: &PodUid) -> i32 {
+        self.pods.get(uid).map_or(0, |entry| priority(&entry.life))
+    }
+
+    /// The node was measured: at most one pod must go.
+    pub fn observed(&mut self, seen: &Observation, now: Timestamp) -> Vec<Work> {
+        let running = |entry: &&Entry| !entry.life.is_quiet() && !entry.life.is_ending();
+        let pods: Vec<&Pod> = self.pods.values().filter(running).map(|entry| entry.life.pod()).collect();
+        let Some(Victim { pod, message, grace }) = self.eviction.observe(seen, &pods, now).victim else {
+            return Vec::new();
+        };
+        let mut work = Vec::new();
+        if let Some(entry) = self.pods.get(&pod) {
+            let note = Effect::Record(Note::warning("Evicted", message.clone()));
+            work.push(Work::Effect(entry.life.pod().clone().into(), note));
+        }
+        let verdict = Verdict::disruption("Evicted", message);
+        self.step(&pod, PodEvent::Evicted { verdict, grace }, now, &mut work);
+        work
+    }
+
+    /// What the node is to report of itself.
+    pub fn pressure(&self) -> Pressure {
+        self.eviction.pressure()
+    }
+
+    /// The node goes down: nobody is admitted any more.
+    pub fn shut_down(&mut self) {
+        self.shutting_down = true;
+    }
+
+    /// Ends those that are critical, or those that aren't, because the node goes down.
+    pub fn end_for_shutdown(&mut self, critical: bool, grace: Duration, now: Timestamp) -> Vec<Work> {
+        let group = |entry: &&Entry| is_critical(&entry.life) == critical && !entry.life.is_over();
+        let uids: Vec<PodUid> =
+            self.pods.values().filter(group).map(|entry| PodRef::of(entry.life.pod()).uid).collect();
+        let mut work = Vec::new();
+        for uid in uids {
+            let message = "Pod was terminated in response to imminent node shutdown.".to_owned();
+            let verdict = Verdict::disruption("Terminated", message);
+            self.step(&uid, PodEvent::Evicted { verdict, grace }, now, &mut work);
+        }
+        work
+    }
+
+    /// No process runs of those that are critical, or of those that aren't.
+    pub fn has_ended(&self, critical: bool) -> bool {
+        let mut group = self.pods().filter(|life| is_critical(life) == critical);
+        group.all(PodLife::is_quiet)
+    }
+}
+
+fn priority(life: &PodLife) -> i32 {
+    life.pod().spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0)
+}
+
+fn is_critical(life: &PodLife) -> bool {
+    priority(life) >= CRITICAL
+}
