@@ -3,7 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use kubelet::image::{Image, ImageError, ImageStore, Reference};
+use kubelet::image::{Image, ImageError, ImageStore, Reference, registry};
+use kubelet::pod::pull_secrets;
 use serde_json::json;
 
 use super::{say, say_raw};
@@ -11,7 +12,7 @@ use crate::app::App;
 use crate::failure::Failure;
 use crate::print::table::simple;
 
-/// Load, list or remove the images of this machine's nodes
+/// Load, fetch, list or remove the images of this machine's nodes
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "The nodes of a cluster that `amoeba up` runs share the images of its data directory; \
@@ -35,6 +36,15 @@ enum Action {
         /// Name of the image, for a source that has none or another
         #[arg(long, value_name = "NAME")]
         name: Option<Reference>,
+    },
+    /// Fetch images from their registries
+    Pull {
+        /// Names, such as docker.io/library/busybox:1.36 or registry.example:5000/web@sha256:…
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<Reference>,
+        /// Docker's config.json with the logins, as a Secret of the type kubernetes.io/dockerconfigjson holds it
+        #[arg(long, value_name = "FILE")]
+        auth_file: Option<PathBuf>,
     },
     /// List images
     #[command(visible_alias = "list")]
@@ -61,8 +71,8 @@ enum Form {
     Json,
 }
 
-/// Loads, lists or removes.
-pub fn run(app: &App, args: Args) -> Result<(), Failure> {
+/// Loads, fetches, lists or removes.
+pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     let dir = match args.image_dir {
         Some(dir) => dir,
         None => app.data_dir()?.join("images"),
@@ -70,6 +80,7 @@ pub fn run(app: &App, args: Args) -> Result<(), Failure> {
     let store = ImageStore::open(&dir)?;
     match args.action {
         Action::Load { source, name } => load(&store, &source, name.as_ref()),
+        Action::Pull { images, auth_file } => pull(&store, &images, auth_file.as_deref()).await,
         Action::Ls { output } => list(&store, output),
         Action::Rm { images } => images.iter().try_for_each(|image| remove(&store, image)),
     }
@@ -85,6 +96,28 @@ fn load(store: &ImageStore, source: &Path, name: Option<&Reference>) -> Result<(
             [] => say(format_args!("loaded {} without a name: load it again with --name", image.id)),
             names => names.iter().for_each(|name| say(format_args!("loaded {name}"))),
         }
+    }
+    Ok(())
+}
+
+async fn pull(store: &ImageStore, images: &[Reference], auth_file: Option<&Path>) -> Result<(), Failure> {
+    let logins = match auth_file {
+        None => Vec::new(),
+        Some(path) => {
+            let bytes = std::fs::read(path)
+                .map_err(|source| Failure::io(format!("read {}", path.display()), source))?;
+            let logins = pull_secrets::of_config(&bytes);
+            if logins.is_empty() {
+                let why = "no logins under \"auths\": it has to be a file such as ~/.docker/config.json";
+                return Err(Failure::Usage(format!("--auth-file {}: {why}", path.display())));
+            }
+            logins
+        }
+    };
+    for image in images {
+        let pulled = registry::pull_as(store, image, &logins).await;
+        let pulled = pulled.map_err(|why| Failure::io(format!("pull {image}"), io::Error::other(why)))?;
+        say(format_args!("pulled {image} ({})", size(pulled.size)));
     }
     Ok(())
 }

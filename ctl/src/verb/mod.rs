@@ -62,7 +62,7 @@ pub async fn run(app: &App, command: Command) -> Result<(), Failure> {
         Command::Member(args) => member::run(app, args).await,
         Command::Snapshot(args) => snapshot::run(app, args).await,
         Command::Node(args) => node::run(app, args).await,
-        Command::Image(args) => image::run(app, args),
+        Command::Image(args) => image::run(app, args).await,
     }
 }
 

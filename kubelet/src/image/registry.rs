@@ -49,6 +49,26 @@ struct Pull<'a> {
     authorization: Option<String>,
 }
 
+/// Fetches the image with the logins for its registry, in their order, and then without one.
+///
+/// # Errors
+/// What the pod's event says: of several reasons the first, that of the login that was meant.
+pub async fn pull_as(
+    store: &ImageStore,
+    reference: &Reference,
+    logins: &[(String, Login)],
+) -> Result<Image, String> {
+    let own = logins.iter().filter(|(registry, _)| *registry == reference.registry);
+    let mut why = None;
+    for login in own.map(|(_, login)| Some(login)).chain([None]) {
+        match pull(store, reference, login).await {
+            Ok(image) => return Ok(image),
+            Err(error) => why = why.or(Some(error)),
+        }
+    }
+    Err(why.unwrap_or_default())
+}
+
 /// Fetches the image into the store, unless the store has it already. The error is what the pod's event says.
 pub async fn pull(store: &ImageStore, reference: &Reference, login: Option<&Login>) -> Result<Image, String> {
     let transport = Transport::new()?;

@@ -28,12 +28,23 @@ pub fn logins(pod: &Pod, sources: &Sources) -> Vec<(String, Login)> {
 fn of_secret(secret: &Secret) -> Vec<(String, Login)> {
     let text =
         |key: &str| secret.data.as_ref().and_then(|data| data.get(key)).map(|bytes| bytes.0.as_slice());
-    let parsed = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
-    let auths = match (text(".dockerconfigjson"), text(".dockercfg")) {
-        (Some(bytes), _) => parsed(bytes)["auths"].take(),
-        (None, Some(bytes)) => parsed(bytes),
-        (None, None) => Value::Null,
-    };
+    match (text(".dockerconfigjson"), text(".dockercfg")) {
+        (Some(bytes), _) => of_config(bytes),
+        (None, Some(bytes)) => of_auths(&parsed(bytes)),
+        (None, None) => Vec::new(),
+    }
+}
+
+fn parsed(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap_or_default()
+}
+
+/// Of Docker's `config.json`, by registry.
+pub fn of_config(bytes: &[u8]) -> Vec<(String, Login)> {
+    of_auths(&parsed(bytes)["auths"])
+}
+
+fn of_auths(auths: &Value) -> Vec<(String, Login)> {
     let entries = auths.as_object().into_iter().flatten();
     entries.filter_map(|(server, entry)| Some((registry(server), login(entry)?))).collect()
 }

@@ -120,17 +120,10 @@ impl NativeRuntime {
             image.parse().map_err(|error: ImageError| RuntimeError::Image(error.chain()))?;
         self.make_room().await;
         let begun = std::time::Instant::now();
-        let own = fetch.logins.iter().filter(|(registry, _)| *registry == reference.registry);
-        let mut why = String::new();
-        for login in own.map(|(_, login)| Some(login)).chain([None]) {
-            match registry::pull(&self.images, &reference, login).await {
-                Ok(image) => return Ok(ImageUse::Pulled(Box::new(image), begun.elapsed())),
-                // Of several reasons the first is that of the login that was meant.
-                Err(error) if why.is_empty() => why = error,
-                Err(_) => {}
-            }
+        match registry::pull_as(&self.images, &reference, &fetch.logins).await {
+            Ok(image) => Ok(ImageUse::Pulled(Box::new(image), begun.elapsed())),
+            Err(why) => Err(RuntimeError::Image(format!("failed to pull and unpack image {image:?}: {why}"))),
         }
-        Err(RuntimeError::Image(format!("failed to pull and unpack image {image:?}: {why}")))
     }
 
     async fn make_room(&self) {
