@@ -26,7 +26,9 @@ pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> R
     let within = tokio::time::timeout(timeout, dial(host, port)).await;
     let stream = within
         .map_err(|_| {
-            format!("timeout: failed to connect service {address:?} within {seconds}: context deadline exceeded")
+            format!(
+                "timeout: failed to connect service {address:?} within {seconds}: context deadline exceeded"
+            )
         })?
         .map_err(|why| format!("error: failed to connect service at {address:?}: {why}"))?;
     let asked = tokio::time::timeout(timeout, ask(stream, &address, service)).await;
@@ -48,8 +50,7 @@ fn name(state: u64) -> String {
 
 async fn ask(stream: TcpStream, address: &str, service: &str) -> Result<u64, String> {
     let failed = |error: &dyn std::error::Error| format!("error: health rpc probe failed: {error}");
-    let handshake =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| failed(&error))?;
     let request = http::Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
         .header("content-type", "application/grpc")
@@ -78,7 +79,8 @@ async fn ask(stream: TcpStream, address: &str, service: &str) -> Result<u64, Str
 /// The server's own error, if it tells one.
 fn refusal(headers: &http::HeaderMap) -> Result<(), String> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let message = || percent_decode_str(text("grpc-message").unwrap_or_default()).decode_utf8_lossy().into_owned();
+    let message =
+        || percent_decode_str(text("grpc-message").unwrap_or_default()).decode_utf8_lossy().into_owned();
     match text("grpc-status") {
         None | Some("0") => Ok(()),
         Some(UNIMPLEMENTED) => Err(format!(
@@ -225,7 +227,11 @@ mod tests {
             ),
             ("none", Err("error: health rpc probe failed: rpc error: code = NotFound desc = no such thing")),
         ] {
-            assert_eq!(check("127.0.0.1", port, service, PATIENCE).await, want.map_err(str::to_owned), "{service}");
+            assert_eq!(
+                check("127.0.0.1", port, service, PATIENCE).await,
+                want.map_err(str::to_owned),
+                "{service}"
+            );
         }
     }
 

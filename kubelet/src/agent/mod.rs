@@ -194,9 +194,7 @@ impl Agent {
 
 fn stop(config: &KubeletConfig) -> Stop {
     match config.node_shutdown {
-        Some(critical) => {
-            Stop::Node { ordinary: config.shutdown_grace.saturating_sub(critical), critical }
-        }
+        Some(critical) => Stop::Node { ordinary: config.shutdown_grace.saturating_sub(critical), critical },
         None if config.stop_pods_on_shutdown => Stop::EndPods(config.shutdown_grace),
         None => Stop::LeavePods,
     }
@@ -271,7 +269,8 @@ fn build(
         publisher: Publisher::new(client.clone()),
         client,
         performer,
-        table: PodTable::new(Arc::new(settings), amounts(&allocatable)).with_eviction(config.eviction.clone()),
+        table: PodTable::new(Arc::new(settings), amounts(&allocatable))
+            .with_eviction(config.eviction.clone()),
         queries,
         observations,
         observer,

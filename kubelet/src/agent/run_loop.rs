@@ -268,8 +268,12 @@ impl RunLoop {
             }
             return;
         }
-        let left: Vec<String> =
-            self.table.pods().filter(|life| !life.is_quiet()).map(|life| life.pod_ref().to_string()).collect();
+        let left: Vec<String> = self
+            .table
+            .pods()
+            .filter(|life| !life.is_quiet())
+            .map(|life| life.pod_ref().to_string())
+            .collect();
         tracing::warn!(pods = left.join(", "), "pods that did not end in time are left running");
     }
 

@@ -64,7 +64,9 @@ pub fn owned_part(status: &PodStatus) -> Value {
     let mut own: Map<String, Value> =
         FIELDS.iter().filter_map(|field| Some(((*field).to_owned(), all.get(field)?.clone()))).collect();
     if let Some(Value::Array(conditions)) = own.get_mut("conditions") {
-        let is_own = |kind: &str, reason: &Value| OWNED.contains(&kind) || (kind, reason.as_str()) == (DISRUPTION.0, Some(DISRUPTION.1));
+        let is_own = |kind: &str, reason: &Value| {
+            OWNED.contains(&kind) || (kind, reason.as_str()) == (DISRUPTION.0, Some(DISRUPTION.1))
+        };
         conditions.retain(|c| c["type"].as_str().is_some_and(|kind| is_own(kind, &c["reason"])));
         conditions.sort_by_key(|c| OWNED.iter().position(|kind| c["type"] == **kind));
     }
@@ -100,7 +102,10 @@ mod tests {
             ..PodStatus::default()
         };
         let patch = patch(&pod, &status, Some(&before));
-        assert_eq!(patch["status"]["conditions"][1], json!({ "type": "PodResizePending", "$patch": "delete" }));
+        assert_eq!(
+            patch["status"]["conditions"][1],
+            json!({ "type": "PodResizePending", "$patch": "delete" })
+        );
         assert_eq!(patch["status"]["conditions"][2], json!(null));
     }
 }

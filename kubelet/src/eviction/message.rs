@@ -34,7 +34,8 @@ fn greedy(pod: &Pod, seen: &Observation) -> String {
     let Some(usage) = seen.pods.get(&PodRef::of(pod).uid) else { return String::new() };
     let mut text = String::new();
     for (container, _) in declared(pod) {
-        let used = usage.memory.iter().find(|(name, _)| name.0 == container.name).map_or(0, |(_, used)| *used);
+        let used =
+            usage.memory.iter().find(|(name, _)| name.0 == container.name).map_or(0, |(_, used)| *used);
         let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
         let asked = requests.and_then(|all| all.get("memory")).map_or("0", |quantity| &quantity.0);
         if i128::from(used) > requests.map(amounts).unwrap_or_default().get("memory").copied().unwrap_or(0) {

@@ -100,11 +100,16 @@ impl Talk {
 
 fn pod(name: &str, rest: &[&str]) -> Pod {
     let of = |key: &str| rest.iter().find_map(|word| word.strip_prefix(key));
-    let requests = |value: &str| format!(", resources: {{requests: {{memory: {value}, ephemeral-storage: {value}}}}}");
+    let requests =
+        |value: &str| format!(", resources: {{requests: {{memory: {value}, ephemeral-storage: {value}}}}}");
     let text = format!(
         "{{metadata: {{name: {name}, namespace: default, uid: uid-{name}}}, spec: {{priority: {}, tolerations: [{}], containers: [{{name: main{}}}]}}}}",
         of("priority=").unwrap_or("0"),
-        if rest.contains(&"tolerant") { "{key: node.kubernetes.io/memory-pressure, operator: Exists, effect: NoSchedule}" } else { "" },
+        if rest.contains(&"tolerant") {
+            "{key: node.kubernetes.io/memory-pressure, operator: Exists, effect: NoSchedule}"
+        } else {
+            ""
+        },
         of("request=").map(requests).unwrap_or_default(),
     );
     serde_yaml::from_str(&text).expect("a pod")

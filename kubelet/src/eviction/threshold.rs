@@ -144,7 +144,9 @@ fn signal(name: &str) -> Result<Signal, Malformed> {
 }
 
 fn level(text: &str) -> Result<Level, Malformed> {
-    let unclear = |why: &str| Malformed(format!("{text:?} {why}: write an amount such as 100Mi, or a part such as 10%"));
+    let unclear = |why: &str| {
+        Malformed(format!("{text:?} {why}: write an amount such as 100Mi, or a part such as 10%"))
+    };
     if let Some(part) = text.strip_suffix('%') {
         let part: f64 = part.parse().map_err(|_| unclear("is not a percentage"))?;
         return match part {
@@ -160,7 +162,8 @@ fn pairs(text: &str, separator: char) -> Result<Vec<(Signal, &str)>, Malformed> 
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     let pair = |part: &'_ str| -> Result<(usize, usize), Malformed> {
         let place = part.find(separator);
-        let place = place.ok_or_else(|| Malformed(format!("{part:?} is not of the form SIGNAL{separator}VALUE")))?;
+        let place =
+            place.ok_or_else(|| Malformed(format!("{part:?} is not of the form SIGNAL{separator}VALUE")))?;
         Ok((place, place + 1))
     };
     parts
@@ -176,9 +179,9 @@ fn pairs(text: &str, separator: char) -> Result<Vec<(Signal, &str)>, Malformed> 
 /// # Errors
 /// An unknown signal or a value that is none, with what would be right.
 pub fn hard(text: &str) -> Result<Vec<Threshold>, Malformed> {
-    let all = pairs(text, '<')?.into_iter().map(|(signal, value)| {
-        Ok(Threshold { signal, level: level(value)?, grace: None, reclaim: None })
-    });
+    let all = pairs(text, '<')?
+        .into_iter()
+        .map(|(signal, value)| Ok(Threshold { signal, level: level(value)?, grace: None, reclaim: None }));
     let all: Vec<Threshold> = all.collect::<Result<_, Malformed>>()?;
     Ok(all.into_iter().filter(|t| t.level.of(u64::MAX) > 0).collect())
 }
@@ -200,7 +203,8 @@ pub fn soft(
     let with_grace = |threshold: Threshold| {
         let found = graces.iter().find(|(signal, _)| *signal == threshold.signal).map(|(_, grace)| *grace);
         let name = threshold.signal.name();
-        let missing = || Malformed(format!("grace period must be specified for the soft eviction threshold {name}"));
+        let missing =
+            || Malformed(format!("grace period must be specified for the soft eviction threshold {name}"));
         Ok(Threshold { grace: Some(found.ok_or_else(missing)?), ..threshold })
     };
     hard(text)?.into_iter().map(with_grace).collect()
@@ -235,15 +239,29 @@ mod tests {
         assert_eq!(hard("nodefs.available<0%, pid.available<0"), Ok(Vec::new()));
         assert_eq!(hard(""), Ok(Vec::new()));
         for (text, why) in [
-            ("memory<1Gi", "\"memory\" is not a signal: use one of memory.available, nodefs.available, nodefs.inodesFree, imagefs.available, imagefs.inodesFree, pid.available"),
+            (
+                "memory<1Gi",
+                "\"memory\" is not a signal: use one of memory.available, nodefs.available, nodefs.inodesFree, imagefs.available, imagefs.inodesFree, pid.available",
+            ),
             ("memory.available=1Gi", "\"memory.available=1Gi\" is not of the form SIGNAL<VALUE"),
-            ("memory.available<much", "\"much\" is not a quantity: write an amount such as 100Mi, or a part such as 10%"),
-            ("memory.available<120%", "\"120%\" is not between 0% and 100%: write an amount such as 100Mi, or a part such as 10%"),
-            ("memory.available<-1", "\"-1\" is negative: write an amount such as 100Mi, or a part such as 10%"),
+            (
+                "memory.available<much",
+                "\"much\" is not a quantity: write an amount such as 100Mi, or a part such as 10%",
+            ),
+            (
+                "memory.available<120%",
+                "\"120%\" is not between 0% and 100%: write an amount such as 100Mi, or a part such as 10%",
+            ),
+            (
+                "memory.available<-1",
+                "\"-1\" is negative: write an amount such as 100Mi, or a part such as 10%",
+            ),
         ] {
             assert_eq!(hard(text).expect_err(text).to_string(), why);
         }
-        let time = |text: &str| text.trim_end_matches('s').parse().map(Duration::from_secs).map_err(|_| "no time".to_owned());
+        let time = |text: &str| {
+            text.trim_end_matches('s').parse().map(Duration::from_secs).map_err(|_| "no time".to_owned())
+        };
         let one = soft("memory.available<1Gi", "memory.available=90s", time).expect("a soft one");
         assert_eq!(one[0].grace, Some(Duration::from_secs(90)));
         let why = soft("memory.available<1Gi", "", time).expect_err("no grace").to_string();

@@ -117,9 +117,14 @@ impl Nodes {
     async fn try_register(&self, number: usize) -> Result<(), kube::Error> {
         let (description, now) = (self.describe(number), Timestamp::now());
         let name = &description.config.node_name.0;
-        let node = match self.nodes.create(&PostParams::default(), &description.node(Health::default(), now)).await {
+        let node = match self
+            .nodes
+            .create(&PostParams::default(), &description.node(Health::default(), now))
+            .await
+        {
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                let status = Patch::Strategic(json!({"status": description.status(None, Health::default(), now)}));
+                let status =
+                    Patch::Strategic(json!({"status": description.status(None, Health::default(), now)}));
                 self.nodes.patch_status(name, &PatchParams::default(), &status).await?
             }
             made => made?,

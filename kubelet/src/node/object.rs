@@ -54,7 +54,12 @@ fn trouble(health: Health) -> Vec<(&'static str, &'static str, &'static str, &'s
     let rows = [
         (
             pressure.memory,
-            ("MemoryPressure", "True", "KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+            (
+                "MemoryPressure",
+                "True",
+                "KubeletHasInsufficientMemory",
+                "kubelet has insufficient memory available",
+            ),
         ),
         (pressure.disk, ("DiskPressure", "True", "KubeletHasDiskPressure", "kubelet has disk pressure")),
         (

@@ -52,7 +52,12 @@ impl NodeReporter {
             runtime_version: format!("{}://{}", runtime.name(), runtime.version()),
             port,
         };
-        Self { client, description: Arc::new(description), uid: Arc::default(), health: watch::Sender::default() }
+        Self {
+            client,
+            description: Arc::new(description),
+            uid: Arc::default(),
+            health: watch::Sender::default(),
+        }
     }
 
     /// Where the agent says how the node is; a change is reported at once.
@@ -127,7 +132,9 @@ impl NodeReporter {
 
     fn needs_report(&self, change: &Change<Node>) -> bool {
         match change {
-            Change::Applied { new, .. } => !self.description.is_reported(new, self.health_now(), Timestamp::now()),
+            Change::Applied { new, .. } => {
+                !self.description.is_reported(new, self.health_now(), Timestamp::now())
+            }
             Change::Deleted(_) => true,
             Change::Synced => false,
         }
@@ -156,7 +163,9 @@ impl NodeReporter {
                 self.correct(nodes, &node, now).await?;
                 node
             }
-            None => nodes.create(&PostParams::default(), &self.description.node(self.health_now(), now)).await?,
+            None => {
+                nodes.create(&PostParams::default(), &self.description.node(self.health_now(), now)).await?
+            }
         };
         *self.uid.lock() = node.metadata.uid;
         Ok(())

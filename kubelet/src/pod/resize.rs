@@ -108,13 +108,7 @@ fn compute(resources: &ResourceRequirements) -> [Amounts; 2] {
 
 /// Decides for a pod that asks for what `wanted` has and was promised what `promised` has, beside pods that were
 /// promised `used`.
-pub fn judge(
-    wanted: &Pod,
-    promised: &Pod,
-    used: &Amounts,
-    others: usize,
-    allocatable: &Amounts,
-) -> Decision {
+pub fn judge(wanted: &Pod, promised: &Pod, used: &Amounts, others: usize, allocatable: &Amounts) -> Decision {
     let (asked, had) = (requests(wanted), requests(promised));
     let of = |amounts: &Amounts, name: &str| amounts.get(name).copied().unwrap_or_default();
     if COMPUTE.iter().all(|name| of(&asked, name) <= of(&had, name)) {
@@ -206,7 +200,8 @@ impl PodLife {
             return;
         }
         for index in 0..self.containers.len() {
-            if awaits_resize(&self.containers[index]) && self.containers[index].resources.under_way.is_none() {
+            if awaits_resize(&self.containers[index]) && self.containers[index].resources.under_way.is_none()
+            {
                 self.resize_one(index, now, out);
             }
         }
@@ -224,7 +219,8 @@ impl PodLife {
         let name = container.name.clone();
         let Some(run) = container.run().filter(|run| run.stopping.is_none()) else { return };
         let id = run.id.clone();
-        let restarts = spec_of(&self.pod, &name).is_some_and(|spec| needs_restart(&spec, &container.resources));
+        let restarts =
+            spec_of(&self.pod, &name).is_some_and(|spec| needs_restart(&spec, &container.resources));
         let resources = &mut self.containers[index].resources;
         if restarts {
             resources.restarts = true;
@@ -364,7 +360,11 @@ mod tests {
                 "1Mi",
                 "deferred OutOfcpu: Node didn't have enough resource: cpu, requested: 500, used: 600, capacity: 1000",
             ),
-            ("1001m", "1Mi", "infeasible: Node didn't have enough capacity: cpu, requested: 1001, capacity: 1000"),
+            (
+                "1001m",
+                "1Mi",
+                "infeasible: Node didn't have enough capacity: cpu, requested: 1001, capacity: 1000",
+            ),
         ] {
             assert_eq!(told(&pod(cpu, memory)), want);
         }

@@ -79,11 +79,7 @@ impl PodLife {
             part.map(|c| self.container_status(c)).collect()
         };
         let unless_empty = |list: &str| Some(statuses(list)).filter(|all| !all.is_empty());
-        [
-            unless_empty("initContainers"),
-            Some(statuses("containers")),
-            unless_empty("ephemeralContainers"),
-        ]
+        [unless_empty("initContainers"), Some(statuses("containers")), unless_empty("ephemeralContainers")]
     }
 
     fn container_status(&self, container: &ContainerLife) -> ContainerStatus {
@@ -100,7 +96,11 @@ impl PodLife {
             started: (container.role != Role::Ephemeral).then(|| container.is_started()),
             restart_count: i32::try_from(container.restarts()).unwrap_or(i32::MAX),
             container_id: current.map(|id| self.full_id(id)),
-            image_id: if container.attempts > 0 { image_id(container, spec.as_deref()) } else { String::new() },
+            image_id: if container.attempts > 0 {
+                image_id(container, spec.as_deref())
+            } else {
+                String::new()
+            },
             image,
             allocated_resources: container.resources.allocated.requests.clone(),
             resources: (container.role != Role::Ephemeral).then(|| self.shown_resources(container)),

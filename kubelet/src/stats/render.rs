@@ -216,8 +216,12 @@ mod tests {
     use crate::stats::{MachineUsage, Sample};
 
     fn stats() -> Stats {
-        let usage =
-            |cpu, working_set| Usage { cpu: Duration::from_millis(cpu), working_set, rss: working_set / 2, processes: 1 };
+        let usage = |cpu, working_set| Usage {
+            cpu: Duration::from_millis(cpu),
+            working_set,
+            rss: working_set / 2,
+            processes: 1,
+        };
         let container = |name: &str, cpu, memory| ContainerUsage {
             id: ContainerId(format!("id-{name}")),
             pod: PodRef {

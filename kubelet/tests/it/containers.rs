@@ -468,7 +468,10 @@ async fn limits_change_while_a_container_runs() {
     assert_eq!((cpu(), memory()), (wanted("150000"), (128 << 20).to_string()));
     let less = Limits { memory: Some(4096), ..more };
     let error = world.runtime.update_container(&id, &less).await.expect_err("too little").chain();
-    assert!(error.contains("attempting to set container memory limit (4096) below current usage ("), "{error}");
+    assert!(
+        error.contains("attempting to set container memory limit (4096) below current usage ("),
+        "{error}"
+    );
     assert_eq!(memory(), (128 << 20).to_string());
     world.runtime.stop_container(&id, Duration::ZERO).await.expect("kill");
     assert_eq!(end(&mut world.events).await.code, 137);

@@ -42,7 +42,8 @@ impl PodTable {
     /// Decides about what the pod asks for now, if that isn't what it was promised.
     pub(super) fn decide_resize(&mut self, uid: &PodUid, now: Timestamp, work: &mut Vec<Work>) {
         self.deferred.remove(uid);
-        let Some(life) = self.pods.get(uid).map(|entry| &entry.life).filter(|life| life.wants_resize()) else {
+        let Some(life) = self.pods.get(uid).map(|entry| &entry.life).filter(|life| life.wants_resize())
+        else {
             return;
         };
         let (used, others) = self.used(Some(uid));

@@ -152,8 +152,8 @@ impl NativeRuntime {
         };
         let found = runs.iter().filter_map(|id| self.running(id).ok()).map(|(_, record)| record);
         let newest = found.max_by_key(|record| record.started_at);
-        let newest =
-            newest.ok_or_else(|| RuntimeError::Config(format!("unable to find target container {target}")))?;
+        let newest = newest
+            .ok_or_else(|| RuntimeError::Config(format!("unable to find target container {target}")))?;
         isolation.joins = Some(newest.process);
         Ok(config)
     }
