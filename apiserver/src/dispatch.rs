@@ -17,7 +17,9 @@ use crate::verbs::{
     Answer, Call, binding, component_status, create, delete, delete_collection, eviction, get, list, patch,
     review, scale, submit, token_request, update, watch,
 };
-use crate::{admission, discovery, health, open_id, openapi, resource_metrics, response, version};
+use crate::{
+    admission, discovery, health, open_id, openapi, resource_metrics, response, transaction, version,
+};
 
 /// Answers a request for a resource or a subresource.
 pub async fn resource(call: Call<'_>, body: &[u8]) -> Answer {
@@ -43,6 +45,10 @@ async fn serve(call: Call<'_>, body: &[u8]) -> Answer {
     }
     if resource_metrics::is_measured(call.resource) {
         return resource_metrics::serve(call).await;
+    }
+    if transaction::is_row(call.resource) {
+        // A step is dispatched in its turn.
+        return Box::pin(transaction::transact(call, body)).await;
     }
     if let Some(kind) = call.resource.strategy.traits().review {
         return review::review(call, kind, body).await;

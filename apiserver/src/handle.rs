@@ -47,7 +47,7 @@ use crate::storage::{Storage, follower};
 use crate::verbs::{Answer, Call};
 use crate::webhook::Webhooks;
 use crate::{
-    aggregation, auth, crd, dispatch, kubernetes_service, proxy, rbac_feed, response, transaction, websocket,
+    aggregation, auth, crd, dispatch, kubernetes_service, proxy, rbac_feed, response, websocket,
 };
 
 /// Why the server could not start.
@@ -335,10 +335,6 @@ impl ApiServer {
         let (parts, body) = (asked.parts, asked.body);
         if !info.is_resource {
             return Ok(dispatch::path(self, parts, info));
-        }
-        if transaction::is_asked(info) {
-            let body = self.read_body(body).await?;
-            return transaction::transact(self, parts, info, identity, &body).await;
         }
         let Some(resource) = &info.resource else {
             return Ok(response::text(StatusCode::NOT_FOUND, "404 page not found\n"));

@@ -4,7 +4,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use crate::registry::resource::Resource;
-use crate::resource_metrics;
+use crate::request::Verb;
+use crate::{resource_metrics, transaction};
 
 pub(super) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 pub(super) const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
@@ -15,7 +16,7 @@ const METADATA: &str = "Standard object's metadata.";
 
 /// Whether upstream's definitions don't have the kind.
 pub(super) fn is_defined_here(resource: &Resource) -> bool {
-    resource.custom.is_some() || resource_metrics::is_measured(resource)
+    resource.custom.is_some() || resource_metrics::is_measured(resource) || transaction::is_row(resource)
 }
 
 /// The kind and its list, by the names of their definitions; nothing for kinds that upstream's definitions have.
@@ -25,12 +26,13 @@ pub(super) fn definitions(resource: &Resource) -> Vec<(String, Box<RawValue>)> {
     }
     let schema = match &resource.custom {
         Some(custom) => custom.openapi.clone(),
+        None if transaction::is_row(resource) => transaction::schema(),
         None => resource_metrics::schema(&resource.kind),
     };
-    let all = [
-        (resource.definition.clone(), object(resource, &schema)),
-        (format!("{}List", resource.definition), list(resource)),
-    ];
+    let mut all = vec![(resource.definition.clone(), object(resource, &schema))];
+    if resource.verbs.contains(Verb::List) {
+        all.push((format!("{}List", resource.definition), list(resource)));
+    }
     all.into_iter().filter_map(|(name, schema)| Some((name, to_raw_value(&schema).ok()?))).collect()
 }
 
@@ -39,7 +41,11 @@ fn object(resource: &Resource, schema: &Value) -> Value {
     if definition["properties"].is_null() {
         definition["properties"] = json!({});
     }
-    envelope(&mut definition, OBJECT_META);
+    envelope(&mut definition);
+    // Who is only sent, and never an object that is there, has no metadata.
+    if resource.verbs.contains(Verb::Get) {
+        metadata(&mut definition, OBJECT_META);
+    }
     definition["x-kubernetes-group-version-kind"] = kind(resource, &resource.kind);
     definition
 }
@@ -56,18 +62,22 @@ fn list(resource: &Resource) -> Value {
         "required": ["items"],
         "properties": {"items": items},
     });
-    envelope(&mut definition, LIST_META);
+    envelope(&mut definition);
+    metadata(&mut definition, LIST_META);
     definition["x-kubernetes-group-version-kind"] = kind(resource, &resource.list_kind);
     definition
 }
 
-fn envelope(definition: &mut Value, metadata: &str) {
+fn envelope(definition: &mut Value) {
     let properties = &mut definition["properties"];
     properties["apiVersion"] = json!({"type": "string", "description": API_VERSION});
     properties["kind"] = json!({"type": "string", "description": KIND});
-    properties["metadata"] = json!({
+}
+
+fn metadata(definition: &mut Value, kind: &str) {
+    definition["properties"]["metadata"] = json!({
         "description": METADATA,
-        "allOf": [{"$ref": format!("#/components/schemas/{metadata}")}],
+        "allOf": [{"$ref": format!("#/components/schemas/{kind}")}],
     });
 }
 

@@ -10,6 +10,7 @@ use crate::strategies::{
     CertificateSigningRequest, CustomResourceDefinition, Event, Fresh, Job, Namespace, Node, Ordinary, Pod,
     Service,
 };
+use crate::transaction;
 
 /// The built-in resources, grouped as discovery lists them, by name in each group.
 pub fn rows() -> Vec<Resource> {
@@ -39,6 +40,7 @@ pub fn rows() -> Vec<Resource> {
         scheduling(),
         storage(),
         control::storage_migration(),
+        ours(),
     ]
     .concat()
 }
@@ -238,6 +240,12 @@ fn metrics() -> Vec<Resource> {
             .verbs(Verbs::of(&[Verb::Get, Verb::List]))
     };
     vec![row("NodeMetrics", "nodes").cluster().build(), row("PodMetrics", "pods").build()]
+}
+
+/// What Kubernetes hasn't.
+fn ours() -> Vec<Resource> {
+    let row = Row::new(transaction::GROUP, "dev.amoeba.v1", "Transaction", transaction::PLURAL);
+    vec![row.cluster().verbs(Verbs::CREATE).build()]
 }
 
 fn batch() -> Vec<Resource> {

@@ -15,18 +15,18 @@ mod wire;
 use std::sync::Arc;
 
 use api::status::{Reason, Status};
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 pub use batch::Batch;
+pub use wire::schema;
 
 use crate::audit::annotations::Annotations;
 use crate::auth::Identity;
 use crate::error::{Failure, Outcome};
 use crate::handle::ApiServer;
-use crate::registry::resource::SubresourceAction;
+use crate::registry::resource::{Resource, SubresourceAction};
 use crate::request::{RequestInfo, Verb};
 use crate::verbs::{Answer, Call, submit};
 use crate::{dispatch, response};
@@ -35,25 +35,22 @@ use wire::Step;
 /// Most steps of one transaction: each is a request of its own.
 const MAX_STEPS: usize = 500;
 
-/// Whether the request is for the endpoint.
-pub fn is_asked(info: &RequestInfo) -> bool {
-    info.verb == Verb::Create
-        && (info.group.as_str(), info.version.as_str()) == ("amoeba.dev", "v1")
-        && info.plural == "transactions"
-        && info.namespace.is_none()
+/// The group of what is ours.
+pub const GROUP: &str = "amoeba.dev";
+/// The resource that is posted to.
+pub const PLURAL: &str = "transactions";
+
+/// Whether this is the resource of the endpoint.
+pub fn is_row(resource: &Resource) -> bool {
+    (resource.group.as_str(), resource.plural.as_str()) == (GROUP, PLURAL)
 }
 
 /// Does all steps, or none.
 ///
 /// # Errors
 /// A status with a cause for each refused step, or 409 if others kept writing the same objects.
-pub async fn transact(
-    server: &ApiServer,
-    parts: &Parts,
-    info: &RequestInfo,
-    identity: &Identity,
-    body: &[u8],
-) -> Answer {
+pub async fn transact(call: Call<'_>, body: &[u8]) -> Answer {
+    let (server, info) = (call.server, call.info);
     let steps = wire::parse(body)?;
     if steps.len() > MAX_STEPS {
         let why = format!("a transaction of {} steps, but the limit is {MAX_STEPS}", steps.len());
@@ -61,7 +58,7 @@ pub async fn transact(
     }
     let dry = submit::asks_dry_run(&info.query)?;
     let annotations = info.annotations.clone();
-    let transaction = Transaction { server, identity, headers: &parts.headers, annotations };
+    let transaction = Transaction { server, identity: call.identity, headers: call.headers, annotations };
     for _ in 0..server.config.limits.patch_tries {
         let (results, batch) = transaction.prepare(&steps).await?;
         let changed = batch.changed();
@@ -76,7 +73,7 @@ pub async fn transact(
         // Somebody wrote one of the objects meanwhile: every step looks again.
     }
     let why = "others keep writing the same objects; nothing was written, try again";
-    Err(Status::conflict("transactions", "amoeba.dev", "", why).into())
+    Err(Status::conflict(PLURAL, GROUP, "", why).into())
 }
 
 struct Transaction<'a> {
@@ -141,7 +138,7 @@ impl Transaction<'_> {
 }
 
 /// The step writes one stored object.
-fn check(info: &RequestInfo) -> Result<&std::sync::Arc<crate::registry::resource::Resource>, Status> {
+fn check(info: &RequestInfo) -> Result<&Arc<Resource>, Status> {
     let resource = info.resource.as_ref().ok_or_else(|| {
         Status::bad_request(format!("path: invalid value {:?}: there is no such resource", info.path))
     })?;
@@ -150,7 +147,7 @@ fn check(info: &RequestInfo) -> Result<&std::sync::Arc<crate::registry::resource
         || info
             .subresource_row()
             .is_some_and(|row| matches!(row.action, SubresourceAction::Status | SubresourceAction::Scale));
-    if !writes || !part || resource.strategy.traits().review.is_some() {
+    if !writes || !part || is_row(resource) || resource.strategy.traits().review.is_some() {
         return Err(Status::bad_request(
             "a step must create, update, patch or delete one object, or its status or scale",
         ));

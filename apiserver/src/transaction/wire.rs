@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 /// One write.
 #[derive(Clone, Debug)]
@@ -42,14 +43,42 @@ struct Wire<'a> {
 struct WireStep<'a> {
     method: String,
     path: String,
-    #[serde(default = "json")]
+    #[serde(default = "json_type")]
     content_type: String,
     #[serde(borrow)]
     body: Option<&'a RawValue>,
 }
 
-fn json() -> String {
+fn json_type() -> String {
     "application/json".to_owned()
+}
+
+/// What OpenAPI tells of a transaction.
+pub fn schema() -> Value {
+    let text = |description: &str| json!({"type": "string", "description": description});
+    let step = json!({
+        "type": "object",
+        "required": ["method", "path"],
+        "properties": {
+            "method": text("POST, PUT, PATCH or DELETE."),
+            "path": text("The path of the request, with its query."),
+            "contentType": text("The language of the body; application/json if nothing is said."),
+            "body": {
+                "description": "The object, the patch or the options of the deletion.",
+                "x-kubernetes-preserve-unknown-fields": true,
+            },
+        },
+    });
+    json!({
+        "description": "Transaction is several writes that happen together or not at all.",
+        "type": "object",
+        "required": ["steps"],
+        "properties": {"steps": {
+            "description": "The writes, as requests; none sees what another writes.",
+            "type": "array",
+            "items": step,
+        }},
+    })
 }
 
 /// Reads a transaction.
