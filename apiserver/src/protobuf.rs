@@ -4,9 +4,8 @@
 //! made of the same object; everything behind sees only JSON. Nothing is encoded: every client that sends
 //! protobuf accepts JSON. Unknown fields are skipped, as protobuf wants it.
 //!
-//! `data/protobuf_fields.txt` has a line per message: name, then `number:json name:type[:message[:inline]]`
-//! for each field, where `inline` marks structs that Go embeds. It was derived from upstream's
-//! `generated.proto` files at the level of Kubernetes 1.35.
+//! `data/protobuf_fields.txt` has a line per message; `data/derive.py` makes it of upstream's sources at the
+//! level of Kubernetes 1.37, and says what it means.
 
 mod message;
 mod wire;
@@ -21,7 +20,7 @@ pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 
 /// What stands before every body.
 const MAGIC: &[u8] = b"k8s\0";
-const UNKNOWN: &str = "io.k8s.apimachinery.pkg.runtime.Unknown";
+const TYPE_META: &str = "io.k8s.apimachinery.pkg.runtime.TypeMeta";
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
 /// The object in a protobuf body, as JSON with its kind and version.
@@ -31,8 +30,8 @@ const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions
 pub fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
     let envelope = body.strip_prefix(MAGIC).ok_or(ProtobufError::NoMagic)?;
     let raw = wire::bytes_of(envelope, 2)?.unwrap_or_default();
-    let envelope = message::decode(UNKNOWN, envelope)?;
-    let text = |field: &str| envelope["typeMeta"][field].as_str().unwrap_or_default().to_owned();
+    let head = message::decode(TYPE_META, wire::bytes_of(envelope, 1)?.unwrap_or_default())?;
+    let text = |field: &str| head[field].as_str().unwrap_or_default().to_owned();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     let definition = definition(&api_version, &kind)
         .ok_or_else(|| ProtobufError::UnknownKind { api_version: api_version.clone(), kind: kind.clone() })?;

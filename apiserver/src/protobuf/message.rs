@@ -1,8 +1,7 @@
 //! Messages to JSON, field by field, by the table.
 //!
-//! Go writes every scalar that isn't a pointer, zero or not, and leaves zeros out of JSON; which fields are
-//! pointers isn't on the wire. So texts that are empty are dropped, and numbers and booleans that are zero
-//! where Go has no pointer ([`PLAIN`]): only there does zero mean "not given".
+//! Go writes every scalar that isn't a pointer, zero or not, and leaves most zeros out of JSON; which fields are
+//! pointers isn't on the wire. So the table says where zero means "not given" (`apiserver/data/derive.py`).
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -18,46 +17,6 @@ static TABLE: &str = include_str!("../../data/protobuf_fields.txt");
 
 /// No message of the API nests deeper; a body that does is made to exhaust the stack.
 const MAX_DEPTH: usize = 64;
-
-/// Numbers and booleans that are no pointers in Go: zero means that they weren't given.
-const PLAIN: [&str; 32] = [
-    "availableReplicas",
-    "containerPort",
-    "count",
-    "currentReplicas",
-    "failureThreshold",
-    "fullyLabeledReplicas",
-    "generation",
-    "healthCheckNodePort",
-    "hostIPC",
-    "hostNetwork",
-    "hostPID",
-    "hostPort",
-    "ignoreStoreReadErrorWithClusterBreakingPotential",
-    "initialDelaySeconds",
-    "leaseTransitions",
-    "minReadySeconds",
-    "nodePort",
-    "observedGeneration",
-    "paused",
-    "periodSeconds",
-    "publishNotReadyAddresses",
-    "readOnly",
-    "readyReplicas",
-    "stdin",
-    "stdinOnce",
-    "successThreshold",
-    "terminatingReplicas",
-    "timeoutSeconds",
-    "tty",
-    "unavailableReplicas",
-    "unschedulable",
-    "updatedReplicas",
-];
-/// Texts that are pointers in Go and mean something when they are empty.
-const MEANT_WHEN_EMPTY: [&str; 3] = ["ingressClassName", "storageClassName", "volumeAttributesClassName"];
-/// Ports by number or name that Go holds without a pointer: 0 means "not given".
-const PLAIN_PORTS: [&str; 1] = ["targetPort"];
 
 /// Why a body can't be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +47,8 @@ struct Field {
     name: &'static str,
     kind: Kind,
     shape: Shape,
+    /// Zero or empty means that it wasn't given.
+    absent_when_zero: bool,
     /// Its fields belong to the message around it.
     inline: bool,
 }
@@ -129,7 +90,18 @@ fn decode_at(name: &str, message: &[u8], depth: usize) -> Result<Value, Protobuf
             put(&mut object, field, item, depth)?;
         }
     }
-    Ok(Value::Object(object))
+    Ok(alternative(name, object))
+}
+
+/// The types of which Go's JSON has one field only, without its name.
+fn alternative(name: &str, mut object: Map<String, Value>) -> Value {
+    let (first, second) = match name.rsplit_once('.').map(|(_, short)| short) {
+        Some("JSONSchemaPropsOrArray") => ("jSONSchemas", "schema"),
+        Some("JSONSchemaPropsOrStringArray") => ("property", "schema"),
+        Some("JSONSchemaPropsOrBool") => ("schema", "allows"),
+        _ => return Value::Object(object),
+    };
+    object.remove(first).or_else(|| object.remove(second)).unwrap_or_default()
 }
 
 fn put(
@@ -146,7 +118,7 @@ fn put(
     let value = scalar(field.kind, item, depth)?;
     match value {
         Value::Object(inner) if field.inline => object.extend(inner),
-        value if !means_absent(field.name, &value) => drop(object.insert(field.name.to_owned(), value)),
+        value if !means_absent(field, &value) => drop(object.insert(field.name.to_owned(), value)),
         _ => {}
     }
     Ok(())
@@ -191,16 +163,15 @@ fn scalar(kind: Kind, item: Item<'_>, depth: usize) -> Result<Value, ProtobufErr
     }
 }
 
-fn means_absent(name: &str, value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty() && !MEANT_WHEN_EMPTY.contains(&name),
-        Value::Bool(false) => PLAIN.contains(&name),
-        Value::Number(number) if number.as_i64() == Some(0) => {
-            PLAIN.contains(&name) || PLAIN_PORTS.contains(&name)
-        }
+fn means_absent(field: &Field, value: &Value) -> bool {
+    let zero = match value {
+        Value::Null => return true,
+        Value::String(text) => text.is_empty(),
+        Value::Bool(given) => !given,
+        Value::Number(number) => number.as_f64() == Some(0.0),
         _ => false,
-    }
+    };
+    zero && field.absent_when_zero
 }
 
 /// The types whose JSON isn't an object of their fields.
@@ -275,6 +246,7 @@ fn parse_field(text: &'static str) -> (u32, Field) {
     let mut next = || parts.next().unwrap_or_default();
     let number = next().parse().expect("the embedded table numbers its fields");
     let (name, kind, message, inline) = (next(), next(), next(), next());
+    let (absent_when_zero, kind) = kind.strip_prefix('?').map_or((false, kind), |kind| (true, kind));
     let (shape, kind) = match kind.split_at(kind.len() - 1) {
         ("*", kind) => (Shape::Repeated, kind),
         ("%", kind) => (Shape::Map, kind),
@@ -288,5 +260,5 @@ fn parse_field(text: &'static str) -> (u32, Field) {
         "m" => Kind::Message(message),
         _ => Kind::Integer,
     };
-    (number, Field { name, kind, shape, inline: inline == "inline" })
+    (number, Field { name, kind, shape, absent_when_zero, inline: inline == "inline" })
 }
