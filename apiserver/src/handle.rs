@@ -42,6 +42,7 @@ use crate::registry::Registry;
 use crate::relay::Relay;
 use crate::request::RequestInfo;
 use crate::resource_metrics::Summaries;
+use crate::stall::Patience;
 use crate::storage::cache::{Cache, Observer};
 use crate::storage::{Storage, follower};
 use crate::verbs::{Answer, Call};
@@ -208,7 +209,10 @@ impl ApiServer {
         // Of the streams only watches are offered over WebSocket here; others come upgraded already.
         if let Some(relay) = response.extensions_mut().remove::<Relay>() {
             match parts.extensions.remove::<OnUpgrade>() {
-                Some(client) => relay.begin(client),
+                Some(client) => {
+                    parts.extensions.remove::<Patience>().unwrap_or_default().begin();
+                    relay.begin(client);
+                }
                 None => {
                     response = response::status(&Status::bad_request("this connection can't be upgraded"))
                 }

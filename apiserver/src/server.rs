@@ -24,8 +24,12 @@ use crate::body::{Body, BodyError};
 use crate::config::Limits;
 use crate::handle::ApiServer;
 use crate::peer::Peer;
-use crate::stall::StallGuard;
+use crate::stall::{Patience, StallGuard};
 
+/// A connection that is silent for so long is asked whether it lives, as upstream's are.
+const KEEP_ALIVE: Duration = Duration::from_secs(3 * 60);
+/// Between two such questions; the kernel gives up after nine.
+const KEEP_ALIVE_RETRY: Duration = Duration::from_secs(15);
 /// Pause before the next connection is accepted when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -126,6 +130,13 @@ fn http_builder(limits: &Limits) -> Builder {
     builder
 }
 
+/// Has the kernel ask a silent peer whether it is still there, so that nobody waits for one who is gone.
+pub fn keep_alive(stream: &TcpStream) {
+    let often = socket2::TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE_RETRY);
+    // Without, a dead peer is noticed by the next write.
+    let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&often);
+}
+
 struct Connection {
     server: Arc<ApiServer>,
     builder: Arc<Builder>,
@@ -136,6 +147,7 @@ impl Connection {
     async fn run(self, stream: TcpStream, acceptor: TlsAcceptor) {
         // A small write must not wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
+        keep_alive(&stream);
         let handshake =
             tokio::time::timeout(self.server.config.limits.tls_handshake, acceptor.accept(stream));
         let Ok(Ok(stream)) = handshake.await else {
@@ -146,7 +158,8 @@ impl Connection {
             stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
         let peer = Peer::Tls { certs, addr: self.addr };
         let stream = StallGuard::new(stream, self.server.config.limits.stall);
-        if let Err(error) = serve_connection(&self.server, &self.builder, stream, peer).await {
+        let patience = stream.patience();
+        if let Err(error) = serve_connection(&self.server, &self.builder, stream, patience, peer).await {
             tracing::debug!(peer = %self.addr, %error, "connection ended");
         }
     }
@@ -157,12 +170,14 @@ async fn serve_connection(
     server: &Arc<ApiServer>,
     builder: &Builder,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    patience: Patience,
     peer: Peer,
 ) -> Result<(), BodyError> {
     let mut draining = server.draining.subscribe();
     let server = server.clone();
-    let service = service_fn(move |request: http::Request<Incoming>| {
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());
+        request.extensions_mut().insert(patience.clone());
         async move { Ok::<_, Infallible>(server.handle(request.map(Body::wrap), peer).await) }
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
@@ -216,7 +231,8 @@ impl AdminSocket {
             };
             let (server, builder) = (self.server.clone(), builder.clone());
             connections.spawn(async move {
-                if let Err(error) = serve_connection(&server, &builder, stream, Peer::Admin).await {
+                let patience = Patience::default(); // it has no limit anyway
+                if let Err(error) = serve_connection(&server, &builder, stream, patience, Peer::Admin).await {
                     tracing::debug!(%error, "admin connection ended");
                 }
             });

@@ -1,10 +1,13 @@
 //! A connection that is cut off when its client takes nothing of what is sent to it.
 //!
 //! A client that stops reading would hold a whole answer, or a watch's next frame, in memory for as long as it likes.
-//! An idle connection is no stall: only a write that can't go on counts.
+//! An idle connection is no stall: only a write that can't go on counts. Once a connection is somebody's terminal
+//! ([`Patience`]) even that is none: who pauses the output means to read on, and nothing but the terminal waits.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,17 +20,38 @@ pub struct StallGuard<S> {
     limit: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
+}
+
+/// Whether a connection's writes may wait as long as the connection lives.
+#[derive(Clone, Debug, Default)]
+pub struct Patience(Arc<AtomicBool>);
+
+impl Patience {
+    /// From now on they may.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl<S> StallGuard<S> {
     /// Cuts the stream off after `limit` without progress.
     pub fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, waiting: None }
+        Self { stream, limit, waiting: None, patience: Patience::default() }
+    }
+
+    /// With which the limit can be lifted.
+    pub fn patience(&self) -> Patience {
+        self.patience.clone()
     }
 
     /// Starts or stops the clock as the write goes.
     fn watch<T>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if write.is_ready() {
+        if write.is_ready() || self.patience.has_begun() {
             self.waiting = None;
             return write;
         }
@@ -84,6 +108,19 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_patience_is_never_cut_off() {
+        let (near, mut far) = duplex(4);
+        let mut guarded = StallGuard::new(near, Duration::from_secs(60));
+        guarded.patience().begin();
+        let reader = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            far.read_exact(&mut [0; 20]).await.expect("written");
+        });
+        guarded.write_all(&[7; 20]).await.expect("an hour is nothing");
+        reader.await.expect("read");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn only_a_write_that_makes_no_progress_ends_the_connection() {

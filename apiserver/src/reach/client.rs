@@ -100,6 +100,7 @@ impl Target {
         let tcp = TcpStream::connect(&self.address).await;
         let tcp = tcp.map_err(|why| ReachError::Dial { address, why })?;
         let _ = tcp.set_nodelay(true); // only a matter of latency
+        crate::server::keep_alive(&tcp);
         match &self.tls {
             None => handshake(tcp).await,
             Some(tls) => {
