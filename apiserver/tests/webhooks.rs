@@ -1,11 +1,13 @@
 //! Admission webhooks over real TLS: asked in order, heard, refused, ignored, and never about themselves.
 
+mod audit_file;
+
 use std::sync::Arc;
 
 use api::k8s::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
-use api::k8s::api::core::v1::ConfigMap;
+use api::k8s::api::core::v1::{ConfigMap, Pod};
 use apiserver::pki::Pki;
 use apiserver::{ApiServer, Config, Identity};
 use base64::Engine;
@@ -36,6 +38,7 @@ impl Drop for Hook {
 fn judge(path: &str, review: &Value) -> Value {
     let request = &review["request"];
     let mut response = json!({"uid": request["uid"], "allowed": true});
+    response["auditAnnotations"] = json!({"asked": request["operation"]});
     match path {
         "/add" => {
             let seen = request["object"]["data"].as_object().map_or(0, serde_json::Map::len);
@@ -47,6 +50,7 @@ fn judge(path: &str, review: &Value) -> Value {
         }
         "/judge"
             if request["object"]["data"]["bad"].is_string()
+                || request["object"]["command"][0] == "sh"
                 || request["oldObject"]["data"]["kept"].is_string() =>
         {
             response["allowed"] = json!(false);
@@ -95,7 +99,8 @@ async fn hook() -> Hook {
 
 async fn cluster() -> (Client, Arc<ApiServer>, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let config = Config::new(Arc::new(Pki::load_or_create(dir.path()).expect("a new authority")));
+    let mut config = Config::new(Arc::new(Pki::load_or_create(dir.path()).expect("a new authority")));
+    config.audit = Some(audit_file::config(dir.path()));
     let server = ApiServer::start(Arc::new(Model::new()), config).await.expect("the server starts");
     let client = Client::new(server.in_process(Identity::new("admin", &["system:masters"])), "default");
     (client, server, dir)
@@ -152,6 +157,44 @@ async fn webhooks_change_and_refuse() {
     let mark = Patch::Merge(json!({"metadata": {"labels": {"mark": ""}}}));
     let marked = maps.patch("plain", &PatchParams::default(), &mark).await.expect("patched");
     assert_eq!(json!(marked.data), json!({"seen": "1", "user": "admin"}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_webhooks_note_is_recorded_whatever_they_say() {
+    let ((client, _server, dir), hook) = (cluster().await, hook().await);
+    let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
+    let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
+    let params = PostParams::default();
+    let judge = configuration(&hook, "judge", "/judge", json!({}));
+    validating.create(&params, &serde_json::from_value(judge).expect("typed")).await.expect("created");
+    maps.create(&params, &map("good", json!({}))).await.expect("allowed");
+    maps.create(&params, &map("bad", json!({"bad": "yes"}))).await.expect_err("refused");
+    let told = audit_file::lines(dir.path(), "/api/v1/namespaces/default/configmaps", 2).await;
+    for (event, code) in told.iter().zip([201, 422]) {
+        assert_eq!(event["responseStatus"]["code"], code, "{event}");
+        assert_eq!(event["annotations"]["judge.example.com/asked"], "CREATE", "{event}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_decides_who_may_run_commands_in_a_container() {
+    let ((client, _server, _dir), hook) = (cluster().await, hook().await);
+    let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let params = PostParams::default();
+    let rules = json!([{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"]}]);
+    let judge = configuration(&hook, "judge", "/judge", json!({"rules": rules}));
+    validating.create(&params, &serde_json::from_value(judge).expect("typed")).await.expect("created");
+    let pod = json!({"metadata": {"name": "web"}, "spec": {"containers": [{"name": "app", "image": "i"}]}});
+    pods.create(&params, &serde_json::from_value(pod).expect("typed")).await.expect("not asked about");
+    let exec = async |command: &str| {
+        let path = format!("/api/v1/namespaces/default/pods/web/exec?command={command}&stdout=true");
+        let request = http::Request::builder().uri(path).header("upgrade", "SPDY/3.1").body(Vec::new());
+        status(client.request_text(request.expect("a request")).await.expect_err("refused or without a node"))
+    };
+    let why = "admission webhook \"judge.example.com\" denied the request: \"CONNECT\" is not wanted";
+    assert_eq!(exec("sh").await, (422, why.to_owned()));
+    assert_eq!(exec("ls").await, (400, "pod web does not have a host assigned".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -140,11 +140,10 @@ async fn ask(question: Question<'_>, hook: &Hook) -> Outcome<Option<Verdict>> {
         }
         Err(why) => return Err(Status::internal(failed(hook.name(), &why)).into()),
     };
-    let verdict = answer.map_err(|refusal| refusal.into_status(hook.name()))?;
-    for (key, value) in &verdict.annotations {
+    for (key, value) in &answer.annotations {
         question.call.info.annotations.add(format!("{}/{key}", hook.name()), value);
     }
-    Ok(Some(verdict))
+    Ok(Some(answer.verdict.map_err(|refusal| refusal.into_status(hook.name()))?))
 }
 
 /// As what the webhook sees the object, if rules, selectors and conditions make the question one for it.

@@ -16,13 +16,19 @@ use crate::registry::resource::Resource;
 /// If a configuration names no time, in seconds (upstream's default).
 const TIMEOUT: u64 = 10;
 
+/// What a webhook answers.
+pub(super) struct Heard {
+    /// Whether it allows it.
+    pub(super) verdict: Result<Verdict, Refusal>,
+    /// For the audit log, in either case.
+    pub(super) annotations: Vec<(String, String)>,
+}
+
 /// What a webhook that allows it says.
 pub(super) struct Verdict {
     /// A JSON patch of the object, and in which version it was shown.
     pub(super) patch: Option<(Arc<Resource>, Value)>,
     pub(super) warnings: Vec<String>,
-    /// For the audit log.
-    pub(super) annotations: Vec<(String, String)>,
 }
 
 /// What a webhook that doesn't says.
@@ -51,8 +57,8 @@ fn request(question: Question<'_>, uid: &str) -> Value {
     request
 }
 
-/// Asks; the outer error is that there is no answer, the inner one that it is no.
-pub(super) async fn ask(question: Question<'_>, hook: &Value) -> Result<Result<Verdict, Refusal>, String> {
+/// Asks; the error is that there is no answer.
+pub(super) async fn ask(question: Question<'_>, hook: &Value) -> Result<Heard, String> {
     let versions = hook["admissionReviewVersions"].as_array().into_iter().flatten();
     if !versions.into_iter().any(|version| version == "v1") {
         return Err("it accepts no AdmissionReview version known to the server (v1)".to_owned());
@@ -71,7 +77,7 @@ pub(super) async fn ask(question: Question<'_>, hook: &Value) -> Result<Result<V
     read(&answer, &uid, question.seen_as)
 }
 
-fn read(answer: &[u8], uid: &str, seen_as: &Arc<Resource>) -> Result<Result<Verdict, Refusal>, String> {
+fn read(answer: &[u8], uid: &str, seen_as: &Arc<Resource>) -> Result<Heard, String> {
     let review: Value =
         serde_json::from_slice(answer).map_err(|error| format!("read the answer: {error}"))?;
     if review["apiVersion"] != "admission.k8s.io/v1" || review["kind"] != "AdmissionReview" {
@@ -84,15 +90,19 @@ fn read(answer: &[u8], uid: &str, seen_as: &Arc<Resource>) -> Result<Result<Verd
     if response["uid"] != uid {
         return Err(format!("expected response.uid={uid:?}, got {}", response["uid"]));
     }
-    if response["allowed"] != true {
-        return Ok(Err(Refusal(response["status"].clone())));
-    }
-    let warnings = response["warnings"].as_array().into_iter().flatten();
-    let warnings = warnings.filter_map(|warning| Some(warning.as_str()?.to_owned())).collect();
     let annotations = response["auditAnnotations"].as_object().into_iter().flatten();
     let annotations = annotations.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
-    let patch = patch(response)?.map(|patch| (seen_as.clone(), patch));
-    Ok(Ok(Verdict { patch, warnings, annotations: annotations.collect() }))
+    let verdict = match response["allowed"] == true {
+        true => Ok(verdict(response, seen_as)?),
+        false => Err(Refusal(response["status"].clone())),
+    };
+    Ok(Heard { verdict, annotations: annotations.collect() })
+}
+
+fn verdict(response: &Value, seen_as: &Arc<Resource>) -> Result<Verdict, String> {
+    let warnings = response["warnings"].as_array().into_iter().flatten();
+    let warnings = warnings.filter_map(|warning| Some(warning.as_str()?.to_owned())).collect();
+    Ok(Verdict { patch: patch(response)?.map(|patch| (seen_as.clone(), patch)), warnings })
 }
 
 fn patch(response: &Value) -> Result<Option<Value>, String> {
@@ -110,7 +120,7 @@ mod tests {
 
     fn read(answer: &[u8], uid: &str) -> Result<Result<Verdict, Refusal>, String> {
         let pods = crate::registry::Registry::builtin().find("", "v1", "pods").expect("pods");
-        super::read(answer, uid, &pods)
+        super::read(answer, uid, &pods).map(|heard| heard.verdict)
     }
 
     fn answer(response: Value) -> Vec<u8> {
