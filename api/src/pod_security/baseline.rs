@@ -22,7 +22,7 @@ pub const CAPABILITIES: [&str; 13] = [
     "SYS_CHROOT",
 ];
 /// Kernel parameters of the pod alone, and since which version they count as harmless.
-const SYSCTLS: [(&str, u16); 12] = [
+const SYSCTLS: [(&str, u16); 14] = [
     ("kernel.shm_rmid_forced", 0),
     ("net.ipv4.ip_local_port_range", 0),
     ("net.ipv4.ip_unprivileged_port_start", 0),
@@ -35,6 +35,8 @@ const SYSCTLS: [(&str, u16); 12] = [
     ("net.ipv4.tcp_keepalive_time", 29),
     ("net.ipv4.tcp_rmem", 32),
     ("net.ipv4.tcp_wmem", 32),
+    ("net.ipv4.tcp_notsent_lowat", 37),
+    ("net.ipv4.tcp_slow_start_after_idle", 37),
 ];
 const SELINUX_TYPES: [(&str, u16); 5] = [
     ("", 0),
@@ -60,24 +62,20 @@ pub(super) fn app_armor_profile(pod: &Pod<'_>, _minor: u16) -> Option<Violation>
     let bad: Vec<&str> = pod.named(|container| unfit(container).is_some());
     let fit = |value: &str| value.is_empty() || value == "runtime/default" || value.starts_with("localhost/");
     let annotations = pod.metadata["annotations"].as_object().into_iter().flatten();
-    let annotated: Vec<(&str, String)> = annotations
-        .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?.to_owned())))
+    let annotated = annotations
+        .filter_map(|(key, value)| Some((key, value.as_str()?)))
         .filter(|(key, value)| key.starts_with(APP_ARMOR_ANNOTATION) && !fit(value))
-        .collect();
-    let keys: Vec<&str> = annotated.iter().map(|(key, _)| *key).collect();
-    let values = pod
-        .containers()
-        .filter_map(unfit)
-        .chain(of_pod.clone())
-        .chain(annotated.iter().map(|(_, value)| value.clone()));
-    let values = sorted(values);
+        .map(|(key, value)| format!("{key}={value:?}"));
+    let annotated = sorted(annotated);
+    let mut values = sorted(pod.containers().filter_map(unfit).chain(of_pod.clone()));
+    let by_field = Some(setters(of_pod.is_some(), &bad)).filter(|text| !text.is_empty());
+    let by_annotation =
+        (!annotated.is_empty()).then(|| plural("annotation", "annotations", annotated.len()).to_owned());
+    let who: Vec<String> = by_field.into_iter().chain(by_annotation).collect();
+    values.extend(annotated);
     if values.is_empty() {
         return None;
     }
-    let by_field = Some(setters(of_pod.is_some(), &bad)).filter(|text| !text.is_empty());
-    let by_annotation = (!keys.is_empty())
-        .then(|| format!("{} {}", plural("annotation", "annotations", keys.len()), quoted(&keys)));
-    let who: Vec<String> = by_field.into_iter().chain(by_annotation).collect();
     let reason = plural("forbidden AppArmor profile", "forbidden AppArmor profiles", values.len());
     Violation::new(
         reason,
@@ -124,11 +122,11 @@ pub(super) fn host_ports(pod: &Pod<'_>, _minor: u16) -> Option<Violation> {
     if bad.is_empty() {
         return None;
     }
-    let which = sorted(pod.containers().flat_map(ports));
-    let numbers: Vec<String> = which.iter().map(i64::to_string).collect();
+    // Upstream sorts them as texts.
+    let which = sorted(pod.containers().flat_map(ports).map(|port| port.to_string()));
     let uses = plural("uses", "use", bad.len());
     let what = plural("hostPort", "hostPorts", which.len());
-    Violation::new("hostPort", format!("{} {uses} {what} {}", containers(&bad), numbers.join(", ")))
+    Violation::new("hostPort", format!("{} {uses} {what} {}", containers(&bad), which.join(", ")))
 }
 
 pub(super) fn host_probes(pod: &Pod<'_>, _minor: u16) -> Option<Violation> {
@@ -160,12 +158,17 @@ pub(super) fn privileged(pod: &Pod<'_>, _minor: u16) -> Option<Violation> {
 }
 
 pub(super) fn proc_mount(pod: &Pod<'_>, minor: u16) -> Option<Violation> {
+    if pod.has_own_users(minor) { None } else { proc_mount_always(pod, minor) }
+}
+
+/// Whoever the pod's users are.
+pub(super) fn proc_mount_always(pod: &Pod<'_>, _minor: u16) -> Option<Violation> {
     let unfit = |container: &Value| {
         let kind = container["securityContext"]["procMount"].as_str();
         kind.filter(|kind| *kind != "Default").map(str::to_owned)
     };
     let bad = pod.named(|container| unfit(container).is_some());
-    if bad.is_empty() || pod.has_own_users(minor) {
+    if bad.is_empty() {
         return None;
     }
     let which = sorted(pod.containers().filter_map(unfit));

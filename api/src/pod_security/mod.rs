@@ -164,26 +164,27 @@ impl Row {
     }
 }
 
-/// By upstream's identifiers, whose order is the order of the messages.
-const CHECKS: [Row; 18] = [
-    row(Level::Restricted, 8, restricted::allow_privilege_escalation),
+/// Those of `baseline` first, each level by upstream's identifiers: the order of the messages.
+const CHECKS: [Row; 19] = [
     row(Level::Baseline, 0, baseline::app_armor_profile),
     row(Level::Baseline, 0, baseline::capabilities).overridden(22),
-    row(Level::Restricted, 22, restricted::capabilities),
     row(Level::Baseline, 0, baseline::host_namespaces),
     row(Level::Baseline, 0, baseline::host_path_volumes).overridden(0),
     row(Level::Baseline, 0, baseline::host_ports),
     row(Level::Baseline, 34, baseline::host_probes),
     row(Level::Baseline, 0, baseline::privileged),
-    row(Level::Baseline, 0, baseline::proc_mount),
+    row(Level::Baseline, 0, baseline::proc_mount).overridden(35),
+    row(Level::Baseline, 0, baseline::se_linux_options),
+    row(Level::Baseline, 0, baseline::seccomp_profile).overridden(19),
+    row(Level::Baseline, 0, baseline::sysctls),
+    row(Level::Baseline, 0, baseline::windows_host_process),
+    row(Level::Restricted, 8, restricted::allow_privilege_escalation),
+    row(Level::Restricted, 22, restricted::capabilities),
+    row(Level::Restricted, 35, baseline::proc_mount_always),
     row(Level::Restricted, 0, restricted::volumes),
     row(Level::Restricted, 0, restricted::run_as_non_root),
     row(Level::Restricted, 23, restricted::run_as_user),
-    row(Level::Baseline, 0, baseline::se_linux_options),
-    row(Level::Baseline, 0, baseline::seccomp_profile).overridden(19),
     row(Level::Restricted, 19, restricted::seccomp_profile),
-    row(Level::Baseline, 0, baseline::sysctls),
-    row(Level::Baseline, 0, baseline::windows_host_process),
 ];
 
 /// What a pod (or a pod template: anything with `metadata` and `spec`) violates.
@@ -243,9 +244,9 @@ fn name(value: &Value) -> &str {
     value["name"].as_str().unwrap_or_default()
 }
 
-/// `"a", "b"`.
+/// `"a", "b"`; upstream escapes nothing.
 fn quoted<T: AsRef<str>>(items: &[T]) -> String {
-    items.iter().map(|item| format!("{:?}", item.as_ref())).collect::<Vec<_>>().join(", ")
+    items.iter().map(|item| format!("\"{}\"", item.as_ref())).collect::<Vec<_>>().join(", ")
 }
 
 fn sorted<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<T> {

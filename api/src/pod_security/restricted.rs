@@ -73,7 +73,7 @@ pub(super) fn volumes(pod: &Pod<'_>, _minor: u16) -> Option<Violation> {
     if bad.is_empty() {
         return None;
     }
-    let names = sorted(bad.iter().map(|volume| name(volume)));
+    let names: Vec<&str> = bad.iter().map(|volume| name(volume)).collect();
     let kinds = sorted(bad.iter().map(|volume| kind(volume)));
     let detail = format!(
         "{} {} {} {} {}",
