@@ -8,6 +8,7 @@
 
 pub mod backoff;
 pub mod cause;
+pub mod clock;
 pub mod config;
 pub mod election;
 mod failover;

@@ -54,12 +54,13 @@ use catalog::{Known, Place};
 use client::{
     Shutdown,
     backoff::{Backoff, Policy},
+    clock::Clock,
     election::{self, ElectionConfig, Leadership},
     informer::{Informer, ObjectKey},
     queue::WorkQueue,
     recorder,
 };
-use driver::{Clock, Controller, Performer};
+use driver::{Controller, Performer};
 use garbage_collector::Graph;
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},

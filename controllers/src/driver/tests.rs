@@ -1,9 +1,10 @@
 //! The performer against an API server that answers from a list.
 
-use super::{Clock, Controller, End, Performer};
+use super::{Controller, End, Performer};
 use crate::plan::{Action, Part, Plan, Presence, Target};
 use client::{
     cause::{Cause, because},
+    clock::Clock,
     config,
     election::Leadership,
     informer::ObjectKey,

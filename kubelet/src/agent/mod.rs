@@ -5,7 +5,6 @@
 
 mod action;
 pub mod checkpoint;
-pub mod clock;
 mod grpc;
 mod network;
 mod perform;
@@ -23,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::network::pod::namespace::PodNetworkError;
+use client::clock::Clock;
 use client::informer::Informer;
 use client::{Shutdown, recorder};
 use k8s_openapi::api::core::v1::Pod;
@@ -33,7 +33,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::agent::checkpoint::Checkpoints;
-use crate::agent::clock::Clock;
 use crate::agent::network::{Network, route_services};
 use crate::agent::perform::Performer;
 use crate::agent::publisher::Publisher;

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use client::Shutdown;
+use client::clock::Clock;
 use client::informer::{Change, Informer, Subscription};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::agent::clock::Clock;
 use crate::agent::perform::Performer;
 use crate::agent::publisher::Publisher;
 use crate::agent::references::Key;

@@ -1,7 +1,7 @@
-//! The one clock of the agent: wall time at the start, carried on by the monotonic clock.
+//! The one clock of a process: wall time at the start, carried on by the monotonic clock.
 //!
-//! Always holds: it never goes back and never jumps, so a corrected wall clock fires no timer and
-//! reorders no timestamps of one agent's life.
+//! Always holds: it never goes back and never jumps, so a corrected wall clock fires no timer, reorders no
+//! timestamps of one process's life, and makes no node look silent.
 
 use std::time::Instant;
 
