@@ -5,6 +5,8 @@
 //! over the pods placed on the slot, every tracked count is the number of its pods on the slot, and a slot
 //! without a node holds pods or is free. It knows no policy.
 
+mod log;
+
 use crate::affinity::Term;
 use crate::name::{NodeName, PodKey};
 use crate::node::NodeInfo;
@@ -12,6 +14,8 @@ use crate::pod::PodInfo;
 use crate::resources::PODS;
 use crate::spread::Counted;
 use crate::taint::Taint;
+use log::Log;
+pub use log::Position;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -59,18 +63,8 @@ pub struct Snapshot {
     distances: HashMap<Term, Vec<u32>>,
     version: Version,
     nodes_version: Version,
-    /// Slots in the order in which something about them changed; the oldest are dropped.
-    log: Vec<Slot>,
-    /// How many were dropped.
-    dropped: u64,
+    log: Log,
 }
-
-/// So many changes are remembered; who is further behind looks at everything anew.
-const LOG: usize = 1 << 14;
-
-/// A place in the log of changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Position(u64);
 
 impl Slot {
     /// Every slot that there may be.
@@ -197,14 +191,13 @@ impl Snapshot {
 
     /// The end of the log of changes.
     pub fn position(&self) -> Position {
-        Position(self.dropped + self.log.len() as u64)
+        self.log.end()
     }
 
     /// The slots about which something has changed since, some of them more than once; `None` if that isn't
     /// remembered.
     pub fn changed_since(&self, position: Position) -> Option<&[Slot]> {
-        let at = usize::try_from(position.0.checked_sub(self.dropped)?).ok()?;
-        self.log.get(at..)
+        self.log.since(position)
     }
 
     /// Advances with every change.
@@ -257,7 +250,7 @@ impl Snapshot {
         self.places.insert(pod.key.clone(), slot);
         self.on_slot[slot.index()].push(pod);
         self.version.0 += 1;
-        self.note(slot);
+        self.log.note(slot);
         slot
     }
 
@@ -269,7 +262,7 @@ impl Snapshot {
         let pod = here.swap_remove(position);
         self.account(slot, &pod, -1);
         self.version.0 += 1;
-        self.note(slot);
+        self.log.note(slot);
         if self.node(slot).is_none() {
             self.release_if_empty(slot);
         }
@@ -319,15 +312,7 @@ impl Snapshot {
         self.version.0 += 1;
         self.nodes_version = self.version;
         self.changed[slot.index()] = self.version;
-        self.note(slot);
-    }
-
-    fn note(&mut self, slot: Slot) {
-        if self.log.len() == LOG {
-            self.log.drain(..LOG / 2);
-            self.dropped += LOG as u64 / 2;
-        }
-        self.log.push(slot);
+        self.log.note(slot);
     }
 
     fn slot_for(&mut self, name: &NodeName) -> Slot {
