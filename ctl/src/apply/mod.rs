@@ -6,4 +6,5 @@ pub mod last_applied;
 #[cfg(test)]
 mod property;
 pub mod rules;
+pub mod target;
 pub mod three_way;

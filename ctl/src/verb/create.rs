@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::apply::{Validation, targets};
+use super::apply::Validation;
 use super::say;
 use crate::app::App;
+use crate::apply::target::targets;
 use crate::cluster::path::{self, Query};
 use crate::failure::Failure;
 use crate::manifest;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::selection::{self, Selected};
-use super::{apply, note, say};
+use super::{note, say};
 use crate::app::App;
+use crate::apply::target;
 use crate::cluster::Cluster;
 use crate::cluster::kinds::Kind;
 use crate::cluster::path::{self, Query};
@@ -121,8 +122,8 @@ fn fail_with(mut errors: Vec<RequestError>) -> Result<(), Failure> {
 async fn doomed(cluster: &Cluster, app: &App, args: &Args) -> Result<Vec<Doomed>, Failure> {
     if !args.filename.is_empty() {
         let documents = manifest::read(&args.filename, args.recursive)?;
-        let targets = apply::targets(cluster, app.target.namespace.as_deref(), documents).await?;
-        let of = |target: apply::Target| Doomed {
+        let targets = target::targets(cluster, app.target.namespace.as_deref(), documents).await?;
+        let of = |target: target::Target| Doomed {
             name: target.document.name().to_owned(),
             kind: target.kind,
             namespace: target.namespace,
