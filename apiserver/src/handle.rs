@@ -47,9 +47,7 @@ use crate::storage::cache::{Cache, Observer};
 use crate::storage::{Storage, follower};
 use crate::verbs::{Answer, Call};
 use crate::webhook::Webhooks;
-use crate::{
-    aggregation, auth, crd, dispatch, kubernetes_service, proxy, rbac_feed, response, websocket,
-};
+use crate::{aggregation, auth, crd, dispatch, kubernetes_service, proxy, rbac_feed, response, websocket};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
