@@ -19,15 +19,21 @@ pub struct Hopes {
     /// A rule about where other pods are refused some node, or may have foiled preemption though no node's first
     /// reason tells of it: other counts may help.
     counts: bool,
+    /// It has claims: other claims, volumes or users of them may help.
+    storage: bool,
 }
 
 impl Hopes {
     /// What there is to wait for after such a refusal.
-    pub fn after(diagnosis: &Diagnosis) -> Self {
+    pub fn after(diagnosis: &Diagnosis, pod: &PodInfo) -> Self {
         let by_counts = [Plugin::PodTopologySpread, Plugin::InterPodAffinity];
         let blamed = by_counts.into_iter().any(|plugin| diagnosis.blames(plugin));
         let hidden = matches!(diagnosis.preemption, Some(Preemption::Hopeless { by_others: true, .. }));
-        Hopes { first_node: diagnosis.saw_no_nodes(), counts: blamed || hidden }
+        Hopes {
+            first_node: diagnosis.saw_no_nodes(),
+            counts: blamed || hidden,
+            storage: !pod.shape.claims.is_empty(),
+        }
     }
 }
 
@@ -38,6 +44,8 @@ pub struct Changes {
     freed: BTreeSet<Slot>,
     /// Pods came, went or changed labels, or nodes changed: counts and domains are other ones.
     counts: bool,
+    /// Claims, volumes or what belongs to them changed, or a pod let go of its claims.
+    storage: bool,
 }
 
 impl Changes {
@@ -58,14 +66,20 @@ impl Changes {
     }
 
     /// A pod left a node or became smaller.
-    pub fn pod_left(&mut self, slot: Slot) {
+    pub fn pod_left(&mut self, slot: Slot, pod: &PodInfo) {
         self.freed.insert(slot);
         self.counts = true;
+        self.storage |= !pod.shape.claims.is_empty();
+    }
+
+    /// Something about claims, volumes, their classes or nodes' limits is different.
+    pub fn storage(&mut self) {
+        self.storage = true;
     }
 
     /// Whether there is anything to look at.
     pub fn is_empty(&self) -> bool {
-        self.freed.is_empty() && !self.counts
+        self.freed.is_empty() && !self.counts && !self.storage
     }
 
     /// Whether `pod`, refused with these hopes, may fit now. `admits` says whether a node takes it as far as the
@@ -78,6 +92,7 @@ impl Changes {
     ) -> bool {
         let first_node = !self.freed.is_empty() && hopes.first_node;
         let recount = self.counts && hopes.counts;
-        first_node || recount || self.freed.iter().any(|slot| admits(pod, *slot))
+        let restored = self.storage && hopes.storage;
+        first_node || recount || restored || self.freed.iter().any(|slot| admits(pod, *slot))
     }
 }

@@ -20,6 +20,7 @@ use crate::pod::{Needs, PodInfo};
 use crate::ranking::Ranking;
 use crate::snapshot::{Slot, Snapshot};
 use crate::tally::Tallies;
+use crate::volumes::VolumeRules;
 use std::collections::BTreeMap;
 
 /// What was decided about a pod.
@@ -42,6 +43,7 @@ struct Rules<'a> {
     affinity: NodeAffinity<'a>,
     ports: NodePorts<'a>,
     fit: NodeResourcesFit<'a>,
+    volumes: Option<VolumeRules<'a>>,
     spread: PodTopologySpread,
     soft: SoftSpread<'a>,
     others: InterPodAffinity,
@@ -100,7 +102,8 @@ pub fn would_admit(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo, slot
         return false;
     }
     let fits = NodeResourcesFit::new(snapshot, needs).passes(slot);
-    fits && NodePorts::new(snapshot, needs).passes(slot)
+    let volumes = VolumeRules::new(snapshot, &pod.shape);
+    fits && NodePorts::new(snapshot, needs).passes(slot) && volumes.is_none_or(|rules| rules.passes(slot))
 }
 
 /// Everything each rule says about each node, for whoever asks why.
@@ -143,6 +146,7 @@ impl<'a> Rules<'a> {
             affinity: NodeAffinity::new(snapshot, needs),
             ports: NodePorts::new(snapshot, needs),
             fit: NodeResourcesFit::new(snapshot, needs),
+            volumes: VolumeRules::new(snapshot, shape),
             spread: PodTopologySpread::new(shape, tallies),
             soft: SoftSpread::new(shape, tallies),
             others: InterPodAffinity::new(pod, tallies),
@@ -154,13 +158,21 @@ impl<'a> Rules<'a> {
             && self.fit.passes(slot)
             && self.name.passes(slot)
             && self.ports.passes(slot)
+            && self.volumes_pass(slot)
             && self.spread.passes(slot)
             && self.others.passes(slot)
     }
 
     /// Whether a node that fits by itself is acceptable beside the others.
     fn passes_beside(&self, slot: Slot) -> bool {
-        self.name.passes(slot) && self.spread.passes(slot) && self.others.passes(slot)
+        self.name.passes(slot)
+            && self.volumes_pass(slot)
+            && self.spread.passes(slot)
+            && self.others.passes(slot)
+    }
+
+    fn volumes_pass(&self, slot: Slot) -> bool {
+        self.volumes.as_ref().is_none_or(|rules| rules.passes(slot))
     }
 
     /// The best of the feasible nodes that aren't excluded.
@@ -217,22 +229,22 @@ impl<'a> Rules<'a> {
     }
 
     /// The rules in the order in which a node is asked; the first to refuse is the one that is blamed.
-    fn filters(&self) -> [&dyn Filter; 8] {
-        [
-            &self.unschedulable,
-            &self.name,
-            &self.taints,
-            &self.affinity,
-            &self.ports,
-            &self.fit,
-            &self.spread,
-            &self.others,
-        ]
+    fn filters(&self) -> impl Iterator<Item = &dyn Filter> {
+        let alone: [&dyn Filter; 6] =
+            [&self.unschedulable, &self.name, &self.taints, &self.affinity, &self.ports, &self.fit];
+        let volumes = self.volumes.iter().flat_map(VolumeRules::filters);
+        let beside: [&dyn Filter; 2] = [&self.spread, &self.others];
+        alone.into_iter().chain(volumes).chain(beside)
     }
 
     fn rejections(&self, slot: Slot) -> impl Iterator<Item = Rejection> {
         let ask = move |rule: &dyn Filter| Rejection { plugin: rule.plugin(), reasons: rule.reasons(slot) };
-        self.filters().into_iter().map(ask).filter(|rejection| !rejection.reasons.is_empty())
+        let of_pod = self.volumes.as_ref().and_then(VolumeRules::problem);
+        let of_node = self.filters().map(ask).filter(|rejection| !rejection.reasons.is_empty());
+        let told = of_pod.is_some();
+        // What is about the pod comes first, and once.
+        let new = move |rejection: &Rejection| !told || rejection.plugin != Plugin::VolumeBinding;
+        of_pod.into_iter().chain(of_node.filter(new))
     }
 
     fn first_rejection(&self, slot: Slot) -> Rejection {

@@ -30,6 +30,8 @@ pub struct NodeExplanation {
 pub struct Diagnosis {
     nodes: usize,
     reasons: BTreeMap<String, usize>,
+    /// What is about the pod and not about nodes.
+    about_pod: BTreeSet<String>,
     plugins: BTreeSet<Plugin>,
     /// Why nobody was driven away for it; `None` if that wasn't tried, or was done.
     pub preemption: Option<Preemption>,
@@ -72,6 +74,10 @@ impl Diagnosis {
             diagnosis.nodes += 1;
             diagnosis.plugins.insert(rejection.plugin);
             for reason in rejection.reasons {
+                if reason.is_about_pod() {
+                    diagnosis.about_pod.insert(reason.to_string());
+                    continue;
+                }
                 *diagnosis.reasons.entry(reason.to_string()).or_insert(0) += 1;
             }
         }
@@ -116,7 +122,7 @@ impl fmt::Display for Diagnosis {
             return write!(f, "no nodes available to schedule pods");
         }
         let phrases = self.reasons.iter().map(|(reason, nodes)| format!("{nodes} {reason}"));
-        unavailable(f, self.nodes, phrases.collect())?;
+        unavailable(f, self.nodes, phrases.chain(self.about_pod.iter().cloned()).collect())?;
         match &self.preemption {
             None => Ok(()),
             Some(Preemption::NotEligible(why)) => write!(f, " preemption: not eligible due to {why}."),

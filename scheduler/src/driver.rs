@@ -4,6 +4,9 @@
 //! Lease `kube-system/kube-scheduler`; what it knows is built anew with each term, so a former leader's
 //! assumptions can't survive.
 
+mod storage_feed;
+
+use self::storage_feed::StorageFeed;
 use crate::budget::Budget;
 use crate::gang::GroupInfo;
 use crate::name::PodKey;
@@ -11,6 +14,7 @@ use crate::node::NodeInfo;
 use crate::object::{PodGroup, PodObject};
 use crate::pod::{DEFAULT_SCHEDULER, PodInfo};
 use crate::scheduler::{Effect, Event, Scheduler};
+use crate::storage::StorageEvent;
 use crate::writes::Writes;
 use api::k8s::api::core::v1::Node;
 use api::k8s::api::policy::v1::PodDisruptionBudget;
@@ -78,6 +82,7 @@ struct Term {
     pods: (Informer<Told<PodInfo>>, Subscription<Told<PodInfo>>),
     budgets: (Informer<PodDisruptionBudget>, Subscription<PodDisruptionBudget>),
     groups: (Informer<PodGroup>, Subscription<PodGroup>),
+    storage: StorageFeed,
     /// Kinds whose first list hasn't arrived. Deciding earlier would see a cluster without its pods.
     unlisted: usize,
 }
@@ -88,6 +93,8 @@ enum Input {
     Pod(Option<Change<Told<PodInfo>>>),
     Budget(Option<Change<PodDisruptionBudget>>),
     Group(Option<Change<PodGroup>>),
+    /// `None` when one of its kinds has been listed.
+    Storage(Option<StorageEvent>),
     Written(Option<Event>),
     BackoffEnded,
     Ending,
@@ -99,7 +106,7 @@ impl Term {
         // The snapshot keeps what is to be known of pods; of so many objects two copies would be one too many.
         let pods = Informer::builder(Api::all(client.clone())).forgetful().start_subscribed(CHANGES);
         let budgets = Informer::builder(Api::<PodDisruptionBudget>::all(client.clone())).start();
-        let groups = Informer::builder(Api::<PodGroup>::all(client)).backoff(MISSING_KIND).start();
+        let groups = Informer::builder(Api::<PodGroup>::all(client.clone())).backoff(MISSING_KIND).start();
         let changes = (nodes.subscribe(CHANGES), budgets.subscribe(CHANGES), groups.subscribe(CHANGES));
         Term {
             scheduler,
@@ -108,7 +115,8 @@ impl Term {
             pods,
             budgets: (budgets, changes.1),
             groups: (groups, changes.2),
-            unlisted: 2,
+            storage: StorageFeed::start(&client),
+            unlisted: 2 + StorageFeed::KINDS,
         }
     }
 
@@ -134,6 +142,7 @@ impl Term {
             change = self.pods.1.recv() => Input::Pod(change),
             change = self.budgets.1.recv() => Input::Budget(change),
             Some(change) = self.groups.1.recv() => Input::Group(Some(change)),
+            Some(event) = self.storage.next() => Input::Storage(event),
             event = self.writes.next(), if !self.writes.is_idle() => Input::Written(event),
             () = sleep_until(wake), if wake.is_some() => Input::BackoffEnded,
             () = ending.requested() => Input::Ending,
@@ -164,7 +173,8 @@ impl Term {
             Input::Group(Some(Change::Applied { new, .. })) => Event::Group(GroupInfo::of(&new)),
             Input::Group(Some(Change::Deleted(group))) => Event::GroupGone(key(&*group)),
             Input::Written(Some(event)) => event,
-            Input::Node(Some(Change::Synced)) | Input::Pod(Some(Change::Synced)) => {
+            Input::Storage(Some(event)) => Event::Storage(event),
+            Input::Node(Some(Change::Synced)) | Input::Pod(Some(Change::Synced)) | Input::Storage(None) => {
                 // Later lists are told as differences; they don't make us wait again.
                 self.unlisted = self.unlisted.saturating_sub(1);
                 return;
@@ -187,7 +197,10 @@ impl Term {
 
     /// The pod as it was seen when that was decided.
     fn cause(&self, effect: &Effect) -> Option<Cause> {
-        let (Effect::Bind { pod, .. } | Effect::Report { pod, .. } | Effect::Evict { pod, .. }) = effect;
+        let (Effect::Bind { pod, .. }
+        | Effect::Prepare { pod, .. }
+        | Effect::Report { pod, .. }
+        | Effect::Evict { pod, .. }) = effect;
         let key = ObjectKey::new(&*pod.namespace, &*pod.name);
         self.pods.0.store().get(&key).and_then(|pod| Cause::of(&*pod))
     }

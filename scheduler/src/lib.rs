@@ -30,9 +30,11 @@ pub mod scheduler;
 pub mod selector;
 pub mod snapshot;
 pub mod spread;
+pub mod storage;
 pub mod taint;
 mod tally;
 mod topology;
+pub mod volumes;
 mod writes;
 
 pub use driver::{SchedulerConfig, run};

@@ -8,6 +8,7 @@ use api::k8s::apimachinery::pkg::api::resource::Quantity;
 use api::k8s::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::core::NamespaceResourceScope;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -42,6 +43,27 @@ pub struct PodSpec {
     pub scheduler_name: Option<String>,
     pub scheduling_gates: Option<Vec<core::PodSchedulingGate>>,
     pub scheduling_group: Option<SchedulingGroup>,
+    pub volumes: Option<Vec<Volume>>,
+}
+
+/// A volume of a pod, as far as it is a claim.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume {
+    /// Its name in the pod.
+    pub name: String,
+    /// A claim of the pod's namespace.
+    pub persistent_volume_claim: Option<ClaimSource>,
+    /// A claim that is made for the pod, under the names of both.
+    pub ephemeral: Option<IgnoredAny>,
+}
+
+/// The claim that a volume is.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimSource {
+    /// Its name.
+    pub claim_name: String,
 }
 
 /// A container, as far as it occupies its node.

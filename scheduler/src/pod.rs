@@ -5,8 +5,8 @@
 //! shape is found again by the others.
 
 use crate::affinity::PodAffinity;
-use crate::name::{NodeName, PodKey, PodUid};
-use crate::object::{PodObject, PodSpec, PodStatus};
+use crate::name::{ClaimKey, NodeName, PodKey, PodUid};
+use crate::object::{PodObject, PodSpec, PodStatus, Volume};
 use crate::resources::Requests;
 use crate::selector::{Labels, NodeTerm, RequiredNode};
 use crate::spread::{self, SpreadRule};
@@ -70,6 +70,17 @@ pub struct Shape {
     pub spread: Vec<SpreadRule>,
     /// Affinity and anti-affinity to other pods.
     pub affinity: PodAffinity,
+    /// The claims that it uses, in the order of its volumes.
+    pub claims: Vec<ClaimUse>,
+}
+
+/// A claim that a pod uses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClaimUse {
+    /// Which.
+    pub key: ClaimKey,
+    /// Name and uid of the pod, if the claim must be its own (an ephemeral volume's).
+    pub owner: Option<(Arc<str>, PodUid)>,
 }
 
 /// What a pod needs of a node by itself, whoever else is where: the same for all Jobs' pods of one template,
@@ -124,6 +135,7 @@ impl PodInfo {
         let metadata = &pod.metadata;
         let key = PodKey::new(text(&metadata.namespace), text(&metadata.name));
         let labels = Arc::new(metadata.labels.clone().unwrap_or_default());
+        let uid = PodUid(text(&metadata.uid).into());
         let controller = controller(metadata);
         let uid_of = |owner: &OwnerReference| PodUid(owner.uid.as_str().into());
         let spreading = controller.filter(|owner| spreads(owner)).map(uid_of);
@@ -132,8 +144,8 @@ impl PodInfo {
         let status = pod.status.as_ref();
         let phase = status.and_then(|status| status.phase.as_deref());
         PodInfo {
-            shape: Arc::new(Shape::of(spec, &key.namespace, &labels, spreading.as_ref())),
-            uid: PodUid(text(&metadata.uid).into()),
+            shape: Arc::new(Shape::of(spec, &key, &uid, &labels, spreading.as_ref())),
+            uid,
             node: named(spec.node_name.as_deref()),
             priority: spec.priority.unwrap_or(0),
             created: metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
@@ -216,13 +228,21 @@ impl Shape {
         !(self.spread.is_empty() && self.affinity.near.is_empty() && self.affinity.apart.is_empty())
     }
 
-    fn of(spec: &PodSpec, namespace: &Arc<str>, labels: &Arc<Labels>, owner: Option<&PodUid>) -> Self {
+    fn of(
+        spec: &PodSpec,
+        pod: &PodKey,
+        uid: &PodUid,
+        labels: &Arc<Labels>,
+        owner: Option<&PodUid>,
+    ) -> Self {
+        let namespace = &pod.namespace;
         Shape {
             namespace: namespace.clone(),
             labels: labels.clone(),
             needs: Arc::new(Needs::of(spec)),
             affinity: PodAffinity::of(spec, namespace, labels),
             spread: spread::rules(spec, namespace, labels, owner),
+            claims: spec.volumes.iter().flatten().filter_map(|volume| claim(volume, pod, uid)).collect(),
         }
     }
 }
@@ -237,6 +257,16 @@ impl Needs {
             ports: host_ports(spec),
         }
     }
+}
+
+fn claim(volume: &Volume, pod: &PodKey, uid: &PodUid) -> Option<ClaimUse> {
+    let key = |name: &str| ClaimKey { namespace: pod.namespace.clone(), name: name.into() };
+    if let Some(named) = &volume.persistent_volume_claim {
+        return Some(ClaimUse { key: key(&named.claim_name), owner: None });
+    }
+    volume.ephemeral.as_ref()?;
+    let name = format!("{}-{}", pod.name, volume.name);
+    Some(ClaimUse { key: key(&name), owner: Some((pod.name.clone(), uid.clone())) })
 }
 
 fn preferred(spec: &PodSpec) -> Vec<(i32, NodeTerm)> {

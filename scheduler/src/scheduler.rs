@@ -4,10 +4,15 @@
 //! not shown it yet), placed by the word of the API server, or none of our business, and never two of
 //! these. An assumed pod weighs on its node like a bound one, so that bindings can be pipelined; a binding
 //! that fails takes the weight back and the pod tries again. Decisions are optimistic: the API server has
-//! the last word about each binding. No clock, no client and no randomness of its own live here.
+//! the last word about each binding. A pod whose claims wait for its node is assumed there, too, and bound when
+//! its claims are ([`preparing`]). No clock, no client and no randomness of its own live here.
 
 mod decisions;
+mod preparing;
 mod together;
+
+pub use preparing::ClaimWrite;
+use preparing::Preparing;
 
 use crate::budget::{Budget, Budgets};
 use crate::changes::Changes;
@@ -21,7 +26,8 @@ use crate::pod::{PodInfo, Shape};
 use crate::queue::{Queue, Taken};
 use crate::reservation::Reserved;
 use crate::snapshot::{Snapshot, Version};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use crate::storage::StorageEvent;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,6 +53,17 @@ pub enum Event {
     Group(GroupInfo),
     /// A PodGroup is gone.
     GroupGone(PodKey),
+    /// Claims, volumes or what belongs to them changed.
+    Storage(StorageEvent),
+    /// The writes for a pod's claims were accepted, or one was refused.
+    Prepared {
+        /// The pod.
+        pod: PodKey,
+        /// Its incarnation.
+        uid: PodUid,
+        /// Whether the API server accepted all of them.
+        accepted: bool,
+    },
     /// A pod that was to be driven away will go; the watch tells when it is gone.
     Evicted,
     /// A pod that was to be driven away couldn't be.
@@ -73,6 +90,17 @@ pub enum Effect {
         uid: PodUid,
         /// Where to.
         node: NodeName,
+    },
+    /// Write what is to become of a pod's claims; answer with [`Event::Prepared`].
+    Prepare {
+        /// The pod.
+        pod: PodKey,
+        /// Its incarnation.
+        uid: PodUid,
+        /// Where it will go.
+        node: NodeName,
+        /// At least one.
+        claims: Vec<ClaimWrite>,
     },
     /// Tell the user that this pod is unschedulable.
     Report {
@@ -126,6 +154,8 @@ pub struct Scheduler {
     memo: Memo,
     queue: Queue,
     assumed: HashMap<PodKey, Assumed>,
+    /// Of the assumed pods those whose claims aren't bound yet.
+    preparing: BTreeMap<PodKey, Preparing>,
     in_flight: usize,
     changes: Changes,
     /// Decisions that no change has invalidated yet: pods of the same kind fail for the same reasons.
@@ -146,6 +176,7 @@ impl Scheduler {
             memo: Memo::default(),
             queue: Queue::default(),
             assumed: HashMap::new(),
+            preparing: BTreeMap::new(),
             in_flight: 0,
             changes: Changes::default(),
             refused: (Version::default(), HashMap::new()),
@@ -179,6 +210,12 @@ impl Scheduler {
                 self.enqueue(released);
             }
             Event::GroupGone(key) => self.gangs.remove(&key),
+            Event::Storage(event) => {
+                if self.snapshot.storage_mut().apply(event) {
+                    self.changes.storage();
+                }
+            }
+            Event::Prepared { pod, uid, accepted } => self.prepared(&pod, &uid, accepted, now),
             Event::Evicted => {}
             Event::NotEvicted(uid) => self.left(&uid),
             Event::Pod(pod) => self.pod_applied(pod),
@@ -190,7 +227,7 @@ impl Scheduler {
     /// Decides about up to `most` waiting pods. `random` breaks ties. Call again while it returns effects.
     pub fn schedule(&mut self, most: usize, now: Instant, random: &mut impl FnMut() -> u64) -> Vec<Effect> {
         self.wake_parked(now);
-        let mut effects = Vec::new();
+        let mut effects = self.bind_prepared(now);
         for _ in 0..most {
             if self.in_flight >= BINDINGS_IN_FLIGHT {
                 break;
@@ -203,7 +240,8 @@ impl Scheduler {
 
     /// When `schedule` should be called again although nothing was observed.
     pub fn next_wake(&self) -> Option<Instant> {
-        self.queue.next_wake()
+        let given_up = self.preparing.values().map(|preparing| preparing.until).min();
+        self.queue.next_wake().into_iter().chain(given_up).min()
     }
 
     /// What every rule says about every node for a queued or placed pod, with the room respected that is reserved
@@ -243,6 +281,7 @@ impl Scheduler {
     fn pod_is_on(&mut self, pod: PodInfo, node: &NodeName) {
         self.queue.remove(&pod.key);
         self.assumed.remove(&pod.key);
+        self.end_preparing(&pod.key);
         self.end_nomination(&pod.key);
         let released = self.gangs.placed(&pod);
         self.enqueue(released);
@@ -252,9 +291,7 @@ impl Scheduler {
             }
             return;
         }
-        if let Some(left) = self.snapshot.displace(&pod.key) {
-            self.changes.pod_left(left);
-        }
+        self.take_off(&pod.key);
         self.snapshot.place(Arc::new(pod), node);
         self.changes.pod_placed();
     }
@@ -325,16 +362,22 @@ impl Scheduler {
         let Some(nomination) = self.nominations.remove(key) else { return };
         self.refused.1.clear();
         if let Some(slot) = self.snapshot.slot(&nomination.node) {
-            self.changes.pod_left(slot);
+            self.changes.pod_left(slot, &nomination.pod);
         }
     }
 
     /// Takes a pod off its node, whether it was assumed or known to be there.
     fn forget(&mut self, key: &PodKey) -> Option<Assumed> {
-        if let Some(slot) = self.snapshot.displace(key) {
-            self.changes.pod_left(slot);
-        }
+        self.take_off(key);
+        self.end_preparing(key);
         self.assumed.remove(key)
+    }
+
+    fn take_off(&mut self, key: &PodKey) {
+        let Some(pod) = self.snapshot.pod(key).cloned() else { return };
+        if let Some(slot) = self.snapshot.displace(key) {
+            self.changes.pod_left(slot, &pod);
+        }
     }
 
     fn bound(&mut self, key: &PodKey, uid: &PodUid, accepted: bool, now: Instant) {

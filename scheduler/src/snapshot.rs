@@ -8,11 +8,12 @@
 mod log;
 
 use crate::affinity::Term;
-use crate::name::{NodeName, PodKey};
+use crate::name::{ClaimKey, NodeName, PodKey};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 use crate::resources::PODS;
 use crate::spread::Counted;
+use crate::storage::Storage;
 use crate::taint::Taint;
 use log::Log;
 pub use log::Position;
@@ -61,6 +62,9 @@ pub struct Snapshot {
     selected: Vec<Counted>,
     /// For each term of anti-affinity that some placed pod has: how many such pods each slot holds.
     distances: HashMap<Term, Vec<u32>>,
+    storage: Storage,
+    /// How many placed pods use a claim.
+    users: HashMap<ClaimKey, u32>,
     version: Version,
     nodes_version: Version,
     log: Log,
@@ -189,6 +193,16 @@ impl Snapshot {
         self.distances.iter().map(|(term, counts)| (term, counts.as_slice()))
     }
 
+    /// Claims, volumes and what is meant to become of them.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// How many placed pods use a claim.
+    pub fn users(&self, claim: &ClaimKey) -> u32 {
+        self.users.get(claim).copied().unwrap_or(0)
+    }
+
     /// The end of the log of changes.
     pub fn position(&self) -> Position {
         self.log.end()
@@ -286,6 +300,12 @@ impl Snapshot {
         self.version = version;
     }
 
+    /// Changes what is known of storage, which counts as a change of the cluster.
+    pub fn storage_mut(&mut self) -> &mut Storage {
+        self.version.0 += 1;
+        &mut self.storage
+    }
+
     /// Begins to count a set of pods. Counting it again costs nothing.
     pub fn track(&mut self, counted: &Counted) {
         if self.counts.contains_key(counted) {
@@ -378,6 +398,7 @@ impl Snapshot {
         *use_now = (use_now.0 + sign * cpu, use_now.1 + sign * memory);
         self.count(at, pod, sign);
         shape.affinity.apart.iter().for_each(|term| self.count_distance(at, term, sign));
+        shape.claims.iter().for_each(|used| self.count_user(&used.key, sign));
     }
 
     fn count_distance(&mut self, at: usize, term: &Term, sign: i64) {
@@ -386,6 +407,14 @@ impl Snapshot {
         step(&mut counts[at], sign);
         if sign < 0 && counts[at] == 0 && counts.iter().all(|count| *count == 0) {
             self.distances.remove(term);
+        }
+    }
+
+    fn count_user(&mut self, claim: &ClaimKey, sign: i64) {
+        let count = self.users.entry(claim.clone()).or_insert(0);
+        step(count, sign);
+        if *count == 0 {
+            self.users.remove(claim);
         }
     }
 

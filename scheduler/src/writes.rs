@@ -6,8 +6,9 @@
 //! attempt, not here.
 
 use crate::name::{NodeName, PodKey, PodUid};
-use crate::scheduler::{Effect, Event};
-use api::k8s::api::core::v1::{Binding, ObjectReference, Pod};
+use crate::scheduler::{ClaimWrite, Effect, Event};
+use crate::storage::SELECTED_NODE;
+use api::k8s::api::core::v1::{Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
 use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use client::cause::{Cause, acting, mark};
 use client::election::Leadership;
@@ -24,6 +25,9 @@ use tokio::task::JoinSet;
 /// Reports that may be under way at once; further ones wait, one per pod, so that a thousand unschedulable
 /// pods don't keep bindings waiting.
 const REPORTS_IN_FLIGHT: usize = 32;
+
+/// On a volume: whoever binds may take it back, since no user has said whose it is.
+const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 
 /// The writes under way and the reports that wait.
 pub struct Writes {
@@ -73,6 +77,13 @@ impl Writes {
             Effect::Bind { pod, uid, node } => {
                 let writer = self.writer.clone();
                 self.tasks.spawn(async move { Some(writer.bind(pod, uid, node, cause).await) });
+            }
+            Effect::Prepare { pod, uid, claims, .. } => {
+                let writer = self.writer.clone();
+                self.tasks.spawn(async move {
+                    let accepted = writer.prepare(&pod, &claims, cause).await;
+                    Some(Event::Prepared { pod, uid, accepted })
+                });
             }
             Effect::Report { pod, uid, message, nominated } => {
                 self.waiting.insert(pod, Report { uid, message, nominated, cause });
@@ -157,6 +168,22 @@ impl Writer {
         sent.is_ok()
     }
 
+    /// Writes what is to become of the pod's claims. False at the first refusal: somebody else was faster, or a claim
+    /// is gone, and the pod is decided about anew.
+    async fn prepare(&self, pod: &PodKey, claims: &[ClaimWrite], cause: Option<Cause>) -> bool {
+        let client = acting(&self.client, None, cause);
+        for claim in claims {
+            if !self.leadership.is_valid() {
+                return false;
+            }
+            if let Err(error) = write_claim(&client, claim).await {
+                tracing::info!(%pod, %error, "a claim's choice was refused; the pod will be tried again");
+                return false;
+            }
+        }
+        true
+    }
+
     /// Marks the victim, so that everybody knows why it ends, and deletes it; it has its grace period.
     async fn evict(
         &self,
@@ -205,6 +232,42 @@ impl Writer {
         let pods = self.pods(pod, cause);
         if let Err(error) = pods.patch_status(&pod.name, &PatchParams::default(), &patch).await {
             tracing::info!(%pod, %error, "could not report the pod as unschedulable");
+        }
+    }
+}
+
+async fn write_claim(client: &Client, write: &ClaimWrite) -> kube::Result<()> {
+    let parameters = PatchParams::default();
+    match write {
+        ClaimWrite::Select { claim, .. } => {
+            let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &claim.namespace);
+            claims.patch(&claim.name, &parameters, &Patch::Merge(claim_patch(write))).await.map(drop)
+        }
+        ClaimWrite::Give { volume, .. } => {
+            let volumes: Api<PersistentVolume> = Api::all(client.clone());
+            volumes.patch(&volume.0, &parameters, &Patch::Merge(claim_patch(write))).await.map(drop)
+        }
+    }
+}
+
+/// The patch; the uid and version in it make the API server refuse it for another object, or another state of it.
+fn claim_patch(write: &ClaimWrite) -> Value {
+    match write {
+        ClaimWrite::Select { uid, node, .. } => {
+            json!({"metadata": {"uid": uid, "annotations": {SELECTED_NODE: *node.0}}})
+        }
+        ClaimWrite::Give { uid, version, claim: (key, claim_uid), ours, .. } => {
+            let mut patch = json!({
+                "metadata": {"uid": uid, "resourceVersion": version},
+                "spec": {"claimRef": {
+                    "kind": "PersistentVolumeClaim", "apiVersion": "v1", "namespace": *key.namespace,
+                    "name": *key.name, "uid": claim_uid,
+                }},
+            });
+            if *ours {
+                patch["metadata"]["annotations"] = json!({BOUND_BY_CONTROLLER: "yes"});
+            }
+            patch
         }
     }
 }

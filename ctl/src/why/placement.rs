@@ -8,6 +8,8 @@ use scheduler::node::NodeInfo;
 use scheduler::object::PodObject;
 use scheduler::pod::PodInfo;
 use scheduler::scheduler::{Event, Scheduler};
+use scheduler::storage::{ClaimInfo, ClassInfo, NodeLimits, StorageEvent, VolumeInfo};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::answer::place;
@@ -17,6 +19,7 @@ use super::view::{View, text};
 pub struct Site<'a> {
     nodes: Vec<(&'a Value, NodeInfo)>,
     pods: Vec<(&'a Value, PodInfo)>,
+    storage: Vec<StorageEvent>,
 }
 
 /// What is different from the cluster as it is.
@@ -36,7 +39,7 @@ impl<'a> Site<'a> {
         let nodes = view.all("Node").iter().filter_map(|node| Some((node, node_info(node)?)));
         let pods = view.all("Pod").iter().filter(|pod| !text(pod, "/spec/nodeName").is_empty());
         let pods = pods.filter_map(|pod| Some((pod, pod_info(pod)?))).filter(|(_, info)| !info.finished);
-        Site { nodes: nodes.collect(), pods: pods.collect() }
+        Site { nodes: nodes.collect(), pods: pods.collect(), storage: storage(view) }
     }
 
     /// The node objects.
@@ -75,6 +78,9 @@ impl<'a> Site<'a> {
         for (object, info) in &self.nodes {
             let edited = edits.nodes.get(api::object::name(object)).and_then(node_info);
             scheduler.observe(Event::Node(edited.unwrap_or_else(|| info.clone())), now);
+        }
+        for event in &self.storage {
+            scheduler.observe(Event::Storage(event.clone()), now);
         }
         let itself = place(pod);
         for (object, info) in &self.pods {
@@ -151,6 +157,20 @@ pub fn amount_text(resource: &str, amount: i64) -> String {
         }
         _ => amount.to_string(),
     }
+}
+
+/// What there is of claims, volumes, classes and nodes' limits.
+fn storage(view: &View) -> Vec<StorageEvent> {
+    let mut events = Vec::new();
+    events.extend(objects(view, "PersistentVolumeClaim").map(|one| StorageEvent::Claim(ClaimInfo::of(&one))));
+    events.extend(objects(view, "PersistentVolume").map(|one| StorageEvent::Volume(VolumeInfo::of(&one))));
+    events.extend(objects(view, "StorageClass").map(|one| StorageEvent::Class(ClassInfo::of(&one))));
+    events.extend(objects(view, "CSINode").map(|one| StorageEvent::Limits(NodeLimits::of(&one))));
+    events
+}
+
+fn objects<T: DeserializeOwned>(view: &View, kind: &str) -> impl Iterator<Item = T> {
+    view.all(kind).iter().filter_map(|object| serde_json::from_value(object.clone()).ok())
 }
 
 fn node_info(node: &Value) -> Option<NodeInfo> {

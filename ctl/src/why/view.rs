@@ -6,11 +6,12 @@ use api::selector::LabelSelector;
 use serde_json::Value;
 
 /// The kinds that are fetched: the word for the kind, and whether all namespaces matter.
-pub const NEEDED: [(&str, bool); 20] = [
+pub const NEEDED: [(&str, bool); 21] = [
     ("nodes", true),
     ("pods", true),
     ("persistentvolumes", true),
     ("storageclasses.storage.k8s.io", true),
+    ("csinodes.storage.k8s.io", true),
     ("poddisruptionbudgets.policy", true),
     ("leases.coordination.k8s.io", true),
     ("events", false),

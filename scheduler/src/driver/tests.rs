@@ -104,6 +104,10 @@ impl World {
             ("/api/v1/pods", list(json!([pod("a", 2), pod("b", 3)]))),
             ("/apis/policy/v1/poddisruptionbudgets", list(json!([]))),
             ("/apis/scheduling.k8s.io/v1beta1/podgroups", list(json!([]))),
+            ("/api/v1/persistentvolumeclaims", list(json!([]))),
+            ("/api/v1/persistentvolumes", list(json!([]))),
+            ("/apis/storage.k8s.io/v1/storageclasses", list(json!([]))),
+            ("/apis/storage.k8s.io/v1/csinodes", list(json!([]))),
         ]);
         let ((nodes, node_events), (pods, pod_events)) = (mpsc::channel(8), mpsc::channel(8));
         let watches = [("/api/v1/nodes".to_owned(), node_events), ("/api/v1/pods".to_owned(), pod_events)];

@@ -10,8 +10,12 @@ pub mod node_ports;
 pub mod node_resources_balanced_allocation;
 pub mod node_resources_fit;
 pub mod node_unschedulable;
+pub mod node_volume_limits;
 pub mod pod_topology_spread;
 pub mod taint_toleration;
+pub mod volume_binding;
+pub mod volume_restrictions;
+pub mod volume_zone;
 
 use crate::snapshot::Slot;
 use crate::taint::Taint;
@@ -37,6 +41,14 @@ pub enum Plugin {
     NodeResourcesFit,
     /// Evenness of CPU and memory use; scores only.
     NodeResourcesBalancedAllocation,
+    /// Claims that one pod may use.
+    VolumeRestrictions,
+    /// How many volumes a node takes.
+    NodeVolumeLimits,
+    /// Claims and the nodes from which their volumes are reached.
+    VolumeBinding,
+    /// Zones of volumes.
+    VolumeZone,
     /// Topology spread rules.
     PodTopologySpread,
     /// Affinity and anti-affinity between pods.
@@ -70,6 +82,20 @@ pub enum Reason {
     PodAntiAffinity,
     /// Pods that must be apart from this one are there.
     ExistingPodsAntiAffinity,
+    /// A claim isn't there or can't be used yet: about the pod, and so the same on every node.
+    Claims(Box<str>),
+    /// Another pod has a claim that one pod may use.
+    ReadWriteOncePod,
+    /// The node has as many volumes as it takes.
+    TooManyVolumes,
+    /// A claim is bound to a volume that doesn't exist.
+    VolumeGone,
+    /// A bound volume can't be reached from the node.
+    VolumeNodeAffinity,
+    /// An unbound claim could get no volume there.
+    NoVolumes,
+    /// A bound volume is in another zone.
+    VolumeZone,
 }
 
 impl Reason {
@@ -82,14 +108,26 @@ impl Reason {
             | Reason::Insufficient(_)
             | Reason::TopologySpread
             | Reason::PodAntiAffinity
-            | Reason::ExistingPodsAntiAffinity => true,
+            | Reason::ExistingPodsAntiAffinity
+            | Reason::ReadWriteOncePod
+            | Reason::TooManyVolumes => true,
             Reason::Unschedulable
             | Reason::NodeName
             | Reason::UntoleratedTaint(_)
             | Reason::NodeAffinity
             | Reason::TopologySpreadMissingLabel
-            | Reason::PodAffinity => false,
+            | Reason::PodAffinity
+            | Reason::Claims(_)
+            | Reason::VolumeGone
+            | Reason::VolumeNodeAffinity
+            | Reason::NoVolumes
+            | Reason::VolumeZone => false,
         }
+    }
+
+    /// Whether it is about the pod alone; then it is told without counting nodes.
+    pub fn is_about_pod(&self) -> bool {
+        matches!(self, Reason::Claims(_))
     }
 }
 
@@ -137,6 +175,17 @@ impl fmt::Display for Reason {
             Reason::ExistingPodsAntiAffinity => {
                 write!(f, "node(s) didn't satisfy existing pods anti-affinity rules")
             }
+            Reason::Claims(problem) => f.write_str(problem),
+            Reason::ReadWriteOncePod => f.write_str(
+                "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode",
+            ),
+            Reason::TooManyVolumes => write!(f, "node(s) exceed max volume count"),
+            Reason::VolumeGone => {
+                write!(f, "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)")
+            }
+            Reason::VolumeNodeAffinity => write!(f, "node(s) didn't match PersistentVolume's node affinity"),
+            Reason::NoVolumes => write!(f, "node(s) didn't find available persistent volumes to bind"),
+            Reason::VolumeZone => write!(f, "node(s) had no available volume zone"),
         }
     }
 }

@@ -95,7 +95,7 @@ fn equal_pods_are_asked_about_once() {
 #[test]
 fn equal_pods_that_wait_for_different_things_are_each_asked() {
     let (mut queue, now) = (Queue::default(), Instant::now());
-    let first_node = Hopes::after(&Diagnosis::new([].into_iter()));
+    let first_node = Hopes::after(&Diagnosis::new([].into_iter()), &pod("any", 0, "1"));
     for (name, hopes) in [("a", first_node), ("b", Hopes::default())] {
         queue.put(pod(name, 0, "1"));
         let taken = queue.pop(now).expect("active");

@@ -9,6 +9,7 @@ use crate::pod::PodInfo;
 use crate::preemption::{self, Candidate};
 use crate::queue::Taken;
 use crate::reservation::Reserved;
+use crate::volumes;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,7 +41,7 @@ impl Scheduler {
             return self.schedule_gang(taken, gang, now, random, effects);
         }
         match self.decide(&taken.pod, random) {
-            Ok(node) => effects.push(self.assume(taken, node)),
+            Ok(node) => effects.extend(self.assume(taken, node, now)),
             Err(diagnosis) => self.refuse(taken, diagnosis, now, random, effects),
         }
     }
@@ -129,16 +130,22 @@ impl Scheduler {
         self.nominate(pod, node, leaving);
     }
 
-    pub(super) fn assume(&mut self, taken: Taken, node: NodeName) -> Effect {
-        let PodInfo { key, uid, .. } = &*taken.pod;
-        let effect = Effect::Bind { pod: key.clone(), uid: uid.clone(), node: node.clone() };
+    /// Puts the pod on its node, and begins what that takes; nothing now if its claims are on their way already.
+    pub(super) fn assume(&mut self, taken: Taken, node: NodeName, now: Instant) -> Option<Effect> {
+        let PodInfo { key, uid, shape, .. } = &*taken.pod;
+        let slot = self.snapshot.slot(&node).expect("a pod is placed on a known node");
+        let fates = volumes::fates(&self.snapshot, shape, slot);
         let placed = PodInfo { node: Some(node.clone()), ..(*taken.pod).clone() };
         self.end_nomination(key);
         self.snapshot.place(Arc::new(placed), &node);
         self.changes.pod_placed();
-        self.in_flight += 1;
+        let (key, uid) = (key.clone(), uid.clone());
         self.assumed.insert(key.clone(), Assumed { uid: uid.clone(), retry: Some(taken) });
-        effect
+        if !fates.is_empty() {
+            return self.prepare(key, uid, node, fates, now);
+        }
+        self.in_flight += 1;
+        Some(Effect::Bind { pod: key, uid, node })
     }
 
     /// Parks a pod; reports it unless its condition already says the same.
@@ -158,8 +165,9 @@ impl Scheduler {
             message: message.clone(),
             nominated: nominated.clone(),
         };
-        taken.pod = Arc::new(PodInfo { reported: Some(message), nominated, ..(**pod).clone() });
-        self.queue.park(taken, Hopes::after(&diagnosis), now);
+        let pod = taken.pod.clone();
+        taken.pod = Arc::new(PodInfo { reported: Some(message), nominated, ..(*pod).clone() });
+        self.queue.park(taken, Hopes::after(&diagnosis, &pod), now);
         news.then_some(report)
     }
 }

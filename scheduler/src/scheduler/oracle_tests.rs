@@ -7,11 +7,14 @@
 //! away (the proof that the wake-up rules forget nothing). `PROPTEST_CASES=n` tries n clusters.
 
 mod model;
+mod storage;
 mod world;
 
 use self::model::{ModelPod, Step, node_object, pod_object, step};
+use self::storage::{ModelFate, StorageStep};
 use self::world::{View, World};
 use super::{Effect, Event, Scheduler};
+use crate::storage::StorageEvent;
 use crate::name::{NodeName, PodKey};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -32,7 +35,19 @@ struct History {
     leaving: Vec<(u8, u64)>,
     /// Where room is reserved, by pod.
     nominated: BTreeMap<u8, u8>,
+    /// Pods whose claims aren't bound yet.
+    preparing: BTreeMap<u8, Prepared>,
+    /// Writes for claims that the API server hasn't answered: pod, incarnation.
+    writing: Vec<(u8, u64)>,
     counts: Counts,
+}
+
+/// A pod on its way: where to, what becomes of its claims, and whether that is written.
+#[derive(Clone, Debug)]
+struct Prepared {
+    at: u8,
+    fates: Vec<(u8, ModelFate)>,
+    written: bool,
 }
 
 /// What was seen over all clusters.
@@ -42,11 +57,12 @@ struct Counts {
     placed: usize,
     refused: usize,
     evicted: usize,
+    prepared: usize,
 }
 
 impl History {
     fn new() -> Self {
-        History {
+        let mut history = History {
             scheduler: Scheduler::new("default-scheduler"),
             world: World::default(),
             now: Instant::now(),
@@ -56,8 +72,12 @@ impl History {
             unseen: BTreeMap::new(),
             leaving: Vec::new(),
             nominated: BTreeMap::new(),
+            preparing: BTreeMap::new(),
+            writing: Vec::new(),
             counts: Counts { clusters: 1, ..Counts::default() },
-        }
+        };
+        storage::classes().for_each(|class| history.observe(Event::Storage(class)));
+        history
     }
 
     fn observe(&mut self, event: Event) {
@@ -68,6 +88,7 @@ impl History {
         match step {
             Step::SetNode(name, node) => {
                 self.observe(Event::Node(node_object(name, &node)));
+                self.observe(Event::Storage(storage::limits(name, node.limit)));
                 self.world.nodes.insert(name, node);
             }
             Step::DropNode(name) => {
@@ -80,10 +101,87 @@ impl History {
             Step::Leave(gone) => self.leave(gone),
             Step::Answer(accepted) => self.answer(accepted),
             Step::Show(name) => self.show(name),
+            Step::Storage(step) => self.store(step),
+            Step::Written(accepted) => self.written(accepted),
+            Step::Bind => self.bind_claims(),
+        }
+    }
+
+    fn store(&mut self, step: StorageStep) {
+        self.observe(Event::Storage(match &step {
+            StorageStep::SetClaim(name, claim) => storage::claim_event(*name, claim),
+            StorageStep::DropClaim(name) => StorageEvent::ClaimGone(storage::claim_key(*name)),
+            StorageStep::SetVolume(name, volume) => storage::volume_event(*name, volume),
+            StorageStep::DropVolume(name) => StorageEvent::VolumeGone(storage::volume_name(*name)),
+        }));
+        match step {
+            StorageStep::SetClaim(name, claim) => drop(self.world.claims.insert(name, claim)),
+            StorageStep::DropClaim(name) => drop(self.world.claims.remove(&name)),
+            StorageStep::SetVolume(name, volume) => drop(self.world.volumes.insert(name, volume)),
+            StorageStep::DropVolume(name) => drop(self.world.volumes.remove(&name)),
+        }
+    }
+
+    fn written(&mut self, accepted: bool) {
+        if self.writing.is_empty() {
+            return;
+        }
+        let (name, incarnation) = self.writing.remove(0);
+        self.observe(Event::Prepared { pod: key(name), uid: uid(name, incarnation), accepted });
+        let is_present = self.world.pods.get(&name).is_some_and(|(uid, ..)| *uid == incarnation);
+        let Some(prepared) = self.preparing.get_mut(&name).filter(|_| is_present) else { return };
+        if !accepted {
+            return self.give_up(name);
+        }
+        prepared.written = true;
+        for (claim, fate) in prepared.fates.clone() {
+            if let (ModelFate::Node(node), Some(known)) = (fate, self.world.claims.get(&claim)) {
+                let selected = storage::ModelClaim { selected: Some(node), ..known.clone() };
+                self.store(StorageStep::SetClaim(claim, selected));
+            }
+        }
+    }
+
+    /// The first pod whose choice is written gets its claims bound as chosen.
+    fn bind_claims(&mut self) {
+        let written = self.preparing.values().find(|one| one.written).cloned();
+        for (claim, fate) in written.map(|one| one.fates).unwrap_or_default() {
+            let Some(known) = self.world.claims.get(&claim).filter(|claim| claim.bound.is_none()).cloned() else {
+                continue;
+            };
+            let (number, volume) = match fate {
+                ModelFate::Node(node) => storage::made(claim, known.size, node),
+                ModelFate::Volume(number) => match self.world.volumes.get(&number).cloned() {
+                    Some(volume) => (number, storage::ModelVolume { of: Some(claim), ..volume }),
+                    None => continue,
+                },
+            };
+            self.store(StorageStep::SetVolume(number, volume));
+            self.store(StorageStep::SetClaim(claim, storage::ModelClaim { bound: Some(number), ..known }));
+        }
+    }
+
+    /// Nothing is meant to become of the pod's claims any more.
+    fn end_preparing(&mut self, name: u8) -> Option<Prepared> {
+        let prepared = self.preparing.remove(&name)?;
+        for (claim, _) in &prepared.fates {
+            if let Some((_, pods)) = self.world.intents.get_mut(claim) {
+                pods.remove(&name);
+            }
+        }
+        self.world.intents.retain(|_, (_, pods)| !pods.is_empty());
+        Some(prepared)
+    }
+
+    fn give_up(&mut self, name: u8) {
+        self.end_preparing(name);
+        if let Some((_, _, on)) = self.world.pods.get_mut(&name) {
+            *on = None;
         }
     }
 
     fn drop_pod(&mut self, name: u8) {
+        self.end_preparing(name);
         self.world.pods.remove(&name);
         self.unseen.remove(&name);
         self.nominated.remove(&name);
@@ -105,6 +203,7 @@ impl History {
 
     fn add_pod(&mut self, name: u8, pod: ModelPod) {
         self.incarnations += 1;
+        self.end_preparing(name);
         self.unseen.remove(&name);
         self.nominated.remove(&name);
         self.leaving.retain(|(one, _)| *one != name);
@@ -142,7 +241,9 @@ impl History {
             let random = &mut || before.wrapping_mul(6_364_136_223_846_793_005) >> 33;
             let effects = self.scheduler.schedule(1, self.now, random);
             self.random = before.wrapping_add(1);
+            self.check_given_up(&effects);
             self.check_effects(effects);
+            self.check_preparing();
             let (active, backoff, _) = self.scheduler.queue().lengths();
             match self.scheduler.next_wake() {
                 _ if active > 0 => {}
@@ -160,6 +261,11 @@ impl History {
                 Effect::Bind { pod, node, .. } => self.check_binding(number(&pod.name), number(&node.0)),
                 Effect::Evict { pod, preemptor, node, .. } => {
                     victims.push((number(&pod.name), preemptor, number(&node.0)));
+                }
+                Effect::Prepare { pod, claims, .. } => {
+                    let name = number(&pod.name);
+                    assert!(!claims.is_empty(), "a write that writes nothing");
+                    self.writing.push((name, self.world.pods[&name].0));
                 }
                 Effect::Report { pod, nominated, .. } => reports.push((number(&pod.name), nominated)),
             }
@@ -195,9 +301,75 @@ impl History {
         View { reserved: world, bare: self.world.clone() }
     }
 
+    /// Pods that aren't on their way any more, and weren't bound, are tried anew.
+    fn check_given_up(&mut self, effects: &[Effect]) {
+        let bound = |name: u8| {
+            effects.iter().any(|effect| matches!(effect, Effect::Bind { pod, .. } if *pod == key(name)))
+        };
+        let known = &self.scheduler.preparing;
+        let ended = self.preparing.keys().filter(|name| !known.contains_key(&key(**name)) && !bound(**name));
+        for name in ended.copied().collect::<Vec<u8>>() {
+            assert!(!self.is_prepared(name), "p{name} is given up although its claims are bound");
+            self.give_up(name);
+        }
+    }
+
+    /// Whether the claims of a pod on its way are bound to volumes that its node reaches.
+    fn is_prepared(&self, name: u8) -> bool {
+        let Prepared { at, fates, written } = &self.preparing[&name];
+        let host = |volume: u8| {
+            let volume = self.world.volumes.get(&volume);
+            volume.is_some_and(|one| one.hosts.as_ref().is_none_or(|hosts| hosts.contains(at)))
+        };
+        let is_bound = |claim: &u8| self.world.claims.get(claim).and_then(|claim| claim.bound).is_some_and(host);
+        *written && self.world.nodes.contains_key(at) && fates.iter().all(|(claim, _)| is_bound(claim))
+    }
+
+    /// Pods that are on their way now: their node is the right one, and so is what becomes of their claims.
+    fn check_preparing(&mut self) {
+        let new = self.scheduler.preparing.iter().map(|(pod, one)| {
+            let fates = one.claims.iter().map(|one| {
+                (number(&one.claim.name), storage::model_fate(&one.fate))
+            });
+            let prepared = Prepared { at: number(&one.node.0), fates: fates.collect(), written: one.written };
+            (number(&pod.name), prepared)
+        });
+        let new: Vec<_> = new.filter(|(name, _)| !self.preparing.contains_key(name)).collect();
+        for (name, prepared) in new {
+            let model = self.world.pods[&name].1.clone();
+            assert_eq!(self.world.fates(&model, prepared.at), Some(prepared.fates.clone()), "p{name}");
+            self.check_choice(name, prepared.at);
+            for (claim, fate) in &prepared.fates {
+                let intent = self.world.intents.entry(*claim).or_insert((*fate, BTreeSet::new()));
+                assert_eq!(intent.0, *fate, "a claim has one fate");
+                intent.1.insert(name);
+            }
+            self.preparing.insert(name, prepared);
+            self.counts.prepared += 1;
+        }
+        for name in self.preparing.keys() {
+            assert!(!self.is_prepared(*name), "p{name} isn't bound although its claims are");
+        }
+    }
+
     fn check_binding(&mut self, name: u8, at: u8) {
+        if self.preparing.contains_key(&name) {
+            assert!(self.is_prepared(name), "p{name} is bound before its claims");
+            let prepared = self.end_preparing(name).expect("it is on its way");
+            assert_eq!(prepared.at, at, "p{name} goes where its volumes are");
+        } else {
+            let model = &self.world.pods[&name].1;
+            assert_eq!(self.world.fates(model, at), Some(Vec::new()), "p{name} has claims that wait");
+            self.check_choice(name, at);
+        }
+        self.unanswered.push((name, self.world.pods[&name].0));
+        self.counts.placed += 1;
+    }
+
+    /// The pod goes to the best node that is right for it, or where room is reserved for it.
+    fn check_choice(&mut self, name: u8, at: u8) {
         let (incarnation, model, on) = self.world.pods[&name].clone();
-        assert_eq!(on, None, "p{name} is bound once");
+        assert_eq!(on, None, "p{name} is placed once");
         let view = self.view(name);
         let feasible = view.feasible(&model);
         assert!(feasible.contains(&at), "p{name} went to {at}, but only {feasible:?} are feasible");
@@ -208,8 +380,6 @@ impl History {
             assert!(best.contains(&at), "p{name} went to {at}, but {best:?} are better of {feasible:?}");
         }
         self.world.pods.insert(name, (incarnation, model, Some(at)));
-        self.unanswered.push((name, incarnation));
-        self.counts.placed += 1;
     }
 
     fn check_evictions(&mut self, evictions: &[(u8, crate::name::PodUid, u8)]) {
@@ -296,6 +466,7 @@ fn every_decision_is_the_oracles_and_nobody_is_forgotten() {
             placed: sum.placed + one.placed,
             refused: sum.refused + one.refused,
             evicted: sum.evicted + one.evicted,
+            prepared: sum.prepared + one.prepared,
         });
         Ok(())
     });

@@ -2,7 +2,9 @@
 //!
 //! `UPDATE=1 cargo test -p scheduler` rewrites the answers; the diff is the review.
 
-use super::{Effect, Event, Scheduler};
+mod storage;
+
+use super::{ClaimWrite, Effect, Event, Scheduler};
 use crate::budget::Budget;
 use crate::gang::GroupInfo;
 use crate::name::{NodeName, PodKey};
@@ -77,6 +79,10 @@ impl World {
             ["group", name, options @ ..] => self.observe(Event::Group(group(name, options))),
             ["delete", "budget", name] => self.observe(Event::BudgetGone(key(name))),
             ["delete", "group", name] => self.observe(Event::GroupGone(key(name))),
+            ["claim" | "volume" | "class" | "limits", ..] => self.observe(storage::event(&words)),
+            ["delete", "claim" | "volume" | "class" | "limits", ..] => self.observe(storage::gone(&words[1..])),
+            ["prepared", name] => self.prepared(name, true),
+            ["unprepared", name] => self.prepared(name, false),
             ["stays", name] => {
                 let uid = pod_info(self.pods[*name].clone()).uid;
                 self.observe(Event::NotEvicted(uid));
@@ -109,6 +115,11 @@ impl World {
         self.observe(Event::Bound { pod: key(name), uid, accepted });
     }
 
+    fn prepared(&mut self, name: &str, accepted: bool) {
+        let uid = pod_info(self.pods[name].clone()).uid;
+        self.observe(Event::Prepared { pod: key(name), uid, accepted });
+    }
+
     /// The watch shows the pod on the node it was bound to.
     fn seen(&mut self, name: &str) {
         let mut pod = self.pods[name].clone();
@@ -135,6 +146,10 @@ impl World {
                 self.binding.insert(pod.name.to_string(), node.clone());
                 format!("{} -> {node}\n", pod.name)
             }
+            Effect::Prepare { pod, node, claims, .. } => {
+                let claims: String = claims.iter().map(claim_write).collect();
+                format!("{} will go to {node}:{claims}\n", pod.name)
+            }
             Effect::Report { pod, message, nominated, .. } => {
                 let nominated = nominated.map(|node| format!(" (nominated to {node})")).unwrap_or_default();
                 format!("{}: {message}{nominated}\n", pod.name)
@@ -155,6 +170,15 @@ impl World {
     fn explain(&mut self, name: &str) -> String {
         let nodes = self.scheduler.explain(&key(name)).unwrap_or_default();
         nodes.iter().map(|node| format!("{node}\n")).collect()
+    }
+}
+
+fn claim_write(write: &ClaimWrite) -> String {
+    match write {
+        ClaimWrite::Select { claim, node, .. } => format!(" {} is for {node}", claim.name),
+        ClaimWrite::Give { volume, claim, ours, .. } => {
+            format!(" {} gets {volume}{}", claim.0.name, if *ours { "" } else { ", which named it" })
+        }
     }
 }
 
@@ -280,6 +304,11 @@ fn own(pod: &mut Value, version: &str, kind: &str, name: &str) {
 
 fn set_spec_option(spec: &mut Value, option: &str, value: &str) {
     match option {
+        "claim" => {
+            let volume = json!({"name": value, "persistentVolumeClaim": {"claimName": value}});
+            push(&mut spec["volumes"], volume);
+        }
+        "ephemeral" => push(&mut spec["volumes"], json!({"name": value, "ephemeral": {}})),
         "never" => spec["preemptionPolicy"] = json!("Never"),
         "group" => spec["schedulingGroup"] = json!({"podGroupName": value}),
         "priority" => spec["priority"] = json!(value.parse::<i32>().expect("a priority")),

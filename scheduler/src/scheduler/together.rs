@@ -26,11 +26,12 @@ impl Scheduler {
         let mut fit = pods.iter().filter(|pod| self.snapshot.pod(pod).is_some()).count();
         let mut members = vec![first];
         members.extend(pods.iter().filter_map(|pod| self.queue.take(pod)));
-        let (mut placed, mut refused) = (Vec::new(), Vec::new());
+        let (mut placed, mut begun, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         for member in members {
             match self.decide(&member.pod, random) {
                 Ok(node) => {
-                    placed.push(self.assume(member, node));
+                    placed.push(member.pod.key.clone());
+                    begun.extend(self.assume(member, node, now));
                     fit += 1;
                 }
                 Err(diagnosis) => refused.push((member, diagnosis)),
@@ -40,23 +41,24 @@ impl Scheduler {
             let why = refused.first().map(|(_, diagnosis)| diagnosis.clone()).unwrap_or_default();
             let shortage = GangShortage { group: key.name.as_ref().into(), fit, needed };
             let why = Arc::new((*why).clone().with_gang(shortage));
-            let undone: Vec<Taken> = placed.drain(..).filter_map(|effect| self.undo(&effect)).collect();
+            self.in_flight -= begun.len();
+            begun.clear();
+            let undone: Vec<Taken> = placed.iter().filter_map(|pod| self.undo(pod)).collect();
             self.snapshot.unchanged_since(before.0);
             self.changes = before.1;
             let all = undone.into_iter().chain(refused.into_iter().map(|(member, _)| member));
             refused = all.map(|member| (member, why.clone())).collect();
         }
-        effects.extend(placed);
+        effects.extend(begun);
         for (member, diagnosis) in refused {
             effects.extend(self.park(member, diagnosis, now));
         }
     }
 
-    /// Takes back an assumption whose binding wasn't begun.
-    fn undo(&mut self, effect: &Effect) -> Option<Taken> {
-        let Effect::Bind { pod, .. } = effect else { return None };
+    /// Takes back an assumption of which nobody has heard.
+    fn undo(&mut self, pod: &PodKey) -> Option<Taken> {
         self.snapshot.displace(pod);
-        self.in_flight -= 1;
+        self.end_preparing(pod);
         self.assumed.remove(pod)?.retry
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
+use super::storage::{self, StorageStep};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -15,6 +16,8 @@ pub(super) struct ModelNode {
     pub(super) cpu: i64,
     pub(super) gpu: i64,
     pub(super) pods: i64,
+    /// So many volumes of driver `d`.
+    pub(super) limit: Option<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -34,6 +37,7 @@ pub(super) struct ModelPod {
     pub(super) near: Option<(bool, u8)>,
     pub(super) apart: Option<(bool, u8)>,
     pub(super) priority: i32,
+    pub(super) claims: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -58,6 +62,12 @@ pub(super) enum Step {
     Show(u8),
     /// The pod that was asked first to leave is gone, or (false) refuses to.
     Leave(bool),
+    /// Claims and volumes change.
+    Storage(StorageStep),
+    /// The API server answers the oldest write for claims.
+    Written(bool),
+    /// The binder, or a provisioner, does its part for the first pod that waits for it.
+    Bind,
 }
 
 // ---- generation
@@ -65,8 +75,8 @@ pub(super) enum Step {
 fn model_node() -> impl Strategy<Value = ModelNode> {
     let taint = prop_oneof![3 => Just(None), 1 => (0..2u8, 0..3u8).prop_map(Some)];
     let zone = prop_oneof![1 => Just(None), 4 => (0..3u8).prop_map(Some)];
-    (zone, 0..2u8, taint, prop::bool::weighted(0.1), 0..5i64, 0..3i64, 1..6i64).prop_map(
-        |(zone, disk, taint, cordoned, cpu, gpu, pods)| ModelNode {
+    (zone, 0..2u8, taint, prop::bool::weighted(0.1), 0..5i64, 0..3i64, 1..6i64, prop::option::weighted(0.3, 0..3u8)).prop_map(
+        |(zone, disk, taint, cordoned, cpu, gpu, pods, limit)| ModelNode {
             zone,
             disk,
             taint,
@@ -74,6 +84,7 @@ fn model_node() -> impl Strategy<Value = ModelNode> {
             cpu: cpu * 1000,
             gpu,
             pods,
+            limit,
         },
     )
 }
@@ -95,6 +106,14 @@ fn others() -> impl Strategy<Value = Option<(bool, u8)>> {
     prop::option::weighted(0.2, (any::<bool>(), 0..2u8))
 }
 
+fn claims() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        8 => Just(Vec::new()),
+        3 => (0..4u8).prop_map(|claim| vec![claim]),
+        1 => (0..4u8, 1..4u8).prop_map(|(claim, more)| vec![claim, (claim + more) % 4]),
+    ]
+}
+
 fn model_pod() -> impl Strategy<Value = ModelPod> {
     let zones = (any::<bool>(), prop::collection::vec(0..3u8, 1..3));
     let rare = |probability| prop::option::weighted(probability, 0..2u8);
@@ -103,10 +122,10 @@ fn model_pod() -> impl Strategy<Value = ModelPod> {
     (
         (0..2u8, 0..7i64, prop_oneof![4 => Just(0), 1 => 1..3i64]),
         (rare(0.2), prop::option::weighted(0.2, zones), tolerates, port),
-        (prop::option::weighted(0.3, model_spread()), others(), others(), 0..2i32),
+        (prop::option::weighted(0.3, model_spread()), others(), others(), 0..2i32, claims()),
     )
         .prop_map(
-            |((app, cpu, gpu), (disk, zones, tolerates, port), (spread, near, apart, priority))| ModelPod {
+            |((app, cpu, gpu), (disk, zones, tolerates, port), (spread, near, apart, priority, claims))| ModelPod {
                 app,
                 cpu: cpu * 250,
                 gpu,
@@ -118,6 +137,7 @@ fn model_pod() -> impl Strategy<Value = ModelPod> {
                 near,
                 apart,
                 priority,
+                claims,
             },
         )
 }
@@ -131,6 +151,9 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         4 => prop::bool::weighted(0.8).prop_map(Step::Answer),
         3 => (0..12u8).prop_map(Step::Show),
         3 => prop::bool::weighted(0.9).prop_map(Step::Leave),
+        5 => storage::step().prop_map(Step::Storage),
+        3 => prop::bool::weighted(0.8).prop_map(Step::Written),
+        3 => Just(Step::Bind),
     ]
 }
 
@@ -140,6 +163,7 @@ pub(super) fn node_object(name: u8, node: &ModelNode) -> NodeInfo {
     let mut labels = json!({"kubernetes.io/hostname": format!("n{name}"), "disk": node.disk.to_string()});
     if let Some(zone) = node.zone {
         labels["zone"] = json!(zone.to_string());
+        labels["topology.kubernetes.io/zone"] = json!(zone.to_string());
     }
     let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
     let taint = |(value, effect): (u8, u8)| json!({"key": "t", "value": value.to_string(), "effect": effects[usize::from(effect)]});
@@ -192,6 +216,8 @@ pub(super) fn pod_object(name: u8, incarnation: u64, pod: &ModelPod, node: Optio
             }]});
         }
     }
+    let claim = |name: &u8| json!({"name": format!("c{name}"), "persistentVolumeClaim": {"claimName": format!("c{name}")}});
+    spec["volumes"] = pod.claims.iter().map(claim).collect();
     if let Some(node) = node {
         spec["nodeName"] = json!(format!("n{node}"));
     }

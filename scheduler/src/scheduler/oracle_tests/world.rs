@@ -1,6 +1,7 @@
 //! The oracle: what the rules say about model nodes and pods, read slowly and without the scheduler's types.
 
 use super::model::{ModelNode, ModelPod};
+use super::storage::{ModelClaim, ModelFate, ModelVolume};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The true cluster: nodes, and pods with the node they weigh on.
@@ -8,10 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct World {
     pub(super) nodes: BTreeMap<u8, ModelNode>,
     pub(super) pods: BTreeMap<u8, (u64, ModelPod, Option<u8>)>,
+    pub(super) claims: BTreeMap<u8, ModelClaim>,
+    pub(super) volumes: BTreeMap<u8, ModelVolume>,
+    /// What is meant to become of claims, for which pods.
+    pub(super) intents: BTreeMap<u8, (ModelFate, BTreeSet<u8>)>,
 }
 
 impl World {
-    fn on(&self, node: u8) -> impl Iterator<Item = &ModelPod> {
+    pub(super) fn on(&self, node: u8) -> impl Iterator<Item = &ModelPod> {
         self.pods.values().filter(move |(_, _, on)| *on == Some(node)).map(|(_, pod, _)| pod)
     }
 
@@ -91,7 +96,7 @@ impl World {
         let resources =
             (pod.cpu == 0 || cpu + pod.cpu <= node.cpu) && (pod.gpu == 0 || gpu + pod.gpu <= node.gpu);
         let ports = self.on(at).all(|other| !collide(pod.port, other.port));
-        !cordon && affine(pod, node) && tolerated(pod, node) && room && resources && ports
+        !cordon && self.stored(pod, at) && affine(pod, node) && tolerated(pod, node) && room && resources && ports
     }
 
     fn domain(&self, by_zone: bool, node: u8) -> Option<u8> {
