@@ -120,6 +120,8 @@ pub enum Command {
     Snapshot(verb::snapshot::Args),
     /// Run the scheduler alone
     Scheduler(verb::scheduler::Args),
+    /// Run the controllers alone
+    Controllers(verb::controllers::Args),
     /// Run the node agent
     Node(verb::node::Args),
     /// Load, list or remove the images of this machine's nodes

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod chaos;
 pub mod completion;
+pub mod controllers;
 pub mod create;
 pub mod delete;
 pub mod demo;
@@ -56,6 +57,7 @@ pub async fn run(app: &App, command: Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(app, args).await,
         Command::Version(args) => version::run(app, args).await,
         Command::Completion(args) => completion::run(args),
+        Command::Controllers(args) => controllers::run(app, args).await,
         Command::Scheduler(args) => scheduler::run(app, args).await,
         Command::Server(args) => server::run(app, args).await,
         Command::Store(args) => store::run(app, args).await,

@@ -112,6 +112,12 @@ pub struct Args {
     /// Raft's clock; elections take 6 to 12 ticks
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
     tick: Duration,
+    /// Run no controllers: they run elsewhere (amoeba controllers)
+    #[arg(long)]
+    no_controllers: bool,
+    /// Run no scheduler: one runs elsewhere (amoeba scheduler)
+    #[arg(long)]
+    no_scheduler: bool,
     #[command(flatten)]
     leader_election: LeaderElectionArgs,
     /// A node that says nothing for this long is not ready
@@ -354,15 +360,22 @@ fn start_loops(
     };
     // A restarted member must not take itself for the holder of its old lease.
     let identity = format!("{}_{:08x}", args.name, rand::random::<u32>());
-    let client = in_process("system:kube-controller-manager", "kube-controller-manager")?;
     let mut loops = JoinSet::new();
-    let (controllers, shutdown) = (controllers_config(args, &identity, pki), asked.clone());
-    spawn_loop(&mut loops, move || controllers::run(client, controllers, shutdown));
-    let mut config = SchedulerConfig::new(&identity);
-    config.election = args.leader_election.timed(config.election);
-    let client = in_process("system:kube-scheduler", "kube-scheduler")?;
     let shutdown = asked.clone();
-    spawn_loop(&mut loops, move || scheduler::run(client, config, shutdown));
+    // A loop without work of its own, so that the set isn't empty before the end.
+    spawn_loop(&mut loops, move || async move { shutdown.requested().await });
+    if !args.no_controllers {
+        let client = in_process("system:kube-controller-manager", "kube-controller-manager")?;
+        let (config, shutdown) = (controllers_config(args, &identity, pki), asked.clone());
+        spawn_loop(&mut loops, move || controllers::run(client, config, shutdown));
+    }
+    if !args.no_scheduler {
+        let mut config = SchedulerConfig::new(&identity);
+        config.election = args.leader_election.timed(config.election);
+        let client = in_process("system:kube-scheduler", "kube-scheduler")?;
+        let shutdown = asked.clone();
+        spawn_loop(&mut loops, move || scheduler::run(client, config, shutdown));
+    }
     Ok(loops)
 }
 
