@@ -48,6 +48,9 @@ pub struct SchedulerConfig {
     pub election: ElectionConfig,
     /// Pods with this `schedulerName` are ours.
     pub scheduler_name: String,
+    /// Other schedulers bind pods to the same nodes: no binding is made that doesn't know of theirs. All of them must
+    /// say so, and the API server must be ours.
+    pub shares_nodes: bool,
 }
 
 impl SchedulerConfig {
@@ -57,6 +60,7 @@ impl SchedulerConfig {
             identity: identity.to_owned(),
             election: ElectionConfig::fast("kube-scheduler", identity),
             scheduler_name: DEFAULT_SCHEDULER.to_owned(),
+            shares_nodes: false,
         }
     }
 }
@@ -67,7 +71,8 @@ pub async fn run(client: Client, config: SchedulerConfig, shutdown: Shutdown) {
     let lead = |leadership| {
         let scheduler = Scheduler::new(&config.scheduler_name);
         let writes = Writes::new(&config.scheduler_name, client.clone(), recorder.clone(), leadership);
-        Term::new(client.clone(), scheduler, writes).run()
+        let sharer = config.shares_nodes.then(|| config.identity.clone());
+        Term::new(client.clone(), scheduler, writes.sharing(sharer)).run()
     };
     run_when_leader(client.clone(), config.election.clone(), shutdown, lead).await;
     drop(recorder);
@@ -85,6 +90,8 @@ struct Term {
     storage: StorageFeed,
     /// Kinds whose first list hasn't arrived. Deciding earlier would see a cluster without its pods.
     unlisted: usize,
+    /// The newest version of a pod that was observed; all older ones were, too.
+    seen: u64,
 }
 
 /// What the loop waits for.
@@ -117,6 +124,7 @@ impl Term {
             groups: (groups, changes.2),
             storage: StorageFeed::start(&client),
             unlisted: 2 + StorageFeed::KINDS,
+            seen: 0,
         }
     }
 
@@ -160,6 +168,9 @@ impl Term {
     }
 
     fn observe(&mut self, input: Input) {
+        if let Input::Pod(Some(change)) = &input {
+            self.seen = self.seen.max(change.object().map_or(0, |pod| version(&**pod)));
+        }
         let event = match input {
             Input::Node(Some(Change::Applied { new, .. })) => Event::Node(NodeInfo::of(&new)),
             Input::Node(Some(Change::Deleted(node))) => Event::NodeGone(NodeInfo::of(&node).name),
@@ -190,7 +201,7 @@ impl Term {
         let count = effects.len();
         for effect in effects {
             let cause = self.cause(&effect);
-            self.writes.start(effect, cause);
+            self.writes.start(effect, cause, self.seen);
         }
         count
     }
@@ -210,6 +221,12 @@ async fn sleep_until(wake: Option<Instant>) {
     if let Some(wake) = wake {
         tokio::time::sleep_until(wake.into()).await;
     }
+}
+
+/// Versions of our API server, as of etcd's, are numbers that grow; others' are of no use here.
+fn version(object: &impl Resource) -> u64 {
+    let version = object.meta().resource_version.as_deref();
+    version.and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 fn key(object: &impl Resource) -> PodKey {

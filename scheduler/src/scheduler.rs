@@ -410,3 +410,6 @@ mod script_tests;
 
 #[cfg(test)]
 mod oracle_tests;
+
+#[cfg(test)]
+mod shared_tests;

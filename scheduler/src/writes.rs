@@ -56,14 +56,30 @@ struct Writer {
     plain: Client,
     recorder: Recorder,
     leadership: Leadership,
+    /// Who we are among schedulers that share nodes; `None` if we don't.
+    sharer: Option<String>,
 }
+
+/// The header in which a binding says on which knowledge it was decided: our API server refuses it if another
+/// scheduler's was made to the node since. Others ignore it.
+const ROOM: &str = "amoeba-room";
 
 impl Writes {
     /// No writes yet.
     pub fn new(name: &str, client: Client, recorder: Recorder, leadership: Leadership) -> Self {
         let (plain, client) = (client.clone(), client::fence::fenced(&client, &leadership));
-        let writer = Arc::new(Writer { name: name.to_owned(), client, plain, recorder, leadership });
+        let writer = Writer { name: name.to_owned(), client, plain, recorder, leadership, sharer: None };
+        let writer = Arc::new(writer);
         Writes { writer, tasks: JoinSet::new(), reports_in_flight: 0, waiting: BTreeMap::new() }
+    }
+
+    /// The same for a scheduler that shares nodes with others, under this name.
+    pub fn sharing(self, sharer: Option<String>) -> Self {
+        let Writer { name, client, plain, recorder, leadership, .. } = &*self.writer;
+        let (name, recorder, leadership) = (name.clone(), recorder.clone(), leadership.clone());
+        let (client, plain) = (client.clone(), plain.clone());
+        let writer = Writer { name, client, plain, recorder, leadership, sharer };
+        Writes { writer: Arc::new(writer), ..self }
     }
 
     /// The right by which we write.
@@ -71,12 +87,12 @@ impl Writes {
         &self.writer.leadership
     }
 
-    /// Begins an effect; `cause` is the pod as it was seen when that was decided.
-    pub fn start(&mut self, effect: Effect, cause: Option<Cause>) {
+    /// Begins an effect; `cause` is the pod as it was seen when that was decided, `seen` the newest version of pods.
+    pub fn start(&mut self, effect: Effect, cause: Option<Cause>, seen: u64) {
         match effect {
             Effect::Bind { pod, uid, node } => {
                 let writer = self.writer.clone();
-                self.tasks.spawn(async move { Some(writer.bind(pod, uid, node, cause).await) });
+                self.tasks.spawn(async move { Some(writer.bind(pod, uid, node, cause, seen).await) });
             }
             Effect::Prepare { pod, uid, claims, .. } => {
                 let writer = self.writer.clone();
@@ -143,8 +159,16 @@ impl Writer {
         Api::namespaced(acting(&self.client, None, cause), &pod.namespace)
     }
 
-    async fn bind(&self, pod: PodKey, uid: PodUid, node: NodeName, cause: Option<Cause>) -> Event {
-        let accepted = self.leadership.is_valid() && self.post_binding(&pod, &uid, &node, cause).await;
+    async fn bind(
+        &self,
+        pod: PodKey,
+        uid: PodUid,
+        node: NodeName,
+        cause: Option<Cause>,
+        seen: u64,
+    ) -> Event {
+        let request = binding_request(&pod, &uid, &node, self.sharer.as_ref().map(|sharer| (seen, sharer)));
+        let accepted = self.leadership.is_valid() && self.post_binding(request, &pod, &node, cause).await;
         if accepted {
             let message = format!("Successfully assigned {pod} to {node}");
             self.recorder.event(&reference(&pod, &uid), Severity::Normal, "Scheduled", &message);
@@ -153,8 +177,14 @@ impl Writer {
     }
 
     /// One request, of whose answer only the status is read: this is the hot path.
-    async fn post_binding(&self, pod: &PodKey, uid: &PodUid, node: &NodeName, cause: Option<Cause>) -> bool {
-        let sent = match binding_request(pod, uid, node) {
+    async fn post_binding(
+        &self,
+        request: http::Result<http::Request<Vec<u8>>>,
+        pod: &PodKey,
+        node: &NodeName,
+        cause: Option<Cause>,
+    ) -> bool {
+        let sent = match request {
             Ok(mut request) => {
                 mark(&mut request, cause);
                 client::fence::mark(&mut request, &self.leadership);
@@ -272,11 +302,20 @@ fn claim_patch(write: &ClaimWrite) -> Value {
     }
 }
 
-fn binding_request(pod: &PodKey, uid: &PodUid, node: &NodeName) -> http::Result<http::Request<Vec<u8>>> {
+fn binding_request(
+    pod: &PodKey,
+    uid: &PodUid,
+    node: &NodeName,
+    room: Option<(u64, &String)>,
+) -> http::Result<http::Request<Vec<u8>>> {
     let body = serde_json::to_vec(&binding(pod, uid, node)).expect("a binding has a JSON form");
-    http::Request::post(format!("/api/v1/namespaces/{}/pods/{}/binding", pod.namespace, pod.name))
-        .header(http::header::CONTENT_TYPE, "application/json")
-        .body(body)
+    let path = format!("/api/v1/namespaces/{}/pods/{}/binding", pod.namespace, pod.name);
+    let request = http::Request::post(path).header(http::header::CONTENT_TYPE, "application/json");
+    let request = match room {
+        Some((seen, sharer)) => request.header(ROOM, format!("{seen}/{sharer}")),
+        None => request,
+    };
+    request.body(body)
 }
 
 fn binding(pod: &PodKey, uid: &PodUid, node: &NodeName) -> Binding {

@@ -4,6 +4,7 @@
 //! /registry/GROUP/PLURAL/NAME             an object of the cluster
 //! /registry/GROUP/PLURAL/NAMESPACE/NAME   an object in a namespace
 //! /allocated/nodeports/PORT               whose a node port is
+//! /allocated/rooms/NODE                   which of the schedulers that share the node bound last to it
 //! ```
 //! GROUP is `core` for the core group. Names and namespaces never hold a slash (a request path can't
 //! carry one and validation refuses it), so no key of one resource lies in the range of another.
@@ -75,6 +76,11 @@ pub fn of_core(plural: &str, namespace: &str, name: &str) -> Bytes {
 /// Where it is recorded whose a node port is: beside the objects, so that nobody takes it for one.
 pub fn node_port(port: u16) -> Bytes {
     format!("/allocated/nodeports/{port}").into()
+}
+
+/// Where it is recorded which scheduler bound last to a node, among those that share nodes.
+pub fn room(node: &str) -> Bytes {
+    format!("/allocated/rooms/{node}").into()
 }
 
 /// The prefix of the resource that `key` belongs to; `None` if it isn't one of ours.

@@ -14,6 +14,7 @@ use crate::storage::key::Key;
 use crate::storage::object::Stored;
 use crate::storage::{Commit, Write, decode as decode_stored};
 use crate::verbs::decode::{self, KindName};
+use crate::verbs::room::Room;
 use crate::verbs::{Answer, Call, get, submit};
 
 const BINDING: KindName<'_> = KindName { group: "", version: "v1", kind: "Binding" };
@@ -42,9 +43,10 @@ pub async fn bind(call: Call<'_>, body: &[u8]) -> Answer {
 async fn put(call: Call<'_>, mut binding: Value) -> Answer {
     let warnings = admission::create_below(&call, &mut binding).await?;
     check_binding(&call, &binding)?;
+    let room = Room::of(call.headers)?;
     let (mut current, mut pod) = look(&call, &binding).await?;
     loop {
-        match attempt(&call, &binding, &current, pod).await? {
+        match attempt(&call, &binding, room.as_ref(), &current, pod).await? {
             Commit::Done(_) => {
                 let mut answer = response::status(&Status::success(None).with_code(201));
                 submit::warn(&mut answer, &warnings);
@@ -74,18 +76,29 @@ async fn look(call: &Call<'_>, binding: &Value) -> Outcome<(Arc<Stored>, Value)>
     Ok((Arc::new(stored), pod))
 }
 
-async fn attempt(call: &Call<'_>, binding: &Value, stored: &Stored, pod: Value) -> Outcome<Commit> {
+async fn attempt(
+    call: &Call<'_>,
+    binding: &Value,
+    room: Option<&Room>,
+    stored: &Stored,
+    pod: Value,
+) -> Outcome<Commit> {
     let pod = bound(call, binding, pod, Timestamp::now())?;
     let value = submit::encoded(call, &pod).await?;
     if submit::is_dry_run(call)? {
         return Ok(Commit::Done(stored.revision));
     }
+    let node = binding["target"]["name"].as_str().unwrap_or_default();
+    let taken = match room {
+        Some(room) => Some(room.take(call, node).await?),
+        None => None,
+    };
     let write = Write {
         key: stored.key.clone(),
         expected: stored.revision,
         value: Some(value),
         guards: Vec::new(),
-        also: Vec::new(),
+        also: taken.into_iter().collect(),
         expires: false,
         origin: call.origin(),
     };

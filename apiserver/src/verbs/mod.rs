@@ -24,6 +24,7 @@ mod past;
 pub mod patch;
 pub mod present;
 pub mod review;
+mod room;
 pub mod scale;
 mod server_side;
 pub mod submit;

@@ -208,6 +208,8 @@ impl<K: Object> Store<K> {
             listed.into_iter().map(|object| (ObjectKey::of(&*object), object)).collect();
         let mut changes = content.remove_missing(&listed);
         changes.extend(listed.into_values().filter_map(|object| content.insert_changed(object)));
+        // In the server's order, as a watch would have told it: who has heard of a version has heard of all before.
+        changes.sort_by_key(|change| change.object().map_or(0, |object| version_of(&**object)));
         changes.push(Change::Synced);
         self.0.synced.send_replace(true);
         (changes, content.audience())

@@ -21,6 +21,9 @@ pub struct Args {
     /// Pods with this schedulerName are its own
     #[arg(long, value_name = "NAME", default_value = DEFAULT_SCHEDULER)]
     scheduler_name: String,
+    /// Other schedulers use the same nodes: bind no pod without knowing of theirs (they must say so, too)
+    #[arg(long)]
+    shared_nodes: bool,
     #[command(flatten)]
     leader_election: LeaderElectionArgs,
     /// What is logged, as in RUST_LOG
@@ -54,5 +57,6 @@ fn config(args: &Args) -> SchedulerConfig {
         election: args.leader_election.timed(ElectionConfig::upstream(lease, &identity)),
         identity,
         scheduler_name: name.to_owned(),
+        shares_nodes: args.shared_nodes,
     }
 }

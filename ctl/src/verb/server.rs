@@ -115,6 +115,9 @@ pub struct Args {
     /// Run no controllers: they run elsewhere (amoeba controllers)
     #[arg(long)]
     no_controllers: bool,
+    /// Other schedulers use the same nodes: bind no pod without knowing of theirs (they must say so, too)
+    #[arg(long)]
+    shared_nodes: bool,
     /// Run no scheduler: one runs elsewhere (amoeba scheduler)
     #[arg(long)]
     no_scheduler: bool,
@@ -371,6 +374,7 @@ fn start_loops(
     }
     if !args.no_scheduler {
         let mut config = SchedulerConfig::new(&identity);
+        config.shares_nodes = args.shared_nodes;
         config.election = args.leader_election.timed(config.election);
         let client = in_process("system:kube-scheduler", "kube-scheduler")?;
         let shutdown = asked.clone();

@@ -7,6 +7,7 @@
 
 use super::{BINDINGS_IN_FLIGHT, Effect, Scheduler};
 use crate::name::{ClaimKey, NodeName, PodKey, PodUid, VolumeName};
+use crate::resources::PODS;
 use crate::storage::{Fate, Storage};
 use std::time::{Duration, Instant};
 
@@ -137,6 +138,13 @@ impl Scheduler {
         };
         let slot = self.snapshot.slot(&preparing.node);
         let Some(node) = slot.and_then(|slot| self.snapshot.node(slot)) else { return Progress::Failed };
+        let overfull = |(resource, _): (&str, i64)| {
+            self.snapshot.column(resource).left(slot.expect("a known node has a slot")) < 0
+        };
+        let pod = self.snapshot.pod(pod);
+        if pod.is_some_and(|pod| pod.shape.requests.exact.iter().chain([(PODS, 1)]).any(overfull)) {
+            return Progress::Failed; // Somebody else has bound a pod there meanwhile.
+        }
         let reached = |storage: &Storage, name: &VolumeName| {
             storage.volume(name).map(|volume| volume.is_reached_from(&node.name, &node.labels))
         };
