@@ -138,6 +138,13 @@ spec: {{schedulingPolicy: {{gang: {{minCount: {size}}}}}}}
         told.starts_with("5 of the 10 pods that PodGroup \"second\" needs at once fit: ").then_some(())
     });
     assert_eq!(running(cluster, "second-"), 0, "a gang never runs in part");
+    let condition = "jsonpath={.status.conditions[?(@.type==\"PodGroupInitiallyScheduled\")].status}";
+    let said = |group: &str, status: &str| {
+        let told = cluster.kubectl(["get", "podgroup", group, "-o", condition]).out;
+        (told == status).then_some(())
+    };
+    eventually("the first group's condition", || said("first", "True"));
+    eventually("the second group's condition", || said("second", "False"));
     cluster.k("delete pods -l app!=none --field-selector=status.phase=Running --wait=false");
     eventually("the second gang runs", || (running(cluster, "second-") == 10).then_some(()));
     cluster.k("delete pods --all");

@@ -211,7 +211,10 @@ impl Term {
         let (Effect::Bind { pod, .. }
         | Effect::Prepare { pod, .. }
         | Effect::Report { pod, .. }
-        | Effect::Evict { pod, .. }) = effect;
+        | Effect::Evict { pod, .. }) = effect
+        else {
+            return None;
+        };
         let key = ObjectKey::new(&*pod.namespace, &*pod.name);
         self.pods.0.store().get(&key).and_then(|pod| Cause::of(&*pod))
     }

@@ -23,8 +23,25 @@ pub enum Policy {
 pub struct GroupInfo {
     /// Namespace and name.
     pub key: PodKey,
+    /// Its incarnation.
+    pub uid: Box<str>,
     /// What it asks for.
     pub policy: Policy,
+    /// What its condition says.
+    pub said: Option<Said>,
+}
+
+/// The type of a group's condition.
+pub const INITIALLY_SCHEDULED: &str = "PodGroupInitiallyScheduled";
+
+/// What the condition [`INITIALLY_SCHEDULED`] of a group says. Once enough pods had places it stays so, whatever
+/// becomes of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Enough pods have had places at the same time.
+    pub scheduled: bool,
+    /// Why not, otherwise.
+    pub message: Arc<str>,
 }
 
 impl GroupInfo {
@@ -36,8 +53,16 @@ impl GroupInfo {
             key: PodKey::new(&text(&group.metadata.namespace), &text(&group.metadata.name)),
             policy: gang
                 .map_or(Policy::Basic, |gang| Policy::Gang(usize::try_from(gang.min_count).unwrap_or(0))),
+            uid: text(&group.metadata.uid).into(),
+            said: group.status.as_ref().and_then(said),
         }
     }
+}
+
+fn said(status: &object::PodGroupStatus) -> Option<Said> {
+    let condition = status.conditions.iter().find(|condition| condition.type_ == INITIALLY_SCHEDULED)?;
+    let message = condition.message.as_deref().unwrap_or_default().into();
+    Some(Said { scheduled: condition.status == "True", message })
 }
 
 /// One group: what is known of it.
@@ -45,6 +70,9 @@ impl GroupInfo {
 struct Group {
     /// `None` while the PodGroup itself isn't there.
     policy: Option<Policy>,
+    uid: Box<str>,
+    /// What its condition says, or will.
+    said: Option<Said>,
     /// Every pod of it that exists and hasn't ended.
     present: BTreeSet<PodKey>,
     /// Those of them that wait for the others to appear.
@@ -83,6 +111,12 @@ impl Gangs {
     /// A group exists like this. Returns the pods that needn't wait for others to appear any more.
     pub fn set(&mut self, info: GroupInfo) -> Vec<Arc<PodInfo>> {
         let group = self.groups.entry(info.key).or_default();
+        if group.uid != info.uid {
+            (group.uid, group.said) = (info.uid, None);
+        }
+        if group.said.is_none() || info.said.as_ref().is_some_and(|said| said.scheduled) {
+            group.said = info.said;
+        }
         group.policy = Some(info.policy);
         group.release()
     }
@@ -130,6 +164,14 @@ impl Gangs {
             Policy::Basic => None,
             Policy::Gang(minimum) => Some((key, minimum, group.present.iter().cloned().collect())),
         }
+    }
+
+    /// What its users are to be told of a group: its uid, if that is news.
+    pub fn say(&mut self, key: &PodKey, new: &Said) -> Option<Box<str>> {
+        let group = self.groups.get_mut(key)?;
+        let known = group.said.as_ref().is_some_and(|said| said.scheduled || said == new);
+        group.said = Some(new.clone()).filter(|_| !known).or(group.said.take());
+        (!known).then(|| group.uid.clone())
     }
 
     /// Holds a pod back if its group isn't complete (any more); returns it otherwise.

@@ -124,6 +124,16 @@ pub struct PodGroup {
     /// What is asked for.
     #[serde(default)]
     pub spec: PodGroupSpec,
+    /// What was said of it.
+    pub status: Option<PodGroupStatus>,
+}
+
+/// What was said of a group.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodGroupStatus {
+    /// Whether its pods have places, among others.
+    pub conditions: Vec<Condition>,
 }
 
 /// What is asked for of a group.

@@ -17,7 +17,7 @@ use preparing::Preparing;
 use crate::budget::{Budget, Budgets};
 use crate::changes::Changes;
 use crate::diagnosis::{Diagnosis, NodeExplanation};
-use crate::gang::{Gangs, GroupInfo};
+use crate::gang::{Gangs, GroupInfo, Said};
 use crate::memo::Memo;
 use crate::name::{NodeName, PodKey, PodUid};
 use crate::node::NodeInfo;
@@ -112,6 +112,15 @@ pub enum Effect {
         message: Arc<str>,
         /// Where room is being made for it.
         nominated: Option<NodeName>,
+    },
+    /// Tell the users of a PodGroup whether enough of its pods have places.
+    ReportGroup {
+        /// The group.
+        group: PodKey,
+        /// Its incarnation.
+        uid: Box<str>,
+        /// What its condition is to say.
+        said: Said,
     },
     /// Drive this pod away, gracefully; answer with [`Event::Evicted`] or [`Event::NotEvicted`].
     Evict {

@@ -5,7 +5,9 @@
 //! for people: of several about one pod only the last is sent, and a failed one is repeated by the next
 //! attempt, not here.
 
+use crate::gang::{INITIALLY_SCHEDULED, Said};
 use crate::name::{NodeName, PodKey, PodUid};
+use crate::object::PodGroup;
 use crate::scheduler::{ClaimWrite, Effect, Event};
 use crate::storage::SELECTED_NODE;
 use api::k8s::api::core::v1::{Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
@@ -36,6 +38,12 @@ pub struct Writes {
     tasks: JoinSet<Option<Event>>,
     reports_in_flight: usize,
     waiting: BTreeMap<PodKey, Report>,
+}
+
+/// What is to be told of a group.
+struct GroupReport {
+    uid: Box<str>,
+    said: Said,
 }
 
 /// What a user is to be told of a pod.
@@ -104,6 +112,14 @@ impl Writes {
             Effect::Report { pod, uid, message, nominated } => {
                 self.waiting.insert(pod, Report { uid, message, nominated, cause });
                 self.start_reports();
+            }
+            Effect::ReportGroup { group, uid, said } => {
+                let writer = self.writer.clone();
+                self.reports_in_flight += 1;
+                self.tasks.spawn(async move {
+                    writer.report_group(&group, GroupReport { uid, said }).await;
+                    None
+                });
             }
             Effect::Evict { pod, uid, preemptor, node } => {
                 let writer = self.writer.clone();
@@ -252,6 +268,17 @@ impl Writer {
         }
     }
 
+    async fn report_group(&self, group: &PodKey, report: GroupReport) {
+        if !self.leadership.is_valid() {
+            return;
+        }
+        let groups: Api<PodGroup> = Api::namespaced(self.client.clone(), &group.namespace);
+        let patch = Patch::Strategic(group_condition(&report, jiff::Timestamp::now()));
+        if let Err(error) = groups.patch_status(&group.name, &PatchParams::default(), &patch).await {
+            tracing::info!(%group, %error, "could not tell the group's condition");
+        }
+    }
+
     async fn report(&self, pod: &PodKey, Report { uid, message, nominated, cause }: Report) {
         if !self.leadership.is_valid() {
             return;
@@ -300,6 +327,18 @@ fn claim_patch(write: &ClaimWrite) -> Value {
             patch
         }
     }
+}
+
+fn group_condition(GroupReport { uid, said }: &GroupReport, now: jiff::Timestamp) -> Value {
+    let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let (status, reason) = if said.scheduled { ("True", "Scheduled") } else { ("False", "Unschedulable") };
+    json!({
+        "metadata": {"uid": uid},
+        "status": {"conditions": [{
+            "type": INITIALLY_SCHEDULED, "status": status, "reason": reason, "message": *said.message,
+            "lastTransitionTime": now,
+        }]},
+    })
 }
 
 fn binding_request(

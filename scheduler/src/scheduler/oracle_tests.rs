@@ -267,6 +267,7 @@ impl History {
                     assert!(!claims.is_empty(), "a write that writes nothing");
                     self.writing.push((name, self.world.pods[&name].0));
                 }
+                Effect::ReportGroup { .. } => unreachable!("there are no groups"),
                 Effect::Report { pod, nominated, .. } => reports.push((number(&pod.name), nominated)),
             }
         }

@@ -150,6 +150,10 @@ impl World {
                 let claims: String = claims.iter().map(claim_write).collect();
                 format!("{} will go to {node}:{claims}\n", pod.name)
             }
+            Effect::ReportGroup { group, said, .. } => {
+                let state = if said.scheduled { "scheduled" } else { "unschedulable" };
+                format!("group {} is {state}: {}\n", group.name, said.message)
+            }
             Effect::Report { pod, message, nominated, .. } => {
                 let nominated = nominated.map(|node| format!(" (nominated to {node})")).unwrap_or_default();
                 format!("{}: {message}{nominated}\n", pod.name)

@@ -4,6 +4,7 @@
 
 use super::{Effect, Scheduler};
 use crate::diagnosis::GangShortage;
+use crate::gang::Said;
 use crate::name::PodKey;
 use crate::queue::Taken;
 use std::sync::Arc;
@@ -37,10 +38,12 @@ impl Scheduler {
                 Err(diagnosis) => refused.push((member, diagnosis)),
             }
         }
+        let mut told = Said { scheduled: true, message: "".into() };
         if fit < needed {
             let why = refused.first().map(|(_, diagnosis)| diagnosis.clone()).unwrap_or_default();
             let shortage = GangShortage { group: key.name.as_ref().into(), fit, needed };
             let why = Arc::new((*why).clone().with_gang(shortage));
+            told = Said { scheduled: false, message: why.to_string().into() };
             self.in_flight -= begun.len();
             begun.clear();
             let undone: Vec<Taken> = placed.iter().filter_map(|pod| self.undo(pod)).collect();
@@ -50,6 +53,8 @@ impl Scheduler {
             refused = all.map(|member| (member, why.clone())).collect();
         }
         effects.extend(begun);
+        let news = self.gangs.say(&key, &told);
+        effects.extend(news.map(|uid| Effect::ReportGroup { group: key, uid, said: told }));
         for (member, diagnosis) in refused {
             effects.extend(self.park(member, diagnosis, now));
         }
