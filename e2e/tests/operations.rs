@@ -88,7 +88,9 @@ spec:
     cluster.k(&format!("uncordon {node}"));
     cluster.ready_pods("app=reader", 1);
     assert_eq!(cluster.k("get pod reader -o jsonpath={.spec.nodeName}"), node);
-    eventually("it reads what the writer wrote", || (cluster.k("logs reader") == "by-the-writer\n").then_some(()));
+    eventually("it reads what the writer wrote", || {
+        (cluster.k("logs reader") == "by-the-writer\n").then_some(())
+    });
     cluster.k("delete pod reader");
     cluster.k("delete pvc data");
 }
@@ -120,12 +122,17 @@ spec:
     let pods = cluster.ready_pods("app=kept", 2);
     let node = pods[0]["spec"]["nodeName"].as_str().expect("bound").to_owned();
     eventually("the budget is counted", || {
-        let healthy = cluster.k("get pdb kept -o jsonpath={.status.currentHealthy}/{.status.disruptionsAllowed}");
+        let healthy =
+            cluster.k("get pdb kept -o jsonpath={.status.currentHealthy}/{.status.disruptionsAllowed}");
         (healthy == "2/0").then_some(())
     });
     let refused = cluster.kubectl(["drain", &node, "--ignore-daemonsets", "--force", "--timeout=7s"]);
     assert!(!refused.ok, "{}", refused.out);
-    assert!(refused.err.contains("Cannot evict pod as it would violate the pod's disruption budget."), "{}", refused.err);
+    assert!(
+        refused.err.contains("Cannot evict pod as it would violate the pod's disruption budget."),
+        "{}",
+        refused.err
+    );
     assert_eq!(cluster.ready_pods("app=kept", 2).len(), 2, "nobody left");
 
     cluster.k("patch pdb kept --type=merge -p {\"spec\":{\"minAvailable\":1}}");
@@ -158,9 +165,14 @@ spec:
     eventually("a second pod shares the work", || {
         (cluster.k("get deployment busy -o jsonpath={.spec.replicas}") == "2").then_some(())
     });
-    let conditions = cluster.k("get hpa busy -o jsonpath={range.status.conditions[*]}{.type}={.status},{end}");
-    assert!(conditions.contains("AbleToScale=True") && conditions.contains("ScalingActive=True"), "{conditions}");
-    let events = cluster.k("get events --field-selector reason=SuccessfulRescale -o jsonpath={.items[*].message}");
+    let conditions =
+        cluster.k("get hpa busy -o jsonpath={range.status.conditions[*]}{.type}={.status},{end}");
+    assert!(
+        conditions.contains("AbleToScale=True") && conditions.contains("ScalingActive=True"),
+        "{conditions}"
+    );
+    let events =
+        cluster.k("get events --field-selector reason=SuccessfulRescale -o jsonpath={.items[*].message}");
     assert!(events.contains("New size: 2; reason: cpu resource utilization"), "{events}");
     cluster.k("delete hpa/busy deployment/busy");
 }

@@ -40,7 +40,9 @@ fn each_part_runs_alone_and_is_missed_when_it_is_gone() {
     let times = "--leader-elect-lease-duration 1500ms --leader-elect-renew-deadline 1s --leader-elect-retry-period 300ms";
 
     let controllers = start(&cluster, &format!("controllers {times}"));
-    eventually("the controllers make the pods", || (cluster.items("pods -l app=web").len() == 2).then_some(()));
+    eventually("the controllers make the pods", || {
+        (cluster.items("pods -l app=web").len() == 2).then_some(())
+    });
     let nodes = "get pods -l app=web -o jsonpath={.items[*].spec.nodeName}";
     assert_eq!(cluster.k(nodes), "", "no scheduler has run since the pods are there");
 

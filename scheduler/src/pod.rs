@@ -228,13 +228,7 @@ impl Shape {
         !(self.spread.is_empty() && self.affinity.near.is_empty() && self.affinity.apart.is_empty())
     }
 
-    fn of(
-        spec: &PodSpec,
-        pod: &PodKey,
-        uid: &PodUid,
-        labels: &Arc<Labels>,
-        owner: Option<&PodUid>,
-    ) -> Self {
+    fn of(spec: &PodSpec, pod: &PodKey, uid: &PodUid, labels: &Arc<Labels>, owner: Option<&PodUid>) -> Self {
         let namespace = &pod.namespace;
         Shape {
             namespace: namespace.clone(),

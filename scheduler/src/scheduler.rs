@@ -8,132 +8,31 @@
 //! its claims are ([`preparing`]). No clock, no client and no randomness of its own live here.
 
 mod decisions;
+mod message;
 mod preparing;
 mod together;
 
+pub use message::{Effect, Event};
 pub use preparing::ClaimWrite;
 use preparing::Preparing;
 
-use crate::budget::{Budget, Budgets};
+use crate::budget::Budgets;
 use crate::changes::Changes;
 use crate::diagnosis::{Diagnosis, NodeExplanation};
-use crate::gang::{Gangs, GroupInfo, Said};
+use crate::gang::Gangs;
 use crate::memo::Memo;
 use crate::name::{NodeName, PodKey, PodUid};
-use crate::node::NodeInfo;
 use crate::nomination::Nominations;
 use crate::pod::{PodInfo, Shape};
 use crate::queue::{Queue, Taken};
 use crate::reservation::Reserved;
 use crate::snapshot::{Snapshot, Version};
-use crate::storage::StorageEvent;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Bindings that may be under way at once. When all are, pods wait in the queue until one returns.
 pub const BINDINGS_IN_FLIGHT: usize = 256;
-
-/// Something the scheduler learns.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A node exists like this.
-    Node(NodeInfo),
-    /// A node is gone.
-    NodeGone(NodeName),
-    /// A pod exists like this.
-    Pod(PodInfo),
-    /// A pod is gone.
-    PodGone(PodKey),
-    /// A disruption budget exists like this.
-    Budget(Budget),
-    /// A disruption budget is gone.
-    BudgetGone(PodKey),
-    /// A PodGroup exists like this.
-    Group(GroupInfo),
-    /// A PodGroup is gone.
-    GroupGone(PodKey),
-    /// Claims, volumes or what belongs to them changed.
-    Storage(StorageEvent),
-    /// The writes for a pod's claims were accepted, or one was refused.
-    Prepared {
-        /// The pod.
-        pod: PodKey,
-        /// Its incarnation.
-        uid: PodUid,
-        /// Whether the API server accepted all of them.
-        accepted: bool,
-    },
-    /// A pod that was to be driven away will go; the watch tells when it is gone.
-    Evicted,
-    /// A pod that was to be driven away couldn't be.
-    NotEvicted(PodUid),
-    /// A binding was accepted or refused.
-    Bound {
-        /// The pod.
-        pod: PodKey,
-        /// Its incarnation.
-        uid: PodUid,
-        /// Whether the API server accepted it.
-        accepted: bool,
-    },
-}
-
-/// Something the scheduler wants done.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Bind this pod to this node; answer with [`Event::Bound`].
-    Bind {
-        /// The pod.
-        pod: PodKey,
-        /// Its incarnation; another one must not be bound.
-        uid: PodUid,
-        /// Where to.
-        node: NodeName,
-    },
-    /// Write what is to become of a pod's claims; answer with [`Event::Prepared`].
-    Prepare {
-        /// The pod.
-        pod: PodKey,
-        /// Its incarnation.
-        uid: PodUid,
-        /// Where it will go.
-        node: NodeName,
-        /// At least one.
-        claims: Vec<ClaimWrite>,
-    },
-    /// Tell the user that this pod is unschedulable.
-    Report {
-        /// The pod.
-        pod: PodKey,
-        /// Its incarnation.
-        uid: PodUid,
-        /// The summary, in upstream's words.
-        message: Arc<str>,
-        /// Where room is being made for it.
-        nominated: Option<NodeName>,
-    },
-    /// Tell the users of a PodGroup whether enough of its pods have places.
-    ReportGroup {
-        /// The group.
-        group: PodKey,
-        /// Its incarnation.
-        uid: Box<str>,
-        /// What its condition is to say.
-        said: Said,
-    },
-    /// Drive this pod away, gracefully; answer with [`Event::Evicted`] or [`Event::NotEvicted`].
-    Evict {
-        /// The victim.
-        pod: PodKey,
-        /// Its incarnation; another one must not be touched.
-        uid: PodUid,
-        /// For whom.
-        preemptor: PodUid,
-        /// Where both are, or will be.
-        node: NodeName,
-    },
-}
 
 /// A pod whose binding is under way or accepted, but which the watch still shows unbound.
 #[derive(Debug)]

@@ -175,14 +175,7 @@ impl Writer {
         Api::namespaced(acting(&self.client, None, cause), &pod.namespace)
     }
 
-    async fn bind(
-        &self,
-        pod: PodKey,
-        uid: PodUid,
-        node: NodeName,
-        cause: Option<Cause>,
-        seen: u64,
-    ) -> Event {
+    async fn bind(&self, pod: PodKey, uid: PodUid, node: NodeName, cause: Option<Cause>, seen: u64) -> Event {
         let request = binding_request(&pod, &uid, &node, self.sharer.as_ref().map(|sharer| (seen, sharer)));
         let accepted = self.leadership.is_valid() && self.post_binding(request, &pod, &node, cause).await;
         if accepted {

@@ -56,7 +56,8 @@ impl Room {
         let stored = call.storage().read(&key).await?;
         let expected = stored.as_ref().map_or(Revision(0), |stored| stored.revision);
         let last = stored.map(|stored| stored.json);
-        if let Some(other) = last.filter(|last| expected > self.seen && **last != *self.scheduler.as_bytes()) {
+        if let Some(other) = last.filter(|last| expected > self.seen && **last != *self.scheduler.as_bytes())
+        {
             let why = format!(
                 "{} has bound a pod to node {node} at revision {expected}, and this was decided on what was seen up \
                  to revision {}",

@@ -14,11 +14,9 @@ use crate::signals::Termination;
 
 /// Run the controllers alone, beside any API server
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "They need nothing but a kubeconfig. Several take turns by the lease \
+#[command(after_help = "They need nothing but a kubeconfig. Several take turns by the lease \
                         kube-system/kube-controller-manager, also with\nupstream's. Certificate requests are left to \
-                        others: who signs needs the cluster's key, which servers have."
-)]
+                        others: who signs needs the cluster's key, which servers have.")]
 pub struct Args {
     /// A certificate authority to publish as ConfigMap kube-root-ca.crt in each namespace; without it none is
     #[arg(long, value_name = "FILE")]

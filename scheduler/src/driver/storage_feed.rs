@@ -9,7 +9,10 @@ use client::informer::{Change, Informer, Object, Subscription};
 use kube::{Api, Client, Resource, ResourceExt};
 
 /// One kind.
-struct Feed<K: Object>(#[expect(dead_code, reason = "it runs as long as it is held")] Informer<K>, Subscription<K>)
+struct Feed<K: Object>(
+    #[expect(dead_code, reason = "it runs as long as it is held")] Informer<K>,
+    Subscription<K>,
+)
 where
     K::DynamicType: Clone;
 

@@ -42,8 +42,13 @@ impl<'a> VolumeBinding<'a> {
     /// Looks at each claim of the pod.
     pub fn new(snapshot: &'a Snapshot, shape: &Shape) -> Self {
         let storage = snapshot.storage();
-        let mut rule =
-            VolumeBinding { snapshot, problem: None, bound: Vec::new(), misses_volume: false, waiting: Vec::new() };
+        let mut rule = VolumeBinding {
+            snapshot,
+            problem: None,
+            bound: Vec::new(),
+            misses_volume: false,
+            waiting: Vec::new(),
+        };
         let mut unbound = false;
         for used in &shape.claims {
             let claim = match present(storage, used) {
@@ -97,7 +102,10 @@ fn present<'a>(storage: &'a Storage, used: &ClaimUse) -> Result<&'a ClaimInfo, S
     let claim = storage.claim(key).ok_or_else(|| match owner {
         None => format!("persistentvolumeclaim \"{}\" not found", key.name),
         Some(_) => {
-            format!("waiting for ephemeral volume controller to create the persistentvolumeclaim \"{}\"", key.name)
+            format!(
+                "waiting for ephemeral volume controller to create the persistentvolumeclaim \"{}\"",
+                key.name
+            )
         }
     })?;
     if claim.lost {

@@ -14,8 +14,8 @@ use self::model::{ModelPod, Step, node_object, pod_object, step};
 use self::storage::{ModelFate, StorageStep};
 use self::world::{View, World};
 use super::{Effect, Event, Scheduler};
-use crate::storage::StorageEvent;
 use crate::name::{NodeName, PodKey};
+use crate::storage::StorageEvent;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,7 +146,8 @@ impl History {
     fn bind_claims(&mut self) {
         let written = self.preparing.values().find(|one| one.written).cloned();
         for (claim, fate) in written.map(|one| one.fates).unwrap_or_default() {
-            let Some(known) = self.world.claims.get(&claim).filter(|claim| claim.bound.is_none()).cloned() else {
+            let Some(known) = self.world.claims.get(&claim).filter(|claim| claim.bound.is_none()).cloned()
+            else {
                 continue;
             };
             let (number, volume) = match fate {
@@ -322,16 +323,16 @@ impl History {
             let volume = self.world.volumes.get(&volume);
             volume.is_some_and(|one| one.hosts.as_ref().is_none_or(|hosts| hosts.contains(at)))
         };
-        let is_bound = |claim: &u8| self.world.claims.get(claim).and_then(|claim| claim.bound).is_some_and(host);
+        let is_bound =
+            |claim: &u8| self.world.claims.get(claim).and_then(|claim| claim.bound).is_some_and(host);
         *written && self.world.nodes.contains_key(at) && fates.iter().all(|(claim, _)| is_bound(claim))
     }
 
     /// Pods that are on their way now: their node is the right one, and so is what becomes of their claims.
     fn check_preparing(&mut self) {
         let new = self.scheduler.preparing.iter().map(|(pod, one)| {
-            let fates = one.claims.iter().map(|one| {
-                (number(&one.claim.name), storage::model_fate(&one.fate))
-            });
+            let fates =
+                one.claims.iter().map(|one| (number(&one.claim.name), storage::model_fate(&one.fate)));
             let prepared = Prepared { at: number(&one.node.0), fates: fates.collect(), written: one.written };
             (number(&pod.name), prepared)
         });

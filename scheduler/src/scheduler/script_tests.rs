@@ -80,7 +80,9 @@ impl World {
             ["delete", "budget", name] => self.observe(Event::BudgetGone(key(name))),
             ["delete", "group", name] => self.observe(Event::GroupGone(key(name))),
             ["claim" | "volume" | "class" | "limits", ..] => self.observe(storage::event(&words)),
-            ["delete", "claim" | "volume" | "class" | "limits", ..] => self.observe(storage::gone(&words[1..])),
+            ["delete", "claim" | "volume" | "class" | "limits", ..] => {
+                self.observe(storage::gone(&words[1..]))
+            }
             ["prepared", name] => self.prepared(name, true),
             ["unprepared", name] => self.prepared(name, false),
             ["stays", name] => {

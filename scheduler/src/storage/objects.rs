@@ -141,7 +141,8 @@ impl ClaimInfo {
         let spec = claim.spec.clone().unwrap_or_default();
         let annotation = |name: &str| metadata.annotations.as_ref()?.get(name).map(String::as_str);
         let owners = metadata.owner_references.iter().flatten();
-        let owner = owners.filter(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str()).next();
+        let owner =
+            owners.filter(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str()).next();
         let volume = spec.volume_name.as_deref().filter(|name| !name.is_empty());
         let modes = spec.access_modes.as_deref().unwrap_or_default();
         let requests = spec.resources.as_ref().and_then(|all| all.requests.as_ref());
@@ -173,9 +174,7 @@ impl ClaimInfo {
     /// Whether a volume is for it by its own word.
     pub fn is_named_by(&self, volume: &VolumeInfo) -> bool {
         let named = volume.claim.as_ref();
-        named.is_some_and(|(key, uid)| {
-            *key == self.key && uid.as_ref().is_none_or(|uid| *uid == self.uid)
-        })
+        named.is_some_and(|(key, uid)| *key == self.key && uid.as_ref().is_none_or(|uid| *uid == self.uid))
     }
 }
 

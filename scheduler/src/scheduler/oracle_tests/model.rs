@@ -1,8 +1,8 @@
 //! Random model nodes, pods and histories, and the API objects they stand for.
 
+use super::storage::{self, StorageStep};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
-use super::storage::{self, StorageStep};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -75,8 +75,17 @@ pub(super) enum Step {
 fn model_node() -> impl Strategy<Value = ModelNode> {
     let taint = prop_oneof![3 => Just(None), 1 => (0..2u8, 0..3u8).prop_map(Some)];
     let zone = prop_oneof![1 => Just(None), 4 => (0..3u8).prop_map(Some)];
-    (zone, 0..2u8, taint, prop::bool::weighted(0.1), 0..5i64, 0..3i64, 1..6i64, prop::option::weighted(0.3, 0..3u8)).prop_map(
-        |(zone, disk, taint, cordoned, cpu, gpu, pods, limit)| ModelNode {
+    (
+        zone,
+        0..2u8,
+        taint,
+        prop::bool::weighted(0.1),
+        0..5i64,
+        0..3i64,
+        1..6i64,
+        prop::option::weighted(0.3, 0..3u8),
+    )
+        .prop_map(|(zone, disk, taint, cordoned, cpu, gpu, pods, limit)| ModelNode {
             zone,
             disk,
             taint,
@@ -85,8 +94,7 @@ fn model_node() -> impl Strategy<Value = ModelNode> {
             gpu,
             pods,
             limit,
-        },
-    )
+        })
 }
 
 fn model_spread() -> impl Strategy<Value = ModelSpread> {
@@ -125,19 +133,21 @@ fn model_pod() -> impl Strategy<Value = ModelPod> {
         (prop::option::weighted(0.3, model_spread()), others(), others(), 0..2i32, claims()),
     )
         .prop_map(
-            |((app, cpu, gpu), (disk, zones, tolerates, port), (spread, near, apart, priority, claims))| ModelPod {
-                app,
-                cpu: cpu * 250,
-                gpu,
-                disk,
-                zones,
-                tolerates,
-                port,
-                spread,
-                near,
-                apart,
-                priority,
-                claims,
+            |((app, cpu, gpu), (disk, zones, tolerates, port), (spread, near, apart, priority, claims))| {
+                ModelPod {
+                    app,
+                    cpu: cpu * 250,
+                    gpu,
+                    disk,
+                    zones,
+                    tolerates,
+                    port,
+                    spread,
+                    near,
+                    apart,
+                    priority,
+                    claims,
+                }
             },
         )
 }

@@ -49,8 +49,9 @@ pub(super) enum StorageStep {
 
 fn model_claim() -> impl Strategy<Value = ModelClaim> {
     let bound = prop::option::weighted(0.4, 0..4u8);
-    (0..3u8, 1..4i64, prop::bool::weighted(0.3), bound)
-        .prop_map(|(class, size, exclusive, bound)| ModelClaim { class, size, exclusive, bound, selected: None })
+    (0..3u8, 1..4i64, prop::bool::weighted(0.3), bound).prop_map(|(class, size, exclusive, bound)| {
+        ModelClaim { class, size, exclusive, bound, selected: None }
+    })
 }
 
 fn model_volume() -> impl Strategy<Value = ModelVolume> {
@@ -172,7 +173,8 @@ pub(super) fn classes() -> impl Iterator<Item = StorageEvent> {
     CLASSES.into_iter().enumerate().map(|(number, name)| {
         let mode = if number == 0 { "Immediate" } else { "WaitForFirstConsumer" };
         let provisioner = if number == usize::from(KEPT) { "kubernetes.io/no-provisioner" } else { "d" };
-        let class = json!({"metadata": {"name": name}, "provisioner": provisioner, "volumeBindingMode": mode});
+        let class =
+            json!({"metadata": {"name": name}, "provisioner": provisioner, "volumeBindingMode": mode});
         StorageEvent::Class(ClassInfo::of(&serde_json::from_value(class).expect("a class")))
     })
 }

@@ -96,7 +96,13 @@ impl World {
         let resources =
             (pod.cpu == 0 || cpu + pod.cpu <= node.cpu) && (pod.gpu == 0 || gpu + pod.gpu <= node.gpu);
         let ports = self.on(at).all(|other| !collide(pod.port, other.port));
-        !cordon && self.stored(pod, at) && affine(pod, node) && tolerated(pod, node) && room && resources && ports
+        !cordon
+            && self.stored(pod, at)
+            && affine(pod, node)
+            && tolerated(pod, node)
+            && room
+            && resources
+            && ports
     }
 
     fn domain(&self, by_zone: bool, node: u8) -> Option<u8> {

@@ -12,15 +12,18 @@ pub fn event(words: &[&str]) -> Event {
     let read = "the object can be read";
     Event::Storage(match kind {
         "claim" => {
-            let object = options.fold(claim(name), |object, (option, value)| with_claim(object, option, value));
+            let object =
+                options.fold(claim(name), |object, (option, value)| with_claim(object, option, value));
             StorageEvent::Claim(ClaimInfo::of(&serde_json::from_value(object).expect(read)))
         }
         "volume" => {
-            let object = options.fold(volume(name), |object, (option, value)| with_volume(object, option, value));
+            let object =
+                options.fold(volume(name), |object, (option, value)| with_volume(object, option, value));
             StorageEvent::Volume(VolumeInfo::of(&serde_json::from_value(object).expect(read)))
         }
         "class" => {
-            let object = options.fold(class(name), |object, (option, value)| with_class(object, option, value));
+            let object =
+                options.fold(class(name), |object, (option, value)| with_class(object, option, value));
             StorageEvent::Class(ClassInfo::of(&serde_json::from_value(object).expect(read)))
         }
         _ => {
@@ -59,8 +62,7 @@ fn with_claim(mut claim: Value, option: &str, value: &str) -> Value {
         "bound" => claim["metadata"]["annotations"]["pv.kubernetes.io/bind-completed"] = json!("yes"),
         "for" => claim["metadata"]["annotations"][crate::storage::SELECTED_NODE] = json!(value),
         "of" => {
-            claim["metadata"]["ownerReferences"] =
-                json!([{"apiVersion": "v1", "kind": "Pod", "name": value, "uid": format!("uid-{value}"), "controller": true}]);
+            claim["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Pod", "name": value, "uid": format!("uid-{value}"), "controller": true}]);
         }
         "lost" => claim["status"]["phase"] = json!("Lost"),
         "terminating" => claim["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"),
@@ -82,7 +84,8 @@ fn with_volume(mut volume: Value, option: &str, value: &str) -> Value {
         "size" => volume["spec"]["capacity"]["storage"] = json!(value),
         "class" => volume["spec"]["storageClassName"] = json!(value),
         "of" => {
-            volume["spec"]["claimRef"] = json!({"namespace": "default", "name": value, "uid": format!("uid-{value}")});
+            volume["spec"]["claimRef"] =
+                json!({"namespace": "default", "name": value, "uid": format!("uid-{value}")});
             volume["status"]["phase"] = json!("Bound");
         }
         "named" => volume["spec"]["claimRef"] = json!({"namespace": "default", "name": value}),
@@ -110,8 +113,7 @@ fn with_class(mut class: Value, option: &str, value: &str) -> Value {
         "waits" => class["volumeBindingMode"] = json!("WaitForFirstConsumer"),
         "by" => class["provisioner"] = json!(value),
         "in" => {
-            class["allowedTopologies"] =
-                json!([{"matchLabelExpressions": [{"key": "zone", "values": value.split('|').collect::<Vec<_>>()}]}]);
+            class["allowedTopologies"] = json!([{"matchLabelExpressions": [{"key": "zone", "values": value.split('|').collect::<Vec<_>>()}]}]);
         }
         _ => panic!("unknown option of a class: {option}"),
     }
