@@ -142,7 +142,7 @@ impl Scheduler {
             self.snapshot.column(resource).left(slot.expect("a known node has a slot")) < 0
         };
         let pod = self.snapshot.pod(pod);
-        if pod.is_some_and(|pod| pod.shape.requests.exact.iter().chain([(PODS, 1)]).any(overfull)) {
+        if pod.is_some_and(|pod| pod.shape.needs.requests.exact.iter().chain([(PODS, 1)]).any(overfull)) {
             return Progress::Failed; // Somebody else has bound a pod there meanwhile.
         }
         let reached = |storage: &Storage, name: &VolumeName| {
