@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 /// A range of addresses with a common prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,11 @@ impl Cidr {
         self.ipv6
     }
 
+    /// How many leading bits all its addresses have in common.
+    pub fn prefix(&self) -> u32 {
+        if self.ipv6 { 128 - self.free } else { 32 - self.free }
+    }
+
     /// How many addresses are in it, capped at `u64::MAX`.
     pub fn size(&self) -> u64 {
         if self.free >= 64 { u64::MAX } else { 1 << self.free }
@@ -64,10 +70,22 @@ impl Cidr {
     }
 }
 
+/// The text isn't a range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a range of addresses such as 10.96.0.0/12")]
+pub struct NotARange(String);
+
+impl FromStr for Cidr {
+    type Err = NotARange;
+
+    fn from_str(text: &str) -> Result<Self, NotARange> {
+        Self::parse(text).ok_or_else(|| NotARange(text.to_owned()))
+    }
+}
+
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bits = if self.ipv6 { 128 } else { 32 };
-        write!(f, "{}/{}", self.nth(0), bits - self.free)
+        write!(f, "{}/{}", self.nth(0), self.prefix())
     }
 }
 

@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("apiserver", &["api", "store", "streaming"]),
     ("scheduler", &["api", "client"]),
     ("controllers", &["api", "client"]),
-    ("network", &["client"]),
+    ("network", &["api", "client"]),
     ("kubelet", &["api", "client", "network", "streaming"]),
     (
         "ctl",

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
+use network::ClusterNetwork;
+use network::pod::addresses::Range;
 
 use crate::eviction::EvictionConfig;
 use crate::runtime::fake::FakeScript;
@@ -65,7 +67,7 @@ pub struct KubeletConfig {
     /// Which pods end when the node runs out of something.
     pub eviction: EvictionConfig,
     /// Gives pods addresses of their own, and Services a way to them; without it pods have the host's network.
-    pub network: Option<network::Settings>,
+    pub network: Option<PodNetworking>,
     /// What `nodeInfo.kubeletVersion` reports, such as `v1.37.0`.
     pub version: String,
 }
@@ -96,6 +98,15 @@ impl KubeletConfig {
             version: "v1.37.0".to_owned(),
         }
     }
+}
+
+/// How pods get addresses of their own.
+#[derive(Clone, Debug)]
+pub struct PodNetworking {
+    /// The node's range; without one it is what the Node's `spec.podCIDR` says, which the agent waits for.
+    pub range: Option<Range>,
+    /// What all nodes agree on.
+    pub cluster: ClusterNetwork,
 }
 
 /// Which runtime runs the containers.

@@ -24,7 +24,8 @@ pub mod stats;
 
 pub use agent::{RunError, run};
 pub use config::{
-    Backoff, CapacityOverrides, Heartbeat, KubeletConfig, LogLimits, NodeName, RuntimeKind, ServingTls,
+    Backoff, CapacityOverrides, Heartbeat, KubeletConfig, LogLimits, NodeName, PodNetworking, RuntimeKind,
+    ServingTls,
 };
 pub use runtime::native::power_off;
 pub use shim::shim_main;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::sync::Arc;
@@ -18,21 +18,23 @@ use rtnetlink::Handle;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use crate::conntrack::{UdpRoutes, forget};
 use crate::dns::server::{Resolver, serve, upstream};
 use crate::dns::zone::{View, Zone};
-use crate::neighbours;
-use crate::nft::{self, NftError};
+use crate::neighbours::follow::follow;
+use crate::nft::{Kept, NftError};
 use crate::pod::addresses::Range;
 use crate::pod::link::{self, LinkError, Via};
 use crate::pod::namespace::BRIDGE;
-use crate::service::change::{REMOVE, anew, between};
-use crate::service::plan::{SERVICE_NAME, routes};
-use crate::service::table::Table;
+use crate::policy::keeper::keep;
+use crate::service::plan::{Route, SERVICE_NAME, routes};
+use crate::service::table::{TABLE, frame};
+use crate::table::Table;
 
 /// Changes that come together are told to the kernel together.
-const TOGETHER: Duration = Duration::from_millis(20);
+pub(crate) const TOGETHER: Duration = Duration::from_millis(20);
 /// Between tries when another process has this part, or the kernel refused.
-const RETRY: Duration = Duration::from_secs(2);
+pub(crate) const RETRY: Duration = Duration::from_secs(2);
 /// A name of the machine's network: who has it routes its Services. It ends with its process, however that ends.
 const TURN: &str = "amoeba/services";
 
@@ -41,10 +43,19 @@ const TURN: &str = "amoeba/services";
 pub struct Settings {
     /// The node whose view counts for local traffic policies.
     pub node: String,
+    /// The node's address: by it pods are known to be of this machine.
+    pub address: IpAddr,
     /// The node's own range of pod addresses.
     pub pods: Range,
+    /// What is the same on all machines.
+    pub cluster: ClusterNetwork,
+}
+
+/// What all machines of a cluster agree on.
+#[derive(Clone, Debug)]
+pub struct ClusterNetwork {
     /// The range of all pods.
-    pub cluster: Range,
+    pub pods: Range,
     /// The range of Services' addresses.
     pub services: Range,
     /// The address of the cluster's DNS.
@@ -83,16 +94,19 @@ pub enum Error {
 /// # Errors
 /// The machine can't do it: no `nft`, no privileges.
 pub async fn run(client: kube::Client, settings: Settings, shutdown: Shutdown) -> Result<(), Error> {
-    let zone = Name::from_utf8(format!("{}.", settings.domain.trim_end_matches('.')));
-    let zone = Zone { origin: zone.map_err(|_| Error::Domain(settings.domain.clone()))? };
+    let domain = &settings.cluster.domain;
+    let zone = Name::from_utf8(format!("{}.", domain.trim_end_matches('.')));
+    let zone = Zone { origin: zone.map_err(|_| Error::Domain(domain.clone()))? };
     let Some(_turn) = turn(&shutdown).await else { return Ok(()) };
     tracing::info!(node = settings.node, "this agent routes the machine's Services");
     let handle = prepare(&settings).await?;
-    tokio::spawn(neighbours::follow(client.clone(), settings.node.clone(), handle, shutdown.clone()));
+    tokio::spawn(follow(client.clone(), settings.clone(), handle, shutdown.clone()));
+    tokio::spawn(keep(client.clone(), settings.address, shutdown.clone()));
     let changed = Arc::new(Notify::new());
     let objects = Arc::new(Objects::start(&client, &changed));
-    let resolver = Resolver { zone, view: objects.clone(), upstream: machine_resolvers(settings.dns) };
-    let names = serve(SocketAddr::from((settings.dns, 53)), Arc::new(resolver), shutdown.clone());
+    let resolver =
+        Resolver { zone, view: objects.clone(), upstream: machine_resolvers(settings.cluster.dns) };
+    let names = serve(SocketAddr::from((settings.cluster.dns, 53)), Arc::new(resolver), shutdown.clone());
     let mut names = tokio::spawn(names);
     let result = tokio::select! {
         result = route(&objects, &settings, &changed, &shutdown) => result,
@@ -102,9 +116,6 @@ pub async fn run(client: kube::Client, settings: Settings, shutdown: Shutdown) -
         },
     };
     names.abort();
-    if let Err(error) = nft::run(REMOVE).await {
-        tracing::warn!(%error, "take the rules away");
-    }
     result
 }
 
@@ -137,9 +148,9 @@ async fn prepare(settings: &Settings) -> Result<Handle, Error> {
         made.map_err(|source| Error::System { attempted: "speak to the kernel's network", source })?;
     tokio::spawn(connection);
     link::bridge(&handle, BRIDGE, settings.pods).await?;
-    link::extra_address(&handle, BRIDGE, settings.dns).await?;
+    link::extra_address(&handle, BRIDGE, settings.cluster.dns).await?;
     // The machine's own connections to Services need a way, and a source that pods can answer to.
-    link::route(&handle, settings.services, Via::Bridge(BRIDGE, settings.pods.gateway())).await?;
+    link::route(&handle, settings.cluster.services, Via::Bridge(BRIDGE, settings.pods.gateway())).await?;
     Ok(handle)
 }
 
@@ -188,11 +199,11 @@ impl Objects {
         services.is_synced() && slices.is_synced()
     }
 
-    fn table(&self, settings: &Settings) -> Table {
+    fn routes(&self, settings: &Settings) -> Vec<Route> {
         let (services, slices) = (self.services.store().list(), self.slices.store().list());
         let routes = routes(&settings.node, services.iter().map(|s| &**s), slices.iter().map(|s| &**s));
         // The DNS has no pods: it answers under its address itself.
-        Table::of(&routes.into_iter().filter(|route| route.cluster_ip != settings.dns).collect::<Vec<_>>())
+        routes.into_iter().filter(|route| route.cluster_ip != settings.cluster.dns).collect()
     }
 }
 
@@ -230,31 +241,37 @@ async fn route(
     changed: &Notify,
     shutdown: &Shutdown,
 ) -> Result<(), Error> {
-    let mut told: Option<Table> = None;
+    let mut rules = Kept::new(TABLE, frame(&settings.cluster));
+    let mut udp = None;
     loop {
         tokio::select! {
-            () = shutdown.requested() => return Ok(()),
+            () = shutdown.requested() => break,
             () = changed.notified() => sleep(TOGETHER).await,
         }
-        if !objects.are_complete() {
-            continue;
+        if objects.are_complete() {
+            let routes = objects.routes(settings);
+            rules.bring(Table::of(&routes)).await?;
+            forget_what_is_lost(&mut udp, UdpRoutes::of(&routes)).await;
         }
-        let table = objects.table(settings);
-        let script = match &told {
-            Some(old) => between(old, &table),
-            None => anew(&table, settings.cluster),
-        };
-        if script.is_empty() {
-            continue;
-        }
-        match nft::run(&script).await {
-            Ok(()) => told = Some(table),
-            // Somebody else may have changed the table: lay it out whole next time.
-            Err(error) if told.take().is_some() => {
-                tracing::warn!(%error, "change the Services' rules; they are laid out anew");
-                changed.notify_one();
-            }
-            Err(error) => return Err(error.into()),
-        }
+    }
+    if let Err(error) = rules.remove().await {
+        tracing::warn!(%error, "take the rules away");
+    }
+    Ok(())
+}
+
+/// After the rules, so that no flow is remembered anew by old ones. What an earlier run led isn't known: then all
+/// flows are looked at.
+async fn forget_what_is_lost(known: &mut Option<UdpRoutes>, now: UdpRoutes) {
+    let lost = known.as_ref().is_none_or(|old| now.lost_any(old));
+    *known = Some(now.clone());
+    if !lost {
+        return;
+    }
+    match tokio::task::spawn_blocking(move || forget(&now)).await {
+        Ok(Ok(0)) => {}
+        Ok(Ok(flows)) => tracing::debug!(flows, "forgot UDP flows to endpoints that are gone"),
+        Ok(Err(error)) => tracing::warn!(%error, "forget UDP flows to endpoints that are gone"),
+        Err(error) => tracing::warn!(%error, "look at the UDP flows"),
     }
 }

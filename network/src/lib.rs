@@ -7,16 +7,21 @@
 //!
 //! Everything is IPv4: the API server gives no other addresses out.
 
+mod conntrack;
 pub mod dns;
 mod driver;
 pub mod held_namespace;
 mod neighbours;
 mod nft;
 pub mod pod;
+pub mod policy;
 pub mod service;
+mod table;
 
 #[cfg(test)]
 mod kernel_tests;
+#[cfg(test)]
+mod scale_tests;
 
-pub use driver::{Claim, Error, Settings, claim, run};
+pub use driver::{Claim, ClusterNetwork, Error, Settings, claim, run};
 pub use nft::NftError;

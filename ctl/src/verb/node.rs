@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use client::config::Options;
@@ -12,8 +13,9 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::runtime::wait::await_condition;
 use kubelet::hollow::{self, HollowConfig, HollowError};
-use kubelet::{CapacityOverrides, Heartbeat, KubeletConfig, RuntimeKind, ServingTls};
-use network::pod::addresses::Range;
+use kubelet::{CapacityOverrides, Heartbeat, KubeletConfig, PodNetworking, RuntimeKind, ServingTls};
+use network::ClusterNetwork;
+use network::pod::addresses::{NotARange, Range};
 
 use super::eviction::EvictionArgs;
 use crate::app::App;
@@ -66,9 +68,10 @@ pub struct Args {
     /// How many pods fit
     #[arg(long, value_name = "NUMBER")]
     max_pods: Option<u32>,
-    /// Addresses for this node's pods, such as 10.244.1.0/24; without it they have the host's network
-    #[arg(long, value_name = "RANGE", help_heading = "Network", conflicts_with = "fake")]
-    pod_cidr: Option<Range>,
+    /// Addresses for this node's pods, such as 10.244.1.0/24, or `auto` for what the control plane gives this node
+    /// (`amoeba server --cluster-cidr`); without it they have the host's network
+    #[arg(long, value_name = "RANGE|auto", help_heading = "Network", conflicts_with = "fake")]
+    pod_cidr: Option<PodCidr>,
     /// Addresses of all pods of the cluster
     #[arg(long, value_name = "RANGE", help_heading = "Network", default_value = "10.244.0.0/16")]
     cluster_cidr: Range,
@@ -122,6 +125,18 @@ pub struct Args {
     child_of_supervisor: bool,
 }
 
+/// A range of addresses, or none for `auto`.
+#[derive(Clone, Debug)]
+struct PodCidr(Option<Range>);
+
+impl FromStr for PodCidr {
+    type Err = NotARange;
+
+    fn from_str(text: &str) -> Result<Self, NotARange> {
+        if text == "auto" { Ok(Self(None)) } else { text.parse().map(|range| Self(Some(range))) }
+    }
+}
+
 /// What simulated nodes are called if nobody says otherwise.
 pub const FAKE_PREFIX: &str = "fake";
 
@@ -134,15 +149,14 @@ impl Args {
         }
     }
 
-    fn network(&self, node: &str) -> Option<network::Settings> {
-        self.pod_cidr.map(|pods| network::Settings {
-            node: node.to_owned(),
-            pods,
-            cluster: self.cluster_cidr,
+    fn network(&self) -> Option<PodNetworking> {
+        let cluster = ClusterNetwork {
+            pods: self.cluster_cidr,
             services: self.service_cidr,
             dns: self.cluster_dns,
             domain: self.cluster_domain.clone(),
-        })
+        };
+        self.pod_cidr.as_ref().map(|cidr| PodNetworking { range: cidr.0, cluster })
     }
 
     fn capacity(&self) -> CapacityOverrides {
@@ -268,7 +282,7 @@ fn config(app: &App, args: Args) -> Result<KubeletConfig, Failure> {
         heartbeat: args.heartbeat(),
         tls,
         capacity: args.capacity(),
-        network: args.network(&name),
+        network: args.network(),
         labels: args.labels.into_iter().collect::<BTreeMap<_, _>>(),
         stop_pods_on_shutdown: args.stop_pods_on_shutdown,
         shutdown_grace: args.shutdown_grace_period,

@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::agent::checkpoint::Checkpoints;
-use crate::agent::network::{Network, route_services};
+use crate::agent::network::{Network, route_services, settle};
 use crate::agent::perform::Performer;
 use crate::agent::publisher::Publisher;
 pub use crate::agent::publisher::chain;
@@ -106,15 +106,19 @@ pub async fn run(
     let listener = bind(&config).await?;
     let port = listener.as_ref().and_then(|(listener, _)| listener.local_addr().ok()).map(|addr| addr.port());
     let reporter = NodeReporter::new(client.clone(), &config, machine, runtime.as_ref(), port);
-    let network = match &config.network {
+    let settings = settle(&client, &config, &reporter, &shutdown).await;
+    if config.network.is_some() && settings.is_none() {
+        return Ok(()); // asked to end before it had a range
+    }
+    let network = match &settings {
         Some(settings) => Some(Arc::new(Network::open(&config.data_dir, settings).await?)),
         None => None,
     };
     let agent = build(client.clone(), &config, runtime, &reporter, network)?;
 
     let mut tasks = JoinSet::new();
-    if let Some(settings) = &config.network {
-        tasks.spawn(route_services(client, settings.clone(), shutdown.clone()));
+    if let Some(settings) = settings {
+        tasks.spawn(route_services(client, settings, shutdown.clone()));
     }
     if let Some((listener, tls)) = listener {
         let logs = server::LogSource { data_dir: config.data_dir.clone(), limits: config.logs };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use client::recorder::{Note as EventNote, Recorder, Severity, reference};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
+use network::pod::host_ports::HostPort;
 use network::pod::namespace::Attachment;
 
 use crate::agent::action;
@@ -102,7 +103,8 @@ impl Performer {
         let on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
         let Some(network) = self.network.as_ref().filter(|_| !on_host) else { return Ok(None) };
         let had = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok());
-        let attached = network.pods.attach(&PodRef::of(pod).uid.0, had).await;
+        let ports = HostPort::of(pod);
+        let attached = network.pods.attach(&PodRef::of(pod).uid.0, had, &ports).await;
         attached.map(Some).map_err(|error| error.to_string())
     }
 

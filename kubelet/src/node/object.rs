@@ -105,7 +105,7 @@ impl NodeDescription {
     }
 
     fn range(&self) -> Option<String> {
-        self.config.network.as_ref().map(|network| network.pods.to_string())
+        self.config.network.as_ref()?.range.map(|range| range.to_string())
     }
 
     /// What the node has.

@@ -130,6 +130,24 @@ impl NodeReporter {
         informer.shutdown().await;
     }
 
+    /// Creates the Node if there is none, and says nothing of its state. Tries until it is there.
+    pub async fn register(&self) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let mut backoff = Backoff::new(Policy::CONNECT);
+        while let Some(problem) = problem(timeout(RENEWAL_LIMIT, self.register_once(&nodes)).await) {
+            tracing::warn!(node = self.name(), problem, "register the node");
+            tokio::time::sleep(backoff.failed(rand::random())).await;
+        }
+    }
+
+    async fn register_once(&self, nodes: &Api<Node>) -> Result<(), kube::Error> {
+        if nodes.get_opt(self.name()).await?.is_none() {
+            let silent = Node { status: None, ..self.description.node(Timestamp::now()) };
+            nodes.create(&PostParams::default(), &silent).await?;
+        }
+        Ok(())
+    }
+
     fn needs_report(&self, change: &Change<Node>) -> bool {
         match change {
             Change::Applied { new, .. } => {

@@ -26,14 +26,20 @@ impl FromStr for Range {
         let wrong = || NotARange(text.to_owned());
         let (ip, prefix) = text.split_once('/').ok_or_else(wrong)?;
         let ip: Ipv4Addr = ip.parse().map_err(|_| wrong())?;
-        let prefix: u8 = prefix.parse().ok().filter(|bits| (1..=30).contains(bits)).ok_or_else(wrong)?;
-        Ok(Self { first: u32::from(ip) & mask(prefix), prefix })
+        prefix.parse().ok().and_then(|prefix| Self::new(ip, prefix)).ok_or_else(wrong)
     }
 }
 
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", Ipv4Addr::from(self.first), self.prefix)
+    }
+}
+
+impl Range {
+    /// The range of this address with this many leading bits; `None` for those that hold no pods.
+    pub fn new(ip: Ipv4Addr, prefix: u8) -> Option<Self> {
+        (1..=30).contains(&prefix).then(|| Self { first: u32::from(ip) & mask(prefix), prefix })
     }
 }
 

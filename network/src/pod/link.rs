@@ -25,15 +25,28 @@ pub struct LinkError {
     source: rtnetlink::Error,
 }
 
-fn failed(attempted: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> LinkError {
+/// Says what was attempted.
+pub fn failed(attempted: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> LinkError {
     let attempted = attempted.into();
     |source| LinkError { attempted, source }
 }
 
 /// What is there already needs not be made.
-fn unless_there(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
+pub fn unless_there(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
     match result {
         Err(rtnetlink::Error::NetlinkError(error)) if error.to_io().kind() == ErrorKind::AlreadyExists => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// What is gone already needs not be removed.
+pub fn unless_missing(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
+    match result {
+        Err(rtnetlink::Error::NetlinkError(error))
+            if matches!(-error.raw_code(), nix::libc::ESRCH | nix::libc::ENOENT | nix::libc::ENODEV) =>
+        {
             Ok(())
         }
         other => other,
@@ -96,7 +109,6 @@ pub async fn route(handle: &Handle, to: Range, via: Via<'_>) -> Result<(), LinkE
         Via::Bridge(bridge, source) => {
             route.output_interface(index(handle, bridge).await?).pref_source(source)
         }
-        Via::Machine(ip) => route.gateway(ip),
     };
     let made = handle.route().add(route.build()).replace().execute().await;
     made.map_err(failed(format!("make the route to {to}")))
@@ -107,8 +119,6 @@ pub async fn route(handle: &Handle, to: Range, via: Via<'_>) -> Result<(), LinkE
 pub enum Via<'a> {
     /// The bridge of this name, with this source address.
     Bridge(&'a str, Ipv4Addr),
-    /// A neighbour.
-    Machine(Ipv4Addr),
 }
 
 /// One more address of a link. Idempotent.
@@ -122,12 +132,14 @@ async fn address(handle: &Handle, index: u32, ip: Ipv4Addr, prefix: u8) -> Resul
     unless_there(made).map_err(failed(format!("give a link the address {ip}/{prefix}")))
 }
 
-async fn up(handle: &Handle, index: u32) -> Result<(), LinkError> {
+/// Brings a link up.
+pub async fn up(handle: &Handle, index: u32) -> Result<(), LinkError> {
     let up = LinkUnspec::new_with_index(index).up().build();
     handle.link().set(up).execute().await.map_err(failed("bring a link up"))
 }
 
-async fn index(handle: &Handle, name: &str) -> Result<u32, LinkError> {
+/// The number of a link.
+pub async fn index(handle: &Handle, name: &str) -> Result<u32, LinkError> {
     let mut found = handle.link().get().match_name(name.to_owned()).execute();
     let link: Option<LinkMessage> =
         found.try_next().await.map_err(failed(format!("find the link {name}")))?;

@@ -1,10 +1,8 @@
 //! Services' addresses and ports, led to their pods by nftables.
 //!
 //! [`plan`] reads Services and EndpointSlices into [`plan::Route`]s, [`table`] lays these out as chains,
-//! maps and sets, and [`change`] writes the script that leads from one table to the next. All are values,
-//! so what the kernel is told can be read in a test.
+//! maps and sets. Both are values, so what the kernel is told can be read in a test.
 
-pub mod change;
 pub mod plan;
 pub mod table;
 

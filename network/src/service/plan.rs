@@ -33,7 +33,8 @@ impl Protocol {
         }
     }
 
-    fn of(name: Option<&str>) -> Option<Self> {
+    /// What the API calls so; TCP if it says nothing.
+    pub fn of(name: Option<&str>) -> Option<Self> {
         match name.unwrap_or("TCP") {
             "TCP" => Some(Self::Tcp),
             "UDP" => Some(Self::Udp),

@@ -4,30 +4,20 @@
 //! A chain picks a pod by a random number; only Services that keep clients with their pods have a chain
 //! for each pod besides, which remembers who came.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use sha2::{Digest, Sha256};
-
 use super::plan::{External, Route};
+use crate::ClusterNetwork;
+use crate::pod::namespace::BRIDGE;
+use crate::table::{Table, name_of};
 
 /// The packet mark that asks for the node's own address as the source (upstream's bit).
 pub const MASQUERADE: u32 = 0x4000;
 
-/// A map or set and what is in it: element to value, which is empty in a set.
-pub type Elements = BTreeMap<String, String>;
-
-/// A table of the kernel, as a value.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table {
-    /// Chains that rules jump to, by name, with their rules in order.
-    pub chains: BTreeMap<String, Vec<String>>,
-    /// Elements of the maps and sets of [`FRAME`], by the map's name.
-    pub elements: BTreeMap<&'static str, Elements>,
-    /// Sets that remember clients: name to how many seconds.
-    pub affinities: BTreeMap<String, u64>,
-}
+/// What the table is called.
+pub const TABLE: &str = "amoeba";
 
 /// What never changes: the maps, and the hooks that look into them.
 ///
@@ -36,7 +26,7 @@ pub struct Table {
 /// refused instead of leaving the machine; `known-ports` is beside `service-ips` because the kernel allows
 /// no map that leads to a translation within a filter. What listens on the machine's loopback is reached from pods by
 /// Services only.
-pub const FRAME: &str = "\
+const FRAME: &str = "\
 add table ip amoeba
 add map ip amoeba service-ips { type ipv4_addr . inet_proto . inet_service : verdict ; }
 add map ip amoeba service-ports { type inet_proto . inet_service : verdict ; }
@@ -70,6 +60,20 @@ add rule ip amoeba filter-output jump without-endpoints
 add chain ip amoeba filter-input { type filter hook input priority -110 ; policy accept ; }
 add rule ip amoeba filter-input iifname amoeba0 ip daddr 127.0.0.0/8 ct status & dnat == 0 drop
 ";
+
+/// The frame of a cluster: pods speak to the world outside in the machine's name, and who asks a node's bridge
+/// for a name, as the endpoints of Service `kube-dns` say, asks the cluster's DNS.
+pub fn frame(cluster: &ClusterNetwork) -> String {
+    let (pods, dns) = (cluster.pods, cluster.dns);
+    let ask = format!("ip daddr {pods} fib daddr type local");
+    format!(
+        "{FRAME}\
+         add rule ip amoeba nat-postrouting ip saddr {pods} ip daddr != {pods} oifname != {BRIDGE} \
+         masquerade fully-random\n\
+         add rule ip amoeba services {ask} udp dport 53 dnat to {dns}\n\
+         add rule ip amoeba services {ask} tcp dport 53 dnat to {dns}\n"
+    )
+}
 
 impl Table {
     /// The table of these routes.
@@ -116,10 +120,10 @@ impl Table {
             }
             External::AsInternal if route.internal.is_empty() => None,
             External::AsInternal => {
-                let name = chain_name("ext", &route.id);
+                let name = name_of("ext", &route.id);
                 let rules = vec![
                     format!("meta mark set meta mark | {MASQUERADE:#x}"),
-                    format!("goto {}", chain_name("svc", &route.id)),
+                    format!("goto {}", name_of("svc", &route.id)),
                 ];
                 self.chains.insert(name.clone(), rules);
                 Some(name)
@@ -138,7 +142,7 @@ impl Table {
 
     /// A chain that leads to one of these pods.
     fn balance(&mut self, kind: &str, route: &Route, pods: &[SocketAddrV4]) -> String {
-        let name = chain_name(kind, &route.id);
+        let name = name_of(kind, &route.id);
         let rules = match route.affinity {
             Some(time) => self.remembering(kind, route, pods, time.as_secs()),
             None => vec![at_random(route, pods)],
@@ -153,14 +157,15 @@ impl Table {
         let mut choices = Vec::new();
         for (n, pod) in pods.iter().enumerate() {
             let id = format!("{}/{pod}", route.id);
-            let chain = chain_name(&format!("{kind}-ep"), &id);
+            let chain = name_of(&format!("{kind}-ep"), &id);
             // The time is part of the name because a set's can't be changed.
-            let set = chain_name("aff", &format!("{kind}/{id}/{seconds}"));
+            let set = name_of("aff", &format!("{kind}/{id}/{seconds}"));
             let protocol = route.protocol.keyword();
             let remember = format!("update @{set} {{ ip saddr }}");
             let lead = format!("meta l4proto {protocol} dnat to {pod}");
             self.chains.insert(chain.clone(), vec![remember, lead]);
-            self.affinities.insert(set.clone(), seconds);
+            let declared = format!("type ipv4_addr ; flags dynamic,timeout ; timeout {seconds}s ;");
+            self.sets.insert(set.clone(), declared);
             rules.push(format!("ip saddr @{set} goto {chain}"));
             choices.push(format!("{n} : goto {chain}"));
         }
@@ -174,10 +179,6 @@ impl Table {
         for ip in ips {
             self.set("hairpins", format!("{ip} . {ip}"), String::new());
         }
-    }
-
-    fn set(&mut self, map: &'static str, key: String, value: String) {
-        self.elements.entry(map).or_default().insert(key, value);
     }
 }
 
@@ -207,11 +208,4 @@ fn at_random(route: &Route, pods: &[SocketAddrV4]) -> String {
         "meta l4proto {protocol} dnat ip addr . port to numgen random mod {} map {{ {choices} }}",
         pods.len()
     )
-}
-
-/// Short enough for the kernel and the same for the same id, in every process.
-fn chain_name(kind: &str, id: &str) -> String {
-    let digest = Sha256::digest(id.as_bytes());
-    let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("{kind}-{hex}")
 }

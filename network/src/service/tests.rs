@@ -6,9 +6,10 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
 
-use super::change::between;
 use super::plan::{External, routes};
-use super::table::Table;
+use super::table::TABLE;
+use crate::table;
+use crate::table::Table;
 
 fn service(spec: &str) -> Service {
     serde_yaml::from_str(&format!("metadata: {{namespace: shop, name: web}}\nspec: {spec}"))
@@ -117,17 +118,12 @@ fn a_service_without_pods_refuses() {
     assert!(table.chains.is_empty());
 }
 
+fn between(old: &Table, new: &Table) -> String {
+    table::between(TABLE, old, new)
+}
+
 /// What a script makes of a table: the part of nftables that [`between`] speaks.
 fn apply(table: &mut Table, script: &str) {
-    let maps = [
-        "service-ips",
-        "service-ports",
-        "no-endpoints",
-        "no-endpoint-ports",
-        "cluster-ips",
-        "known-ports",
-        "hairpins",
-    ];
     for line in script.lines() {
         let words: Vec<&str> = line.splitn(6, ' ').collect();
         let rest = words.get(5).copied().unwrap_or_default();
@@ -141,13 +137,12 @@ fn apply(table: &mut Table, script: &str) {
             }
             ("add", "rule", chain) => table.chains.get_mut(chain).expect(line).push(rest.to_owned()),
             ("add", "set", set) => {
-                let seconds = rest.split("timeout ").last().and_then(|t| t.split('s').next()).expect(line);
-                table.affinities.insert(set.to_owned(), seconds.parse().expect(line));
+                let declared = rest.strip_prefix("{ ").and_then(|rest| rest.strip_suffix(" }")).expect(line);
+                assert!(table.sets.insert(set.to_owned(), declared.to_owned()).is_none(), "{line}");
             }
-            ("delete", "set", set) => assert!(table.affinities.remove(set).is_some(), "{line}"),
+            ("delete", "set", set) => assert!(table.sets.remove(set).is_some(), "{line}"),
             (verb, "element", map) => {
-                let map = maps.iter().find(|known| **known == map).expect(line);
-                let elements = table.elements.entry(map).or_default();
+                let elements = table.elements.entry(map.to_owned()).or_default();
                 for element in rest.trim_matches(['{', '}', ' ']).split(", ") {
                     let (key, value) = element.split_once(" : ").unwrap_or((element, ""));
                     match verb {
