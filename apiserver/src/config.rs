@@ -11,9 +11,6 @@ use crate::auth::oidc::Oidc;
 use crate::auth::{AccountPolicy, TokenTable};
 use crate::pki::Pki;
 
-/// 10.96.0.0/12, as kubeadm has it.
-const SERVICE_RANGE: Cidr = Cidr::v4([10, 96, 0, 0], 12);
-
 /// What an API server is told at its start.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -45,6 +42,9 @@ pub struct Config {
 }
 
 impl Config {
+    /// Where the cluster IPs of Services come from unless something else is said: as kubeadm has it.
+    pub const SERVICE_RANGE: Cidr = Cidr::v4([10, 96, 0, 0], 12);
+
     /// The configuration of a cluster that was asked nothing.
     pub fn new(pki: Arc<Pki>) -> Self {
         Self {
@@ -56,7 +56,7 @@ impl Config {
             account_tokens: AccountPolicy::default(),
             provider: None,
             audit: None,
-            service_range: SERVICE_RANGE,
+            service_range: Self::SERVICE_RANGE,
             node_ports: 30_000..=32_767,
             advertise: None,
             proxy_loopback: false,

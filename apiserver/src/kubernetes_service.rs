@@ -57,7 +57,32 @@ pub fn objects(config: &Config) -> Vec<Value> {
             },
         })
     });
-    [range].into_iter().chain(service).collect()
+    let names = config.advertise.map(|_| cluster_dns(config));
+    [range].into_iter().chain(service).chain(names).collect()
+}
+
+/// The Service by which pods ask for names: node agents answer under its address, and the controllers keep its
+/// endpoints. Nobody else gets the address.
+fn cluster_dns(config: &Config) -> Value {
+    let port = |name, protocol| json!({"name": name, "port": 53, "protocol": protocol, "targetPort": 53});
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kube-dns",
+            "namespace": "kube-system",
+            "labels": {
+                "k8s-app": "kube-dns",
+                "kubernetes.io/cluster-service": "true",
+                "kubernetes.io/name": "CoreDNS",
+            },
+        },
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": config.service_range.nth(10).to_string(),
+            "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")],
+        },
+    })
 }
 
 /// Keeps the Service's endpoints until the server is gone.

@@ -10,6 +10,7 @@ mod caches;
 mod catalog;
 pub mod certificates;
 pub mod claim_protection;
+pub mod cluster_dns;
 pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
@@ -27,6 +28,7 @@ mod looks;
 pub mod namespace;
 pub mod node_lifecycle;
 mod node_match;
+pub mod node_ranges;
 pub mod node_ttl;
 mod owner;
 pub mod plan;
@@ -92,6 +94,8 @@ pub struct ControllersConfig {
     pub nodes: NodeTimes,
     /// How long a node must be missing before its pods are removed. Upstream: 40 s.
     pub missing_node_quarantine: Duration,
+    /// Where nodes' ranges of pod addresses come from; none leaves them to others.
+    pub node_ranges: Option<node_ranges::NodeRanges>,
     /// The cluster's CA as PEM, published in every namespace; none publishes nothing.
     pub root_ca: Option<String>,
     /// Who signs certificate requests; none leaves them to others.
@@ -114,6 +118,7 @@ impl ControllersConfig {
             election: ElectionConfig::upstream(LEASE, identity),
             nodes: NodeTimes::upstream(),
             missing_node_quarantine: Duration::from_secs(40),
+            node_ranges: None,
             root_ca: None,
             signer: None,
             concurrency: 5,
@@ -235,6 +240,7 @@ impl Term<'_> {
             self.run(looks::EndpointsLists(self.caches()), &self.queues.endpoints),
             self.run(Workload::<Endpoints>::new(self.caches()), &self.queues.mirrors),
             self.run(looks::Budgets(self.caches()), &self.queues.budgets),
+            self.run(looks::ClusterDns(self.caches()), &self.queues.cluster_dns),
         );
     }
 
@@ -273,6 +279,7 @@ impl Term<'_> {
         tokio::join!(
             self.run(nodes, &self.queues.nodes),
             self.run(looks::NodeTtl(self.caches()), &self.queues.node_ttl),
+            self.give_ranges(),
             self.run(looks::TaintEviction(self.caches()), &self.queues.evictions),
             self.run(pod_gc, &self.queues.pod_gc),
         );
@@ -291,6 +298,12 @@ impl Term<'_> {
             })
             .start();
         self.run(looks::Certificates { requests: requests.store(), client, signer }, &queue).await;
+    }
+
+    async fn give_ranges(&self) {
+        if let Some(ranges) = self.config.node_ranges.clone() {
+            self.run(looks::NodeRanges::new(self.caches(), ranges), &self.queues.node_ranges).await;
+        }
     }
 
     async fn publish_root_ca(&self) {

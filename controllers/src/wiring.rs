@@ -9,9 +9,9 @@ pub use queues::Queues;
 
 use crate::{
     caches::{BY_NODE, BY_OWNER, Caches, NODE_LEASES, UNREADY, Watched},
-    endpoint_slice, job,
+    cluster_dns, endpoint_slice, job,
     looks::GarbageCollector,
-    node_ttl, owner, service_account,
+    node_ranges, node_ttl, owner, service_account,
 };
 use api::selector::LabelSelector;
 use client::{
@@ -250,8 +250,15 @@ impl Wires {
         self.own(change, &self.queues.services);
         for_each(change, |key| {
             self.queues.endpoints.add(key.clone());
+            self.cluster_dns(&key);
             self.queues.mirrors.add(key);
         });
+    }
+
+    fn cluster_dns(&self, service: &ObjectKey) {
+        if service.namespace == cluster_dns::NAMESPACE && service.name == cluster_dns::NAME {
+            self.queues.cluster_dns.add(service.clone());
+        }
     }
 
     pub fn endpoints(&self, change: &Change<Endpoints>) {
@@ -263,6 +270,7 @@ impl Wires {
         self.collect(change);
         for service in states(change).filter_map(service_of) {
             self.queues.services.add(service.clone());
+            self.cluster_dns(&service);
             self.queues.mirrors.add(service);
         }
     }
@@ -333,9 +341,14 @@ impl Wires {
     pub fn node(&self, change: &Change<Node>) {
         self.own(change, &self.queues.nodes);
         for_each(change, |key| self.queues.node_ttl.add(key));
+        self.without_range(change);
         let Some(caches) = self.caches.get() else { return };
         if is_heartbeat(change) {
             return;
+        }
+        // A node without a range answers no names.
+        if states(change).any(|node| !node_ranges::ranges_of(node).is_empty()) {
+            self.cluster_dns(&ObjectKey::new(cluster_dns::NAMESPACE, cluster_dns::NAME));
         }
         // The zone brake depends on all nodes, but only those ask for it that aren't ready.
         for node in caches.nodes.by_index(UNREADY, "") {
@@ -366,6 +379,21 @@ impl Wires {
             for node in caches.nodes.list() {
                 self.queues.node_ttl.add(ObjectKey::of(&*node));
             }
+        }
+    }
+
+    /// A node that is gone makes its range free for those that wait for one.
+    fn without_range(&self, change: &Change<Node>) {
+        let waits = |node: &Node| node_ranges::ranges_of(node).is_empty();
+        match (change, self.caches.get()) {
+            (Change::Deleted(_), Some(caches)) => {
+                let waiting = caches.nodes.list().into_iter().filter(|node| waits(node));
+                waiting.for_each(|node| self.queues.node_ranges.add(ObjectKey::of(&*node)));
+            }
+            (Change::Applied { new, .. }, _) if waits(new) => {
+                self.queues.node_ranges.add(ObjectKey::of(&**new));
+            }
+            _ => {}
         }
     }
 }

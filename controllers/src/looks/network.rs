@@ -2,7 +2,7 @@
 
 use crate::{
     caches::{BY_SERVICE, Caches},
-    claim_protection, disruption,
+    claim_protection, cluster_dns, disruption,
     driver::Controller,
     endpoint_mirror, endpoint_slice, endpoints,
     expectations::Pending,
@@ -24,6 +24,21 @@ fn slices_of(caches: &Caches, service: ObjectKey, manager: &str) -> Vec<Arc<Endp
     let mut slices = caches.slices.by_index(BY_SERVICE, &service.to_string());
     slices.retain(|slice| slice.labels().get(endpoint_slice::MANAGED_BY).is_some_and(|by| by == manager));
     slices
+}
+
+/// The slice of Service `kube-dns`.
+pub struct ClusterDns(pub Caches);
+
+impl Controller for ClusterDns {
+    type Key = ObjectKey;
+    const NAME: &'static str = "cluster-dns-controller";
+
+    async fn look(&self, key: &ObjectKey, _: Timestamp) -> kube::Result<Plan> {
+        let (service, slice) = (self.0.services.get(key), self.0.slices.get(key));
+        let nodes = self.0.nodes.list();
+        let nodes = nodes.iter().map(|node| &**node);
+        Ok(cluster_dns::reconcile(service.as_deref(), slice.as_deref(), nodes))
+    }
 }
 
 /// The slices of Services with a selector.

@@ -4,7 +4,7 @@ use crate::{
     caches::{BY_NODE, Caches, NODE_LEASES},
     driver::{Controller, End, Report},
     node_lifecycle::{self, Health, NodeTimes, Zone, ZoneState, zone_of},
-    node_ttl,
+    node_ranges, node_ttl,
     plan::Plan,
     pod, pod_gc, taint_eviction,
 };
@@ -171,6 +171,31 @@ impl Controller for NodeTtl {
     async fn look(&self, key: &ObjectKey, _: Timestamp) -> kube::Result<Plan> {
         let node = self.0.nodes.get(key);
         Ok(node.map_or_else(Plan::nothing, |node| node_ttl::reconcile(&node, self.0.nodes.list().len())))
+    }
+}
+
+/// The controller of nodes' ranges.
+pub struct NodeRanges {
+    caches: Caches,
+    ranges: node_ranges::NodeRanges,
+    given: Mutex<node_ranges::Given>,
+}
+
+impl NodeRanges {
+    /// Over these caches, out of these ranges.
+    pub fn new(caches: Caches, ranges: node_ranges::NodeRanges) -> NodeRanges {
+        NodeRanges { caches, ranges, given: Mutex::default() }
+    }
+}
+
+impl Controller for NodeRanges {
+    type Key = ObjectKey;
+    const NAME: &'static str = "cidrAllocator";
+
+    async fn look(&self, key: &ObjectKey, _: Timestamp) -> kube::Result<Plan> {
+        let Some(node) = self.caches.nodes.get(key) else { return Ok(Plan::nothing()) };
+        let nodes = self.caches.nodes.list();
+        Ok(self.given.lock().reconcile(&node, nodes.iter().map(|node| &**node), &self.ranges))
     }
 }
 

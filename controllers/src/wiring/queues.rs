@@ -34,6 +34,8 @@ pub struct Queues {
     pub mirrors: WorkQueue<ObjectKey>,
     /// PodDisruptionBudgets.
     pub budgets: WorkQueue<ObjectKey>,
+    /// The Service `kube-dns`.
+    pub cluster_dns: WorkQueue<ObjectKey>,
     /// Claims that a pod may use.
     pub claims: WorkQueue<ObjectKey>,
     /// Claims that may get a volume, or have lost it.
@@ -50,6 +52,8 @@ pub struct Queues {
     pub token_secrets: WorkQueue<ObjectKey>,
     /// Nodes whose TTL depends on how many there are.
     pub node_ttl: WorkQueue<ObjectKey>,
+    /// Nodes that may have no range of pod addresses.
+    pub node_ranges: WorkQueue<ObjectKey>,
     /// ResourceQuotas to count anew.
     pub quotas: WorkQueue<ObjectKey>,
     /// Namespaces that end.

@@ -9,12 +9,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::cidr::Cidr;
 use apiserver::auth::TokenTable;
 use apiserver::auth::oidc::Oidc;
 use apiserver::pki::{Pki, PkiError};
 use apiserver::{ApiServer, Identity};
 use client::shutdown::{self, Shutdown};
 use controllers::ControllersConfig;
+<<<<<<< HEAD
+=======
+use controllers::node_ranges::NodeRanges;
+use futures::FutureExt as _;
+use futures::future::LocalBoxFuture;
+>>>>>>> d62d07f (Give each node a range of pod addresses, and the cluster's DNS a Service whose endpoints are the nodes)
 use scheduler::SchedulerConfig;
 use store::kv::MemberId;
 use store::{ClusterId, Join, PeerTls};
@@ -129,6 +136,12 @@ pub struct Args {
     /// A new node may take this long to say something for the first time
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     node_startup_grace_period: Duration,
+    /// Addresses of all pods: each node that has no range of its own gets one of these
+    #[arg(long, value_name = "RANGE")]
+    cluster_cidr: Option<Cidr>,
+    /// How many leading bits the addresses of a node's pods have in common
+    #[arg(long, value_name = "BITS", default_value_t = 24, requires = "cluster_cidr")]
+    node_cidr_mask_size: u32,
     /// Nodes whose pods are given up, per second
     #[arg(long, value_name = "NUMBER", default_value_t = 0.1)]
     node_eviction_rate: f64,
@@ -168,6 +181,7 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     let mut stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
     let dir = app.data_dir()?;
     let place = args.place().map_err(Failure::Usage)?;
+    args.node_ranges().map_err(Failure::Usage)?;
     if args.force_new_cluster {
         recovery::force(&dir.join("store"))?;
     }
@@ -199,6 +213,13 @@ impl Args {
         let listed = self.peers.iter().map(|(number, address)| (*number, address.to_string()));
         // What --peer says of this member comes later, and wins.
         std::iter::once(own).chain(listed).map(|(number, address)| (MemberId(number), address)).collect()
+    }
+
+    /// Where nodes' ranges come from, if from us.
+    fn node_ranges(&self) -> Result<Option<NodeRanges>, String> {
+        let services = apiserver::Config::SERVICE_RANGE;
+        let ranges = |cluster| NodeRanges::new(cluster, self.node_cidr_mask_size, Some(services));
+        self.cluster_cidr.map(ranges).transpose().map_err(|why| why.to_string())
     }
 
     fn place(&self) -> Result<Place, String> {
@@ -396,6 +417,7 @@ fn controllers_config(args: &Args, identity: &str, pki: &Arc<Pki>) -> Controller
     config.nodes.eviction_rate = args.node_eviction_rate;
     config.missing_node_quarantine = args.missing_node_quarantine;
     config.root_ca = Some(pki.ca_pem().to_owned());
+    config.node_ranges = args.node_ranges().ok().flatten(); // checked when the member began
     config.signer = Some(Arc::new(certificates::Signer(pki.clone())));
     config
 }
