@@ -5,4 +5,5 @@ mod heal;
 mod leader;
 pub mod self_heal;
 mod timeline;
+pub mod visitor;
 mod writer;

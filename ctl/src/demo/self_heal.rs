@@ -10,6 +10,7 @@ use super::cluster::DemoCluster;
 use super::heal::{self, Pods};
 use super::leader;
 use super::timeline::{Check, Timeline, chapter, summary};
+use super::visitor::Visitor;
 use crate::cluster::path;
 use crate::failure::Failure;
 use crate::manifest;
@@ -60,7 +61,12 @@ async fn play(demo: &DemoCluster) -> Result<Vec<Check>, Failure> {
     let mut pods = Pods::default();
     let (replicas, rollout) = roll_out(demo, &mut pods).await?;
     let mut checks = vec![rollout];
+    chapter("Requests come through a Service from now on");
+    let visitor = Visitor::start(demo, Timeline::start()).await?;
     checks.extend(heal::kill_node(demo, &mut pods, replicas).await?);
+    if let Some(visitor) = visitor {
+        checks.push(visitor.end().await);
+    }
     checks.extend(leader::kill_leader(demo).await?);
     Ok(checks)
 }
