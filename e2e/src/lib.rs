@@ -319,15 +319,7 @@ impl Cluster {
 
     /// Our binary's processes that were started on this data directory and whose arguments pass `keep`.
     fn processes(&self, keep: impl Fn(&[String]) -> bool) -> Vec<i32> {
-        let dir = self.path().to_str().expect("UTF-8 path");
-        fs::read_dir("/proc")
-            .expect("/proc")
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .filter(|pid: &i32| {
-                let args = arguments(*pid);
-                args.iter().any(|arg| arg.contains(dir)) && is_ours(*pid) && keep(&args)
-            })
-            .collect()
+        processes_on(self.path(), keep)
     }
 }
 
@@ -340,9 +332,7 @@ impl Drop for Cluster {
             child.kill().ok();
             child.wait().ok();
         }
-        for pid in self.processes(|_| true) {
-            kill_tree(pid);
-        }
+        end_all_on(self.path());
     }
 }
 
@@ -415,6 +405,24 @@ pub fn is_ready(pod: &Value) -> bool {
 /// A port that nobody listens on just now.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+/// Our binary's processes that were started on a directory and whose arguments pass `keep`.
+fn processes_on(dir: &Path, keep: impl Fn(&[String]) -> bool) -> Vec<i32> {
+    let dir = dir.to_str().expect("UTF-8 path");
+    fs::read_dir("/proc")
+        .expect("/proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid: &i32| {
+            let args = arguments(*pid);
+            args.iter().any(|arg| arg.contains(dir)) && is_ours(*pid) && keep(&args)
+        })
+        .collect()
+}
+
+/// Kills whatever was started on a directory, pods and all.
+pub fn end_all_on(dir: &Path) {
+    processes_on(dir, |_| true).into_iter().for_each(kill_tree);
 }
 
 fn arguments(pid: i32) -> Vec<String> {
