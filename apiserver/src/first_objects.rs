@@ -28,13 +28,32 @@ pub async fn ensure(server: &Arc<ApiServer>) -> Result<(), StartError> {
     let services = crate::bootstrap::api_services(&server.registry.groups());
     let published = [aggregation::authentication(&server.config)];
     for object in crate::bootstrap::objects().into_iter().chain(own).chain(services).chain(published) {
-        while let Some((method, object)) = missing(server, &object)
-            && !write(server, method, &object).await?
-        {
+        let mut refusals = 0;
+        while let Some((method, object)) = missing(server, &object) {
+            match write(server, method, &object).await {
+                Ok(true) => break,
+                // Members that start together ask for one address: who is late is refused before he is told that
+                // the object is there, and sees it a moment later.
+                Err(_) if is_service(&object) && refusals < REFUSALS => refusals += 1,
+                Ok(false) => {}
+                // Somebody's Service has had the address since before there was this one.
+                Err(error) if api::object::name(&object) == crate::kubernetes_service::DNS => {
+                    tracing::warn!(%error, "the Service of the cluster's DNS can't be made");
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
             tokio::time::sleep(RETRY).await;
         }
     }
     Ok(())
+}
+
+/// How often a Service may be refused before it counts.
+const REFUSALS: u32 = 20;
+
+fn is_service(object: &Value) -> bool {
+    api::object::kind(object) == "Service"
 }
 
 /// What is to be written so that the object is as it must be; `None` if it is.

@@ -22,6 +22,8 @@ use crate::handle::ApiServer;
 use crate::peer::Peer;
 use crate::pki::MASTERS_GROUP;
 
+/// The Service of the cluster's DNS.
+pub const DNS: &str = "kube-dns";
 /// Time between looks.
 const PERIOD: Duration = Duration::from_secs(10);
 /// A server whose lease hasn't changed for this long isn't named any more.
@@ -69,7 +71,7 @@ fn cluster_dns(config: &Config) -> Value {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
-            "name": "kube-dns",
+            "name": DNS,
             "namespace": "kube-system",
             "labels": {
                 "k8s-app": "kube-dns",

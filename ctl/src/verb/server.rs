@@ -16,12 +16,7 @@ use apiserver::pki::{Pki, PkiError};
 use apiserver::{ApiServer, Identity};
 use client::shutdown::{self, Shutdown};
 use controllers::ControllersConfig;
-<<<<<<< HEAD
-=======
 use controllers::node_ranges::NodeRanges;
-use futures::FutureExt as _;
-use futures::future::LocalBoxFuture;
->>>>>>> d62d07f (Give each node a range of pod addresses, and the cluster's DNS a Service whose endpoints are the nodes)
 use scheduler::SchedulerConfig;
 use store::kv::MemberId;
 use store::{ClusterId, Join, PeerTls};
