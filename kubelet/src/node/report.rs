@@ -142,7 +142,7 @@ impl NodeReporter {
 
     async fn register_once(&self, nodes: &Api<Node>) -> Result<(), kube::Error> {
         if nodes.get_opt(self.name()).await?.is_none() {
-            let silent = Node { status: None, ..self.description.node(Timestamp::now()) };
+            let silent = Node { status: None, ..self.description.node(self.health_now(), Timestamp::now()) };
             nodes.create(&PostParams::default(), &silent).await?;
         }
         Ok(())
