@@ -6,6 +6,7 @@
 
 pub use k8s_openapi as k8s;
 
+pub mod bootstrap_token;
 pub mod cel;
 pub mod cidr;
 pub mod convert;

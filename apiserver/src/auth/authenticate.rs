@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
+use api::bootstrap_token::BootstrapToken;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jiff::Timestamp;
 
-use super::bootstrap_token::{self, BootstrapToken};
+use super::bootstrap_token;
 use super::jwt::Token;
 use super::oidc::Oidc;
 use super::{AccountTokens, Identity, TokenTable};
@@ -111,14 +112,14 @@ impl Authenticator {
         {
             return Ok((provider.recognise(&parsed, Timestamp::now()).await?, met));
         }
-        let Some(bootstrap) = BootstrapToken::parse(token) else {
+        let Ok(bootstrap) = token.parse::<BootstrapToken>() else {
             return Err("the token is unknown".to_owned());
         };
-        let key = key::of_core("secrets", bootstrap_token::NAMESPACE, &bootstrap.secret_name());
+        let key = key::of_core("secrets", api::bootstrap_token::NAMESPACE, &bootstrap.secret_name());
         // Not from the cache: a token that was just made, or revoked, counts at once. They are shown rarely.
         let stored = self.storage.read(&key).await.map_err(|error| error.into_status().message)?;
         let stored = stored.and_then(|stored| stored.to_value().ok());
-        Ok((bootstrap.identity(stored.as_ref(), Timestamp::now())?, met))
+        Ok((bootstrap_token::identity(&bootstrap, stored.as_ref(), Timestamp::now())?, met))
     }
 }
 

@@ -3,68 +3,40 @@
 //! A token `ID.SECRET` is a Secret `kube-system/bootstrap-token-ID`; whoever shows it is in the group
 //! `system:bootstrappers` until it expires or is deleted.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use api::bootstrap_token::{self, BootstrapToken, TokenTerms};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Identity;
 use super::tokens::equal_in_constant_time;
 
-/// Where the secrets lie.
-pub const NAMESPACE: &str = "kube-system";
 /// The group of all who show one.
 pub const BOOTSTRAPPERS_GROUP: &str = "system:bootstrappers";
-const TYPE: &str = "bootstrap.kubernetes.io/token";
 
-/// A token that has the form of one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct BootstrapToken<'a> {
-    id: &'a str,
-    secret: &'a str,
-}
-
-impl<'a> BootstrapToken<'a> {
-    /// `abcdef.0123456789abcdef`, or `None` if it is something else.
-    pub fn parse(text: &'a str) -> Option<Self> {
-        let (id, secret) = text.split_once('.')?;
-        let plain = |part: &str| part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        (id.len() == 6 && secret.len() == 16 && plain(id) && plain(secret)).then_some(Self { id, secret })
+/// Who shows `token`, given its Secret.
+///
+/// # Errors
+/// Why it is nobody's.
+pub fn identity(token: &BootstrapToken, stored: Option<&Value>, now: Timestamp) -> Result<Identity, String> {
+    let unknown = || "the bootstrap token is unknown".to_owned();
+    let of_type = |stored: &&Value| stored["type"] == bootstrap_token::SECRET_TYPE;
+    let stored = stored.filter(of_type).filter(|stored| !api::object::is_deleting(stored));
+    let stored = stored.ok_or_else(unknown)?;
+    let field = |name| bootstrap_token::field(stored, name);
+    let shown = equal_in_constant_time(field("token-secret").as_bytes(), token.secret().as_bytes());
+    if !shown || field("token-id") != token.id {
+        return Err(unknown());
     }
-
-    /// The name of its Secret.
-    pub fn secret_name(&self) -> String {
-        format!("bootstrap-token-{}", self.id)
+    let terms = TokenTerms::of_secret(stored);
+    if terms.has_ended(now) {
+        return Err(format!("the bootstrap token {} has expired", token.id));
     }
-
-    /// Who shows it, given its Secret.
-    ///
-    /// # Errors
-    /// Why it is nobody's.
-    pub fn identity(&self, stored: Option<&Value>, now: Timestamp) -> Result<Identity, String> {
-        let unknown = || "the bootstrap token is unknown".to_owned();
-        let stored = stored.filter(|stored| stored["type"] == TYPE && !api::object::is_deleting(stored));
-        let field = |name: &str| stored.and_then(|stored| decoded(&stored["data"][name])).unwrap_or_default();
-        let shown = equal_in_constant_time(field("token-secret").as_bytes(), self.secret.as_bytes());
-        if !shown || field("token-id") != self.id {
-            return Err(unknown());
-        }
-        let expiration = field("expiration");
-        let ended = || api::time::parse(&expiration).is_none_or(|end| end <= now);
-        if !expiration.is_empty() && ended() {
-            return Err(format!("the bootstrap token {} has expired", self.id));
-        }
-        if field("usage-bootstrap-authentication") != "true" {
-            return Err(format!("the bootstrap token {} is not for authentication", self.id));
-        }
-        let mut groups = extra_groups(&field("auth-extra-groups"))?;
-        groups.insert(0, BOOTSTRAPPERS_GROUP.to_owned());
-        Ok(Identity { user: format!("system:bootstrap:{}", self.id), groups, ..Identity::default() })
+    if !terms.authentication {
+        return Err(format!("the bootstrap token {} is not for authentication", token.id));
     }
-}
-
-fn decoded(value: &Value) -> Option<String> {
-    String::from_utf8(STANDARD.decode(value.as_str()?).ok()?).ok()
+    let mut groups = extra_groups(&field("auth-extra-groups"))?;
+    groups.insert(0, BOOTSTRAPPERS_GROUP.to_owned());
+    Ok(Identity { user: format!("system:bootstrap:{}", token.id), groups, ..Identity::default() })
 }
 
 /// Only groups below `system:bootstrappers:` can be given: nobody becomes an administrator by a Secret.
@@ -91,6 +63,9 @@ fn is_allowed(group: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use api::bootstrap_token::SECRET_TYPE;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
     use serde_json::json;
 
     use super::*;
@@ -106,12 +81,12 @@ mod tests {
             .into_iter()
             .map(|(name, value)| (name.to_owned(), json!(STANDARD.encode(value))))
             .collect();
-        json!({ "type": TYPE, "metadata": {}, "data": data })
+        json!({ "type": SECRET_TYPE, "metadata": {}, "data": data })
     }
 
     fn judge(stored: &Value) -> String {
-        let token = BootstrapToken::parse("abcdef.0123456789abcdef").expect("a token");
-        match token.identity(Some(stored), Timestamp::from_second(1_000_000).expect("a time")) {
+        let token = "abcdef.0123456789abcdef".parse().expect("a token");
+        match identity(&token, Some(stored), Timestamp::from_second(1_000_000).expect("a time")) {
             Ok(identity) => format!("{} {}", identity.user, identity.groups.join(",")),
             Err(why) => why,
         }
@@ -141,13 +116,6 @@ mod tests {
             ["system:masters", "system:bootstrappers:", "system:bootstrappers:A", "system:bootstrappers:a-"]
         {
             assert!(judge(&secret(&[("auth-extra-groups", group)])).contains("is invalid"), "{group}");
-        }
-    }
-
-    #[test]
-    fn other_texts_are_no_bootstrap_tokens() {
-        for text in ["", "abcdef", "abcdef.", "abcde.0123456789abcdef", "abcdef.0123456789ABCDEF", "a.b.c"] {
-            assert!(BootstrapToken::parse(text).is_none(), "{text}");
         }
     }
 }
