@@ -7,6 +7,7 @@
 use crate::{
     cause,
     failover::{Failover, HeaderTimeout},
+    kubeconfig::further_servers,
 };
 use http::{HeaderValue, Request, Response, Uri};
 use kube::{
@@ -104,6 +105,50 @@ pub fn install_crypto() {
 
 /// A client for the cluster of the kubeconfig at `path`.
 pub async fn from_kubeconfig(path: &Path, options: &Options) -> Result<Client, ConfigError> {
+    Ok(switchable(path, options).await?.0)
+}
+
+/// Replaces the servers and credentials of a client that is in use: its file is read again. Requests that are under
+/// way, watches among them, end as they began. Clones share the client.
+#[derive(Clone)]
+pub struct Switch {
+    path: PathBuf,
+    options: Options,
+    servers: Failover,
+}
+
+impl Switch {
+    /// The kubeconfig.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes up what the file says now.
+    ///
+    /// # Errors
+    /// If it can't be used; then everything stays as it was.
+    pub async fn reload(&self) -> Result<(), ConfigError> {
+        let (config, options) = read_config(&self.path, &self.options).await?;
+        self.servers.replace(clients_of(config, &options)?);
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Switch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Switch").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// A client as [`from_kubeconfig`] makes it, and what replaces its servers and credentials.
+pub async fn switchable(path: &Path, options: &Options) -> Result<(Client, Switch), ConfigError> {
+    let (config, all) = read_config(path, options).await?;
+    let namespace = config.default_namespace.clone();
+    let (client, servers) = over(clients_of(config, &all)?, &namespace, options)?;
+    Ok((client, Switch { path: path.to_owned(), options: options.clone(), servers }))
+}
+
+async fn read_config(path: &Path, options: &Options) -> Result<(kube::Config, Options), ConfigError> {
     let kubeconfig = Kubeconfig::read_from(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source: Box::new(source) })?;
     let context = KubeConfigOptions { context: options.context.clone(), ..KubeConfigOptions::default() };
@@ -112,23 +157,35 @@ pub async fn from_kubeconfig(path: &Path, options: &Options) -> Result<Client, C
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &context)
         .await
         .map_err(|source| ConfigError::Use { path: path.to_owned(), source: Box::new(source) })?;
-    from_config(config, &options)
+    Ok((config, options))
 }
 
 /// A client for a configuration that was made otherwise, e.g. in a pod.
-pub fn from_config(mut config: kube::Config, options: &Options) -> Result<Client, ConfigError> {
-    install_crypto();
+pub fn from_config(config: kube::Config, options: &Options) -> Result<Client, ConfigError> {
+    let namespace = config.default_namespace.clone();
+    Ok(over(clients_of(config, options)?, &namespace, options)?.0)
+}
+
+fn over(
+    clients: Vec<Client>,
+    namespace: &str,
+    options: &Options,
+) -> Result<(Client, Failover), ConfigError> {
     let agent = user_agent(&options.user_agent)?;
+    let servers = Failover::new(clients, HeaderTimeout(options.request_timeout));
+    let signed = servers.clone().map_request(move |request| cause::sign(request, &agent));
+    Ok((Client::new(signed, namespace), servers))
+}
+
+/// A client for each server, in the order in which they are tried.
+fn clients_of(mut config: kube::Config, options: &Options) -> Result<Vec<Client>, ConfigError> {
+    install_crypto();
     config.connect_timeout = Some(options.connect_timeout);
     // Our callers retry by looking again; kube's own retry may hold one request back for minutes.
     config.default_retry = false;
-    let namespace = config.default_namespace.clone();
     let mut servers = vec![config.cluster_url.clone()];
     servers.extend(options.servers.iter().filter(|server| **server != config.cluster_url).cloned());
-    let clients: Result<Vec<Client>, ConfigError> =
-        servers.into_iter().map(|server| client_of(&config, server)).collect();
-    let service = Failover::new(clients?, HeaderTimeout(options.request_timeout));
-    Ok(Client::new(service.map_request(move |request| cause::sign(request, &agent)), namespace))
+    servers.into_iter().map(|server| client_of(&config, server)).collect()
 }
 
 /// A client over an API server in this process: no socket, no TLS.
@@ -163,17 +220,10 @@ fn listed_servers(kubeconfig: &Kubeconfig, context: Option<&str>) -> Result<Vec<
         .find(|named| Some(named.name.as_str()) == context)
         .and_then(|named| named.context.as_ref())
         .map(|context| context.cluster.as_str());
-    let extensions = kubeconfig
-        .clusters
-        .iter()
-        .find(|named| Some(named.name.as_str()) == cluster)
-        .and_then(|named| named.cluster.as_ref())
-        .and_then(|cluster| cluster.extensions.as_deref());
-    let servers = extensions.into_iter().flatten().filter(|named| named.name == SERVERS_EXTENSION);
-    let urls =
-        servers.filter_map(|named| named.extension.as_array()).flatten().filter_map(|url| url.as_str());
-    urls.map(|url| url.parse().map_err(|source| ConfigError::Server { url: url.to_owned(), source }))
-        .collect()
+    let named = kubeconfig.clusters.iter().find(|named| Some(named.name.as_str()) == cluster);
+    let extensions = named.and_then(|named| named.cluster.as_ref()?.extensions.as_deref());
+    let urls = further_servers(extensions).into_iter();
+    urls.map(|url| url.parse().map_err(|source| ConfigError::Server { url: url.clone(), source })).collect()
 }
 
 #[cfg(test)]

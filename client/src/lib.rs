@@ -14,6 +14,7 @@ pub mod election;
 mod failover;
 pub mod fence;
 pub mod informer;
+pub mod kubeconfig;
 pub mod queue;
 pub mod recorder;
 pub mod shutdown;

@@ -96,3 +96,29 @@ async fn a_kubeconfig_can_name_further_servers() {
     let message = missing.err().map(|error| error.to_string()).unwrap_or_default();
     assert!(message.starts_with("read the kubeconfig /"), "{message}");
 }
+
+#[tokio::test]
+async fn a_client_in_use_takes_up_other_servers() {
+    let (first, _first_task) = serve("first").await;
+    let (second, _second_task) = serve("second").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("kubeconfig");
+    let write = |server: SocketAddr| {
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: {{server: 'http://{server}'}}}}]\n\
+             contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{}}}}]\n"
+        );
+        std::fs::write(&path, text).expect("written");
+    };
+    write(first);
+    let (client, switch) = super::switchable(&path, &Options::new("test/1")).await.expect("a client");
+    let api: Api<ConfigMap> = Api::namespaced(client, "ns");
+    assert_eq!(answering(&api).await, "first");
+    write(second);
+    assert_eq!(answering(&api).await, "first", "not before it is asked to");
+    switch.reload().await.expect("reloaded");
+    assert_eq!(answering(&api).await, "second");
+    std::fs::write(&path, "nothing").expect("written");
+    assert!(switch.reload().await.is_err());
+    assert_eq!(answering(&api).await, "second", "a file that can't be used changes nothing");
+}
