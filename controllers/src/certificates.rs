@@ -8,7 +8,7 @@ use api::csr::{API_CLIENT, CertificateRequest, NODE_CLIENT, NODE_SERVING};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 use serde_json::json;
-use std::ops::Range;
+use std::{net::IpAddr, ops::Range};
 
 /// Signs with the cluster's authority.
 pub trait CertificateSigner: Send + Sync {
@@ -40,6 +40,12 @@ const OTHER: Recognised = Recognised {
     permission: "nodeclient",
     message: "Auto approving kubelet client certificate after SubjectAccessReview.",
 };
+const SERVING: Recognised = Recognised {
+    permission: "selfnodeserver",
+    message: "Auto approving kubelet serving certificate: it names the node and what the node reports.",
+};
+/// A Node may reach us after the request of its agent.
+const NODE_PATIENCE: SignedDuration = SignedDuration::from_secs(1);
 /// Clocks of others may be behind by this.
 const BACKDATE_SECONDS: i64 = 5 * 60;
 /// A year: how long a certificate lasts unless less is asked for.
@@ -62,6 +68,50 @@ pub fn recognise(request: &CertificateSigningRequest) -> Vec<Recognised> {
     match spec.username.as_deref() == Some(asked.common_name.as_str()) {
         true => vec![SELF, OTHER],
         false => vec![OTHER],
+    }
+}
+
+/// What a kubelet may be reached by, for the decision on its serving certificate.
+#[derive(Debug, Clone, Default)]
+pub struct Reached {
+    /// The addresses that the Node reports; `None` if there is no such Node yet.
+    pub node: Option<Vec<IpAddr>>,
+    /// Addresses of API servers: nobody else may show a certificate for them.
+    pub servers: Vec<IpAddr>,
+}
+
+/// The node that asks for a certificate to serve with, if it asks for itself and nobody has decided yet.
+pub fn serving_node(request: &CertificateSigningRequest) -> Option<String> {
+    let spec = &request.spec;
+    let undecided = !has(request, "Approved") && !has(request, "Denied");
+    let asked = CertificateRequest::parse(&spec.request.0).ok();
+    let asked = asked.filter(|_| undecided && spec.signer_name == NODE_SERVING)?;
+    let own = spec.username.as_deref() == Some(asked.common_name.as_str());
+    let fits = own && asked.check(NODE_SERVING, usages(request)).is_ok();
+    asked.common_name.strip_prefix("system:node:").filter(|_| fits).map(str::to_owned)
+}
+
+/// Approves a node's serving certificate if it names the node and nothing else: its own name, and addresses that it
+/// reports and that no API server has. Upstream leaves this to somebody else; a certificate for a foreign name would
+/// make the node an API server to others, so whatever goes beyond waits for a person.
+pub fn approve_serving(
+    request: &CertificateSigningRequest,
+    node: &str,
+    reached: &Reached,
+    now: Timestamp,
+) -> Plan {
+    let Some(own) = &reached.node else {
+        let mut plan = Plan::nothing();
+        plan.look_again(now.saturating_add(NODE_PATIENCE).unwrap_or(Timestamp::MAX));
+        return plan;
+    };
+    let asked = CertificateRequest::parse(&request.spec.request.0).unwrap_or_default();
+    let is_reserved = node == "localhost" || node == "kubernetes" || node.starts_with("kubernetes.");
+    let names = asked.names.iter().all(|name| name == node) && !is_reserved;
+    let addresses = asked.addresses.iter().all(|ip| own.contains(ip) && !reached.servers.contains(ip));
+    match names && addresses {
+        true => approve(request, SERVING),
+        false => Plan::nothing(),
     }
 }
 
@@ -270,6 +320,37 @@ mod tests {
         let mut foreign = decided("Approved");
         foreign["spec"] = json!({"signerName": "example.com/mine"});
         assert!(!plan(&request("jane", foreign), now).contains("patch"), "others sign for other signers");
+    }
+
+    /// By the key of node n1, with the name n1 and the address 10.0.0.1, made once with openssl.
+    const SERVING_REQUEST: &str = include_str!("../testdata/serving.csr");
+
+    #[test]
+    fn a_node_serves_under_its_own_names_only() {
+        let serving = |username: &str| {
+            let spec = json!({
+                "request": k8s_openapi::ByteString(SERVING_REQUEST.as_bytes().to_vec()),
+                "signerName": NODE_SERVING,
+                "usages": ["digital signature", "server auth"],
+            });
+            request(username, json!({"spec": spec}))
+        };
+        assert_eq!(serving_node(&serving("system:node:n1")).as_deref(), Some("n1"));
+        assert_eq!(serving_node(&serving("system:node:n2")), None, "for itself only");
+        assert_eq!(serving_node(&request("system:node:n1", Value::Null)), None, "another signer's");
+        let now = Timestamp::from_second(5).expect("a time");
+        let plan = |node: Option<&str>, server: &str| {
+            let node = node.map(|ip| vec![ip.parse().expect("an address")]);
+            let reached = Reached { node, servers: vec![server.parse().expect("an address")] };
+            approve_serving(&serving("system:node:n1"), "n1", &reached, now).to_string()
+        };
+        assert!(plan(Some("10.0.0.1"), "10.0.0.9").starts_with("patch approval"));
+        assert_eq!(plan(Some("10.0.0.2"), "10.0.0.9"), "nothing\n", "an address that it doesn't report");
+        assert_eq!(plan(Some("10.0.0.1"), "10.0.0.1"), "nothing\n", "an API server's address");
+        assert_eq!(plan(None, "10.0.0.9"), "look again at 1970-01-01T00:00:06Z\n");
+        let reached = Reached { node: Some(vec!["10.0.0.1".parse().expect("an address")]), servers: Vec::new() };
+        let other = approve_serving(&serving("system:node:n1"), "kubernetes", &reached, now);
+        assert_eq!(other, Plan::nothing(), "a name that isn't the node's");
     }
 
     #[test]

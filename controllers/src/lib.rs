@@ -6,6 +6,7 @@
 //! meet only through objects of the API server.
 
 pub mod autoscaler;
+pub mod bootstrap_signer;
 mod caches;
 mod catalog;
 pub mod certificates;
@@ -44,6 +45,7 @@ mod slice_packing;
 pub mod stateful_set;
 pub mod taint_eviction;
 mod template;
+pub mod token_cleaner;
 pub mod token_secrets;
 pub mod volume_binder;
 pub mod volume_protection;
@@ -260,6 +262,7 @@ impl Term<'_> {
             self.run(looks::RoleAggregation(self.caches()), &self.queues.roles),
             self.publish_root_ca(),
             self.sign_certificates(),
+            self.tend_bootstrap_tokens(),
         );
     }
 
@@ -297,7 +300,21 @@ impl Term<'_> {
                 }
             })
             .start();
-        self.run(looks::Certificates { requests: requests.store(), client, signer }, &queue).await;
+        self.run(looks::Certificates { requests: requests.store(), caches: self.caches(), client, signer }, &queue).await;
+    }
+
+    async fn tend_bootstrap_tokens(&self) {
+        let Some(ca) = self.config.root_ca.clone() else { return };
+        let bootstrap = looks::Bootstrap::start(&self.performer.client);
+        let caches = tokio::select! {
+            caches = bootstrap.caches() => caches,
+            () = self.shutdown.requested() => return,
+        };
+        let signer = looks::BootstrapSigner { caches: caches.clone(), ca };
+        tokio::join!(
+            self.run(signer, &bootstrap.signing),
+            self.run(looks::TokenCleaner(caches), &bootstrap.cleaning),
+        );
     }
 
     async fn give_ranges(&self) {

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod autoscalers;
+mod bootstrap;
 mod certificates;
 mod garbage;
 mod jobs;
@@ -15,6 +16,7 @@ mod workloads;
 
 pub use accounts::{Accounts, RoleAggregation, TokenSecrets};
 pub use autoscalers::Autoscalers;
+pub use bootstrap::{Bootstrap, BootstrapSigner, TokenCleaner};
 pub use certificates::Certificates;
 pub use garbage::{GarbageCollector, Uid};
 pub use jobs::{JobEnds, JobPods};
