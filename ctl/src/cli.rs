@@ -124,6 +124,8 @@ pub enum Command {
     Controllers(verb::controllers::Args),
     /// Run the node agent
     Node(verb::node::Args),
+    /// Make, list or delete the tokens by which machines join
+    Token(verb::token::Args),
     /// Load, list or remove the images of this machine's nodes
     Image(verb::image::Args),
 }

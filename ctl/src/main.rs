@@ -15,6 +15,7 @@ mod failure;
 mod leader_election;
 mod manifest;
 mod member;
+mod node_membership;
 mod output;
 mod past;
 mod print;

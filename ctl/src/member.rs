@@ -45,6 +45,18 @@ pub enum MemberError {
         #[source]
         source: apiserver::pki::PkiError,
     },
+    /// The administrator's kubeconfig can't be left.
+    #[error("cannot write {path}", path = .path.display())]
+    Admin {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// This machine can't become a node of the cluster.
+    #[error("cannot join the cluster")]
+    Join(#[source] kubelet::credentials::join::JoinError),
     /// The file of bearer tokens can't be used.
     #[error("cannot use the bearer tokens")]
     Tokens(#[source] apiserver::auth::TokenError),

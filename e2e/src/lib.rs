@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod image;
+pub mod machines;
 pub mod script;
 pub mod standalone;
 pub mod store;

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::Taint;
 use network::ClusterNetwork;
 use network::pod::addresses::Range;
 
+use crate::credentials::Renewal;
 use crate::eviction::EvictionConfig;
 use crate::runtime::fake::FakeScript;
 
@@ -46,6 +47,8 @@ pub struct KubeletConfig {
     pub heartbeat: Heartbeat,
     /// Certificate, key and client CA of the HTTPS API. Without it the API isn't served.
     pub tls: Option<ServingTls>,
+    /// How the node's own certificates are renewed; without it somebody else does that.
+    pub renewal: Option<Renewal>,
     /// Replaces what is measured of the machine.
     pub capacity: CapacityOverrides,
     /// Labels set on the node in addition to hostname, os and architecture.
@@ -85,6 +88,7 @@ impl KubeletConfig {
             runtime: RuntimeKind::Native { shim_command: Vec::new() },
             heartbeat: Heartbeat::default(),
             tls: None,
+            renewal: None,
             capacity: CapacityOverrides::default(),
             labels: BTreeMap::new(),
             taints: Vec::new(),
@@ -157,14 +161,24 @@ impl Heartbeat {
 /// PEM files of the HTTPS API.
 #[derive(Clone, Debug)]
 pub struct ServingTls {
-    /// The server's certificate chain.
-    pub cert: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-    /// The CA that signs the API server's client certificate.
+    /// What it shows.
+    pub certificate: ServingCertificate,
+    /// The CA that signs callers' certificates.
     pub client_ca: PathBuf,
-    /// Users (certificate CN) that may call the API besides the group `system:masters`.
-    pub allowed_users: Vec<String>,
+}
+
+/// Where the certificate of the HTTPS API comes from.
+#[derive(Clone, Debug)]
+pub enum ServingCertificate {
+    /// From these PEM files.
+    Files {
+        /// The certificate chain.
+        cert: PathBuf,
+        /// Its private key.
+        key: PathBuf,
+    },
+    /// From the cluster, which is asked for it; needs [`KubeletConfig::renewal`].
+    Requested,
 }
 
 /// What the node claims to have instead of what is measured.

@@ -11,6 +11,7 @@ pub mod agent;
 pub mod config;
 pub mod confined;
 pub mod container;
+pub mod credentials;
 pub mod eviction;
 pub mod hollow;
 pub mod image;
@@ -25,7 +26,7 @@ pub mod stats;
 pub use agent::{RunError, run};
 pub use config::{
     Backoff, CapacityOverrides, Heartbeat, KubeletConfig, LogLimits, NodeName, PodNetworking, RuntimeKind,
-    ServingTls,
+    ServingCertificate, ServingTls,
 };
 pub use runtime::native::power_off;
 pub use shim::shim_main;

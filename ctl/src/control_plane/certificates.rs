@@ -1,14 +1,19 @@
 //! Certificates that a member makes for itself at each start, signed by the cluster's authorities.
 
 use std::error::Error as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use api::csr::CertificateRequest;
-use apiserver::pki::{Issued, PEER_SERVER_NAME, Pki, PkiError};
+use apiserver::pki::{Issued, MASTERS_GROUP, PEER_SERVER_NAME, Pki, PkiError};
+use client::kubeconfig::Credentials;
 use controllers::certificates::CertificateSigner;
 use store::PeerTls;
+
+use crate::cluster::kubeconfig::ADMIN_KUBECONFIG;
+use crate::member::MemberError;
 
 /// Names under which every API server is reached.
 const API_NAMES: [&str; 5] = [
@@ -39,6 +44,39 @@ pub fn peer(pki: &Pki, member: &str) -> Result<PeerTls, PkiError> {
         client: pki.peer_client_tls(&issued)?,
         server_name: Some(PEER_SERVER_NAME.to_owned()),
     })
+}
+
+/// The user of the admin kubeconfig.
+const ADMIN: &str = "kubernetes-admin";
+
+/// A kubeconfig that gives all rights at `url`, with a new certificate.
+pub fn admin_kubeconfig(pki: &Pki, url: &str) -> Result<String, PkiError> {
+    Ok(kubeconfig(url, pki, ADMIN, &pki.issue_client(ADMIN, &[MASTERS_GROUP])?))
+}
+
+/// A kubeconfig with everything inside, so that it can be copied.
+pub fn kubeconfig(url: &str, pki: &Pki, user: &str, issued: &Issued) -> String {
+    let credentials = Credentials {
+        servers: vec![url.to_owned()],
+        ca_pem: pki.ca_pem().to_owned(),
+        user: user.to_owned(),
+        certificate_pem: issued.certificate_pem.clone(),
+        key_pem: issued.key_pem.clone(),
+    };
+    credentials.to_yaml()
+}
+
+/// Leaves a kubeconfig with all rights in `dir` for who runs this machine, readable by its owner only.
+///
+/// # Errors
+/// [`MemberError::Admin`] names the file.
+pub fn leave_admin(pki: &Pki, dir: &Path, address: SocketAddr) -> Result<(), MemberError> {
+    let path = dir.join(ADMIN_KUBECONFIG);
+    let ip = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
+    let url = format!("https://{}", SocketAddr::new(ip, address.port()));
+    let text = admin_kubeconfig(pki, &url)
+        .map_err(|source| MemberError::Pki { dir: dir.to_owned(), source })?;
+    kubelet::credentials::write_private(&path, &text).map_err(|source| MemberError::Admin { path, source })
 }
 
 /// Signs certificate requests with the cluster's authority.

@@ -26,6 +26,7 @@ pub mod server;
 pub mod shim;
 pub mod snapshot;
 pub mod store;
+pub mod token;
 pub mod trace;
 pub mod up;
 pub mod version;
@@ -65,6 +66,7 @@ pub async fn run(app: &App, command: Command) -> Result<(), Failure> {
         Command::Snapshot(args) => snapshot::run(app, args).await,
         Command::Node(args) => node::run(app, args).await,
         Command::Image(args) => image::run(app, args).await,
+        Command::Token(args) => token::run(app, args).await,
     }
 }
 

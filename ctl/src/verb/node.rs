@@ -13,7 +13,9 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::runtime::wait::await_condition;
 use kubelet::hollow::{self, HollowConfig, HollowError};
-use kubelet::{CapacityOverrides, Heartbeat, KubeletConfig, PodNetworking, RuntimeKind, ServingTls};
+use kubelet::{
+    CapacityOverrides, Heartbeat, KubeletConfig, PodNetworking, RuntimeKind, ServingCertificate, ServingTls,
+};
 use network::ClusterNetwork;
 use network::pod::addresses::{NotARange, Range};
 
@@ -22,6 +24,7 @@ use crate::app::App;
 use crate::cluster::kubeconfig;
 use crate::failure::Failure;
 use crate::member::{self, MemberError};
+use crate::node_membership::{JoinArgs, Membership};
 use crate::signals::Termination;
 use crate::text::parse_duration;
 use crate::up::spawn::Report;
@@ -32,16 +35,19 @@ pub struct Args {
     /// Name of the node [default: the host's name]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// The node's address, under which others reach it
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    address: IpAddr,
-    /// Where the agent's own API is served; port 0 picks one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10250")]
-    listen: SocketAddr,
+    #[command(flatten)]
+    join: JoinArgs,
+    /// The node's address, under which others reach it [default: the one that leads to the cluster that it joins,
+    /// else 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<IpAddr>,
+    /// Where the agent's own API is served; port 0 picks one [default: port 10250 of the node's address]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
     /// Where images are kept; nodes of one machine may share it [default: `images` in the data directory]
     #[arg(long, value_name = "DIR")]
     image_dir: Option<PathBuf>,
-    /// Certificate of the agent's API; without it the API isn't served and logs can't be read
+    /// Certificate of the agent's API; without it, and without joining, the API isn't served and logs can't be read
     #[arg(long, value_name = "FILE", requires_all = ["tls_private_key_file", "client_ca_file"])]
     tls_cert_file: Option<PathBuf>,
     /// Key of that certificate
@@ -137,6 +143,9 @@ impl FromStr for PodCidr {
     }
 }
 
+/// Where a node's API is served unless somebody says otherwise.
+const KUBELET_PORT: u16 = 10250;
+
 /// What simulated nodes are called if nobody says otherwise.
 pub const FAKE_PREFIX: &str = "fake";
 
@@ -184,11 +193,16 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     }
     member::log_to_stderr(&args.log);
     let mut stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
-    let client = client(app, "kubelet").await?;
     if let Some(count) = args.fake {
+        let client = client(app, "kubelet").await?;
         return Ok(simulate(client, hollow_config(args, count), stop).await.map_err(MemberError::Hollow)?);
     }
-    let config = config(app, args)?;
+    let name = args.name.clone().map_or_else(host_name, Ok)?;
+    let (client, membership) = match args.join.membership(app, &name, "kubelet").await? {
+        Some((client, membership)) => (client, Some(membership)),
+        None => (client(app, "kubelet").await?, None),
+    };
+    let config = config(app, args, name, membership)?;
     let ready = announce(client.clone(), config.node_name.to_string());
     let (trigger, asked) = shutdown::channel();
     let mut agent = std::pin::pin!(kubelet::run(client, config, asked));
@@ -260,27 +274,32 @@ pub async fn client(app: &App, agent: &str) -> Result<kube::Client, Failure> {
     Ok(client.map_err(|source| MemberError::Client(Box::new(source)))?)
 }
 
-fn config(app: &App, args: Args) -> Result<KubeletConfig, Failure> {
-    let name = match &args.name {
-        Some(name) => name.clone(),
-        None => host_name()?,
-    };
+fn config(
+    app: &App,
+    args: Args,
+    name: String,
+    membership: Option<Membership>,
+) -> Result<KubeletConfig, Failure> {
+    let found = membership.as_ref().and_then(|membership| membership.own_address);
+    let address = args.address.or(found).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let tls = match (&args.tls_cert_file, &args.tls_private_key_file, &args.client_ca_file) {
         (Some(cert), Some(key), Some(client_ca)) => Some(ServingTls {
-            cert: cert.clone(),
-            key: key.clone(),
+            certificate: ServingCertificate::Files { cert: cert.clone(), key: key.clone() },
             client_ca: client_ca.clone(),
-            allowed_users: vec![apiserver::pki::KUBELET_CLIENT_USER.to_owned()],
         }),
-        _ => None,
+        _ => membership.as_ref().map(|membership| ServingTls {
+            certificate: ServingCertificate::Requested,
+            client_ca: membership.ca_file.clone(),
+        }),
     };
     let data_dir = app.data_dir()?;
     Ok(KubeletConfig {
         image_dir: args.image_dir.clone().unwrap_or_else(|| data_dir.join("images")),
-        listen: args.listen,
+        listen: args.listen.unwrap_or(SocketAddr::new(address, KUBELET_PORT)),
         runtime: RuntimeKind::Native { shim_command: Vec::new() },
         heartbeat: args.heartbeat(),
         tls,
+        renewal: membership.map(|membership| membership.renewal),
         capacity: args.capacity(),
         network: args.network(),
         labels: args.labels.into_iter().collect::<BTreeMap<_, _>>(),
@@ -288,7 +307,7 @@ fn config(app: &App, args: Args) -> Result<KubeletConfig, Failure> {
         shutdown_grace: args.shutdown_grace_period,
         node_shutdown: args.graceful_node_shutdown.then_some(args.shutdown_grace_period_critical_pods),
         eviction: args.eviction.config()?,
-        ..KubeletConfig::new(name, data_dir, args.address)
+        ..KubeletConfig::new(name, data_dir, address)
     })
 }
 

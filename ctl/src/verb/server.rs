@@ -259,6 +259,10 @@ impl Member {
             [Some(args.listen), args.advertise].into_iter().flatten().map(|a| a.ip()).collect();
         let serving = certificates::serving(&pki, &reached, &args.tls_san).map_err(pki_failed)?;
         let tls = pki.server_tls_config(&serving).map_err(pki_failed)?;
+        // A supervisor leaves one for all of its members.
+        if !args.child_of_supervisor {
+            certificates::leave_admin(&pki, dir, args.advertise.unwrap_or(args.listen))?;
+        }
         let (loops_stop, asked) = shutdown::channel();
         let loops = start_loops(&api, args, &pki, &asked)?;
         let (api_stop, api_asked) = watch::channel(false);

@@ -41,7 +41,8 @@ use crate::agent::references::References;
 use crate::agent::run_loop::{RunLoop, Stop};
 use crate::agent::table::PodTable;
 use crate::agent::volumes::Volumes;
-use crate::config::{KubeletConfig, RuntimeKind};
+use crate::config::{KubeletConfig, RuntimeKind, ServingCertificate};
+use crate::credentials::keeper::Keeper;
 use crate::eviction::Observation;
 use crate::image::{ImageError, ImageStore};
 use crate::node::object::Health;
@@ -52,6 +53,7 @@ use crate::pod::life::Settings;
 use crate::runtime::fake::FakeRuntime;
 use crate::runtime::native::{NativeRuntime, own_shim_command};
 use crate::runtime::{Runtime, RuntimeError};
+use crate::server::auth::{ClusterReviewer, Gate};
 use crate::server::{self, Asker, Query, ServerError};
 use crate::stats::Sampler;
 
@@ -118,15 +120,18 @@ pub async fn run(
 
     let mut tasks = JoinSet::new();
     if let Some(settings) = settings {
-        tasks.spawn(route_services(client, settings, shutdown.clone()));
+        tasks.spawn(route_services(client.clone(), settings, shutdown.clone()));
     }
+    let shown = listener.as_ref().map(|(_, tls)| tls.shown.clone());
+    keep_credentials(&mut tasks, &client, &config, shown, reporter.registered(), &shutdown);
     if let Some((listener, tls)) = listener {
         let logs = server::LogSource { data_dir: config.data_dir.clone(), limits: config.logs };
         let (asker, runtime) = (agent.asker.clone(), agent.performer.runtime.clone());
         let sampler = Sampler::new(runtime.clone());
         tasks.spawn(sampler.clone().run(shutdown.clone()));
         let node = config.node_name.0.clone();
-        let served = server::Served { tls, logs, asker, runtime, sampler, node };
+        let gate = Gate::new(&node, ClusterReviewer(client));
+        let served = server::Served { tls, gate, logs, asker, runtime, sampler, node };
         tasks.spawn(server::serve(listener, served, shutdown.clone()));
     }
     if let Some(images) = agent.performer.runtime.image_store() {
@@ -147,6 +152,27 @@ pub async fn run(
     drained.request();
     while tasks.join_next().await.is_some() {}
     result
+}
+
+/// Renews what the node shows to others, if that is ours to do. `shown`: by the node's API.
+fn keep_credentials(
+    tasks: &mut JoinSet<()>,
+    client: &kube::Client,
+    config: &KubeletConfig,
+    shown: Option<server::Shown>,
+    registered: watch::Receiver<bool>,
+    shutdown: &Shutdown,
+) {
+    let Some(renewal) = config.renewal.clone() else { return };
+    let keeper = Keeper::new(client.clone(), &config.node_name.0, renewal);
+    tasks.spawn(keeper.clone().keep_client(shutdown.clone()));
+    tasks.spawn(keeper.clone().follow_servers(shutdown.clone()));
+    let requested =
+        config.tls.as_ref().is_some_and(|tls| matches!(tls.certificate, ServingCertificate::Requested));
+    if let Some(shown) = shown.filter(|_| requested) {
+        let (dir, address) = (config.data_dir.clone(), config.address);
+        tasks.spawn(keeper.keep_serving(dir, address, shown, registered, shutdown.clone()));
+    }
 }
 
 /// The parts of the loop, built and not yet running.

@@ -35,6 +35,7 @@ pub struct NodeReporter {
     /// The Node's uid, once it is registered; it owns the Lease.
     uid: Arc<Mutex<Option<String>>>,
     health: watch::Sender<Health>,
+    registered: Arc<watch::Sender<bool>>,
 }
 
 impl NodeReporter {
@@ -57,6 +58,7 @@ impl NodeReporter {
             description: Arc::new(description),
             uid: Arc::default(),
             health: watch::Sender::default(),
+            registered: Arc::new(watch::Sender::new(false)),
         }
     }
 
@@ -68,6 +70,11 @@ impl NodeReporter {
     /// What pods may use.
     pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
         self.description.capacity()
+    }
+
+    /// Turns true when the Node has been registered, or was found.
+    pub fn registered(&self) -> watch::Receiver<bool> {
+        self.registered.subscribe()
     }
 
     fn health_now(&self) -> Health {
@@ -186,6 +193,7 @@ impl NodeReporter {
             }
         };
         *self.uid.lock() = node.metadata.uid;
+        self.registered.send_replace(true);
         Ok(())
     }
 

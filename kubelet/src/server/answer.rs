@@ -17,7 +17,8 @@ use jiff::Timestamp;
 use crate::agent::table::{LogRefusal, LogTarget};
 use crate::pod::ContainerId;
 use crate::runtime::{Runtime, Streams};
-use crate::server::auth::{Caller, Tls};
+use crate::server::Tls;
+use crate::server::auth::{Caller, Gate};
 use crate::server::connection::Slot;
 use crate::server::logs::{LogOptions, LogReader};
 use crate::server::route::{Metrics, Place, Refusal, Route, route};
@@ -33,8 +34,10 @@ pub type Body = BoxBody<Bytes, std::io::Error>;
 
 /// What requests are answered from.
 pub struct Served {
-    /// Who may come.
+    /// How connections are accepted.
     pub tls: Tls,
+    /// Who may do what.
+    pub gate: Gate,
     /// Where the logs are.
     pub logs: LogSource,
     /// The agent's loop, which knows the pods.
@@ -54,9 +57,9 @@ pub async fn answer(
     request: Request<Incoming>,
     slot: &Slot,
 ) -> Response<Body> {
-    if !caller.is_some_and(|caller| served.tls.allows(caller)) {
-        let user = caller.map(|caller| caller.user.as_str()).unwrap_or_default();
-        return text(StatusCode::FORBIDDEN, format!("Forbidden (user={user}, verb=get, resource=nodes)"));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    if let Err((code, message)) = served.gate.admit(caller, request.headers(), &method, &path).await {
+        return text(code, message);
     }
     let answered = match route(request.method(), request.uri(), Timestamp::now()) {
         Ok(route) => served.answer(route, request, slot).await,

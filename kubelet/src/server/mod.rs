@@ -1,15 +1,16 @@
 //! The node's HTTPS API: logs for the API server, health and pods for whoever looks.
 //!
-//! Always holds: every connection is TLS with a client certificate of the cluster's CA, and only the API
-//! server's own identity and `system:masters` get an answer.
+//! Always holds: every connection is TLS, every request has a caller, by certificate or token of the cluster, and
+//! nothing is answered that the API server doesn't allow the caller ([`auth`]).
 
 mod answer;
-mod auth;
+pub mod auth;
 mod connection;
 mod inotify;
 pub mod logs;
 mod route;
 mod streams;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,9 +21,9 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use answer::Served;
-pub use auth::Tls;
 pub use connection::serve;
 pub use route::Place;
+pub use tls::{Shown, Tls};
 
 use crate::agent::table::{LogRefusal, LogTarget, PodTable};
 use crate::config::LogLimits;

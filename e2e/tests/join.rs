@@ -1,0 +1,141 @@
+//! A machine joins by a token, renews its certificates while it runs, and goes on with another API server when the
+//! one it knows dies.
+
+use std::fs;
+use std::process::Command;
+
+use e2e::machines::Machines;
+use e2e::{Ran, eventually, is_ready};
+
+#[test]
+fn a_machine_joins_renews_and_outlives_an_api_server() {
+    let mut machines = Machines::start(3);
+    strangers_are_refused(&mut machines);
+    let command = machines.a(1, "token create --print-join-command --ttl 1h --description worker");
+    let joining: Vec<&str> = command.split_whitespace().skip(2).collect();
+    machines.start_node(&[joining.as_slice(), &["--renew-certificates-every", "3s"]].concat());
+    eventually("the node is ready", || machines.object(1, "node worker").filter(is_ready).map(drop));
+    run_pod(&machines, 1, "first");
+    logs_come_through_the_nodes_api(&machines, "first");
+    what_is_written_is_private(&machines);
+
+    let before = eventually("both certificates", || certificates(&machines));
+    eventually("both are renewed", || {
+        certificates(&machines).filter(|now| now[0] != before[0] && now[1] != before[1])
+    });
+    logs_come_through_the_nodes_api(&machines, "first");
+    callers_are_asked_about(&machines);
+
+    // It joined by the first; the others it learned of.
+    eventually("the node knows all servers", || {
+        let kubeconfig = fs::read_to_string(machines.path("worker/kubelet.kubeconfig")).ok()?;
+        (2..=3).all(|number| kubeconfig.contains(&machines.address(number))).then_some(())
+    });
+    machines.stop_member(1);
+    run_pod(&machines, 2, "second");
+    logs_come_through_the_nodes_api(&machines, "second");
+
+    // What it got is enough to start again, without token and URL.
+    machines.a(2, &format!("token delete {}", joining[3].split('.').next().expect("an id")));
+    machines.kill_node();
+    machines.start_node(&[]);
+    run_pod(&machines, 2, "third");
+    let restarts = "{.status.containerStatuses[0].restartCount}";
+    assert_eq!(machines.k(2, &format!("get pod first -o jsonpath={restarts}")).out, "0", "it was adopted");
+}
+
+/// Neither a foreign token nor a foreign authority leads to a certificate.
+fn strangers_are_refused(machines: &mut Machines) {
+    let url = format!("https://{}", machines.address(1));
+    let expect = |machines: &mut Machines, flags: &[&str], words: &str| {
+        machines.start_node(&[&["--join", &url], flags].concat());
+        eventually(words, || machines.log("worker").contains(words).then_some(()));
+        machines.kill_node();
+        assert!(!machines.path("worker/kubelet.kubeconfig").exists());
+    };
+    eventually("the cluster says who it is", || {
+        machines.k(1, "get configmap cluster-info -n kube-public").ok.then_some(())
+    });
+    expect(machines, &["--token", "aaaaaa.0123456789abcdef"], "invalid for this cluster");
+    let token = machines.a(1, "token create bbbbbb.0123456789abcdef");
+    let signs = |machines: &Machines| {
+        let info = machines.k(1, "get configmap cluster-info -n kube-public -o yaml");
+        info.ok.then(|| info.out.contains("jws-kubeconfig-bbbbbb"))
+    };
+    eventually("it signs", || signs(machines).filter(|signs| *signs));
+    let pin = format!("sha256:{}", "0".repeat(64));
+    expect(machines, &["--token", token.trim(), "--ca-cert-hash", &pin], "are pinned");
+    expect(machines, &["--token", "bbbbbb.0000000000000000"], "failed to verify JWS signature");
+    assert!(machines.a(1, "token list").contains("bbbbbb"));
+    machines.a(1, "token delete bbbbbb");
+    eventually("it signs no longer", || signs(machines).filter(|signs| !signs));
+    expect(machines, &["--token", token.trim()], "invalid for this cluster");
+}
+
+fn logs_come_through_the_nodes_api(machines: &Machines, pod: &str) {
+    eventually("the log", || machines.k(2, &format!("logs {pod}")).out.contains("hello").then_some(()));
+}
+
+fn what_is_written_is_private(machines: &Machines) {
+    use std::os::unix::fs::PermissionsExt as _;
+    for name in ["worker/kubelet.kubeconfig", "worker/pki/kubelet-server-current.pem", "m1/admin.kubeconfig"] {
+        let metadata = eventually(name, || fs::metadata(machines.path(name)).ok());
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{name}");
+    }
+}
+
+/// The node's own API, asked by a service account: what RBAC gives it, and no more.
+fn callers_are_asked_about(machines: &Machines) {
+    for line in [
+        "create serviceaccount robot",
+        "create clusterrole metrics --verb=get --resource=nodes/metrics",
+        "create clusterrolebinding robot --clusterrole=metrics --serviceaccount=default:robot",
+    ] {
+        let ran = machines.k(1, line);
+        assert!(ran.ok, "{}", ran.err);
+    }
+    let token = machines.k(1, "create token robot").out.trim().to_owned();
+    let node = machines.object(1, "node worker").expect("the node");
+    let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().expect("a port");
+    let ask = |path: &str, token: &str| {
+        let authority = machines.path("pki/ca.crt");
+        let ran = Command::new("curl")
+            .args(["-sS", "-w", " %{http_code}", "--resolve", &format!("worker:{port}:127.0.0.1")])
+            .args(["--cacert", authority.to_str().expect("UTF-8 path")])
+            .args(["-H", &format!("Authorization: Bearer {token}"), &format!("https://worker:{port}{path}")])
+            .output()
+            .expect("curl runs");
+        Ran::from(ran)
+    };
+    let metrics = ask("/metrics", &token);
+    assert!(metrics.ok && metrics.out.ends_with(" 200"), "{}{}", metrics.out, metrics.err);
+    let pods = ask("/pods", &token);
+    assert_eq!(
+        pods.out,
+        "Forbidden (user=system:serviceaccount:default:robot, verb=get, resource=nodes, \
+         subresource(s)=[pods proxy]) 403"
+    );
+    assert_eq!(ask("/metrics", "nonsense").out, "Unauthorized 401");
+}
+
+/// What differs after a renewal: of the client's certificate and of the serving one.
+fn certificates(machines: &Machines) -> Option<[String; 2]> {
+    let kubeconfig = fs::read_to_string(machines.path("worker/kubelet.kubeconfig")).ok()?;
+    let data = kubeconfig.lines().find(|line| line.contains("client-certificate-data"))?.to_owned();
+    let serving = fs::read_to_string(machines.path("worker/pki/kubelet-server-current.pem")).ok()?;
+    Some([data, serving.split("-----END").next()?.to_owned()])
+}
+
+fn run_pod(machines: &Machines, member: usize, name: &str) {
+    machines.apply(
+        member,
+        &format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  \
+             automountServiceAccountToken: false\n  containers: [{{name: main, image: plain, \
+             imagePullPolicy: Never, command: [sh, -c, 'echo hello; exec sleep 1000']}}]\n"
+        ),
+    );
+    eventually(&format!("{name} is ready"), || {
+        machines.object(member, &format!("pod {name}")).filter(is_ready).map(drop)
+    });
+}
