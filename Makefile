@@ -32,7 +32,8 @@ SEEDS        ?= 30
 LEADER_KILLS ?= 100
 SIM_SEEDS    ?= 200000
 CLUSTERS     ?= 10000
-soak: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Long proofs: make soak SEEDS=30 LEADER_KILLS=100 SIM_SEEDS=200000 CLUSTERS=10000
+AGENT_KILLS  ?= 50
+soak: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Long proofs: make soak SEEDS=30 LEADER_KILLS=100 SIM_SEEDS=200000 CLUSTERS=10000 AGENT_KILLS=50
 	@echo "==> building the binary and the tests"
 	@cargo build --locked --workspace --all-targets
 	@echo "==> every failpoint × kill"
@@ -45,6 +46,8 @@ soak: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Long proofs: make soak SEEDS=30 L
 	@SIM_SEEDS=$(SIM_SEEDS) cargo test --locked --workspace --lib a_group_keeps_its_promises_under_faults -- --nocapture
 	@echo "==> the scheduler beside its oracle on $(CLUSTERS) clusters"
 	@PROPTEST_CASES=$(CLUSTERS) cargo test --locked -p scheduler --lib oracle -- --nocapture
+	@echo "==> $(AGENT_KILLS) kills of a node's agent with 100 pods"
+	@AMOEBA=$(CARGO_TARGET_DIR)/debug/amoeba AGENT_KILLS=$(AGENT_KILLS) AGENT_PODS=100 cargo test --locked --workspace --test agent_kills -- --nocapture
 
 build: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Build the release binary at bin/amoeba
 	@echo "==> building amoeba (release)"
