@@ -4,6 +4,7 @@
 //! no process of it is left, whatever the test did. Waiting is always for a condition with a deadline.
 
 pub mod api;
+pub mod containerd;
 pub mod image;
 pub mod machines;
 pub mod script;
@@ -193,6 +194,13 @@ impl Cluster {
         // A home of its own, so that kubectl's discovery cache doesn't leak between clusters.
         command.env("KUBECONFIG", self.kubeconfig()).env("AMOEBA_DATA_DIR", self.path());
         command.env("HOME", self.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// A kubectl that is yet to be run.
+    pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(&self.kubectl);
+        command.args(arguments);
         command
     }
 

@@ -43,6 +43,9 @@ pub struct KubeletConfig {
     pub address: IpAddr,
     /// What runs the containers.
     pub runtime: RuntimeKind,
+    /// The socket of a runtime that speaks the Container Runtime Interface: it gets all pods but those whose
+    /// RuntimeClass has the handler `native`.
+    pub cri_socket: Option<PathBuf>,
     /// How often the node says that it lives.
     pub heartbeat: Heartbeat,
     /// Certificate, key and client CA of the HTTPS API. Without it the API isn't served.
@@ -86,6 +89,7 @@ impl KubeletConfig {
             listen: SocketAddr::new(address, 0),
             address,
             runtime: RuntimeKind::Native { shim_command: Vec::new() },
+            cri_socket: None,
             heartbeat: Heartbeat::default(),
             tls: None,
             renewal: None,

@@ -22,6 +22,7 @@ pub mod runtime;
 pub mod server;
 pub mod shim;
 pub mod stats;
+mod wire;
 
 pub use agent::{RunError, run};
 pub use config::{

@@ -33,7 +33,7 @@ impl Channel {
     const ALL: [Self; 5] = [Self::Stdin, Self::Stdout, Self::Stderr, Self::Error, Self::Resize];
 
     /// What a SPDY stream's header calls it.
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         ["stdin", "stdout", "stderr", "error", "resize"][self as usize]
     }
 }

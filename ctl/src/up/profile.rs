@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use super::UpError;
 use super::layout::{ChildId, Layout};
@@ -51,14 +52,30 @@ pub fn etcd_url(port: u16) -> Url {
     Url { secure: true, host: Ipv4Addr::LOCALHOST.to_string(), port }
 }
 
+/// What nodes are told besides.
+pub struct NodeFlags<'a> {
+    /// Their pods' network.
+    pub network: &'a PodNetwork,
+    /// The socket of a runtime for their pods, beside their own.
+    pub cri_socket: Option<&'a Path>,
+}
+
+impl NodeFlags<'_> {
+    fn endpoint(&self) -> impl Iterator<Item = OsString> {
+        let flag = |socket: &Path| ["--container-runtime-endpoint".into(), socket.into()];
+        self.cri_socket.map(flag).into_iter().flatten()
+    }
+}
+
 /// How each process is started.
-pub fn specs(layout: &Layout, shape: &Shape, ports: &MemberPorts, network: &PodNetwork) -> Vec<ChildSpec> {
+pub fn specs(layout: &Layout, shape: &Shape, ports: &MemberPorts, nodes: &NodeFlags<'_>) -> Vec<ChildSpec> {
     let spec = |id: ChildId| {
         let arguments = match id {
             ChildId::Member(number) => member_arguments(layout, shape, number, ports),
             ChildId::Node(number) => {
                 let mut arguments = node_arguments(layout, id);
-                arguments.extend(network.arguments(number));
+                arguments.extend(nodes.network.arguments(number));
+                arguments.extend(nodes.endpoint());
                 arguments
             }
             ChildId::Fake => fake_arguments(layout, shape),

@@ -47,6 +47,10 @@ pub struct Args {
     /// Where images are kept; nodes of one machine may share it [default: `images` in the data directory]
     #[arg(long, value_name = "DIR")]
     image_dir: Option<PathBuf>,
+    /// Socket of a container runtime, such as containerd, that gets all pods but those whose RuntimeClass has the
+    /// handler `native`; without it all pods are the agent's own
+    #[arg(long, value_name = "unix://PATH", value_parser = parse_endpoint, conflicts_with = "fake")]
+    container_runtime_endpoint: Option<PathBuf>,
     /// Certificate of the agent's API; without it, and without joining, the API isn't served and logs can't be read
     #[arg(long, value_name = "FILE", requires_all = ["tls_private_key_file", "client_ca_file"])]
     tls_cert_file: Option<PathBuf>,
@@ -186,6 +190,15 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// A socket of this machine, with or without upstream's scheme.
+pub fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
+    let path = text.strip_prefix("unix://").unwrap_or(text);
+    match path.starts_with('/') {
+        true => Ok(path.into()),
+        false => Err(format!("\"{text}\" is not a socket: write unix:// and its absolute path")),
+    }
+}
+
 /// Runs the agent until a signal.
 pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     if args.child_of_supervisor {
@@ -297,6 +310,7 @@ fn config(
         image_dir: args.image_dir.clone().unwrap_or_else(|| data_dir.join("images")),
         listen: args.listen.unwrap_or(SocketAddr::new(address, KUBELET_PORT)),
         runtime: RuntimeKind::Native { shim_command: Vec::new() },
+        cri_socket: args.container_runtime_endpoint.clone(),
         heartbeat: args.heartbeat(),
         tls,
         renewal: membership.map(|membership| membership.renewal),

@@ -32,7 +32,7 @@ use crate::up::layout::{ChildId, Layout};
 use crate::up::lock::Lock;
 use crate::up::pod_network::{Kind, PodNetwork};
 use crate::up::ports::{self, local};
-use crate::up::profile::{self, MemberPorts};
+use crate::up::profile::{self, MemberPorts, NodeFlags};
 use crate::up::reporter::Reporter;
 use crate::up::shape::{Requested, Shape};
 use crate::up::supervisor::Supervisor;
@@ -67,6 +67,10 @@ pub struct Args {
     /// Addresses of their own for pods, or the machine's network [default: their own, where root and nft allow]
     #[arg(long, value_name = "KIND")]
     pod_network: Option<Kind>,
+    /// Socket of a container runtime, such as containerd, that gets all pods but those whose RuntimeClass has the
+    /// handler `native`; it makes their network
+    #[arg(long, value_name = "unix://PATH", value_parser = super::node::parse_endpoint)]
+    container_runtime_endpoint: Option<PathBuf>,
     /// Started by `amoeba demo`: ends with it
     #[arg(long, hide = true)]
     child_of_supervisor: bool,
@@ -114,7 +118,8 @@ async fn up(app: &App, args: Args, reporter: &Reporter) -> Result<(), Failure> {
     reporter.doing(format!("starting {}", count(shape.members as usize, "member")));
     let network = PodNetwork::choose(args.pod_network, shape.nodes)?;
     network.reason().into_iter().for_each(|reason| reporter.line(reason));
-    let specs = profile::specs(&layout, &shape, &members, &network);
+    let nodes = NodeFlags { network: &network, cri_socket: args.container_runtime_endpoint.as_deref() };
+    let specs = profile::specs(&layout, &shape, &members, &nodes);
     let supervisor = Supervisor::new(layout.clone(), specs, reporter);
     let announce = announce(app, &layout, &shape, reporter, supervisor.serving());
     let ended = tokio::select! {

@@ -12,6 +12,7 @@ pub mod pressure;
 mod publisher;
 mod references;
 mod run_loop;
+mod runtime_class;
 pub mod status_patch;
 pub mod table;
 mod volumes;
@@ -39,6 +40,7 @@ use crate::agent::publisher::Publisher;
 pub use crate::agent::publisher::chain;
 use crate::agent::references::References;
 use crate::agent::run_loop::{RunLoop, Stop};
+use crate::agent::runtime_class::RuntimeClasses;
 use crate::agent::table::PodTable;
 use crate::agent::volumes::Volumes;
 use crate::config::{KubeletConfig, RuntimeKind, ServingCertificate};
@@ -50,6 +52,8 @@ use crate::node::{NodeReporter, facts};
 use crate::pod::admission::amounts;
 use crate::pod::downward::NodeFacts;
 use crate::pod::life::Settings;
+use crate::runtime::by_class::ByClass;
+use crate::runtime::cri::CriRuntime;
 use crate::runtime::fake::FakeRuntime;
 use crate::runtime::native::{NativeRuntime, own_shim_command};
 use crate::runtime::{Runtime, RuntimeError};
@@ -81,6 +85,9 @@ pub enum RunError {
     /// The machine could not be measured.
     #[error("measure the machine")]
     Machine(#[source] io::Error),
+    /// Nobody answers at the runtime's socket.
+    #[error("use the container runtime of --container-runtime-endpoint (is it running?)")]
+    RuntimeEndpoint(#[source] RuntimeError),
     /// The runtime could not be asked for its containers.
     #[error("take up the containers of an earlier run")]
     Runtime(#[from] RuntimeError),
@@ -103,7 +110,7 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let shutdown = shutdown.into();
     let _lock = lock(&config.data_dir)?;
-    let runtime = build_runtime(&config)?;
+    let runtime = build_runtime(&config).await?;
     let machine = facts::measure(&config.data_dir).map_err(RunError::Machine)?;
     let listener = bind(&config).await?;
     let port = listener.as_ref().and_then(|(listener, _)| listener.local_addr().ok()).map(|addr| addr.port());
@@ -240,7 +247,15 @@ fn lock(data_dir: &Path) -> Result<Flock<File>, RunError> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| RunError::InUse { path })
 }
 
-fn build_runtime(config: &KubeletConfig) -> Result<Arc<dyn Runtime>, RunError> {
+async fn build_runtime(config: &KubeletConfig) -> Result<Arc<dyn Runtime>, RunError> {
+    let own = own_runtime(config)?;
+    let Some(socket) = &config.cri_socket else { return Ok(own) };
+    let id = network::id_of(&config.data_dir);
+    let other = CriRuntime::connect(socket, &config.data_dir, id, config.logs).await;
+    Ok(Arc::new(ByClass::new(own, Arc::new(other.map_err(RunError::RuntimeEndpoint)?))))
+}
+
+fn own_runtime(config: &KubeletConfig) -> Result<Arc<dyn Runtime>, RunError> {
     match &config.runtime {
         RuntimeKind::Fake(script) => Ok(Arc::new(FakeRuntime::new(script.clone()))),
         RuntimeKind::Native { shim_command } => {
@@ -289,6 +304,7 @@ fn build(
         references,
         node,
         network,
+        classes: RuntimeClasses::new(client.clone()),
         recorder,
     };
     let (asker, queries, ended) = server::asker();

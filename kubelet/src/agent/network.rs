@@ -36,10 +36,7 @@ impl Network {
     /// # Errors
     /// The machine doesn't let us.
     pub async fn open(data_dir: &Path, settings: &network::Settings) -> Result<Self, PodNetworkError> {
-        // Nodes of different clusters may have the same name, and never the same directory.
-        let digest = Sha256::digest(data_dir.as_os_str().as_bytes());
-        let id: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let root = Path::new(ROOT).join(id);
+        let root = Path::new(ROOT).join(id_of(data_dir));
         own(&root, data_dir).map_err(PodNetworkError::system(format!("write to {}", root.display())))?;
         let pods = PodNetwork::open(&root, settings.pods).await?;
         sweep(pods.handle(), Path::new(ROOT)).await;
@@ -96,6 +93,13 @@ async fn given(client: &kube::Client, config: &KubeletConfig, reporter: &NodeRep
 fn range_of(node: &Node) -> Result<Option<Range>, NotARange> {
     let text = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref());
     text.map(str::parse).transpose()
+}
+
+/// Tells this machine's nodes apart: those of different clusters may have the same name, and never the same
+/// directory.
+pub fn id_of(data_dir: &Path) -> String {
+    let digest = Sha256::digest(data_dir.as_os_str().as_bytes());
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Routes Services for as long as the agent runs. Pods go on without if that fails.

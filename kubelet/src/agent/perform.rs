@@ -1,5 +1,6 @@
 //! Carries out what the pods' lives ask for, and brings back the answers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +8,14 @@ use client::recorder::{Note as EventNote, Recorder, Severity, reference};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
 use network::pod::host_ports::HostPort;
-use network::pod::namespace::Attachment;
 
 use crate::agent::action;
 use crate::agent::checkpoint::Checkpoints;
 use crate::agent::network::Network;
 use crate::agent::references::References;
+use crate::agent::runtime_class::RuntimeClasses;
 use crate::agent::volumes::Volumes;
+use crate::container::Mount;
 use crate::image::registry::Login;
 use crate::pod::admission::amounts;
 use crate::pod::container::{roles, spec_of, target_of};
@@ -25,7 +27,7 @@ use crate::pod::isolation::{self, Ground, pull_policy};
 use crate::pod::sandbox::{HostFiles, sandbox};
 use crate::pod::volumes::mounts::mounts;
 use crate::pod::{ContainerId, ContainerName, PodRef, PodUid, handler, pull_secrets};
-use crate::runtime::{ContainerConfig, Fetch, ImageUse, NetworkPlace, Runtime, RuntimeError};
+use crate::runtime::{Asked, ContainerConfig, Fetch, ImageUse, NetworkPlace, Runtime, RuntimeError};
 
 /// A postStart hook has no limit upstream; this one keeps a hanging hook from holding a task forever.
 const POST_START_LIMIT: Duration = Duration::from_secs(3600);
@@ -47,8 +49,19 @@ pub struct Performer {
     pub node: Arc<NodeFacts>,
     /// Pods' own addresses; without it they have the host's network.
     pub network: Option<Arc<Network>>,
+    /// Which runtime a pod asks for.
+    pub classes: RuntimeClasses,
     /// Where Events go.
     pub recorder: Recorder,
+}
+
+/// A pod's place in the network.
+#[derive(Default)]
+struct Place {
+    /// Its own address; `None`: the host's.
+    ip: Option<String>,
+    /// The namespace that we have made for it.
+    namespace: Option<PathBuf>,
 }
 
 impl Performer {
@@ -86,35 +99,54 @@ impl Performer {
         if let Err(error) = saved {
             return PodEvent::SandboxFailed { message: format!("record the pod: {error}") };
         }
-        let address = match self.attach(pod).await {
-            Ok(attachment) => attachment.map(|attachment| attachment.ip.to_string()),
-            Err(message) => return PodEvent::SandboxFailed { message },
-        };
-        let resolver = self.network.as_ref().map(|network| &network.resolver);
-        let config = sandbox(pod, &host_files(), address.as_ref().unwrap_or(&self.node.host_ip), resolver);
-        match self.runtime.run_sandbox(&config).await {
-            Ok(()) => PodEvent::SandboxReady { ip: address },
-            Err(error) => PodEvent::SandboxFailed { message: error.chain() },
+        match self.make_sandbox(pod).await {
+            Ok(ip) => PodEvent::SandboxReady { ip },
+            Err(message) => PodEvent::SandboxFailed { message },
         }
     }
 
-    /// The pod's place in the network, made unless it is there; `None` for a pod in the host's.
-    async fn attach(&self, pod: &Pod) -> Result<Option<Attachment>, String> {
+    /// Makes what the pod's containers share; its own address. Where the runtime makes the network, that is known
+    /// only when all is made.
+    async fn make_sandbox(&self, pod: &Pod) -> Result<Option<String>, String> {
+        let chain = |error: RuntimeError| error.chain();
+        let who = PodRef::of(pod);
+        self.runtime.assign(&who, &self.classes.handler(pod).await?).map_err(chain)?;
+        let host = host_files();
+        let resolver = self.network.as_ref().map(|network| &network.resolver);
+        let config = |place: &Place| sandbox(pod, &host, &self.address(place), resolver);
+        if !self.runtime.is_remote(&who) {
+            let place = self.place(pod).await?;
+            self.runtime.run_sandbox(&config(&place)).await.map_err(chain)?;
+            return Ok(place.ip);
+        }
+        self.runtime.run_sandbox(&config(&Place::default())).await.map_err(chain)?;
+        let place = self.place(pod).await?;
+        self.runtime.set_hosts(&who, &config(&place).hosts).await.map_err(chain)?;
+        Ok(place.ip)
+    }
+
+    /// The pod's place in the network; one that we give is made unless it is there.
+    async fn place(&self, pod: &Pod) -> Result<Place, String> {
+        let who = PodRef::of(pod);
+        if self.runtime.is_remote(&who) {
+            let ip = self.runtime.address(&who).await.map_err(|error| error.chain())?;
+            return Ok(Place { ip, namespace: None });
+        }
         let on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
-        let Some(network) = self.network.as_ref().filter(|_| !on_host) else { return Ok(None) };
+        let Some(network) = self.network.as_ref().filter(|_| !on_host) else { return Ok(Place::default()) };
         let had = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok());
-        let ports = HostPort::of(pod);
-        let attached = network.pods.attach(&PodRef::of(pod).uid.0, had, &ports).await;
-        attached.map(Some).map_err(|error| error.to_string())
+        let attached = network.pods.attach(&who.uid.0, had, &HostPort::of(pod)).await;
+        let attached = attached.map_err(|error| error.to_string())?;
+        Ok(Place { ip: Some(attached.ip.to_string()), namespace: Some(attached.namespace) })
     }
 
     /// The address of a pod with this place in the network.
-    fn address(&self, place: Option<&Attachment>) -> String {
-        place.map_or_else(|| self.node.host_ip.clone(), |attachment| attachment.ip.to_string())
+    fn address(&self, place: &Place) -> String {
+        place.ip.clone().unwrap_or_else(|| self.node.host_ip.clone())
     }
 
     async fn pod_ip(&self, pod: &Pod) -> String {
-        self.address(self.attach(pod).await.unwrap_or_default().as_ref())
+        self.address(&self.place(pod).await.unwrap_or_default())
     }
 
     async fn start(&self, pod: &Pod, pod_ref: PodRef, container: ContainerName, attempt: u32) -> PodEvent {
@@ -122,6 +154,9 @@ impl Performer {
             let failure = StartFailure::Config("the container is gone".to_owned());
             return PodEvent::StartFailed { container, failure, image: None };
         };
+        if self.runtime.has_lost(&pod_ref).await {
+            return PodEvent::SandboxLost { container };
+        }
         let memory = amounts(&self.node.allocatable).get("memory").copied().unwrap_or(0);
         let bare = bare_config(pod, pod_ref, &spec, attempt, memory);
         let fetch = Fetch { policy: pull_policy(&spec), logins: self.logins(pod).await };
@@ -176,6 +211,9 @@ impl Performer {
         config: ContainerConfig,
         image: &ImageUse,
     ) -> Result<ContainerConfig, StartFailure> {
+        if self.runtime.is_remote(&config.pod) {
+            return self.ask(pod, spec, config, image).await;
+        }
         let found = (image.image(), self.runtime.image_store(), self.runtime.sandbox_dir(&config.pod));
         let (Some(image), Some(store), Some(sandbox)) = found else {
             return match self.runtime.refuses(pod, spec) {
@@ -186,13 +224,38 @@ impl Performer {
         if let Some(refusal) = isolation::refusal(pod, spec) {
             return Err(StartFailure::Config(refusal));
         }
-        let roots = self.volumes.prepare(pod, spec, Timestamp::now()).await.map_err(StartFailure::Volume)?;
-        let mounts = mounts(pod, spec, &roots, &config.env).map_err(StartFailure::Config)?;
+        let mounts = self.mounts(pod, spec, &config).await?;
         let ground =
             Ground { image, image_file: store.config_path(&image.id), layers_dir: store.layers(), sandbox };
-        let last_words = spec.termination_message_path.as_deref().unwrap_or(SHARED_MESSAGE_PATH);
-        let config = ContainerConfig { termination_message_path: Some(last_words.into()), ..config };
+        let config = ContainerConfig { termination_message_path: Some(last_words_path(spec)), ..config };
         isolation::isolate(pod, spec, &ground, config, mounts).map_err(StartFailure::Config)
+    }
+
+    /// Makes the container's volumes and says where it sees them.
+    async fn mounts(
+        &self,
+        pod: &Pod,
+        spec: &Container,
+        config: &ContainerConfig,
+    ) -> Result<Vec<Mount>, StartFailure> {
+        let roots = self.volumes.prepare(pod, spec, Timestamp::now()).await.map_err(StartFailure::Volume)?;
+        mounts(pod, spec, &roots, &config.env).map_err(StartFailure::Config)
+    }
+
+    /// Adds what another program needs that isolates the container.
+    async fn ask(
+        &self,
+        pod: &Pod,
+        spec: &Container,
+        config: ContainerConfig,
+        image: &ImageUse,
+    ) -> Result<ContainerConfig, StartFailure> {
+        let image =
+            image.image().ok_or_else(|| StartFailure::Config("the container has no image".to_owned()))?;
+        let mounts = self.mounts(pod, spec, &config).await?;
+        let asked = Asked { pod: Arc::new(pod.clone()), image: Box::new(image.clone()), mounts };
+        let termination_message_path = Some(last_words_path(spec));
+        Ok(ContainerConfig { asked: Some(asked), termination_message_path, ..config })
     }
 
     /// Fills in the environment, and all that refers to it.
@@ -203,15 +266,15 @@ impl Performer {
         bare: ContainerConfig,
     ) -> Result<ContainerConfig, String> {
         let sources = self.references.sources(&bare.pod.namespace, &container_references(spec)).await?;
-        let place = self.attach(pod).await?;
-        let facts = NodeFacts { pod_ip: self.address(place.as_ref()), ..(*self.node).clone() };
+        let place = self.place(pod).await?;
+        let facts = NodeFacts { pod_ip: self.address(&place), ..(*self.node).clone() };
         let env = environment(pod, spec, &sources, &facts)?;
         let files = self.runtime.sandbox_dir(&bare.pod).unwrap_or_default();
         Ok(ContainerConfig {
             command: expand_all(&bare.command, &env),
             args: expand_all(&bare.args, &env),
             env,
-            network: place.map(|place| NetworkPlace { namespace: place.namespace, files }),
+            network: place.namespace.map(|namespace| NetworkPlace { namespace, files }),
             ..bare
         })
     }
@@ -254,6 +317,11 @@ impl Performer {
             component: None,
         });
     }
+}
+
+/// Where the container finds the file of its last words.
+fn last_words_path(spec: &Container) -> PathBuf {
+    spec.termination_message_path.as_deref().unwrap_or(SHARED_MESSAGE_PATH).into()
 }
 
 fn grace(pod: &Pod) -> Duration {
@@ -302,6 +370,7 @@ fn bare_config(
         stdin: spec.stdin == Some(true),
         stdin_once: spec.stdin_once == Some(true),
         tty: spec.tty == Some(true),
+        asked: None,
     }
 }
 

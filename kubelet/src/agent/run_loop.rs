@@ -229,6 +229,15 @@ impl RunLoop {
                 Work::Forget(pod) => {
                     self.answers.spawn(forget(self.performer.clone(), pod));
                 }
+                Work::Release(pod) => {
+                    let runtime = self.performer.runtime.clone();
+                    self.answers.spawn(async move {
+                        if let Err(error) = runtime.stop_sandbox(&pod).await {
+                            tracing::error!(%pod, error = %error.chain(), "stop the pod's sandbox");
+                        }
+                        Answer::None
+                    });
+                }
                 Work::Kill(id) => {
                     let runtime = self.performer.runtime.clone();
                     self.answers.spawn(async move {

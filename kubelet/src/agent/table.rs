@@ -40,6 +40,8 @@ pub enum Work {
     Save(Arc<Pod>),
     /// Follow what it refers to.
     Follow(PodRef, Vec<Reference>),
+    /// All its containers have ended for good: what they shared may go.
+    Release(PodRef),
     /// Remove its records and logs; follow nothing for it any more.
     Forget(PodRef),
     /// A container of a pod that no one knows any more.
@@ -64,6 +66,8 @@ struct Entry {
     /// The first, durable record was asked for.
     recorded: bool,
     forgotten: bool,
+    /// What its containers shared was let go.
+    released: bool,
 }
 
 /// All pods of the node.
@@ -137,7 +141,10 @@ impl PodTable {
     }
 
     fn insert(&mut self, uid: PodUid, life: PodLife, recorded: bool) {
-        self.pods.insert(uid, Entry { life, wake: None, published: None, recorded, forgotten: false });
+        self.pods.insert(
+            uid,
+            Entry { life, wake: None, published: None, recorded, forgotten: false, released: false },
+        );
     }
 
     /// The API server told of a pod of this node.
@@ -364,6 +371,9 @@ fn report(entry: &mut Entry, now: Timestamp, work: &mut Vec<Work>) {
             work.push(Work::Forget(entry.life.pod_ref().clone()));
         }
         return;
+    }
+    if entry.life.has_ended() && !std::mem::replace(&mut entry.released, true) {
+        work.push(Work::Release(entry.life.pod_ref().clone()));
     }
     let status = entry.life.status(now);
     let pod = entry.life.pod_ref().clone();

@@ -48,7 +48,7 @@ const LINKS: [(&str, &str); 6] = [
     ("core", "/proc/kcore"),
 ];
 /// What tells of the host, or changes it; hidden.
-const MASKED: [&str; 12] = [
+pub const MASKED: [&str; 12] = [
     "proc/acpi",
     "proc/asound",
     "proc/interrupts",
@@ -63,7 +63,7 @@ const MASKED: [&str; 12] = [
     "sys/firmware",
 ];
 /// What may be read and not written.
-const READ_ONLY: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
+pub const READ_ONLY: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
 
 /// What went wrong, on what.
 fn about(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> String {

@@ -253,6 +253,13 @@ impl ContainerLife {
         self.state = State::Starting(Box::new(before));
     }
 
+    /// The start that was asked for is not to be: all is as before.
+    pub fn give_start_up(&mut self) {
+        if let State::Starting(before) = &self.state {
+            self.state = (**before).clone();
+        }
+    }
+
     /// The next run began. Returns the record that no one needs any more.
     pub fn started(&mut self, run: Run, spec: Option<&Container>) -> Option<ContainerId> {
         assert!(self.run().is_none(), "a container has at most one run at a time");

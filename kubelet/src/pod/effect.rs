@@ -27,6 +27,11 @@ pub enum PodEvent {
         /// Why.
         message: String,
     },
+    /// A requested container was not started: what the pod's containers shared is no more.
+    SandboxLost {
+        /// Which container.
+        container: ContainerName,
+    },
     /// A requested container runs.
     Started {
         /// Which container.

@@ -120,7 +120,11 @@ fn isolation(pod: &Pod, container: &Container, ground: &Ground<'_>) -> Result<Is
     })
 }
 
-fn security(
+/// Who the command is and what it may do.
+///
+/// # Errors
+/// What is against the pod's own policy, or an unknown capability.
+pub fn security(
     pod: &Pod,
     container: &Container,
     own: &SecurityContext,

@@ -213,6 +213,11 @@ impl PodLife {
         self.ending.as_ref().is_some_and(|ending| ending.why >= Why::Over) && !self.is_any_active()
     }
 
+    /// No container will ever run again.
+    pub fn has_ended(&self) -> bool {
+        self.sandbox == Sandbox::Gone
+    }
+
     /// All processes are gone and the object waits for the final delete.
     pub fn may_be_deleted(&self) -> bool {
         self.ending.as_ref().is_some_and(|ending| ending.why == Why::Deleted) && self.sandbox == Sandbox::Gone
@@ -276,6 +281,7 @@ impl PodLife {
             PodEvent::AgentStopping { grace } => self.agent_stopping(grace, now),
             PodEvent::SandboxReady { ip } => self.sandbox_ready(ip),
             PodEvent::SandboxFailed { message } => self.sandbox_failed(message, now, out),
+            PodEvent::SandboxLost { container } => self.sandbox_lost(&container, out),
             PodEvent::Started { container, id, at, image } => self.started(&container, (id, at), &image, out),
             PodEvent::StartFailed { container, failure, image } => {
                 let spec = spec_of(&self.pod, &container).and_then(|spec| spec.image.clone());
@@ -321,6 +327,18 @@ impl PodLife {
         self.sandbox = Sandbox::Missing { retry_at: Some(later(now, SANDBOX_RETRY)) };
         let text = format!("Failed to create pod sandbox: {message}");
         out.push(Effect::Record(Note::warning("FailedCreatePodSandBox", text)));
+    }
+
+    /// As after a restart of the machine: it is made anew, and the container then gets its turn again.
+    fn sandbox_lost(&mut self, name: &ContainerName, out: &mut Vec<Effect>) {
+        if let Some(container) = self.container_mut(name) {
+            container.give_start_up();
+        }
+        if self.sandbox == Sandbox::Ready {
+            self.sandbox = Sandbox::Missing { retry_at: None };
+            let text = "Pod sandbox changed, it will be killed and re-created.";
+            out.push(Effect::Record(Note::normal("SandboxChanged", text)));
+        }
     }
 
     fn started(

@@ -30,11 +30,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// `metadata.uid` of a pod: two pods of one name never share it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PodUid(pub String);
 
 /// A container's name within its pod.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContainerName(pub String);
 
 /// The runtime's identifier of one run of a container, without the runtime's scheme.
@@ -42,7 +42,7 @@ pub struct ContainerName(pub String);
 pub struct ContainerId(pub String);
 
 /// How upstream writes a pod in messages and log paths needs all three.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PodRef {
     /// `metadata.namespace`.
     pub namespace: String,

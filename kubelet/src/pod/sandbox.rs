@@ -1,5 +1,7 @@
 //! The files that every container of a pod has: who it is, who others are, and whom to ask.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{Pod, PodDNSConfig};
 
 use crate::pod::PodRef;
@@ -35,6 +37,7 @@ pub fn sandbox(pod: &Pod, host: &HostFiles, ip: &str, cluster: Option<&ClusterDn
     let containers = spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len);
     let on_host = spec.host_network == Some(true);
     SandboxConfig {
+        object: Arc::new(pod.clone()),
         pod: PodRef::of(pod),
         shares_ipc: containers > 1 && spec.host_ipc != Some(true),
         hosts: hosts(pod, host, ip, on_host),

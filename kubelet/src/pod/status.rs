@@ -58,8 +58,9 @@ impl PodLife {
     fn pod_ip(&self) -> Option<String> {
         let known = self.pod.status.as_ref().and_then(|status| status.pod_ip.clone());
         let has_sandbox = self.sandbox == Sandbox::Ready;
-        let own = || self.address.clone().unwrap_or_else(|| self.settings.host_ip.clone());
-        known.or_else(|| has_sandbox.then(own))
+        let host = || has_sandbox.then(|| self.settings.host_ip.clone());
+        // A sandbox that was made anew may have another address than was told before.
+        self.address.clone().or(known).or_else(host)
     }
 
     /// Why this container waits, in upstream's words; empty if it doesn't.

@@ -3,21 +3,25 @@
 //! A sandbox is what a pod's containers share. A container's life in the runtime is created → running →
 //! exited → removed; each run is a new container with its own id. Ends are told as events; nobody polls.
 
+pub mod by_class;
+pub mod cri;
 pub mod fake;
 pub mod native;
 pub mod session;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::container::Isolation;
 use crate::container::cgroup::{Cgroup, Limits};
+use crate::container::{Isolation, Mount};
 use crate::image::registry::Login;
 use crate::image::{Image, ImageStore};
 use crate::pod::{ContainerId, ContainerName, PodRef};
@@ -95,7 +99,7 @@ impl Exit {
 }
 
 /// One run to be made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerConfig {
     /// Whose container.
     pub pod: PodRef,
@@ -151,7 +155,29 @@ pub struct ContainerConfig {
     /// `tty`: its streams are a terminal.
     #[serde(default)]
     pub tty: bool,
+    /// What a runtime reads that makes roots and namespaces by itself.
+    #[serde(skip)]
+    pub asked: Option<Asked>,
 }
+
+/// A container as its pod and its image have it, for a runtime that makes roots and namespaces by itself.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The whole pod.
+    pub pod: Arc<Pod>,
+    /// What the container runs from.
+    pub image: Box<Image>,
+    /// Its volumes.
+    pub mounts: Vec<Mount>,
+}
+
+/// One order is another's equal only if it was made from the very same pod.
+impl PartialEq for Asked {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.pod, &other.pod) && self.image == other.image && self.mounts == other.mounts
+    }
+}
+impl Eq for Asked {}
 
 /// A pod's place in the network, as its containers find it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,8 +189,10 @@ pub struct NetworkPlace {
 }
 
 /// What a pod's containers share.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SandboxConfig {
+    /// The whole pod, for a runtime that makes its network and its namespaces by itself.
+    pub object: Arc<Pod>,
     /// Whose.
     pub pod: PodRef,
     /// Keep semaphores, queues and shared memory in common; a container alone has its own.
@@ -270,6 +298,9 @@ pub struct ExecOutput {
     pub output: Vec<u8>,
 }
 
+/// The handler by which a RuntimeClass asks for the runtime within the agent.
+pub const NATIVE_HANDLER: &str = "native";
+
 /// What is kept of a probe's output (upstream's limit).
 pub const EXEC_OUTPUT_LIMIT: usize = 10 << 10;
 
@@ -300,6 +331,9 @@ pub enum RuntimeError {
     /// No such container, or it has ended.
     #[error("container {0} is not running")]
     NotRunning(ContainerId),
+    /// What the pod's containers shared is no more, as after a restart of the machine.
+    #[error("the sandbox of pod {0} is gone")]
+    SandboxLost(PodRef),
     /// The system refused.
     #[error("{attempted}")]
     System {
@@ -312,6 +346,11 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
+    /// No runtime of this node goes by that name, in containerd's words.
+    pub fn unknown_handler(handler: &str) -> Self {
+        Self::Create(format!("failed to get sandbox runtime: no runtime for {handler:?} is configured"))
+    }
+
     /// The error and its causes on one line.
     pub fn chain(&self) -> String {
         match self {
@@ -331,11 +370,45 @@ pub trait Runtime: Send + Sync + 'static {
     fn version(&self) -> &str;
 
     /// Why containers of this pod can't be made as they are written; `None` if they can.
-    fn refuses(
-        &self,
-        pod: &k8s_openapi::api::core::v1::Pod,
-        container: &k8s_openapi::api::core::v1::Container,
-    ) -> Option<String>;
+    fn refuses(&self, pod: &Pod, container: &k8s_openapi::api::core::v1::Container) -> Option<String>;
+
+    /// Takes a pod on, by the handler that its RuntimeClass names; empty without a class. Comes before all else
+    /// of a pod that is new to this agent.
+    ///
+    /// # Errors
+    /// No such handler is known, as far as it can be told before a sandbox is made.
+    fn assign(&self, _pod: &PodRef, handler: &str) -> Result<(), RuntimeError> {
+        match handler {
+            "" | NATIVE_HANDLER => Ok(()),
+            other => Err(RuntimeError::unknown_handler(other)),
+        }
+    }
+
+    /// The pod's containers are made by another program, which makes their roots and namespaces and gives the
+    /// pod its address.
+    fn is_remote(&self, _pod: &PodRef) -> bool {
+        false
+    }
+
+    /// The address that the runtime gave the pod; `None` in the host's network.
+    async fn address(&self, _pod: &PodRef) -> Result<Option<String>, RuntimeError> {
+        Ok(None)
+    }
+
+    /// What the pod's containers shared was there and is no more, as after a restart of the machine.
+    async fn has_lost(&self, _pod: &PodRef) -> bool {
+        false
+    }
+
+    /// `/etc/hosts`, once the pod's address is known, where the runtime has given it.
+    async fn set_hosts(&self, _pod: &PodRef, _hosts: &str) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    /// All containers of the pod have ended for good: what they shared isn't needed any more. Idempotent.
+    async fn stop_sandbox(&self, _pod: &PodRef) -> Result<(), RuntimeError> {
+        Ok(())
+    }
 
     /// Makes what the pod's containers share. Idempotent.
     async fn run_sandbox(&self, config: &SandboxConfig) -> Result<(), RuntimeError>;

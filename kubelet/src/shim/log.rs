@@ -116,23 +116,25 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Each file moves one place up; the oldest falls off.
     fn rotate(&mut self) -> io::Result<()> {
         self.flush()?;
-        let oldest = self.limits.max_files.max(1) - 1;
-        for n in (0..oldest).rev() {
-            let from = rotated(&self.path, n);
-            if from.exists() {
-                fs::rename(&from, rotated(&self.path, n + 1))?;
-            }
-        }
-        if oldest == 0 {
-            fs::remove_file(&self.path)?;
-        }
+        rotate(&self.path, self.limits)?;
         self.file = append(&self.path)?;
         self.size = 0;
         Ok(())
     }
+}
+
+/// Each file moves one place up; the oldest falls off.
+pub fn rotate(path: &Path, limits: LogLimits) -> io::Result<()> {
+    let oldest = limits.max_files.max(1) - 1;
+    for n in (0..oldest).rev() {
+        let from = rotated(path, n);
+        if from.exists() {
+            fs::rename(&from, rotated(path, n + 1))?;
+        }
+    }
+    if oldest == 0 { fs::remove_file(path) } else { Ok(()) }
 }
 
 fn append(path: &Path) -> io::Result<File> {

@@ -15,6 +15,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod attach_frame;
+pub(crate) mod last_words;
 pub mod log;
 pub mod record;
 pub mod request;

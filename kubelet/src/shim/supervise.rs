@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::time::{Instant, SystemTime};
 
 use jiff::Timestamp;
@@ -18,6 +17,7 @@ use crate::process::children_of;
 use crate::runtime::native::pty;
 use crate::runtime::{ContainerConfig, Exit, TerminalSize};
 use crate::shim::attach::{Attached, Stdin, Wish};
+use crate::shim::last_words;
 use crate::shim::log::{LogWriter, Stream};
 use crate::shim::record::{ContainerDir, Order};
 use crate::shim::spawn::{Running, modified};
@@ -27,10 +27,6 @@ use crate::shim::stdio::Ours;
 const READ_SIZE: usize = 64 << 10;
 /// How soon a client that takes nothing is looked at again, in milliseconds.
 const STALLED: u16 = 1000;
-/// The longest termination message (upstream's limit).
-const MESSAGE_LIMIT: usize = 4096;
-/// How much of the log may stand in for a missing termination message, in lines.
-const MESSAGE_LINES: usize = 80;
 
 /// One of the command's two output pipes; `None` once it is closed.
 struct Pipe {
@@ -207,25 +203,10 @@ fn kill_descendants() -> io::Result<()> {
     Ok(())
 }
 
-/// The termination message: the file's, or the end of a failed container's log if so asked. A file that
-/// hasn't changed since the start is another run's.
+/// The termination message. A file that hasn't changed since the start is another run's.
 fn last_words(order: &Order, message_before: Option<SystemTime>, code: i32) -> Option<String> {
     let config = &order.config;
-    let file = config.termination_message_path.as_deref();
-    let file = file.filter(|path| modified(path) != message_before);
-    let message = file.and_then(|path| tail(path, MESSAGE_LIMIT)).filter(|text| !text.is_empty());
-    if message.is_some() || !config.termination_message_from_logs || code == 0 {
-        return message;
-    }
-    let text = tail(&order.log_path, 4 * MESSAGE_LIMIT)?;
-    let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
-    let newest = lines[lines.len().saturating_sub(MESSAGE_LINES)..].join("\n") + "\n";
-    let from = newest.len().saturating_sub(MESSAGE_LIMIT);
-    Some(newest[newest.ceil_char_boundary(from)..].to_owned())
-}
-
-/// The last bytes of a file, as text.
-fn tail(path: &Path, limit: usize) -> Option<String> {
-    let bytes = std::fs::read(path).ok()?;
-    Some(String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(limit)..]).into_owned())
+    let file = config.termination_message_path.as_deref().filter(|path| modified(path) != message_before);
+    let log = config.termination_message_from_logs.then_some(&*order.log_path);
+    last_words::read(file, log, code)
 }

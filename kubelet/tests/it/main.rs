@@ -1,6 +1,7 @@
 //! All tests that need more than one module: one program, so that it is linked once.
 
 mod containers;
+mod cri;
 mod environment;
 mod exec;
 mod fork_server;

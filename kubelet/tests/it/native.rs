@@ -56,6 +56,7 @@ pub fn shell(attempt: u32, script: &str) -> ContainerConfig {
         stdin: false,
         stdin_once: false,
         tty: false,
+        asked: None,
     }
 }
 

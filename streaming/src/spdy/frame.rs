@@ -133,6 +133,11 @@ pub enum Reset {
     Cancel = 5,
 }
 
+/// Opens a stream that belongs to no other, of the highest priority.
+pub fn syn_stream(id: StreamId, block: &[u8], out: &mut Vec<u8>) {
+    control_out(1, &[&id.0.to_be_bytes(), &[0; 6], block], out);
+}
+
 /// Accepts a stream.
 pub fn syn_reply(id: StreamId, block: &[u8], out: &mut Vec<u8>) {
     control_out(2, &[&id.0.to_be_bytes(), block], out);

@@ -112,9 +112,9 @@ fn stored(bytes: &[u8]) -> Vec<u8> {
     [&[0][..], &length.to_le_bytes(), &(!length).to_le_bytes(), bytes].concat()
 }
 
-/// Packs the blocks of one connection. What we have to say is nothing but "yes", so nothing is compressed:
-/// each block is stored. An empty one follows, as from a compressor that is flushed: Go's inflater hands out
-/// what it has only then, and takes the end of a frame without one for the end of the stream.
+/// Packs the blocks of one connection. What we have to say is short, so nothing is compressed: each block is
+/// stored. An empty one follows, as from a compressor that is flushed: Go's inflater hands out what it has only
+/// then, and takes the end of a frame without one for the end of the stream.
 #[derive(Debug, Default)]
 pub struct Packer {
     begun: bool,
@@ -123,8 +123,19 @@ pub struct Packer {
 impl Packer {
     /// A block without headers.
     pub fn empty(&mut self) -> Vec<u8> {
+        self.pack(&[])
+    }
+
+    /// A block with these headers, whose names are in small letters.
+    pub fn pack(&mut self, headers: &[(&str, &str)]) -> Vec<u8> {
+        let number = |number: usize| u32::try_from(number).expect("short by construction").to_be_bytes();
+        let mut block = number(headers.len()).to_vec();
+        for text in headers.iter().flat_map(|(name, value)| [name, value]) {
+            block.extend_from_slice(&number(text.len()));
+            block.extend_from_slice(text.as_bytes());
+        }
         let head: &[u8] = if std::mem::replace(&mut self.begun, true) { &[] } else { &[0x78, 0x01] };
-        [head, &stored(&0_u32.to_be_bytes()), &stored(&[])].concat()
+        [head, &stored(&block), &stored(&[])].concat()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::spdy::header::{Headers, Packer, Unpacker};
 /// How many streams may be open at once; further ones are refused. A forwarded connection needs two.
 const STREAMS: usize = 512;
 /// The most bytes in one data frame.
-const LARGEST: usize = 1 << 20;
+pub const LARGEST: usize = 1 << 20;
 
 /// A stream of one connection. The client's have odd numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,9 +47,11 @@ pub enum Event {
 
 /// Which sides may still send.
 #[derive(Clone, Copy, Debug)]
-struct Open {
-    theirs: bool,
-    ours: bool,
+pub struct Open {
+    /// The other side.
+    pub theirs: bool,
+    /// Ours.
+    pub ours: bool,
 }
 
 /// The server's side of a connection.

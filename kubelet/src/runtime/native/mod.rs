@@ -50,7 +50,7 @@ use crate::runtime::{
 use crate::shim::record::{ContainerDir, Order, RunningRecord};
 use crate::stats::ContainerUsage;
 
-pub use store::{log_path, power_off};
+pub use store::{log_path, pod_log_dir, power_off};
 
 /// Runs containers as processes of the host.
 pub struct NativeRuntime {

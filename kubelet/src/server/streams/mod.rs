@@ -7,7 +7,6 @@
 mod port_forward;
 mod remote_command;
 mod upgrade;
-mod wire;
 
 use std::time::Duration;
 
@@ -19,5 +18,3 @@ pub use upgrade::{Agreed, for_command, for_ports};
 const IDLE: Duration = Duration::from_secs(4 * 60 * 60);
 /// How long a client may take to open the streams it needs.
 const STREAM_CREATION: Duration = Duration::from_secs(30);
-/// How long a client has to hear the end before its connection is closed.
-const FAREWELL: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::pod::PodRef;
 use crate::runtime::{ByteStream, RuntimeError};
 use crate::server::streams::IDLE;
-use crate::server::streams::wire::{self, Wire};
+use crate::wire::{self, Wire};
 
 /// One read from a port, in bytes.
 const READ_SIZE: usize = 32 << 10;

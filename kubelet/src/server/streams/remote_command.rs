@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
 use crate::runtime::{Input, Output, RuntimeError, Session, Streams, TerminalSize};
-use crate::server::streams::wire::{self, Incoming, Wire};
 use crate::server::streams::{IDLE, STREAM_CREATION};
+use crate::wire::{self, Incoming, Wire};
 
 /// One read from a process: what a pipe holds.
 const READ_SIZE: usize = 64 << 10;

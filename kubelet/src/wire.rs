@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
-use streaming::{Malformed, port_forward, remote_command};
+use streaming::{Malformed, port_forward, remote_command, spdy};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
 /// One read from the connection, in bytes.
 const READ_SIZE: usize = 32 << 10;
+/// How long the other side has to hear the end before its connection is closed.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// A protocol's receiving side.
 pub trait Codec: Send {
-    /// What a client says.
+    /// What the other side says.
     type Event: Send;
     /// Takes the next event out of what was received.
     fn receive(&mut self, input: &mut BytesMut, out: &mut Vec<u8>) -> Result<Option<Self::Event>, Malformed>;
@@ -29,6 +31,14 @@ impl Codec for remote_command::Codec {
 
 impl Codec for port_forward::Codec {
     type Event = port_forward::Event;
+    fn receive(&mut self, input: &mut BytesMut, out: &mut Vec<u8>) -> Result<Option<Self::Event>, Malformed> {
+        self.receive(input, out)
+    }
+}
+
+/// A client of SPDY: what it receives is what a server says.
+impl Codec for spdy::Caller {
+    type Event = spdy::Heard;
     fn receive(&mut self, input: &mut BytesMut, out: &mut Vec<u8>) -> Result<Option<Self::Event>, Malformed> {
         self.receive(input, out)
     }
@@ -123,7 +133,7 @@ impl<C: Codec, S: AsyncRead + AsyncWrite> Wire<C, S> {
             io::Result::Ok(())
         };
         // Who is gone has nothing to hear.
-        let _ = tokio::time::timeout(super::FAREWELL, heard).await;
+        let _ = tokio::time::timeout(FAREWELL, heard).await;
     }
 }
 
