@@ -115,7 +115,8 @@ impl BootstrapToken {
     /// The Secret that makes it known to a cluster.
     pub fn to_secret(&self, terms: &TokenTerms) -> Value {
         let mut data = vec![("token-id", self.id.clone()), ("token-secret", self.secret.clone())];
-        let text = [("description", terms.description.clone()), ("auth-extra-groups", terms.groups.join(","))];
+        let text =
+            [("description", terms.description.clone()), ("auth-extra-groups", terms.groups.join(","))];
         data.extend(text.into_iter().filter(|(_, value)| !value.is_empty()));
         data.extend(terms.expiration.map(|end| ("expiration", crate::time::rfc3339(end))));
         let uses = [("signing", terms.signing), ("authentication", terms.authentication)];

@@ -166,11 +166,7 @@ pub fn from_config(config: kube::Config, options: &Options) -> Result<Client, Co
     Ok(over(clients_of(config, options)?, &namespace, options)?.0)
 }
 
-fn over(
-    clients: Vec<Client>,
-    namespace: &str,
-    options: &Options,
-) -> Result<(Client, Failover), ConfigError> {
+fn over(clients: Vec<Client>, namespace: &str, options: &Options) -> Result<(Client, Failover), ConfigError> {
     let agent = user_agent(&options.user_agent)?;
     let servers = Failover::new(clients, HeaderTimeout(options.request_timeout));
     let signed = servers.clone().map_request(move |request| cause::sign(request, &agent));

@@ -84,7 +84,8 @@ fn create(data: &BTreeMap<String, String>) -> Action {
 fn repair(info: &ConfigMap, wanted: &BTreeMap<String, String>, plan: &mut Plan) {
     let data = info.data.clone().unwrap_or_default();
     let stale = |name: &&String| name.starts_with(INFO_SIGNATURE) && !wanted.contains_key(*name);
-    let mut patch: BTreeMap<&String, Value> = data.keys().filter(stale).map(|name| (name, Value::Null)).collect();
+    let mut patch: BTreeMap<&String, Value> =
+        data.keys().filter(stale).map(|name| (name, Value::Null)).collect();
     let differs = |(name, value): &(&String, &String)| data.get(*name) != Some(*value);
     patch.extend(wanted.iter().filter(differs).map(|(name, value)| (name, json!(value))));
     if !patch.is_empty() {
@@ -106,7 +107,8 @@ mod tests {
     }
 
     fn info(data: Value) -> ConfigMap {
-        let metadata = json!({"namespace": INFO_NAMESPACE, "name": INFO_NAME, "uid": "u", "resourceVersion": "1"});
+        let metadata =
+            json!({"namespace": INFO_NAMESPACE, "name": INFO_NAME, "uid": "u", "resourceVersion": "1"});
         serde_json::from_value(json!({"metadata": metadata, "data": data})).expect("a ConfigMap")
     }
 
@@ -131,7 +133,8 @@ mod tests {
         assert_eq!(names, ["jws-kubeconfig-aaaaaa", "kubeconfig"]);
         let known: BootstrapToken = "aaaaaa.0123456789abcdef".parse().expect("a token");
         assert!(known.verifies(KUBECONFIG, data["jws-kubeconfig-aaaaaa"].as_str().expect("a signature")));
-        let later = plan(Some(&info(data)), &[token("aaaaaa", None, true), token("dddddd", Some(2_000), true)]);
+        let later =
+            plan(Some(&info(data)), &[token("aaaaaa", None, true), token("dddddd", Some(2_000), true)]);
         assert_eq!(later.again, Some(Timestamp::from_second(2_000).expect("a time")));
     }
 
@@ -144,7 +147,10 @@ mod tests {
         data["jws-kubeconfig-eeeeee"] = json!("old");
         data["kubeconfig"] = json!("another");
         let text = plan(Some(&info(data)), &tokens).to_string();
-        assert!(text.contains(r#"{"data":{"jws-kubeconfig-eeeeee":null,"kubeconfig":"the cluster"}}"#), "{text}");
+        assert!(
+            text.contains(r#"{"data":{"jws-kubeconfig-eeeeee":null,"kubeconfig":"the cluster"}}"#),
+            "{text}"
+        );
     }
 
     #[test]

@@ -348,7 +348,8 @@ mod tests {
         assert_eq!(plan(Some("10.0.0.2"), "10.0.0.9"), "nothing\n", "an address that it doesn't report");
         assert_eq!(plan(Some("10.0.0.1"), "10.0.0.1"), "nothing\n", "an API server's address");
         assert_eq!(plan(None, "10.0.0.9"), "look again at 1970-01-01T00:00:06Z\n");
-        let reached = Reached { node: Some(vec!["10.0.0.1".parse().expect("an address")]), servers: Vec::new() };
+        let reached =
+            Reached { node: Some(vec!["10.0.0.1".parse().expect("an address")]), servers: Vec::new() };
         let other = approve_serving(&serving("system:node:n1"), "kubernetes", &reached, now);
         assert_eq!(other, Plan::nothing(), "a name that isn't the node's");
     }

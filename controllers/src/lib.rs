@@ -300,7 +300,11 @@ impl Term<'_> {
                 }
             })
             .start();
-        self.run(looks::Certificates { requests: requests.store(), caches: self.caches(), client, signer }, &queue).await;
+        self.run(
+            looks::Certificates { requests: requests.store(), caches: self.caches(), client, signer },
+            &queue,
+        )
+        .await;
     }
 
     async fn tend_bootstrap_tokens(&self) {

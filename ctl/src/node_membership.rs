@@ -112,8 +112,8 @@ impl JoinArgs {
             move |source| Failure::io(attempt, source)
         };
         let text = std::fs::read_to_string(path).map_err(failed("read", path))?;
-        let credentials = Credentials::parse(&text)
-            .map_err(|why| failed("use", path)(std::io::Error::other(why)))?;
+        let credentials =
+            Credentials::parse(&text).map_err(|why| failed("use", path)(std::io::Error::other(why)))?;
         let ca_file = dir.join(AUTHORITY);
         write_private(&ca_file, &credentials.ca_pem).map_err(failed("write", &ca_file))?;
         let (client, switch) = switchable(path, &Options::new(agent))

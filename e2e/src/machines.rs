@@ -63,7 +63,12 @@ impl Machines {
         let pki = self.path("pki").to_string_lossy().into_owned();
         let name = format!("m{number}");
         let mut flags = vec!["--name".to_owned(), name.clone(), "--pki-dir".to_owned(), pki];
-        flags.extend(["--member-id".to_owned(), number.to_string(), "--listen".to_owned(), self.address(number)]);
+        flags.extend([
+            "--member-id".to_owned(),
+            number.to_string(),
+            "--listen".to_owned(),
+            self.address(number),
+        ]);
         for (id, port) in (1..).zip(ports).filter(|_| ports.len() > 1) {
             flags.extend(["--peer".to_owned(), format!("{id}=127.0.0.1:{port}")]);
         }

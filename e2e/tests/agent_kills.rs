@@ -24,7 +24,11 @@ fn pods_dont_notice_that_their_agent_is_killed() {
     let ending = gates.iter().enumerate().map(|(round, gate)| {
         // Of every code that a process can end with, but 0 and those of a shell's own.
         let code = round % 120 + 1;
-        pod(&format!("ends-{round}"), "ending", &format!("until [ -e {gate} ]; do sleep 0.1; done; exit {code}"))
+        pod(
+            &format!("ends-{round}"),
+            "ending",
+            &format!("until [ -e {gate} ]; do sleep 0.1; done; exit {code}"),
+        )
     });
     let lasting = (0..pods).map(|number| pod(&format!("lasts-{number}"), "lasting", "exec sleep 100000"));
     machines.apply(1, &lasting.chain(ending).collect::<Vec<_>>().join("---\n"));
@@ -43,7 +47,11 @@ fn pods_dont_notice_that_their_agent_is_killed() {
         assert_eq!(told, code, "round {round}");
     }
 
-    assert_eq!(all_ready(&machines, pods).expect("all are ready"), before, "restarts, new containers or flaps");
+    assert_eq!(
+        all_ready(&machines, pods).expect("all are ready"),
+        before,
+        "restarts, new containers or flaps"
+    );
     println!("{kills} kills of the agent, {pods} pods: 0 restarts, 0 flaps, {kills} exact exit codes");
 }
 
@@ -76,7 +84,8 @@ fn all_ready(machines: &Machines, pods: usize) -> Option<BTreeMap<String, Value>
 
 fn state(pod: &Value) -> (String, Value) {
     let container = &pod["status"]["containerStatuses"][0];
-    let facts = [&container["containerID"], &container["restartCount"], &container["state"], &ready_since(pod)];
+    let facts =
+        [&container["containerID"], &container["restartCount"], &container["state"], &ready_since(pod)];
     let facts = facts.into_iter().cloned().collect();
     (pod["metadata"]["name"].as_str().unwrap_or_default().to_owned(), Value::Array(facts))
 }

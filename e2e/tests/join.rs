@@ -78,7 +78,8 @@ fn logs_come_through_the_nodes_api(machines: &Machines, pod: &str) {
 
 fn what_is_written_is_private(machines: &Machines) {
     use std::os::unix::fs::PermissionsExt as _;
-    for name in ["worker/kubelet.kubeconfig", "worker/pki/kubelet-server-current.pem", "m1/admin.kubeconfig"] {
+    for name in ["worker/kubelet.kubeconfig", "worker/pki/kubelet-server-current.pem", "m1/admin.kubeconfig"]
+    {
         let metadata = eventually(name, || fs::metadata(machines.path(name)).ok());
         assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{name}");
     }

@@ -65,10 +65,8 @@ impl<'a> Step<'a> {
 }
 
 fn is_header(name: &str) -> bool {
-    matches!(
-        name,
-        "Accept" | "Amoeba-Cause" | "Amoeba-Fence" | "Authorization" | "Content-Type" | "User-Agent"
-    ) || name.starts_with("Impersonate-")
+    matches!(name, "Accept" | "Authorization" | "Content-Type" | "User-Agent")
+        || ["Impersonate-", "Amoeba-"].iter().any(|ours| name.starts_with(ours))
 }
 
 fn drop_owners(value: &mut Value) {

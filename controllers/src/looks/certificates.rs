@@ -61,7 +61,8 @@ impl Certificates {
     fn reached(&self, node: &str) -> Reached {
         let node = self.caches.nodes.get(&ObjectKey::cluster(node));
         let kubernetes = ObjectKey::new("default", "kubernetes");
-        let service = self.caches.services.get(&kubernetes).and_then(|service| service.spec.clone()?.cluster_ip);
+        let service =
+            self.caches.services.get(&kubernetes).and_then(|service| service.spec.clone()?.cluster_ip);
         let endpoints = self.caches.endpoints.get(&kubernetes);
         let subsets = endpoints.iter().flat_map(|endpoints| endpoints.subsets.iter().flatten());
         let servers = subsets.flat_map(|subset| subset.addresses.iter().flatten()).map(|one| one.ip.clone());

@@ -74,8 +74,8 @@ pub fn leave_admin(pki: &Pki, dir: &Path, address: SocketAddr) -> Result<(), Mem
     let path = dir.join(ADMIN_KUBECONFIG);
     let ip = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
     let url = format!("https://{}", SocketAddr::new(ip, address.port()));
-    let text = admin_kubeconfig(pki, &url)
-        .map_err(|source| MemberError::Pki { dir: dir.to_owned(), source })?;
+    let text =
+        admin_kubeconfig(pki, &url).map_err(|source| MemberError::Pki { dir: dir.to_owned(), source })?;
     kubelet::credentials::write_private(&path, &text).map_err(|source| MemberError::Admin { path, source })
 }
 

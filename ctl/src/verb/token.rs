@@ -111,8 +111,10 @@ fn terms(args: &CreateArgs, now: Timestamp) -> Result<TokenTerms, Failure> {
 
 /// With what the kubeconfig says of the cluster.
 fn join_command(app: &App, token: &BootstrapToken) -> Result<String, Failure> {
-    let unusable = |why: String| Failure::Usage(format!("--print-join-command: the kubeconfig can't be used: {why}"));
-    let paths = kubeconfig::find(app, &|path| path.exists()).map_err(crate::cluster::connect::ConnectError::from)?;
+    let unusable =
+        |why: String| Failure::Usage(format!("--print-join-command: the kubeconfig can't be used: {why}"));
+    let paths =
+        kubeconfig::find(app, &|path| path.exists()).map_err(crate::cluster::connect::ConnectError::from)?;
     let read = kubeconfig::read(&paths).map_err(|error| unusable(error.to_string()))?;
     let (servers, ca_pem) = client::kubeconfig::cluster_of(&read).map_err(unusable)?;
     let pin = KeyPin::of_certificate(&ca_pem).map_err(unusable)?;
@@ -121,7 +123,8 @@ fn join_command(app: &App, token: &BootstrapToken) -> Result<String, Failure> {
 }
 
 async fn list(cluster: &Cluster, args: &ListArgs) -> Result<(), Failure> {
-    let secrets = cluster.get(&path(&format!("?fieldSelector=type%3D{}", SECRET_TYPE.replace('/', "%2F")))).await?;
+    let secrets =
+        cluster.get(&path(&format!("?fieldSelector=type%3D{}", SECRET_TYPE.replace('/', "%2F")))).await?;
     let secrets = secrets["items"].as_array().cloned().unwrap_or_default();
     let now = Timestamp::now();
     // Items of a list don't say what they are, but these are of the type that was asked for.
@@ -155,7 +158,8 @@ fn row(secret: &Value, shows_secret: bool, now: Timestamp) -> Option<Vec<String>
 async fn delete(cluster: &Cluster, args: &DeleteArgs) -> Result<(), Failure> {
     for text in &args.tokens {
         let id = text.split('.').next().unwrap_or_default();
-        let is_id = id.len() == 6 && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        let is_id =
+            id.len() == 6 && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
         if !is_id {
             return Err(Failure::Usage(format!("{id:?} is no token or token id of the form [a-z0-9]{{6}}")));
         }

@@ -59,7 +59,9 @@ pub enum JoinError {
     #[error("failed to verify JWS signature of received cluster info object, can't trust this API Server")]
     BadSignature,
     /// It has another authority than we were told.
-    #[error("cluster CA found in cluster-info ConfigMap is invalid: none of the public keys {0:?} are pinned")]
+    #[error(
+        "cluster CA found in cluster-info ConfigMap is invalid: none of the public keys {0:?} are pinned"
+    )]
     NotPinned(String),
     /// The second reading differs.
     #[error("cluster-info changed while it was read; try again")]
@@ -213,7 +215,10 @@ mod tests {
         };
         let text = credentials.to_yaml();
         let signature = (format!("{INFO_SIGNATURE}{}", by.id), by.sign(&text));
-        ConfigMap { data: Some([(INFO_KUBECONFIG.to_owned(), text), signature].into()), ..ConfigMap::default() }
+        ConfigMap {
+            data: Some([(INFO_KUBECONFIG.to_owned(), text), signature].into()),
+            ..ConfigMap::default()
+        }
     }
 
     #[test]
@@ -224,7 +229,9 @@ mod tests {
         let forged = token("aaaaaa.0000000000000000");
         assert!(matches!(judge(&info(&ca, &forged), &ours, &[]), Err(JoinError::BadSignature)));
         let other = token("bbbbbb.0123456789abcdef");
-        assert!(matches!(judge(&info(&ca, &other), &ours, &[]), Err(JoinError::UnknownToken(id)) if id == "aaaaaa"));
+        assert!(
+            matches!(judge(&info(&ca, &other), &ours, &[]), Err(JoinError::UnknownToken(id)) if id == "aaaaaa")
+        );
         let mut changed = info(&ca, &ours);
         let data = changed.data.as_mut().expect("data");
         *data.get_mut(INFO_KUBECONFIG).expect("a kubeconfig") += " ";
@@ -238,7 +245,10 @@ mod tests {
         let pins = [pin(&authority()), pin(&ca)];
         assert!(judge(&info(&ca, &ours), &ours, &pins).is_ok(), "one of several pins is enough");
         let refused = judge(&info(&ca, &ours), &ours, &pins[..1]).expect_err("not pinned").to_string();
-        assert!(refused.contains("none of the public keys") && refused.contains(&pin(&ca).to_string()), "{refused}");
+        assert!(
+            refused.contains("none of the public keys") && refused.contains(&pin(&ca).to_string()),
+            "{refused}"
+        );
     }
 
     #[test]

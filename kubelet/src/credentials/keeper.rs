@@ -155,7 +155,8 @@ impl Keeper {
 
     fn read(&self) -> Result<Credentials, FileError> {
         let path = self.renewal.switch.path();
-        let text = std::fs::read_to_string(path).map_err(|source| FileError::Read(path.to_owned(), source))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| FileError::Read(path.to_owned(), source))?;
         Credentials::parse(&text).map_err(|why| FileError::Foreign { path: path.to_owned(), why })
     }
 
@@ -277,7 +278,11 @@ mod tests {
             after("https://10.0.0.2:6443 https://10.0.0.3:6443").as_deref(),
             Some("https://lb:6443 https://10.0.0.2:6443 https://10.0.0.3:6443")
         );
-        assert_eq!(after("https://127.0.0.1:6443 https://10.0.0.1:6443"), None, "loopback is another machine");
+        assert_eq!(
+            after("https://127.0.0.1:6443 https://10.0.0.1:6443"),
+            None,
+            "loopback is another machine"
+        );
         let local = urls("https://127.0.0.1:6443");
         let both = merged(&local, &urls("https://127.0.0.1:6443 https://127.0.0.2:6443"));
         assert_eq!(both, Some(urls("https://127.0.0.1:6443 https://127.0.0.2:6443")));

@@ -32,7 +32,8 @@ pub fn renewal(
     let life = valid.end.duration_since(valid.start).as_secs_f64();
     let part = SignedDuration::from_secs_f64(life * (0.7 + 0.2 * chance.clamp(0.0, 1.0)));
     let due = valid.start.saturating_add(part).unwrap_or(valid.end);
-    let asked = at_most.and_then(|at_most| since.saturating_add(SignedDuration::try_from(at_most).ok()?).ok());
+    let asked =
+        at_most.and_then(|at_most| since.saturating_add(SignedDuration::try_from(at_most).ok()?).ok());
     asked.map_or(due, |asked| asked.min(due))
 }
 

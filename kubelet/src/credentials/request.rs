@@ -125,7 +125,8 @@ pub async fn obtain(client: &kube::Client, node: &str, purpose: &Purpose) -> Res
     let name = created.metadata.name.unwrap_or_default();
     let waited = tokio::time::timeout(PATIENCE, await_condition(requests, &name, is_decided)).await;
     let waited = waited.map_err(|_| RequestError::Undecided(name.clone()))?;
-    let decided = waited.map_err(|source| RequestError::Wait { name: name.clone(), source: Box::new(source) })?;
+    let decided =
+        waited.map_err(|source| RequestError::Wait { name: name.clone(), source: Box::new(source) })?;
     let chain_pem = issued(&name, decided.as_ref())?;
     Ok(Certified { chain_pem, key_pem })
 }
@@ -149,7 +150,8 @@ fn certificate(request: &CertificateSigningRequest) -> Option<&[u8]> {
 /// `Denied` or `Failed`, and why.
 fn refusal(request: &CertificateSigningRequest) -> Option<(String, String)> {
     let conditions = request.status.as_ref()?.conditions.as_deref()?;
-    let refused = conditions.iter().find(|condition| matches!(condition.type_.as_str(), "Denied" | "Failed"))?;
+    let refused =
+        conditions.iter().find(|condition| matches!(condition.type_.as_str(), "Denied" | "Failed"))?;
     Some((refused.type_.clone(), refused.message.clone().unwrap_or_default()))
 }
 

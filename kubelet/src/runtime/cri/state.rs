@@ -138,5 +138,7 @@ pub fn usage(stats: &proto::ContainerStats) -> Usage {
         working_set,
         // Older runtimes don't tell.
         rss: rss.map_or(working_set, |rss| rss.value),
+        // The interface tells it for whole pods only, and only by newer runtimes.
+        processes: 0,
     }
 }

@@ -63,10 +63,12 @@ mod tests {
             ("/", "get proxy"),
         ] {
             let acts = acts(&Method::GET, path);
-            let text: Vec<String> = acts.iter().map(|act| format!("{} {}", act.verb, act.subresource)).collect();
+            let text: Vec<String> =
+                acts.iter().map(|act| format!("{} {}", act.verb, act.subresource)).collect();
             assert_eq!(text.join(", "), expected, "{path}");
         }
-        let verbs = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE].map(|m| acts(&m, "/run")[0].verb);
+        let verbs =
+            [Method::POST, Method::PUT, Method::PATCH, Method::DELETE].map(|m| acts(&m, "/run")[0].verb);
         assert_eq!(verbs, ["create", "update", "patch", "delete"]);
     }
 }

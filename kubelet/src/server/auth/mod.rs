@@ -51,7 +51,11 @@ impl Caller {
         let subject: &X509Name<'_> = certificate.subject();
         let user = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
         let groups = subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_owned);
-        Some(Self { user, groups: groups.chain(["system:authenticated".to_owned()]).collect(), ..Self::default() })
+        Some(Self {
+            user,
+            groups: groups.chain(["system:authenticated".to_owned()]).collect(),
+            ..Self::default()
+        })
     }
 }
 
@@ -104,7 +108,8 @@ impl Gate {
         }
         let subresources: Vec<&str> = acts.iter().map(|act| act.subresource).collect();
         let (user, verb, list) = (&caller.user, acts[0].verb, subresources.join(" "));
-        let message = format!("Forbidden (user={user}, verb={verb}, resource=nodes, subresource(s)=[{list}])");
+        let message =
+            format!("Forbidden (user={user}, verb={verb}, resource=nodes, subresource(s)=[{list}])");
         Err((StatusCode::FORBIDDEN, message))
     }
 

@@ -22,7 +22,8 @@ impl Reviewer for Asked {
         if caller.user == "unlucky" {
             return Err(kube::Error::Service("nobody is there".into()));
         }
-        Ok(node == "n1" && (act.subresource == "metrics" || (caller.user == "admin" && act.subresource == "proxy")))
+        Ok(node == "n1"
+            && (act.subresource == "metrics" || (caller.user == "admin" && act.subresource == "proxy")))
     }
 }
 
