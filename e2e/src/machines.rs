@@ -82,6 +82,8 @@ impl Machines {
     /// Starts the node's agent with these flags.
     pub fn start_node(&mut self, flags: &[&str]) {
         let mut all = vec!["--name", "worker", "--listen", "127.0.0.1:0", "--lease-renew-interval", "1s"];
+        // A machine that is short of disk needn't fail.
+        all.extend(["--eviction-hard", ""]);
         all.extend(flags);
         let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
         self.node = Some(self.start_process("worker", "node", &all));

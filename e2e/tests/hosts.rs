@@ -126,8 +126,9 @@ impl Hosts {
     fn start_node(&mut self, host: usize) {
         let (name, own) = (format!("n{}", host + 1), address(host));
         let flags = format!(
+            // A machine that is short of disk needn't fail.
             "node --name {name} --kubeconfig {name} --address {own} --listen {own}:10250 --pod-cidr auto \
-             --lease-renew-interval 400ms --lease-duration 2s --stop-pods-on-shutdown"
+             --eviction-hard memory.available<1Mi --lease-renew-interval 400ms --lease-duration 2s --stop-pods-on-shutdown"
         );
         self.start(host, &name, &flags);
     }

@@ -112,9 +112,12 @@ pub struct ClassInfo {
     pub provisioner: Box<str>,
     /// Its claims wait for their first pod.
     pub waits: bool,
-    /// Alternatives: labels of nodes with the values that are allowed. None at all is every node.
-    topologies: Vec<Vec<(Box<str>, Vec<Box<str>>)>>,
+    /// Alternatives. None at all is every node.
+    topologies: Vec<Topology>,
 }
+
+/// Labels of nodes, each with the values that are allowed.
+type Topology = Vec<(Box<str>, Vec<Box<str>>)>;
 
 /// How many volumes a node takes (CSINode).
 #[derive(Clone, Debug, PartialEq)]
@@ -261,7 +264,7 @@ fn places(labels: &Labels) -> Vec<(Box<str>, Vec<Box<str>>)> {
 impl ClassInfo {
     /// Reads an API object.
     pub fn of(class: &StorageClass) -> Self {
-        let topology = |term: &TopologySelectorTerm| {
+        let topology = |term: &TopologySelectorTerm| -> Topology {
             let labels = term.match_label_expressions.iter().flatten();
             labels
                 .map(|one| (one.key.as_str().into(), one.values.iter().map(|v| v.as_str().into()).collect()))
@@ -280,7 +283,7 @@ impl ClassInfo {
         let has = |(key, values): &(Box<str>, Vec<Box<str>>)| {
             labels.get(&**key).is_some_and(|here| values.iter().any(|value| **value == **here))
         };
-        let matches = |term: &Vec<_>| !term.is_empty() && term.iter().all(has);
+        let matches = |term: &Topology| !term.is_empty() && term.iter().all(has);
         !matches!(&*self.provisioner, "" | NO_PROVISIONER)
             && (self.topologies.is_empty() || self.topologies.iter().any(matches))
     }
