@@ -18,7 +18,7 @@ use super::{PeerContext, stopped};
 use crate::failpoint::failpoint;
 use crate::kv::MemberId;
 use crate::raft::replica::Input;
-use crate::snapshot::incoming::{self, Arriving};
+use crate::snapshot::incoming::{self, Arriving, Unstored};
 
 /// Blocks of a snapshot waiting to be written. When full, the sender waits.
 const WAITING_BLOCKS: usize = 4;
@@ -140,7 +140,8 @@ async fn receive_snapshot(
     let target = dir.clone();
     let storing = tokio::task::spawn_blocking(move || incoming::store(&target, Arriving::new(arriving)));
     let received = receive_blocks(connection, blocks).await;
-    let stored = storing.await.map_err(io::Error::other)?.map_err(io::Error::other);
+    let stored = storing.await.map_err(io::Error::other)?;
+    let stored = stored.map_err(|unstored| give_up(context, unstored));
     if let Err(error) = received.and(stored) {
         // Half of a snapshot is worthless.
         let _removed = tokio::task::spawn_blocking(move || incoming::remove(&dir)).await;
@@ -150,6 +151,20 @@ async fn receive_snapshot(
     message.mut_snapshot().data = name.into_bytes().into();
     context.shared.handle.deliver(Input::Message(message)).await;
     Ok(())
+}
+
+/// A disk that fails here fails the member: it would be offered the snapshot again and again, and what else it
+/// has written may be as little there.
+fn give_up(context: &PeerContext, unstored: Unstored) -> io::Error {
+    match unstored {
+        Unstored::Disk(error) if !error.is_no_space() => {
+            let failed = io::Error::other(error.to_string());
+            context.shared.handle.notify(Input::DiskFailed(error));
+            failed
+        }
+        Unstored::Disk(error) => io::Error::other(error),
+        broken => io::Error::other(broken),
+    }
 }
 
 /// Passes blocks on as they come; the writer checks them, and its end ends this.

@@ -271,6 +271,7 @@ impl<D: Disk> Replica<D> {
             }
             Input::SnapshotMade(snapshot) => self.member.log().set_snapshot(snapshot),
             Input::Space(low) => self.health.note_space(low),
+            Input::DiskFailed(error) => return Err(error.into()),
             Input::Damaged(detail) => self.health.note_damage(detail),
             Input::TransferLeader(to) => self.member.transfer_leader(to),
             Input::Compact(revision) => drop(self.propose(None, Command::Compact(revision))),

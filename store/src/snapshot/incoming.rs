@@ -47,17 +47,28 @@ impl Read for Arriving {
     }
 }
 
+/// Why a snapshot wasn't stored.
+#[derive(Debug, thiserror::Error)]
+pub enum Unstored {
+    /// What came isn't a whole snapshot: a block is damaged, or the end mark is missing.
+    #[error("what came isn't a whole snapshot")]
+    Broken(#[source] DiskError),
+    /// This member's own disk failed, or is full.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
 /// Writes a whole snapshot as tables into the new directory `dir`, and syncs them.
 ///
 /// # Errors
-/// If a block is damaged, the end mark is missing, or the disk fails. The directory is then worthless.
-pub fn store(dir: &Path, input: impl Read) -> Result<(), DiskError> {
+/// [`Unstored`]. The directory is then worthless.
+pub fn store(dir: &Path, input: impl Read) -> Result<(), Unstored> {
     std::fs::create_dir(dir).map_err(failed("make the directory of a snapshot"))?;
     let options = Family::REPLICATED.map(|family| (family, table_options(family)));
     let mut records = SnapshotFile::new(input);
     let mut table: Option<Table<'_>> = None;
     let mut count = 0;
-    while let Some((family, key, value)) = records.next_record()? {
+    while let Some((family, key, value)) = records.next_record().map_err(Unstored::Broken)? {
         if table.as_ref().is_none_or(|table| table.family != family || table.is_full()) {
             if let Some(done) = table.take() {
                 done.finish()?;
@@ -75,7 +86,7 @@ pub fn store(dir: &Path, input: impl Read) -> Result<(), DiskError> {
     }
     failpoint!("snapshot_before_sync");
     sync(dir)?;
-    sync(dir.parent().unwrap_or(Path::new(".")))
+    Ok(sync(dir.parent().unwrap_or(Path::new(".")))?)
 }
 
 struct Table<'a> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
@@ -10,14 +11,16 @@ use tokio::task::JoinSet;
 
 use super::group::{tls, write};
 use super::growth::retry;
+use super::network::Network;
 use super::single::get;
 use crate::config::Limits;
 use crate::disk::{Disk, Durability};
 use crate::kv::{Kv, MemberId};
 use crate::mvcc::family::Family;
 use crate::mvcc::view::{Batch, DiskError, ReadView};
+use crate::raft::replica::{Fatal, Input, Now};
 use crate::rocks::Rocks;
-use crate::snapshot::incoming::{self, Arriving};
+use crate::snapshot::incoming::{self, Arriving, Unstored};
 use crate::snapshot::offer::Offers;
 use crate::{Config, Join, Store, snapshot};
 
@@ -94,8 +97,10 @@ fn a_damaged_or_torn_snapshot_is_refused_before_anything_is_touched() {
     for at in (0..whole.len()).step_by(97) {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x10;
-        assert!(incoming::store(&to.path().join(format!("flip-{at}")), &damaged[..]).is_err(), "byte {at}");
-        assert!(incoming::store(&to.path().join(format!("cut-{at}")), &whole[..at]).is_err(), "cut at {at}");
+        let flipped = incoming::store(&to.path().join(format!("flip-{at}")), &damaged[..]);
+        assert!(matches!(flipped, Err(Unstored::Broken(_))), "byte {at}: {flipped:?}");
+        let cut = incoming::store(&to.path().join(format!("cut-{at}")), &whole[..at]);
+        assert!(matches!(cut, Err(Unstored::Broken(_))), "cut at {at}: {cut:?}");
     }
     let target = filled(to.path(), "old", 10);
     let before = records(&target);
@@ -137,7 +142,10 @@ async fn a_stream_that_ends_early_is_refused() {
     blocks.send(Bytes::copy_from_slice(&whole[..whole.len() / 2])).await.unwrap();
     drop(blocks);
     let error = storing.await.unwrap().unwrap_err();
-    assert!(matches!(error, DiskError::Engine { operation: "read the snapshot", .. }), "{error}");
+    assert!(
+        matches!(error, Unstored::Broken(DiskError::Engine { operation: "read the snapshot", .. })),
+        "{error}"
+    );
 }
 
 /// The log keeps 50 entries, and the snapshot takes seconds: who joins must be caught up all the same, and
@@ -181,4 +189,16 @@ async fn a_member_joins_by_a_slow_snapshot_while_everything_goes_on() {
     }
     joined.close().await;
     store.stop().await;
+}
+
+#[test]
+fn a_disk_that_fails_a_snapshot_ends_the_member() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let whole = encoded(&filled(from.path(), "new", 1).view());
+    let failed = incoming::store(&to.path().join("missing/in"), &whole[..]);
+    let Err(Unstored::Disk(error)) = failed else { panic!("{failed:?}") };
+    let mut member = Network::new(1, 7).members.remove(0);
+    let now = Now { mono: Duration::ZERO, wall_ms: 0 };
+    let ended = member.handle(now, [Input::DiskFailed(error)], &mut |_| {});
+    assert!(matches!(ended, Err(Fatal::Disk(_))));
 }

@@ -47,6 +47,8 @@ pub enum Input {
     TransferLeader(MemberId),
     /// The disk was looked at: why its space is short, if it is.
     Space(Option<String>),
+    /// The disk failed somebody who works beside the replica.
+    DiskFailed(DiskError),
     /// This member's data is not what was applied.
     Damaged(String),
     /// History is too large: compact to this revision.
