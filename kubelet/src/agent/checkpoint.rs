@@ -1,8 +1,8 @@
 //! The pods' records on disk: `pods/UID.json` holds the pod with the status last computed.
 //!
-//! Always holds: a pod is recorded durably before anything of it runs. Later versions are written without
-//! an fsync: they survive the agent's death, and after a power cut the older one is as good, since nothing
-//! runs any more.
+//! Always holds: a pod is recorded before anything of it runs. Nothing waits for the disk: what is written survives
+//! the agent's death, and after a power cut nothing runs any more. The first version is synced while the pod starts,
+//! so that what ran for longer than that is known afterwards, and counted.
 
 use std::fs;
 use std::io;
@@ -30,9 +30,15 @@ impl Checkpoints {
     }
 
     /// Writes or replaces a record.
-    pub fn save(&self, pod: &Pod, durable: bool) -> io::Result<()> {
+    pub fn save(&self, pod: &Pod) -> io::Result<()> {
         let uid = PodUid(pod.metadata.uid.clone().unwrap_or_default());
-        write_atomically(&self.path(&uid), pod, durable)
+        write_atomically(&self.path(&uid), pod)
+    }
+
+    /// Has the record survive a power cut.
+    pub fn sync(&self, uid: &PodUid) -> io::Result<()> {
+        fs::File::open(self.path(uid))?.sync_all()?;
+        fs::File::open(&self.0)?.sync_all()
     }
 
     /// Removes a record; a missing one is no error.

@@ -94,15 +94,26 @@ impl Performer {
 
     async fn run_sandbox(&self, pod: &Arc<Pod>) -> PodEvent {
         let (checkpoints, record) = (self.checkpoints.clone(), pod.clone());
-        let saved = tokio::task::spawn_blocking(move || checkpoints.save(&record, true)).await;
+        let saved = tokio::task::spawn_blocking(move || checkpoints.save(&record)).await;
         let saved = saved.map_err(std::io::Error::other).and_then(|result| result);
         if let Err(error) = saved {
             return PodEvent::SandboxFailed { message: format!("record the pod: {error}") };
         }
+        self.sync_record(PodRef::of(pod));
         match self.make_sandbox(pod).await {
             Ok(ip) => PodEvent::SandboxReady { ip },
             Err(message) => PodEvent::SandboxFailed { message },
         }
+    }
+
+    /// Has the pod's record survive a power cut, which its start doesn't wait for.
+    fn sync_record(&self, pod: PodRef) {
+        let checkpoints = self.checkpoints.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = checkpoints.sync(&pod.uid) {
+                tracing::warn!(%pod, %error, "sync the pod's record");
+            }
+        });
     }
 
     /// Makes what the pod's containers share; its own address. Where the runtime makes the network, that is known

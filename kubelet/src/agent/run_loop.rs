@@ -221,7 +221,7 @@ impl RunLoop {
                 }
                 Work::Save(pod) => {
                     // Not fsynced, so it costs no more than a copy to the page cache.
-                    if let Err(error) = self.performer.checkpoints.save(&pod, false) {
+                    if let Err(error) = self.performer.checkpoints.save(&pod) {
                         tracing::error!(pod = %PodRef::of(&pod), %error, "record a pod");
                     }
                 }

@@ -9,12 +9,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use crate::config::Backoff;
+use crate::pod::ContainerId;
 use crate::pod::backoff::Delay;
 use crate::pod::container::{ContainerLife, Ended, Run, State, spec_of};
 use crate::pod::effect::{Effect, ProbeKind};
 use crate::pod::life::{PodLife, Sandbox, Settings};
 use crate::pod::resize::Allocation;
-use crate::runtime::{FoundContainer, FoundState};
+use crate::runtime::{Exit, FoundContainer, FoundState};
 
 impl PodLife {
     /// A pod known from its record (with the status last reported) and the containers of it that the
@@ -34,7 +35,7 @@ impl PodLife {
             runs.sort_by_key(|run| run.attempt);
             adopt(container, &life.pod, &runs, &backoff, now, &mut out);
         }
-        if life.containers.iter().any(|c| c.attempts > 0) {
+        if !found.is_empty() && life.containers.iter().any(|c| c.attempts > 0) {
             life.sandbox = Sandbox::Ready;
         }
         life.settle();
@@ -55,7 +56,7 @@ fn adopt(
     if let Some(had) = reported.and_then(|status| status.resources.clone()) {
         container.resources = Allocation::of(Some(&had));
     }
-    let Some((newest, older)) = runs.split_last() else { return };
+    let Some((newest, older)) = runs.split_last() else { return adopt_lost(container, reported, now) };
     container.attempts = (newest.attempt + 1).max(known_restarts + 1);
     container.image_id.clone_from(&newest.image_id);
     take_state(container, pod, newest, reported, now);
@@ -65,6 +66,24 @@ fn adopt(
         container.last = ended(previous, now);
         out.extend(ancient.iter().map(|run| Effect::RemoveContainer { id: run.id.clone() }));
     }
+}
+
+/// A run that was told of and that the runtime doesn't know: its record went with the power. Nobody saw its end.
+fn adopt_lost(container: &mut ContainerLife, reported: Option<&ContainerStatus>, now: Timestamp) {
+    let Some(status) = reported else { return };
+    let id = status.container_id.as_deref().and_then(|id| id.split_once("://"));
+    let Some((_, id)) = id else { return };
+    container.attempts = u32::try_from(status.restart_count).unwrap_or(0) + 1;
+    let state = status.state.clone().unwrap_or_default();
+    let exit = match (state.terminated, state.running.and_then(|running| running.started_at)) {
+        // How it ended had been told before.
+        (Some(ended), _) => {
+            let finished = ended.finished_at.map_or(now, |time| time.0);
+            Exit::with_code(ended.exit_code, ended.started_at.map_or(finished, |time| time.0), finished)
+        }
+        (None, begun) => Exit::unknown(begun.map_or(now, |time| time.0), now),
+    };
+    container.state = State::Ended(Ended { id: Some(ContainerId(id.to_owned())), exit });
 }
 
 fn take_state(
@@ -114,7 +133,7 @@ fn ended(found: &FoundContainer, now: Timestamp) -> Option<Ended> {
     match &found.state {
         FoundState::Running { .. } => None,
         FoundState::Created => {
-            let exit = crate::runtime::Exit::start_error("the agent ended during the start".to_owned(), now);
+            let exit = Exit::start_error("the agent ended during the start".to_owned(), now);
             Some(Ended { id: Some(found.id.clone()), exit })
         }
         FoundState::Exited(exit) => Some(Ended { id: Some(found.id.clone()), exit: exit.clone() }),

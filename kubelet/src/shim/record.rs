@@ -7,7 +7,8 @@
 //! | `exit.json` | shim | once the command ended; how |
 //! | `cancelled` | agent | instead of a start that an agent before it began and never saw through |
 //!
-//! Always holds: a file is complete or absent, because it is renamed into place after an fsync.
+//! Always holds: a file is complete or absent for whoever lives, because it is renamed into place. How a run ended
+//! is fsynced before that; what only matters while it runs is not.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -62,10 +63,11 @@ impl ContainerDir {
         &self.0
     }
 
-    /// Makes the directory with its order; fsynced, because a restart count must survive a power cut.
+    /// Makes the directory with its order. Not fsynced, so that a start waits for no disk: after a power cut
+    /// nothing runs, and a run whose record is lost is known from the pod's own record.
     pub fn create(&self, order: &Order) -> io::Result<()> {
         fs::create_dir_all(&self.0)?;
-        write_durably(&self.0.join("config.json"), order)
+        write_atomically(&self.0.join("config.json"), order)
     }
 
     /// What to run.
@@ -93,7 +95,7 @@ impl ContainerDir {
     /// Says who runs. Not fsynced: after a power cut nobody runs, and whoever reads an older boot's
     /// record knows it.
     pub fn set_running(&self, record: &RunningRecord) -> io::Result<()> {
-        write_atomically(&self.0.join("state.json"), record, false)
+        write_atomically(&self.0.join("state.json"), record)
     }
 
     /// How it ended, if it has.
@@ -101,8 +103,9 @@ impl ContainerDir {
         optional(read(&self.0.join("exit.json")))
     }
 
-    /// Says how it ended.
+    /// Says how it ended; afterwards that and the order survive a power cut.
     pub fn set_exit(&self, exit: &Exit) -> io::Result<()> {
+        File::open(self.0.join("config.json"))?.sync_all()?;
         write_durably(&self.0.join("exit.json"), exit)
     }
 }
@@ -124,21 +127,20 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
 
 /// Writes a JSON file so that it is there, whole, after a power cut.
 pub fn write_durably<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    write_atomically(path, value, true)
+    write(path, value, File::sync_all)?;
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 /// Writes a JSON file so that a reader sees the old one or the new one.
-pub fn write_atomically<T: Serialize>(path: &Path, value: &T, durable: bool) -> io::Result<()> {
+pub fn write_atomically<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    write(path, value, |_| Ok(()))
+}
+
+fn write<T: Serialize>(path: &Path, value: &T, settle: impl Fn(&File) -> io::Result<()>) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary)?;
     file.write_all(&serde_json::to_vec(value)?)?;
-    if durable {
-        file.sync_all()?;
-    }
+    settle(&file)?;
     drop(file);
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(parent) if durable => File::open(parent)?.sync_all(),
-        _ => Ok(()),
-    }
+    fs::rename(&temporary, path)
 }
