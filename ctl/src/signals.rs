@@ -2,7 +2,11 @@
 
 use std::io;
 
+use client::Shutdown;
+use client::shutdown;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::failure::Failure;
 
 /// Ctrl-C and SIGTERM.
 pub struct Termination {
@@ -23,4 +27,21 @@ impl Termination {
             _ = self.terminate.recv() => {}
         }
     }
+}
+
+/// Runs what ends when it is asked to, until it ends or a signal asks.
+pub async fn until_asked_to_stop<F: Future<Output = ()>>(
+    run: impl FnOnce(Shutdown) -> F,
+) -> Result<(), Failure> {
+    let mut stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
+    let (trigger, asked) = shutdown::channel();
+    let mut running = std::pin::pin!(run(asked));
+    tokio::select! {
+        () = &mut running => {}
+        () = stop.next() => {
+            trigger.request();
+            running.await;
+        }
+    }
+    Ok(())
 }

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use client::shutdown;
 use controllers::ControllersConfig;
 
 use super::node;
@@ -10,7 +9,7 @@ use crate::app::App;
 use crate::failure::Failure;
 use crate::leader_election::LeaderElectionArgs;
 use crate::member;
-use crate::signals::Termination;
+use crate::signals::until_asked_to_stop;
 
 /// Run the controllers alone, beside any API server
 #[derive(Debug, clap::Args)]
@@ -31,19 +30,9 @@ pub struct Args {
 /// Reconciles until a signal.
 pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     member::log_to_stderr(&args.log);
-    let mut stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
     let config = config(&args)?;
     let client = node::client(app, "kube-controller-manager").await?;
-    let (trigger, asked) = shutdown::channel();
-    let mut reconciling = std::pin::pin!(controllers::run(client, config, asked));
-    tokio::select! {
-        () = &mut reconciling => {}
-        () = stop.next() => {
-            trigger.request();
-            reconciling.await;
-        }
-    }
-    Ok(())
+    until_asked_to_stop(|asked| controllers::run(client, config, asked)).await
 }
 
 fn config(args: &Args) -> Result<ControllersConfig, Failure> {

@@ -1,7 +1,6 @@
 //! `amoeba scheduler`: the scheduler alone, beside any API server.
 
 use client::election::ElectionConfig;
-use client::shutdown;
 use scheduler::SchedulerConfig;
 use scheduler::pod::DEFAULT_SCHEDULER;
 
@@ -10,7 +9,7 @@ use crate::app::App;
 use crate::failure::Failure;
 use crate::leader_election::LeaderElectionArgs;
 use crate::member;
-use crate::signals::Termination;
+use crate::signals::until_asked_to_stop;
 
 /// Run the scheduler alone, beside any API server
 #[derive(Debug, clap::Args)]
@@ -34,18 +33,8 @@ pub struct Args {
 /// Schedules until a signal.
 pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     member::log_to_stderr(&args.log);
-    let mut stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
     let client = node::client(app, "kube-scheduler").await?;
-    let (trigger, asked) = shutdown::channel();
-    let mut scheduling = std::pin::pin!(scheduler::run(client, config(&args), asked));
-    tokio::select! {
-        () = &mut scheduling => {}
-        () = stop.next() => {
-            trigger.request();
-            scheduling.await;
-        }
-    }
-    Ok(())
+    until_asked_to_stop(|asked| scheduler::run(client, config(&args), asked)).await
 }
 
 fn config(args: &Args) -> SchedulerConfig {
