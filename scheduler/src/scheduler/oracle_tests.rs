@@ -237,7 +237,8 @@ impl History {
     /// Lets the scheduler decide, one pod at a time, until it has nothing left to do, whatever back-off
     /// that takes; each decision is checked against the world as it is then.
     fn settle(&mut self) {
-        loop {
+        for round in 0.. {
+            assert!(round < MOST_ROUNDS, "the scheduler comes to an end with what it has");
             let before = self.random;
             let random = &mut || before.wrapping_mul(6_364_136_223_846_793_005) >> 33;
             let effects = self.scheduler.schedule(1, self.now, random);
@@ -431,6 +432,9 @@ impl History {
         }
     }
 }
+
+/// Decisions after which nothing that happens is news any more.
+const MOST_ROUNDS: usize = 5000;
 
 fn uid(name: u8, incarnation: u64) -> crate::name::PodUid {
     crate::name::PodUid(format!("p{name}-{incarnation}").into())

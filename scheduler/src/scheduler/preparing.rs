@@ -138,8 +138,10 @@ impl Scheduler {
         };
         let slot = self.snapshot.slot(&preparing.node);
         let Some(node) = slot.and_then(|slot| self.snapshot.node(slot)) else { return Progress::Failed };
-        let overfull = |(resource, _): (&str, i64)| {
-            self.snapshot.column(resource).left(slot.expect("a known node has a slot")) < 0
+        // Of what it asks nothing of, a node may have less than nothing, as for the filters.
+        let overfull = |(resource, amount): (&str, i64)| {
+            let slot = slot.expect("a known node has a slot");
+            amount > 0 && self.snapshot.column(resource).left(slot) < 0
         };
         let pod = self.snapshot.pod(pod);
         if pod.is_some_and(|pod| pod.shape.needs.requests.exact.iter().chain([(PODS, 1)]).any(overfull)) {
