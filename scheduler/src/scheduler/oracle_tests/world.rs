@@ -105,6 +105,15 @@ impl World {
             && ports
     }
 
+    /// Whether the node, which has the pod, has shrunk below what is on it, in something that the pod asks for.
+    pub(super) fn is_overfull(&self, pod: &ModelPod, at: u8) -> bool {
+        let Some(node) = self.nodes.get(&at) else { return false };
+        let cpu: i64 = self.on(at).map(|other| other.cpu).sum();
+        let gpu: i64 = self.on(at).map(|other| other.gpu).sum();
+        let count = i64::try_from(self.on(at).count()).expect("a count");
+        (pod.cpu > 0 && cpu > node.cpu) || (pod.gpu > 0 && gpu > node.gpu) || count > node.pods
+    }
+
     fn domain(&self, by_zone: bool, node: u8) -> Option<u8> {
         if by_zone { self.nodes[&node].zone } else { Some(100 + node) }
     }
