@@ -162,8 +162,7 @@ fn give_up(context: &PeerContext, unstored: Unstored) -> io::Error {
             context.shared.handle.notify(Input::DiskFailed(error));
             failed
         }
-        Unstored::Disk(error) => io::Error::other(error),
-        broken => io::Error::other(broken),
+        unstored => io::Error::other(unstored),
     }
 }
 
