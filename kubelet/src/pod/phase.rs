@@ -80,7 +80,7 @@ pub fn restarts_after(pod: &Pod, container: &ContainerLife, code: i32) -> bool {
 }
 
 /// An init container has failed for good: the pod never starts.
-pub fn init_failed(pod: &Pod, containers: &[ContainerLife]) -> bool {
+fn init_failed(pod: &Pod, containers: &[ContainerLife]) -> bool {
     containers.iter().filter(|c| c.role == Role::Init).any(|c| {
         c.ended().is_some_and(|ended| ended.exit.code != 0 && !restarts_after(pod, c, ended.exit.code))
     })

@@ -1,0 +1,174 @@
+//! What a start came to: the container runs, or waits for another try, and events say why.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::pod::container::{Ended, Run, WaitReason, spec_of};
+use crate::pod::effect::{Effect, Hook, Note, StartFailure};
+use crate::pod::life::PodLife;
+use crate::pod::time::{go_duration, later};
+use crate::pod::{ContainerId, ContainerName};
+use crate::runtime::{Exit, ImageUse};
+
+/// After this long a container whose configuration could not be resolved is tried again, even if no
+/// watch has told of a change (upstream's resync of pods).
+const CONFIG_RETRY: Duration = Duration::from_secs(60);
+/// How long a failed pull is shown before the wait for the next try is (upstream's resync after an error).
+const ERR_IMAGE_PULL_SHOWN: Duration = Duration::from_secs(2);
+/// Between tries to make a volume of which something is missing, if no watch tells of a change.
+const VOLUME_RETRY: Duration = Duration::from_secs(10);
+
+impl PodLife {
+    pub(crate) fn started(
+        &mut self,
+        name: &ContainerName,
+        (id, at): (ContainerId, Timestamp),
+        image: &ImageUse,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(spec) = spec_of(&self.pod, name).map(Cow::into_owned) else { return };
+        let Some(container) = self.container_mut(name) else { return };
+        let hooked = spec.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some());
+        let run = Run { id: id.clone(), started_at: at, post_start_pending: hooked, stopping: None };
+        let dropped = container.started(run, Some(&spec));
+        container.image_id = image.image().map(|image| image.id.to_string());
+        out.extend(dropped.map(|id| Effect::RemoveContainer { id }));
+        record_image(name, spec.image.as_deref().unwrap_or_default(), image, out);
+        out.push(Effect::Record(Note::normal("Created", "Container created").about(name)));
+        out.push(Effect::Record(Note::normal("Started", "Container started").about(name)));
+        if let Some(known) = self.early_ends.iter().position(|(early, _)| *early == id) {
+            let (_, exit) = self.early_ends.remove(known);
+            self.exited(&id, exit);
+        } else if hooked {
+            out.push(Effect::RunHook { container: name.clone(), id, hook: Hook::PostStart });
+        }
+    }
+
+    pub(crate) fn start_failed(
+        &mut self,
+        name: &ContainerName,
+        failure: StartFailure,
+        found: Option<&ImageUse>,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let image = spec_of(&self.pod, name).and_then(|spec| spec.image.clone()).unwrap_or_default();
+        if let Some(found) = found {
+            record_image(name, &image, found, out);
+        }
+        match failure {
+            StartFailure::Config(message) => {
+                self.refuse(name, WaitReason::CreateContainerConfigError, message, now, out);
+            }
+            StartFailure::Volume(message) => self.volume_failed(name, message, now, out),
+            StartFailure::Create(message) => {
+                self.refuse(name, WaitReason::CreateContainerError, message, now, out);
+            }
+            StartFailure::Image(message) => self.image_failed(name, &image, message, now, out),
+            StartFailure::NeverPull(message) => {
+                out.push(Effect::Record(Note::warning("ErrImageNeverPull", message.clone()).about(name)));
+                self.refuse(name, WaitReason::ErrImageNeverPull, message, now, out);
+            }
+            StartFailure::InvalidImageName(message) => {
+                out.push(Effect::Record(Note::warning("InspectFailed", message.clone()).about(name)));
+                self.refuse(name, WaitReason::InvalidImageName, message, now, out);
+            }
+            StartFailure::Run { id, message } => self.run_failed(name, id, message, now, out),
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        name: &ContainerName,
+        reason: WaitReason,
+        message: String,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let shown = match reason {
+            WaitReason::ErrImageNeverPull => "ErrImageNeverPull",
+            WaitReason::InvalidImageName => "InvalidImageName",
+            _ => &message,
+        };
+        out.push(Effect::Record(Note::warning("Failed", format!("Error: {shown}")).about(name)));
+        if let Some(container) = self.container_mut(name) {
+            container.refused(reason, message, Some(later(now, CONFIG_RETRY)));
+        }
+    }
+
+    /// The container goes on waiting for its creation, as upstream's does.
+    fn volume_failed(
+        &mut self,
+        name: &ContainerName,
+        message: String,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        out.push(Effect::Record(Note::warning("FailedMount", message)));
+        if let Some(container) = self.container_mut(name) {
+            container.awaits_volume(later(now, VOLUME_RETRY));
+        }
+    }
+
+    /// Shows `ErrImagePull` for a moment, then `ImagePullBackOff` until the next try.
+    fn image_failed(
+        &mut self,
+        name: &ContainerName,
+        image: &str,
+        message: String,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let backoff = self.settings.backoff;
+        let pull = format!("Failed to pull image \"{image}\": {message}");
+        out.push(Effect::Record(Note::warning("Failed", pull).about(name)));
+        out.push(Effect::Record(Note::warning("Failed", "Error: ErrImagePull").about(name)));
+        if let Some(container) = self.container_mut(name) {
+            container.image_delay.begin(now, now, &backoff);
+            container.refused(WaitReason::ErrImagePull, message, Some(later(now, ERR_IMAGE_PULL_SHOWN)));
+        }
+    }
+
+    fn run_failed(
+        &mut self,
+        name: &ContainerName,
+        id: ContainerId,
+        message: String,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        out.push(Effect::Record(Note::normal("Created", "Container created").about(name)));
+        out.push(Effect::Record(Note::warning("Failed", format!("Error: {message}")).about(name)));
+        let exit = Exit::start_error(message, now);
+        let dropped = self.container_mut(name).and_then(|c| c.failed_to_run(Ended { id: Some(id), exit }));
+        out.extend(dropped.map(|id| Effect::RemoveContainer { id }));
+    }
+}
+
+/// Says what the container runs from.
+fn record_image(name: &ContainerName, image: &str, found: &ImageUse, out: &mut Vec<Effect>) {
+    let note = match found {
+        ImageUse::Present(_) => Note::normal(
+            "Pulled",
+            format!("Container image \"{image}\" already present on machine and can be accessed by the pod"),
+        ),
+        ImageUse::Pulled(fetched, took) => Note::normal(
+            "Pulled",
+            format!(
+                "Successfully pulled image \"{image}\" in {}. Image size: {} bytes.",
+                go_duration(*took),
+                fetched.size
+            ),
+        ),
+        ImageUse::Plain => Note::normal(
+            "NotIsolated",
+            format!(
+                "Image \"{image}\" is not on this node: the command runs as a plain process of the host, not \
+                 isolated"
+            ),
+        ),
+    };
+    out.push(Effect::Record(note.about(name)));
+}
