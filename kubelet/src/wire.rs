@@ -36,9 +36,8 @@ impl Codec for port_forward::Codec {
     }
 }
 
-/// A client of SPDY: what it receives is what a server says.
-impl Codec for spdy::Caller {
-    type Event = spdy::Heard;
+impl Codec for spdy::Session {
+    type Event = spdy::Event;
     fn receive(&mut self, input: &mut BytesMut, out: &mut Vec<u8>) -> Result<Option<Self::Event>, Malformed> {
         self.receive(input, out)
     }

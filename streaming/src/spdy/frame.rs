@@ -1,4 +1,4 @@
-//! Frames: a client's come in, ours go out.
+//! Frames: those of the other side come in, ours go out.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -15,7 +15,7 @@ const HEAD: usize = 8;
 /// The last frame of the sender on its stream.
 const FIN: u8 = 1;
 
-/// What a client's frame says. Header blocks are still packed.
+/// What a frame of the other side says. Header blocks are still packed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// Opens a stream.
@@ -43,7 +43,7 @@ struct Data {
     left: usize,
 }
 
-/// Takes a client's frames apart.
+/// Takes the frames of the other side apart.
 #[derive(Debug, Default)]
 pub struct Decoder {
     data: Option<Data>,

@@ -1,14 +1,12 @@
 //! SPDY/3.1, as much of it as Kubernetes uses: streams that the client opens, data both ways, resets and pings.
-//! The server's side is for kubectl, the client's for a container runtime's streaming server. There is no flow control, because those clients know none: the connection's own
-//! holds a sender back.
+//! The server's side is for kubectl, the client's for a container runtime's streaming server. There is no flow
+//! control, because those clients know none: the connection's own holds a sender back.
 
-mod caller;
 mod dictionary;
 mod frame;
 mod header;
 mod session;
 
-pub use caller::{Caller, Heard};
 pub use header::Headers;
 #[cfg(test)]
 pub(crate) use session::tests as testing;

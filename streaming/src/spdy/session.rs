@@ -1,4 +1,5 @@
-//! A connection's streams: which are open on which side.
+//! A connection's streams: which are open on which side. A client opens them, a server accepts them; for all else
+//! both sides are alike.
 //!
 //! Always holds: nothing is said on a stream after its end was; a stream is forgotten once both sides have
 //! ended it, or one has given it up.
@@ -14,7 +15,7 @@ use crate::spdy::header::{Headers, Packer, Unpacker};
 /// How many streams may be open at once; further ones are refused. A forwarded connection needs two.
 const STREAMS: usize = 512;
 /// The most bytes in one data frame.
-pub const LARGEST: usize = 1 << 20;
+const LARGEST: usize = 1 << 20;
 
 /// A stream of one connection. The client's have odd numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,40 +24,55 @@ pub struct StreamId(pub u32);
 /// What happens to streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The client has opened one; it was accepted.
+    /// The client has opened one; it was accepted. Only a server hears of this.
     Opened {
         /// Which.
         id: StreamId,
         /// What it said about it.
         headers: Headers,
     },
-    /// The client has sent data on one.
+    /// The other side has sent data on one.
     Data {
         /// Which.
         id: StreamId,
         /// Never empty.
         bytes: Bytes,
     },
-    /// The client will send no more on one.
+    /// The other side will send no more on one.
     Finished(StreamId),
-    /// The client has given one up, for both sides.
+    /// The other side has given one up, for both.
     Reset(StreamId),
-    /// The client ends the connection.
+    /// The other side ends the connection.
     GoAway,
 }
 
 /// Which sides may still send.
 #[derive(Clone, Copy, Debug)]
-pub struct Open {
-    /// The other side.
-    pub theirs: bool,
-    /// Ours.
-    pub ours: bool,
+struct Open {
+    theirs: bool,
+    ours: bool,
 }
 
-/// The server's side of a connection.
+/// Who of the two we are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Side {
+    #[default]
+    Server,
+    Client,
+}
+
+impl Side {
+    /// Whether the other side numbers its pings so. One of our own numbers would be the answer to a ping of ours,
+    /// and we ask for nothing.
+    fn is_theirs(self, number: u32) -> bool {
+        number.is_multiple_of(2) == (self == Self::Client)
+    }
+}
+
+/// One side of a connection; by default the server's.
 #[derive(Debug, Default)]
 pub struct Session {
+    side: Side,
     decoder: Decoder,
     unpacker: Unpacker,
     packer: Packer,
@@ -67,11 +83,26 @@ pub struct Session {
 }
 
 impl Session {
+    /// The client's side.
+    pub fn client() -> Self {
+        Self { side: Side::Client, ..Self::default() }
+    }
+
+    /// Opens a stream and says what it is for. Only a client does.
+    pub fn open(&mut self, headers: &[(&str, &str)], out: &mut Vec<u8>) -> StreamId {
+        assert_eq!(self.side, Side::Client, "streams are opened by clients");
+        let id = StreamId(if self.last.0 == 0 { 1 } else { self.last.0 + 2 });
+        self.last = id;
+        self.streams.insert(id, Open { theirs: true, ours: true });
+        frame::syn_stream(id, &self.packer.pack(headers), out);
+        id
+    }
+
     /// Takes the next event out of what was received, and appends what must be answered. `None` if more is
     /// needed.
     ///
     /// # Errors
-    /// If the client doesn't speak SPDY/3.
+    /// If the other side doesn't speak SPDY/3.
     pub fn receive(&mut self, input: &mut BytesMut, out: &mut Vec<u8>) -> Result<Option<Event>, Malformed> {
         loop {
             if let Some(event) = self.pending.take() {
@@ -86,19 +117,24 @@ impl Session {
 
     fn step(&mut self, frame: Frame, out: &mut Vec<u8>) -> Result<Option<Event>, Malformed> {
         Ok(match frame {
+            Frame::SynStream { .. } if self.side == Side::Client => {
+                return Err(Malformed("a server opens a stream"));
+            }
             Frame::SynStream { id, fin, block } => {
                 let headers = self.unpacker.unpack(&block)?;
-                self.open(id, headers, fin, out)?
+                self.accept(id, headers, fin, out)?
             }
             Frame::Headers { id, fin, block } => {
-                self.unpacker.unpack(&block)?;
+                // What a server says about a stream is of no use to its client: it stays packed.
+                if self.side == Side::Server {
+                    self.unpacker.unpack(&block)?;
+                }
                 if fin { self.finished(id) } else { None }
             }
             Frame::Data { id, bytes, fin } => self.data(id, bytes, fin),
             Frame::RstStream(id) => self.streams.remove(&id).map(|_| Event::Reset(id)),
             Frame::Ping(number) => {
-                // An even number would be the answer to one of ours, and we ask for nothing.
-                if number % 2 == 1 {
+                if self.side.is_theirs(number) {
                     frame::ping(number, out);
                 }
                 None
@@ -108,7 +144,7 @@ impl Session {
         })
     }
 
-    fn open(
+    fn accept(
         &mut self,
         id: StreamId,
         headers: Headers,
@@ -192,158 +228,4 @@ impl Session {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::spdy::header::tests::Client as HeaderPacker;
-
-    /// A client's side, as bytes.
-    #[derive(Default)]
-    pub(crate) struct Client {
-        packer: HeaderPacker,
-        pub(crate) wire: Vec<u8>,
-    }
-
-    impl Client {
-        fn control(&mut self, kind: u16, flags: u8, body: &[u8]) {
-            self.wire.extend_from_slice(&[0x80, 3]);
-            self.wire.extend_from_slice(&kind.to_be_bytes());
-            self.wire.push(flags);
-            self.wire.extend_from_slice(&(body.len() as u32).to_be_bytes()[1..]);
-            self.wire.extend_from_slice(body);
-        }
-
-        pub(crate) fn open(&mut self, id: u32, headers: &[(&str, &str)]) {
-            let block = self.packer.pack(headers);
-            self.control(1, 0, &[&id.to_be_bytes()[..], &[0; 6], &block].concat());
-        }
-
-        pub(crate) fn data(&mut self, id: u32, bytes: &[u8], fin: bool) {
-            frame::data(StreamId(id), bytes, fin, &mut self.wire);
-        }
-
-        pub(crate) fn reset(&mut self, id: u32) {
-            self.control(3, 0, &[id.to_be_bytes(), 5_u32.to_be_bytes()].concat());
-        }
-
-        pub(crate) fn ping(&mut self, number: u32) {
-            self.control(6, 0, &number.to_be_bytes());
-        }
-    }
-
-    /// All events of these bytes, fed in pieces, in short; and what is answered.
-    fn events(wire: &[u8], piece: usize) -> (Vec<String>, Vec<u8>) {
-        let (mut session, mut input, mut out) = (Session::default(), BytesMut::new(), Vec::new());
-        let (mut events, mut data) = (Vec::new(), Vec::new());
-        for piece in wire.chunks(piece) {
-            input.extend_from_slice(piece);
-            while let Some(event) = session.receive(&mut input, &mut out).expect("well formed") {
-                match event {
-                    Event::Data { bytes, .. } => data.extend_from_slice(&bytes),
-                    Event::Opened { id, headers } => {
-                        events.push(format!("open {} {}", id.0, headers.get("streamtype").unwrap_or("-")));
-                    }
-                    other => events.push(format!("{other:?}")),
-                }
-            }
-        }
-        events.push(String::from_utf8(data).expect("text"));
-        (events, out)
-    }
-
-    #[test]
-    fn streams_open_carry_data_and_end() {
-        let mut client = Client::default();
-        client.open(1, &[("streamtype", "error")]);
-        client.open(3, &[("streamtype", "data"), ("port", "80")]);
-        client.ping(7);
-        client.ping(8);
-        client.data(3, b"hello, ", false);
-        client.data(3, b"world", true);
-        client.data(3, b"lost", false);
-        client.control(9, 0, &[0; 8]);
-        client.reset(1);
-        client.reset(1);
-        client.control(7, 0, &[0; 8]);
-        for piece in [1, 3, 1000] {
-            let (events, answers) = events(&client.wire, piece);
-            let want = [
-                "open 1 error",
-                "open 3 data",
-                "Finished(StreamId(3))",
-                "Reset(StreamId(1))",
-                "GoAway",
-                "hello, world",
-            ];
-            assert_eq!(events, want);
-            let (mut packer, mut want) = (Packer::default(), Vec::new());
-            [1, 3].iter().for_each(|id| frame::syn_reply(StreamId(*id), &packer.empty(), &mut want));
-            frame::ping(7, &mut want);
-            assert_eq!(answers, want);
-        }
-    }
-
-    #[test]
-    fn nothing_is_sent_on_what_has_ended() {
-        let mut client = Client::default();
-        client.open(1, &[]);
-        let (mut session, mut out) = (Session::default(), Vec::new());
-        session.receive(&mut BytesMut::from(&client.wire[..]), &mut out).expect("opened");
-        out.clear();
-        session.send(StreamId(1), b"a", &mut out);
-        session.finish(StreamId(1), &mut out);
-        assert_eq!(out, b"\0\0\0\x01\0\0\0\x01a\0\0\0\x01\x01\0\0\0");
-        out.clear();
-        session.send(StreamId(1), b"b", &mut out);
-        session.finish(StreamId(1), &mut out);
-        session.send(StreamId(9), b"b", &mut out);
-        assert_eq!(out, b"");
-        session.reset(StreamId(1), &mut out);
-        assert_eq!(out, b"\x80\x03\0\x03\0\0\0\x08\0\0\0\x01\0\0\0\x05");
-    }
-
-    #[test]
-    fn too_many_streams_and_false_numbers_are_refused() {
-        let mut client = Client::default();
-        (0..=STREAMS as u32).for_each(|n| client.open(2 * n + 1, &[]));
-        let (events, answers) = events(&client.wire, usize::MAX);
-        assert_eq!(events.len(), STREAMS + 1, "each opened, and no data");
-        let mut refusal = Vec::new();
-        frame::rst_stream(StreamId(2 * STREAMS as u32 + 1), Reset::Refused, &mut refusal);
-        assert!(answers.ends_with(&refusal));
-        for ids in [[2, 3], [3, 3], [3, 1]] {
-            let mut client = Client::default();
-            ids.iter().for_each(|id| client.open(*id, &[]));
-            let (mut session, mut input) = (Session::default(), BytesMut::from(&client.wire[..]));
-            let all: Result<Vec<_>, _> =
-                std::iter::from_fn(|| session.receive(&mut input, &mut Vec::new()).transpose()).collect();
-            assert!(all.is_err(), "{ids:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_events_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300), good in 0..2_usize) {
-            let mut client = Client::default();
-            client.open(1, &[("streamtype", "data")]);
-            let wire = [&client.wire[..good * client.wire.len()], &bytes].concat();
-            let (mut session, mut input, mut out) = (Session::default(), BytesMut::from(&wire[..]), Vec::new());
-            while let Ok(Some(_)) = session.receive(&mut input, &mut out) {}
-            prop_assert!(session.streams.len() <= STREAMS && out.len() <= 100 + wire.len());
-        }
-
-        #[test]
-        fn frames_that_were_damaged_do_no_harm(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-            let mut client = Client::default();
-            client.open(1, &[("streamtype", "data"), ("port", "80"), ("requestid", "0")]);
-            client.data(1, b"hello", false);
-            client.open(3, &[("streamtype", "error"), ("port", "80"), ("requestid", "0")]);
-            client.reset(1);
-            let at = at.index(client.wire.len());
-            client.wire[at] = byte;
-            let (mut session, mut input, mut out) = (Session::default(), BytesMut::from(&client.wire[..]), Vec::new());
-            while let Ok(Some(_)) = session.receive(&mut input, &mut out) {}
-        }
-    }
-}
+pub(crate) mod tests;

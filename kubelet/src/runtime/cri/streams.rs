@@ -10,7 +10,7 @@ use http::{Request, header};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use streaming::spdy::{Caller, Heard, PROTOCOL, StreamId};
+use streaming::spdy::{self, Event, PROTOCOL, StreamId};
 use streaming::{port_forward, remote_command};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
@@ -81,9 +81,9 @@ struct Channels {
 
 impl Channels {
     /// Opens them in upstream's order.
-    fn open(caller: &mut Caller, streams: Streams, out: &mut Vec<u8>) -> Self {
+    fn open(client: &mut spdy::Session, streams: Streams, out: &mut Vec<u8>) -> Self {
         let mut open = |wanted: bool, channel: remote_command::Channel| {
-            wanted.then(|| caller.open(&[("streamtype", channel.name())], out))
+            wanted.then(|| client.open(&[("streamtype", channel.name())], out))
         };
         use remote_command::Channel::{Error, Resize, Stderr, Stdin, Stdout};
         Self {
@@ -99,9 +99,9 @@ impl Channels {
 /// Begins to talk to a process of which the runtime has told where its streams are.
 pub async fn start(url: &str, streams: Streams) -> Result<Session, RuntimeError> {
     let stream = connect(url, CHANNELS).await?;
-    let (wire, incoming) = wire::open(Caller::default(), stream);
+    let (wire, incoming) = wire::open(spdy::Session::client(), stream);
     let mut channels = None;
-    let opening = wire.send(|caller, out| channels = Some(Channels::open(caller, streams, out))).await;
+    let opening = wire.send(|client, out| channels = Some(Channels::open(client, streams, out))).await;
     opening.map_err(lost)?;
     let channels = channels.ok_or_else(|| lost(io::ErrorKind::BrokenPipe.into()))?;
     let (stdin, typed) = tokio::io::duplex(BUFFER);
@@ -128,7 +128,7 @@ struct Pipes {
 }
 
 async fn converse<S: AsyncRead + AsyncWrite>(
-    wire: Wire<Caller, S>,
+    wire: Wire<spdy::Session, S>,
     mut incoming: Incoming<S>,
     channels: Channels,
     pipes: Pipes,
@@ -143,7 +143,7 @@ async fn converse<S: AsyncRead + AsyncWrite>(
 
 /// Hands out what the process says, until the runtime has told how it ended.
 async fn hear<S: AsyncRead + AsyncWrite>(
-    wire: &Wire<Caller, S>,
+    wire: &Wire<spdy::Session, S>,
     incoming: &mut Incoming<S>,
     channels: &Channels,
     mut out: Option<DuplexStream>,
@@ -154,8 +154,8 @@ async fn hear<S: AsyncRead + AsyncWrite>(
         [Some(channels.error), channels.stdout, channels.stderr].into_iter().flatten().collect();
     while !open.is_empty() {
         match incoming.next(wire).await {
-            Some(Heard::Data(id, bytes)) if id == channels.error => status.extend_from_slice(&bytes),
-            Some(Heard::Data(id, bytes)) => {
+            Some(Event::Data { id, bytes }) if id == channels.error => status.extend_from_slice(&bytes),
+            Some(Event::Data { id, bytes }) => {
                 let to = if Some(id) == channels.stdout { &mut out } else { &mut err };
                 // Who doesn't listen any more isn't told any more.
                 if let Some(pipe) = to
@@ -164,8 +164,9 @@ async fn hear<S: AsyncRead + AsyncWrite>(
                     *to = None;
                 }
             }
-            Some(Heard::Finished(id)) => open.retain(|known| *known != id),
-            Some(Heard::GoAway) | None => break,
+            Some(Event::Finished(id) | Event::Reset(id)) => open.retain(|known| *known != id),
+            Some(Event::Opened { .. }) => {}
+            Some(Event::GoAway) | None => break,
         }
     }
     ended(&status)
@@ -190,7 +191,7 @@ fn ended(status: &[u8]) -> Result<i32, RuntimeError> {
 
 /// Sends what is typed, and its end. Returns only if it can't.
 async fn send_all<S: AsyncRead + AsyncWrite>(
-    wire: &Wire<Caller, S>,
+    wire: &Wire<spdy::Session, S>,
     to: Option<StreamId>,
     mut from: DuplexStream,
 ) -> io::Error {
@@ -198,9 +199,9 @@ async fn send_all<S: AsyncRead + AsyncWrite>(
     let mut buffer = vec![0; BUFFER];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
-        let sent = wire.send(|caller, out| match read {
-            0 => caller.finish(to, out),
-            read => caller.send(to, &buffer[..read], out),
+        let sent = wire.send(|client, out| match read {
+            0 => client.finish(to, out),
+            read => client.send(to, &buffer[..read], out),
         });
         match sent.await {
             Err(error) => return error,
@@ -212,14 +213,14 @@ async fn send_all<S: AsyncRead + AsyncWrite>(
 
 /// Sends the terminal's sizes. Returns only if it can't.
 async fn send_sizes<S: AsyncRead + AsyncWrite>(
-    wire: &Wire<Caller, S>,
+    wire: &Wire<spdy::Session, S>,
     to: Option<StreamId>,
     mut sizes: mpsc::Receiver<TerminalSize>,
 ) -> io::Error {
     while let Some(TerminalSize { width, height }) = sizes.recv().await {
         let Some(to) = to else { continue };
         let text = serde_json::json!({ "Width": width, "Height": height }).to_string();
-        if let Err(error) = wire.send(|caller, out| caller.send(to, text.as_bytes(), out)).await {
+        if let Err(error) = wire.send(|client, out| client.send(to, text.as_bytes(), out)).await {
             return error;
         }
     }
@@ -229,12 +230,12 @@ async fn send_sizes<S: AsyncRead + AsyncWrite>(
 /// Connects to a port of a pod of which the runtime has told where it is reached.
 pub async fn dial(url: &str, port: u16) -> Result<Box<dyn ByteStream>, RuntimeError> {
     let stream = connect(url, port_forward::PROTOCOL).await?;
-    let (wire, incoming) = wire::open(Caller::default(), stream);
+    let (wire, incoming) = wire::open(spdy::Session::client(), stream);
     let (port, mut ids) = (port.to_string(), (StreamId(0), StreamId(0)));
-    let opening = wire.send(|caller, out| {
-        let mut open = |kind| caller.open(&[("streamtype", kind), ("port", &port), ("requestid", "0")], out);
+    let opening = wire.send(|client, out| {
+        let mut open = |kind| client.open(&[("streamtype", kind), ("port", &port), ("requestid", "0")], out);
         ids = (open("error"), open("data"));
-        caller.finish(ids.0, out);
+        client.finish(ids.0, out);
     });
     opening.await.map_err(lost)?;
     let (ours, theirs) = tokio::io::duplex(BUFFER);
@@ -244,7 +245,7 @@ pub async fn dial(url: &str, port: u16) -> Result<Box<dyn ByteStream>, RuntimeEr
 }
 
 async fn carry<S: AsyncRead + AsyncWrite>(
-    wire: Wire<Caller, S>,
+    wire: Wire<spdy::Session, S>,
     mut incoming: Incoming<S>,
     (error, data): (StreamId, StreamId),
     pipe: DuplexStream,
@@ -253,21 +254,21 @@ async fn carry<S: AsyncRead + AsyncWrite>(
     let up = async {
         let mut buffer = vec![0; BUFFER];
         while let Ok(read @ 1..) = from.read(&mut buffer).await {
-            wire.send(|caller, out| caller.send(data, &buffer[..read], out)).await?;
+            wire.send(|client, out| client.send(data, &buffer[..read], out)).await?;
         }
-        wire.send(|caller, out| caller.finish(data, out)).await
+        wire.send(|client, out| client.finish(data, out)).await
     };
     let down = async {
         while let Some(heard) = incoming.next(&wire).await {
             match heard {
-                Heard::Data(id, bytes) if id == data => to.write_all(&bytes).await?,
-                Heard::Data(id, why) if id == error => {
+                Event::Data { id, bytes } if id == data => to.write_all(&bytes).await?,
+                Event::Data { id, bytes: why } if id == error => {
                     tracing::debug!(why = %String::from_utf8_lossy(&why), "a forwarded connection failed");
                     break;
                 }
-                Heard::Finished(id) if id == data => break,
-                Heard::GoAway => break,
-                Heard::Data(..) | Heard::Finished(_) => {}
+                Event::Finished(id) | Event::Reset(id) if id == data => break,
+                Event::GoAway => break,
+                _ => {}
             }
         }
         to.shutdown().await
