@@ -3,11 +3,10 @@
 use std::fs;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use streaming::anyone::Anyone;
 
 use crate::pki::{Issued, PkiError, tls as pki};
 
@@ -55,7 +54,7 @@ pub fn client(trust: Trust<'_>, identity: Option<&Issued>) -> Result<Arc<ClientC
         Trust::Bundle(pem) => builder.with_root_certificates(roots(pem)?),
         Trust::Machine => builder.with_root_certificates(roots(&machine()?)?),
         Trust::Anyone => {
-            let verifier = Arc::new(Anyone(pki::provider()));
+            let verifier = Arc::new(Anyone::new(pki::provider()));
             builder.dangerous().with_custom_certificate_verifier(verifier)
         }
     };
@@ -82,43 +81,4 @@ fn roots(pem: &[u8]) -> Result<RootCertStore, TrustError> {
 
 fn machine() -> Result<Vec<u8>, TrustError> {
     AUTHORITIES.iter().find_map(|path| fs::read(path).ok()).ok_or(TrustError::NoMachine)
-}
-
-/// Believes everybody, but only who has the key of the certificate that is shown.
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

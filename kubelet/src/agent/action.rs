@@ -1,17 +1,18 @@
 //! Performs the actions of probes and hooks: commands, pages, connections.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::ring;
+use rustls_pki_types::ServerName;
+use streaming::anyone::Anyone;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::agent::grpc;
 use crate::pod::ContainerId;
@@ -86,7 +87,7 @@ async fn fetch(get: &HttpGet) -> Result<(), String> {
     let stream = dial(&get.host, get.port).await.map_err(about)?;
     let status = if get.tls {
         let name = ServerName::try_from(get.host.clone()).map_err(|error| about(error.to_string()))?;
-        let tls = unverified().connect(name, stream).await.map_err(|error| about(error.to_string()))?;
+        let tls = UNVERIFIED.connect(name, stream).await.map_err(|error| about(error.to_string()))?;
         exchange(get, tls).await.map_err(about)?
     } else {
         exchange(get, stream).await.map_err(about)?
@@ -134,60 +135,23 @@ fn request(get: &HttpGet) -> Result<http::Request<Empty<Bytes>>, http::Error> {
 }
 
 /// A probe asks whether the container answers, not who it is (upstream skips the check as well).
-fn unverified() -> tokio_rustls::TlsConnector {
+static UNVERIFIED: LazyLock<TlsConnector> = LazyLock::new(|| {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Arc::new(Unverified(provider.clone()));
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .expect("ring supports the default protocol versions")
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
+        .with_custom_certificate_verifier(Arc::new(Anyone::new(provider)))
         .with_no_client_auth();
-    tokio_rustls::TlsConnector::from(Arc::new(config))
-}
-
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
+    TlsConnector::from(Arc::new(config))
+});
 
 #[cfg(test)]
 mod tests {
+    use rustls_pki_types::PrivateKeyDer;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
 
     use super::*;
     use crate::runtime::fake::{FakeRuntime, FakeScript};
@@ -200,14 +164,12 @@ mod tests {
     }
 
     fn get(port: u16) -> Action {
+        page(port, false)
+    }
+
+    fn page(port: u16, tls: bool) -> Action {
         let headers = vec![("X-Probe".to_owned(), "yes".to_owned())];
-        Action::Http(HttpGet {
-            tls: false,
-            host: "127.0.0.1".to_owned(),
-            port,
-            path: "/ok?a=b".to_owned(),
-            headers,
-        })
+        Action::Http(HttpGet { tls, host: "127.0.0.1".to_owned(), port, path: "/ok?a=b".to_owned(), headers })
     }
 
     /// A server that answers one request with this; returns its port and what it was asked.
@@ -256,5 +218,37 @@ mod tests {
         assert_eq!(act(tcp, PATIENCE).await, Err(want.clone()));
         let want = format!("Get \"http://127.0.0.1:{port}/ok?a=b\": {want}");
         assert_eq!(act(get(port), PATIENCE).await, Err(want));
+    }
+
+    /// A server that shows a certificate of nobody's, and answers one request over it.
+    async fn strange_server() -> u16 {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("a server's settings");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
+        let port = listener.local_addr().expect("address").port();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("accept");
+            let mut stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await.expect("a handshake");
+            stream.read(&mut [0; 4096]).await.expect("read");
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("write");
+            stream.shutdown().await.expect("an end");
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn who_answers_over_tls_is_not_asked_who_it_is() {
+        let port = strange_server().await;
+        assert_eq!(act(page(port, true), PATIENCE).await, Ok(()));
+        let (port, _asked) = server("HTTP/1.1 200 OK\r\n\r\n").await;
+        let told = act(page(port, true), PATIENCE).await.expect_err("it doesn't speak TLS");
+        assert!(told.starts_with(&format!("Get \"https://127.0.0.1:{port}/ok?a=b\": ")), "{told}");
     }
 }
