@@ -5,11 +5,20 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::Cluster;
+
 /// Installed by `.ci/setup`.
 const BUSYBOX: &str = "/bin/busybox";
 /// What scripts call by name.
 const APPLETS: [&str; 12] =
     ["sh", "cat", "echo", "httpd", "hostname", "id", "ls", "sleep", "readlink", "wget", "touch", "true"];
+
+/// Gives all nodes of a cluster an image with this name, whose command is the script. Returns what is said about it.
+pub fn load(cluster: &Cluster, name: &str, script: &str) -> String {
+    let dir = tempfile::tempdir().expect("a directory");
+    let archive = busybox(dir.path(), name, script);
+    cluster.a(&format!("image load {}", archive.display()))
+}
 
 /// Makes the archive of an image with this name in `dir`. Its command is the script.
 pub fn busybox(dir: &Path, name: &str, script: &str) -> PathBuf {

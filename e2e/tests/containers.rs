@@ -70,10 +70,7 @@ fn a_pod_from_an_image_lives_through_its_agents_death() {
         return;
     }
     let cluster = Cluster::up(1, 1);
-    let dir = tempfile::tempdir().expect("a directory");
-    let archive = image::busybox(dir.path(), "box:1", SCRIPT);
-    let loaded = cluster.a(&format!("image load {}", archive.display()));
-    assert_eq!(loaded, "loaded docker.io/library/box:1\n");
+    assert_eq!(image::load(&cluster, "box:1", SCRIPT), "loaded docker.io/library/box:1\n");
     assert!(cluster.a("image ls").contains("docker.io/library/box:1"));
     assert!(cluster.apply(&manifest(free_port())).ok);
     cluster.ready_pods("app=box", 1);

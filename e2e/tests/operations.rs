@@ -7,9 +7,7 @@ use e2e::{Cluster, Ran, eventually, image};
 fn volumes_budgets_and_autoscaling_work_together() {
     let cluster = Cluster::up(1, 2);
     if nix::unistd::geteuid().is_root() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let archive = image::busybox(dir.path(), "box:1", "sleep 1000000");
-        cluster.a(&format!("image load {}", archive.display()));
+        image::load(&cluster, "box:1", "sleep 1000000");
         a_claim_waits_for_its_first_pod_and_the_second_follows_it(&cluster);
     } else {
         eprintln!("NOT TESTED: volumes need containers from images, and those root");

@@ -30,9 +30,7 @@ fn a_pod_is_looked_into_and_resized_while_it_runs() {
         return;
     }
     let cluster = Cluster::up(1, 1);
-    let dir = tempfile::tempdir().expect("a directory");
-    let archive = image::busybox(dir.path(), "box:1", SCRIPT);
-    cluster.a(&format!("image load {}", archive.display()));
+    image::load(&cluster, "box:1", SCRIPT);
     assert!(cluster.apply(POD).ok);
     cluster.k("wait --for=condition=Ready pod/box --timeout=60s");
     looked_into(&cluster);
