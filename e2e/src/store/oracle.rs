@@ -13,12 +13,15 @@
 //!   right previous values; and a progress message promises nothing that comes later;
 //! - a lease never ends early.
 
+mod authors;
+mod replies;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
-use super::history::{
-    Call, Change, Event, History, KeyState, Lease, Outcome, Reply, Request, Revision, Seen,
-};
+use self::authors::Authors;
+use self::replies::{changes_something, contradiction};
+use super::history::{Call, Event, History, KeyState, Lease, Outcome, Reply, Request, Revision, Seen};
 
 /// At the latest the second write of a fresh store gets this revision; etcd begins with it.
 const FIRST: Revision = 2;
@@ -352,124 +355,6 @@ fn ended_lease(events: &[&Event], before: &Keyspace) -> Option<i64> {
     let deleted: BTreeSet<_> =
         events.iter().filter(|event| event.now.is_none()).map(|event| &event.key).collect();
     (lease != 0 && hanging == deleted && deleted.len() == events.len()).then_some(lease)
-}
-
-fn changes_something(call: &Call, deleted: i64) -> bool {
-    let Request::Write { changes, .. } = &call.request else { return false };
-    deleted > 0 || changes.iter().any(|change| matches!(change, Change::Put { .. }))
-}
-
-/// Why a reply can't be right, given the keyspace at its revision and just before it.
-fn contradiction(call: &Call, before: &Keyspace, now: &Keyspace) -> Option<&'static str> {
-    match (&call.request, call.reply()?) {
-        (Request::Write { guard, changes }, Reply::Wrote { deleted, .. }) => {
-            let base = if changes_something(call, *deleted) { before } else { now };
-            let there = changes
-                .iter()
-                .filter(|change| matches!(change, Change::Delete { .. }) && base.contains_key(change.key()));
-            if there.count() != usize::try_from(*deleted).unwrap_or(usize::MAX) {
-                return Some("the number of deleted keys is wrong");
-            }
-            let held = guard.as_ref().is_none_or(|(key, at)| modified(base, key) == *at);
-            (!held).then_some("the guard didn't hold, but the write was done")
-        }
-        (Request::Write { guard: Some((key, at)), .. }, Reply::Refused { found, .. }) => {
-            if now.get(key) != found.as_ref() {
-                return Some("a refused write was told something else than what is there");
-            }
-            (modified(now, key) == *at).then_some("the guard held, but the write was refused")
-        }
-        (Request::Read { keys, .. }, Reply::Found { keys: found, .. }) => {
-            let there = now.iter().filter(|(key, _)| keys.contains(key));
-            (!there.eq(found)).then_some("a read was told something else than what is there")
-        }
-        _ => Some("the reply is none to this request"),
-    }
-}
-
-fn modified(keyspace: &Keyspace, key: &str) -> Revision {
-    keyspace.get(key).map_or(0, |state| state.modified)
-}
-
-/// Finds the call behind a revision.
-struct Authors<'a> {
-    calls: &'a [Call],
-    by_value: HashMap<&'a str, usize>,
-    /// Acknowledged writes by their revision.
-    by_revision: HashMap<Revision, usize>,
-    /// Deletes whose outcome nobody knows, by key, the first sent first.
-    perhaps: HashMap<&'a str, Vec<usize>>,
-}
-
-impl<'a> Authors<'a> {
-    fn new(calls: &'a [Call]) -> Self {
-        let mut authors =
-            Self { calls, by_value: HashMap::new(), by_revision: HashMap::new(), perhaps: HashMap::new() };
-        for (number, call) in calls.iter().enumerate() {
-            authors.enter(number, call);
-        }
-        for numbers in authors.perhaps.values_mut() {
-            numbers.sort_by_key(|number| calls[*number].invoked);
-        }
-        authors
-    }
-
-    fn enter(&mut self, number: usize, call: &'a Call) {
-        let Request::Write { changes, .. } = &call.request else { return };
-        for change in changes {
-            match change {
-                Change::Put { value, .. } => {
-                    self.by_value.insert(value, number);
-                }
-                Change::Delete { key } if changes.len() == 1 && call.reply().is_none() => {
-                    self.perhaps.entry(key).or_default().push(number);
-                }
-                Change::Delete { .. } => {}
-            }
-        }
-        if let Some(Reply::Wrote { revision, deleted }) = call.reply()
-            && changes_something(call, *deleted)
-        {
-            self.by_revision.insert(*revision, number);
-        }
-    }
-
-    /// The call that does exactly this to this keyspace.
-    fn of(&mut self, revision: Revision, events: &[&Event], before: &Keyspace) -> Option<usize> {
-        let value = events.iter().find_map(|event| event.now.as_ref().map(|now| now.value.as_str()));
-        let number = match value {
-            Some(value) => *self.by_value.get(value)?,
-            None => match self.by_revision.get(&revision) {
-                Some(number) => *number,
-                None => self.perhaps(events)?,
-            },
-        };
-        let Request::Write { changes, guard } = &self.calls[number].request else { return None };
-        let guarded = guard.as_ref().is_none_or(|(key, at)| modified(before, key) == *at);
-        (guarded && effect(changes, before) == shape(events)).then_some(number)
-    }
-
-    fn perhaps(&mut self, events: &[&Event]) -> Option<usize> {
-        let [event] = events else { return None };
-        let numbers = self.perhaps.get_mut(event.key.as_str())?;
-        (!numbers.is_empty()).then(|| numbers.remove(0))
-    }
-}
-
-/// What changes do to a keyspace: each key with its new value and lease, or its deletion.
-fn effect<'a>(changes: &'a [Change], before: &Keyspace) -> BTreeMap<&'a str, Option<(&'a str, i64)>> {
-    let effective = changes.iter().filter_map(|change| match change {
-        Change::Put { key, value, lease } => Some((key.as_str(), Some((value.as_str(), *lease)))),
-        Change::Delete { key } => before.contains_key(key).then_some((key.as_str(), None)),
-    });
-    effective.collect()
-}
-
-fn shape<'a>(events: &[&'a Event]) -> BTreeMap<&'a str, Option<(&'a str, i64)>> {
-    events
-        .iter()
-        .map(|event| (event.key.as_str(), event.now.as_ref().map(|now| (now.value.as_str(), now.lease))))
-        .collect()
 }
 
 /// What revision was known to somebody at each time.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::store::history::{Keys, Watched};
+use crate::store::history::{Change, Keys, Watched};
 
 /// A right history by hand: one client writes, one reads, a watch on everything sees all.
 struct Story {
