@@ -9,7 +9,7 @@ use crate::eviction::Observation;
 use crate::eviction::threshold::{Resource, Threshold};
 use crate::pod::PodRef;
 use crate::pod::admission::amounts;
-use crate::pod::container::declared;
+use crate::pod::roles::declared;
 
 fn bytes(amount: u64) -> Quantity {
     Quantity::from_units(i64::try_from(amount).unwrap_or(i64::MAX), Format::Binary)

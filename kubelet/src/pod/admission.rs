@@ -92,7 +92,7 @@ fn out_of(name: &str, requested: i128, used: i128, capacity: i128) -> Verdict {
 /// `status.qosClass`: Guaranteed if every container limits CPU and memory and requests no less.
 pub fn qos_class(pod: &Pod) -> &'static str {
     let containers: Vec<&Container> =
-        crate::pod::container::declared(pod).map(|(container, _)| container).collect();
+        crate::pod::roles::declared(pod).map(|(container, _)| container).collect();
     if containers.iter().all(|c| qos_amounts(c).0.is_empty() && qos_amounts(c).1.is_empty()) {
         return "BestEffort";
     }

@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::pod::container::{ContainerLife, Role};
+use crate::pod::container::ContainerLife;
 use crate::pod::life::{PodLife, Sandbox};
 use crate::pod::phase::{Phase, is_initialized};
 use crate::pod::resize::Decision;
+use crate::pod::roles::Role;
 
 /// The conditions that belong to the node; all others are kept as they are.
 pub const OWNED: [&str; 7] = [

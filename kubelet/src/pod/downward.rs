@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 use crate::pod::ContainerName;
-use crate::pod::container::spec_of;
+use crate::pod::roles::spec_of;
 
 /// What only the node knows.
 #[derive(Clone, Debug, Default)]

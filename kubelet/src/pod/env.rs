@@ -34,7 +34,7 @@ pub struct Sources {
 
 /// What this pod refers to from its containers' environment and its volumes.
 pub fn references(pod: &Pod) -> Vec<Reference> {
-    let mut all: Vec<Reference> = crate::pod::container::roles(pod)
+    let mut all: Vec<Reference> = crate::pod::roles::roles(pod)
         .flat_map(|(container, _)| container_references(&container))
         .chain(crate::pod::volumes::references(pod))
         .chain(crate::pod::pull_secrets::references(pod))

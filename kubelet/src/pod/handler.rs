@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, Pod
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::pod::ContainerName;
-use crate::pod::container::spec_of;
 use crate::pod::effect::{Hook, ProbeKind};
+use crate::pod::roles::spec_of;
 use crate::pod::time::seconds;
 
 /// Something to be done to a container from outside.

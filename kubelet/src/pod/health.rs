@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::pod::container::spec_of;
 use crate::pod::effect::{Effect, Hook, Note, ProbeKind};
 use crate::pod::life::PodLife;
+use crate::pod::roles::spec_of;
 use crate::pod::time::{later, seconds};
 use crate::pod::{ContainerId, ContainerName};
 

@@ -16,10 +16,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
 use crate::config::Backoff;
-use crate::pod::container::{ContainerLife, Role, State, WaitReason, ephemeral_names, roles};
+use crate::pod::container::{ContainerLife, State, WaitReason};
 use crate::pod::effect::{Effect, Note, PodEvent};
 use crate::pod::phase::{Phase, phase};
 use crate::pod::resize::Progress;
+use crate::pod::roles::{Role, ephemeral_names, roles};
 use crate::pod::time::{later, seconds};
 use crate::pod::{ContainerId, ContainerName, PodRef};
 use crate::runtime::Exit;

@@ -20,6 +20,7 @@ pub mod probe;
 pub mod pull_secrets;
 pub mod resize;
 pub mod restore;
+pub mod roles;
 pub mod sandbox;
 pub mod start_outcome;
 pub mod starting;

@@ -4,7 +4,8 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::pod::container::{ContainerLife, Role, State, spec_of};
+use crate::pod::container::{ContainerLife, State};
+use crate::pod::roles::{Role, spec_of};
 
 /// `status.phase`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,9 +15,10 @@ use serde::Serialize;
 
 use crate::pod::ContainerId;
 use crate::pod::admission::{Amounts, admit, amounts, requests};
-use crate::pod::container::{ContainerLife, Role, spec_of};
+use crate::pod::container::ContainerLife;
 use crate::pod::effect::{Effect, Note};
 use crate::pod::life::PodLife;
+use crate::pod::roles::{Role, spec_of};
 use crate::pod::time::later;
 
 /// Between tries to give a container what it was promised.

@@ -11,10 +11,11 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use crate::config::Backoff;
 use crate::pod::ContainerId;
 use crate::pod::backoff::Delay;
-use crate::pod::container::{ContainerLife, Ended, Run, State, spec_of};
+use crate::pod::container::{ContainerLife, Ended, Run, State};
 use crate::pod::effect::{Effect, ProbeKind};
 use crate::pod::life::{PodLife, Sandbox, Settings};
 use crate::pod::resize::Allocation;
+use crate::pod::roles::spec_of;
 use crate::runtime::{Exit, FoundContainer, FoundState};
 
 impl PodLife {

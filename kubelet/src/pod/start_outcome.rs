@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::pod::container::{Ended, Run, WaitReason, spec_of};
+use crate::pod::container::{Ended, Run, WaitReason};
 use crate::pod::effect::{Effect, Hook, Note, StartFailure};
 use crate::pod::life::PodLife;
+use crate::pod::roles::spec_of;
 use crate::pod::time::{go_duration, later};
 use crate::pod::{ContainerId, ContainerName};
 use crate::runtime::{Exit, ImageUse};

@@ -10,10 +10,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::pod::ContainerId;
 use crate::pod::admission::qos_class;
 use crate::pod::conditions::conditions;
-use crate::pod::container::{ContainerLife, Ended, Role, Run, State, WaitReason, Waiting, spec_of};
+use crate::pod::container::{ContainerLife, Ended, Run, State, WaitReason, Waiting};
 use crate::pod::life::{PodLife, Sandbox, Verdict};
 use crate::pod::phase::Phase;
 use crate::pod::resize::Allocation;
+use crate::pod::roles::{Role, spec_of};
 
 impl PodLife {
     /// The status as of now. Keeps the times of the conditions' transitions for the next call.

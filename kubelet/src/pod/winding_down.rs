@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::pod::container::{ContainerLife, Ended, Role, State, Stopping, spec_of};
+use crate::pod::container::{ContainerLife, Ended, State, Stopping};
 use crate::pod::effect::{Effect, Hook, Note};
 use crate::pod::life::{Ending, PodLife, Sandbox, Verdict, Why};
+use crate::pod::roles::{Role, spec_of};
 use crate::pod::time::{later, seconds, since};
 use crate::runtime::Exit;
 

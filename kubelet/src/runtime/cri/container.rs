@@ -13,7 +13,7 @@ use crate::container::Mount;
 use crate::container::cgroup::Limits;
 use crate::container::root;
 use crate::image::ImageConfig;
-use crate::pod::container::spec_of;
+use crate::pod::roles::spec_of;
 use crate::pod::{ContainerId, isolation};
 use crate::runtime::{Asked, ContainerConfig};
 
