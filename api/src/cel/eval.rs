@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::ast::{Expr, Kind, Literal, Loop, LoopKind, Mode};
+use super::collections::{List, Map};
 use super::library;
 use super::signatures::{Cost, named};
-use super::value::{List, Map, Value};
+use super::value::Value;
 use super::{Bindings, Budget, EvalError};
 
 type Answer<'v> = Result<Value<'v>, EvalError>;

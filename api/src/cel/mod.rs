@@ -8,6 +8,7 @@
 pub mod admission;
 mod ast;
 mod check;
+mod collections;
 mod eval;
 mod lexer;
 pub mod library;
@@ -16,13 +17,15 @@ mod signatures;
 #[cfg(test)]
 mod tests;
 mod types;
+mod unify;
 mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use collections::{List, Map};
 pub use types::{FieldType, ObjectType, Type, UNBOUNDED, escape};
-pub use value::{Extension, List, Map, Value};
+pub use value::{Extension, Value};
 
 /// What one evaluation may cost (upstream's limit for a single call of an expression).
 pub const PER_CALL_LIMIT: u64 = 1_000_000;

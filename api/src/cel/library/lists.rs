@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 
 use super::Answer;
-use crate::cel::value::{List, Value};
+use crate::cel::collections::List;
+use crate::cel::value::Value;
 
 use Value::{Bool, Double, Duration, Int, Uint};
 

@@ -7,7 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Answer;
-use crate::cel::value::{List, Value};
+use crate::cel::collections::List;
+use crate::cel::value::Value;
 use crate::time;
 
 use Value::{Bool, Bytes, Double, Duration, Int, Optional, String as Text, Uint};

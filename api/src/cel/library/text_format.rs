@@ -1,6 +1,7 @@
 //! `"%s".format([…])`.
 
-use crate::cel::value::{Map, Value};
+use crate::cel::collections::Map;
+use crate::cel::value::Value;
 
 /// Fills the clauses of a format. Errors: a text.
 pub(super) fn format(template: &str, args: &[Value<'_>]) -> Result<String, String> {
