@@ -162,7 +162,8 @@ impl World {
     fn counted(&self, name: u8, claim: &ModelClaim) -> Option<String> {
         match claim.bound {
             Some(volume) => self.volumes.get(&volume).filter(|one| one.counted).map(|_| format!("v{volume}")),
-            None => (claim.class == MADE).then(|| format!("default/c{name}")),
+            // Whoever makes its volume, and whenever: a class whose claims are bound at once has the driver, too.
+            None => (claim.class != KEPT).then(|| format!("default/c{name}")),
         }
     }
 }
