@@ -1,9 +1,9 @@
 //! Affinity and anti-affinity between pods, compiled.
 //!
-//! Namespaces are chosen by name or all at once; a `namespaceSelector` that isn't empty would need the
-//! labels of namespaces, which the scheduler doesn't watch, and is taken for all namespaces: anti-affinity
-//! then errs on the side of distance.
+//! Namespaces are chosen by name and by their labels. Which ones those are can change while the rule stays, so the
+//! labels are asked for with each pod ([`Namespaces`]) instead of being resolved here.
 
+use crate::namespace::Namespaces;
 use crate::object::PodSpec;
 use crate::selector::{Labels, Requirement, Selector};
 use crate::spread::Counted;
@@ -13,8 +13,10 @@ use std::sync::Arc;
 /// A set of pods by namespace and labels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Group {
-    /// `None` is every namespace.
-    namespaces: Option<Vec<Arc<str>>>,
+    /// By name.
+    namespaces: Vec<Arc<str>>,
+    /// And by their labels; the empty selector is every namespace.
+    labelled: Option<Selector>,
     /// `None` matches no pod.
     selector: Option<Selector>,
 }
@@ -41,9 +43,15 @@ pub struct PodAffinity {
 
 impl Group {
     /// Whether a pod of `namespace` with these labels belongs to the group.
-    pub fn contains(&self, namespace: &Arc<str>, labels: &Labels) -> bool {
-        let here = self.namespaces.as_ref().is_none_or(|names| names.contains(namespace));
+    pub fn contains(&self, namespace: &Arc<str>, labels: &Labels, all: &Namespaces) -> bool {
+        let chosen = |selector: &Selector| selector.is_empty() || selector.matches(all.labels(namespace));
+        let here = self.namespaces.contains(namespace) || self.labelled.as_ref().is_some_and(chosen);
         here && self.selector.as_ref().is_some_and(|selector| selector.matches(labels))
+    }
+
+    /// Whether the labels of namespaces decide who belongs to it.
+    pub fn asks_namespaces(&self) -> bool {
+        self.labelled.as_ref().is_some_and(|selector| !selector.is_empty())
     }
 }
 
@@ -56,13 +64,14 @@ impl Term {
             .map(|(key, value)| Requirement::is_in(&key, &[&value]))
             .chain(other.map(|(key, value)| Requirement::not_in(&key, &[&value])));
         let names = term.namespaces.as_deref().unwrap_or_default();
-        let namespaces = match &term.namespace_selector {
-            Some(_) => None,
-            None if names.is_empty() => Some(vec![namespace.clone()]),
-            None => Some(names.iter().map(|name| name.as_str().into()).collect()),
+        let labelled = Selector::of(term.namespace_selector.as_ref());
+        let namespaces = match labelled {
+            None if names.is_empty() => vec![namespace.clone()],
+            _ => names.iter().map(|name| name.as_str().into()).collect(),
         };
         let selector = Selector::of(term.label_selector.as_ref()).map(|selector| selector.and(more));
-        Term { topology_key: term.topology_key.as_str().into(), group: Group { namespaces, selector } }
+        let group = Group { namespaces, labelled, selector };
+        Term { topology_key: term.topology_key.as_str().into(), group }
     }
 
     /// The pods that the term is about.

@@ -42,7 +42,7 @@ impl Hopes {
 pub struct Changes {
     /// Nodes that may take pods they refused: they changed, or something left them.
     freed: BTreeSet<Slot>,
-    /// Pods came, went or changed labels, or nodes changed: counts and domains are other ones.
+    /// Pods came, went or changed labels, or nodes or namespaces changed: counts and domains are other ones.
     counts: bool,
     /// Claims, volumes or what belongs to them changed, or a pod let go of its claims.
     storage: bool,
@@ -63,6 +63,11 @@ impl Changes {
     /// A pod came to a node, or room is reserved for it there, or it changed there without freeing anything.
     pub fn pod_placed(&mut self) {
         self.counts = true;
+    }
+
+    /// A namespace has other labels, or hasn't: rules about pods may be about other ones.
+    pub fn namespaces(&mut self, other_labels: bool) {
+        self.counts |= other_labels;
     }
 
     /// A pod left a node or became smaller.

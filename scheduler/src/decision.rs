@@ -149,7 +149,7 @@ impl<'a> Rules<'a> {
             volumes: VolumeRules::new(snapshot, shape),
             spread: PodTopologySpread::new(shape, tallies),
             soft: SoftSpread::new(shape, tallies),
-            others: InterPodAffinity::new(pod, tallies),
+            others: InterPodAffinity::new(snapshot, pod, tallies),
         }
     }
 

@@ -10,13 +10,14 @@ use self::storage_feed::StorageFeed;
 use crate::budget::Budget;
 use crate::gang::GroupInfo;
 use crate::name::PodKey;
+use crate::namespace::NamespaceInfo;
 use crate::node::NodeInfo;
 use crate::object::{PodGroup, PodObject};
 use crate::pod::{DEFAULT_SCHEDULER, PodInfo};
 use crate::scheduler::{Effect, Event, Scheduler};
 use crate::storage::StorageEvent;
 use crate::writes::Writes;
-use api::k8s::api::core::v1::Node;
+use api::k8s::api::core::v1::{Namespace, Node};
 use api::k8s::api::policy::v1::PodDisruptionBudget;
 use client::backoff::Policy;
 use client::cause::Cause;
@@ -87,6 +88,7 @@ struct Term {
     pods: (Informer<Told<PodInfo>>, Subscription<Told<PodInfo>>),
     budgets: (Informer<PodDisruptionBudget>, Subscription<PodDisruptionBudget>),
     groups: (Informer<PodGroup>, Subscription<PodGroup>),
+    namespaces: (Informer<Namespace>, Subscription<Namespace>),
     storage: StorageFeed,
     /// Kinds whose first list hasn't arrived. Deciding earlier would see a cluster without its pods.
     unlisted: usize,
@@ -100,6 +102,7 @@ enum Input {
     Pod(Option<Change<Told<PodInfo>>>),
     Budget(Option<Change<PodDisruptionBudget>>),
     Group(Option<Change<PodGroup>>),
+    Namespace(Option<Change<Namespace>>),
     /// `None` when one of its kinds has been listed.
     Storage(Option<StorageEvent>),
     Written(Option<Event>),
@@ -114,7 +117,11 @@ impl Term {
         let pods = Informer::builder(Api::all(client.clone())).forgetful().start_subscribed(CHANGES);
         let budgets = Informer::builder(Api::<PodDisruptionBudget>::all(client.clone())).start();
         let groups = Informer::builder(Api::<PodGroup>::all(client.clone())).backoff(MISSING_KIND).start();
+        let namespaces = Informer::builder(Api::<Namespace>::all(client.clone()))
+            .transform(|namespace| namespace.metadata.managed_fields = None)
+            .start();
         let changes = (nodes.subscribe(CHANGES), budgets.subscribe(CHANGES), groups.subscribe(CHANGES));
+        let labels = namespaces.subscribe(CHANGES);
         Term {
             scheduler,
             writes,
@@ -122,8 +129,9 @@ impl Term {
             pods,
             budgets: (budgets, changes.1),
             groups: (groups, changes.2),
+            namespaces: (namespaces, labels),
             storage: StorageFeed::start(&client),
-            unlisted: 2 + StorageFeed::KINDS,
+            unlisted: 3 + StorageFeed::KINDS,
             seen: 0,
         }
     }
@@ -150,6 +158,7 @@ impl Term {
             change = self.pods.1.recv() => Input::Pod(change),
             change = self.budgets.1.recv() => Input::Budget(change),
             Some(change) = self.groups.1.recv() => Input::Group(Some(change)),
+            Some(change) = self.namespaces.1.recv() => Input::Namespace(Some(change)),
             Some(event) = self.storage.next() => Input::Storage(event),
             event = self.writes.next(), if !self.writes.is_idle() => Input::Written(event),
             () = sleep_until(wake), if wake.is_some() => Input::BackoffEnded,
@@ -183,9 +192,16 @@ impl Term {
             Input::Budget(Some(Change::Deleted(budget))) => Event::BudgetGone(key(&*budget)),
             Input::Group(Some(Change::Applied { new, .. })) => Event::Group(GroupInfo::of(&new)),
             Input::Group(Some(Change::Deleted(group))) => Event::GroupGone(key(&*group)),
+            Input::Namespace(Some(Change::Applied { new, .. })) => Event::Namespace(NamespaceInfo::of(&new)),
+            Input::Namespace(Some(Change::Deleted(namespace))) => {
+                Event::NamespaceGone(NamespaceInfo::of(&namespace).name)
+            }
             Input::Written(Some(event)) => event,
             Input::Storage(Some(event)) => Event::Storage(event),
-            Input::Node(Some(Change::Synced)) | Input::Pod(Some(Change::Synced)) | Input::Storage(None) => {
+            Input::Node(Some(Change::Synced))
+            | Input::Pod(Some(Change::Synced))
+            | Input::Namespace(Some(Change::Synced))
+            | Input::Storage(None) => {
                 // Later lists are told as differences; they don't make us wait again.
                 self.unlisted = self.unlisted.saturating_sub(1);
                 return;

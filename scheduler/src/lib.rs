@@ -16,6 +16,7 @@ mod driver;
 pub mod gang;
 mod memo;
 pub mod name;
+pub mod namespace;
 pub mod node;
 mod nomination;
 pub mod object;

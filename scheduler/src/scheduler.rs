@@ -118,6 +118,8 @@ impl Scheduler {
                 self.enqueue(released);
             }
             Event::GroupGone(key) => self.gangs.remove(&key),
+            Event::Namespace(namespace) => self.changes.namespaces(self.snapshot.set_namespace(namespace)),
+            Event::NamespaceGone(name) => self.changes.namespaces(self.snapshot.remove_namespace(&name)),
             Event::Storage(event) => {
                 if self.snapshot.storage_mut().apply(event) {
                     self.changes.storage();

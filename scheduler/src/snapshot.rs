@@ -9,6 +9,7 @@ mod log;
 
 use crate::affinity::Term;
 use crate::name::{ClaimKey, NodeName, PodKey};
+use crate::namespace::{NamespaceInfo, Namespaces};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 use crate::resources::PODS;
@@ -62,6 +63,7 @@ pub struct Snapshot {
     selected: Vec<Counted>,
     /// For each term of anti-affinity that some placed pod has: how many such pods each slot holds.
     distances: HashMap<Term, Vec<u32>>,
+    namespaces: Namespaces,
     storage: Storage,
     /// How many placed pods use a claim.
     users: HashMap<ClaimKey, u32>,
@@ -193,6 +195,11 @@ impl Snapshot {
         self.distances.iter().map(|(term, counts)| (term, counts.as_slice()))
     }
 
+    /// The labels of namespaces.
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+
     /// Claims, volumes and what is meant to become of them.
     pub fn storage(&self) -> &Storage {
         &self.storage
@@ -256,6 +263,20 @@ impl Snapshot {
         true
     }
 
+    /// Adds or replaces a namespace. False if nothing is different.
+    pub fn set_namespace(&mut self, namespace: NamespaceInfo) -> bool {
+        let changed = self.namespaces.set(namespace);
+        self.count_anew(changed);
+        changed
+    }
+
+    /// Forgets a namespace. False if nothing is different.
+    pub fn remove_namespace(&mut self, name: &str) -> bool {
+        let changed = self.namespaces.remove(name);
+        self.count_anew(changed);
+        changed
+    }
+
     /// Places a pod on a node, known or not. A pod that was placed before moves.
     pub fn place(&mut self, pod: Arc<PodInfo>, node: &NodeName) -> Slot {
         self.displace(&pod.key);
@@ -313,7 +334,7 @@ impl Snapshot {
         }
         let mut counts = vec![0; self.slots()];
         for (count, pods) in counts.iter_mut().zip(&self.on_slot) {
-            let here = pods.iter().filter(|pod| counted.counts(pod)).count();
+            let here = pods.iter().filter(|pod| counted.counts(pod, &self.namespaces)).count();
             *count = u32::try_from(here).expect("fewer than 2^32 pods on a node");
         }
         if !matches!(counted, Counted::Owned(_)) {
@@ -326,6 +347,17 @@ impl Snapshot {
     pub fn untrack_all(&mut self) {
         self.counts.clear();
         self.selected.clear();
+    }
+
+    /// Other pods belong to sets that choose namespaces by their labels. Who needs such a set tracks it again.
+    fn count_anew(&mut self, changed: bool) {
+        self.version.0 += u64::from(changed);
+        if changed && self.counts.keys().any(Counted::asks_namespaces) {
+            self.counts.retain(|counted, _| !counted.asks_namespaces());
+            self.selected.retain(|counted| !counted.asks_namespaces());
+            // What was added up by domain is added up anew, too, which no change of a slot would bring about.
+            self.nodes_version = self.version;
+        }
     }
 
     fn touch_node(&mut self, slot: Slot) {
@@ -420,7 +452,9 @@ impl Snapshot {
 
     fn count(&mut self, at: usize, pod: &PodInfo, sign: i64) {
         let owned = pod.owner.clone().map(Counted::Owned);
-        for counted in self.selected.iter().chain(&owned).filter(|counted| counted.counts(pod)) {
+        let namespaces = &self.namespaces;
+        let counting = self.selected.iter().chain(&owned);
+        for counted in counting.filter(|counted| counted.counts(pod, namespaces)) {
             if let Some(counts) = self.counts.get_mut(counted) {
                 step(&mut counts[at], sign);
             }

@@ -5,6 +5,7 @@
 
 use crate::affinity::Group;
 use crate::name::PodUid;
+use crate::namespace::Namespaces;
 use crate::object::PodSpec;
 use crate::pod::PodInfo;
 use crate::selector::{Labels, Requirement, Selector};
@@ -72,8 +73,13 @@ impl SpreadRule {
 }
 
 impl Counted {
+    /// Whether the labels of namespaces decide who is counted.
+    pub fn asks_namespaces(&self) -> bool {
+        matches!(self, Counted::Grouped(groups) if groups.iter().any(Group::asks_namespaces))
+    }
+
     /// Whether `pod`, running or assumed somewhere, is counted.
-    pub fn counts(&self, pod: &PodInfo) -> bool {
+    pub fn counts(&self, pod: &PodInfo, namespaces: &Namespaces) -> bool {
         match self {
             Counted::Selected { namespace, selector } => {
                 !pod.terminating
@@ -82,7 +88,7 @@ impl Counted {
             }
             Counted::Owned(owner) => !pod.terminating && pod.owner.as_ref() == Some(owner),
             Counted::Grouped(groups) => {
-                groups.iter().all(|group| group.contains(&pod.key.namespace, &pod.labels))
+                groups.iter().all(|group| group.contains(&pod.key.namespace, &pod.labels, namespaces))
             }
         }
     }

@@ -157,8 +157,9 @@ impl TallyBook {
         shape: &Shape,
         domains: &mut impl FnMut(&str) -> Arc<Domains>,
     ) -> Vec<Arc<Tally>> {
-        let about_us =
-            snapshot.distances().filter(|(term, _)| term.group.contains(&shape.namespace, &shape.labels));
+        let contains =
+            |term: &Term| term.group.contains(&shape.namespace, &shape.labels, snapshot.namespaces());
+        let about_us = snapshot.distances().filter(|(term, _)| contains(term));
         let mut tallies = Vec::new();
         for (term, held) in about_us {
             if !self.distances.contains_key(term) {

@@ -104,6 +104,7 @@ impl World {
             ("/api/v1/pods", list(json!([pod("a", 2), pod("b", 3)]))),
             ("/apis/policy/v1/poddisruptionbudgets", list(json!([]))),
             ("/apis/scheduling.k8s.io/v1beta1/podgroups", list(json!([]))),
+            ("/api/v1/namespaces", list(json!([]))),
             ("/api/v1/persistentvolumeclaims", list(json!([]))),
             ("/api/v1/persistentvolumes", list(json!([]))),
             ("/apis/storage.k8s.io/v1/storageclasses", list(json!([]))),

@@ -3,7 +3,7 @@
 
 use super::{Filter, MAX_SCORE, Plugin, Reason, Score};
 use crate::pod::PodInfo;
-use crate::snapshot::Slot;
+use crate::snapshot::{Slot, Snapshot};
 use crate::tally::{Tallies, Tally};
 use std::sync::Arc;
 
@@ -20,10 +20,11 @@ pub struct InterPodAffinity {
 
 impl InterPodAffinity {
     /// Prepares the rule.
-    pub fn new(pod: &PodInfo, tallies: &Tallies) -> Self {
+    pub fn new(snapshot: &Snapshot, pod: &PodInfo, tallies: &Tallies) -> Self {
         let affinity = &pod.shape.affinity;
         let is_zero = |tally: &Arc<Tally>| tally.sums().all(|pods| pods == 0);
-        let is_companion = || affinity.companions().is_some_and(|all| all.counts(pod));
+        let namespaces = snapshot.namespaces();
+        let is_companion = || affinity.companions().is_some_and(|all| all.counts(pod, namespaces));
         let weights = affinity.preferred.iter().map(|(weight, _)| *weight);
         InterPodAffinity {
             may_be_first: tallies.near.iter().all(is_zero) && is_companion(),

@@ -4,6 +4,7 @@ use super::ClaimWrite;
 use crate::budget::Budget;
 use crate::gang::{GroupInfo, Said};
 use crate::name::{NodeName, PodKey, PodUid};
+use crate::namespace::NamespaceInfo;
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 use crate::storage::StorageEvent;
@@ -28,6 +29,10 @@ pub enum Event {
     Group(GroupInfo),
     /// A PodGroup is gone.
     GroupGone(PodKey),
+    /// A namespace exists like this.
+    Namespace(NamespaceInfo),
+    /// A namespace is gone.
+    NamespaceGone(Arc<str>),
     /// Claims, volumes or what belongs to them changed.
     Storage(StorageEvent),
     /// The writes for a pod's claims were accepted, or one was refused.

@@ -15,6 +15,7 @@ use self::storage::{ModelFate, StorageStep};
 use self::world::{View, World};
 use super::{Effect, Event, Scheduler};
 use crate::name::{NodeName, PodKey};
+use crate::namespace::NamespaceInfo;
 use crate::storage::StorageEvent;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
@@ -98,6 +99,7 @@ impl History {
             }
             Step::AddPod(name, pod) => self.add_pod(name, pod),
             Step::DropPod(name) => self.drop_pod(name),
+            Step::SetNamespace(number, team) => self.set_namespace(number, team),
             Step::Leave(gone) => self.leave(gone),
             Step::Answer(accepted) => self.answer(accepted),
             Step::Show(name) => self.show(name),
@@ -105,6 +107,17 @@ impl History {
             Step::Written(accepted) => self.written(accepted),
             Step::Bind => self.bind_claims(),
         }
+    }
+
+    fn set_namespace(&mut self, number: u8, team: Option<u8>) {
+        let name = model::namespace_name(number);
+        let Some(team) = team else {
+            self.world.teams.remove(&number);
+            return self.observe(Event::NamespaceGone(name.as_str().into()));
+        };
+        self.world.teams.insert(number, team);
+        let labels = [("team".to_owned(), team.to_string())].into();
+        self.observe(Event::Namespace(NamespaceInfo { name: name.as_str().into(), labels }));
     }
 
     fn store(&mut self, step: StorageStep) {
@@ -447,7 +460,7 @@ fn node_name(name: u8) -> NodeName {
 }
 
 fn key(name: u8) -> PodKey {
-    PodKey::new("default", &format!("p{name}"))
+    PodKey::new(&model::namespace_name(model::namespace(name)), &format!("p{name}"))
 }
 
 fn number(name: &str) -> u8 {

@@ -8,6 +8,7 @@ use super::{ClaimWrite, Effect, Event, Scheduler};
 use crate::budget::Budget;
 use crate::gang::GroupInfo;
 use crate::name::{NodeName, PodKey};
+use crate::namespace::NamespaceInfo;
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 use serde_json::{Value, json};
@@ -77,6 +78,8 @@ impl World {
             ["pod", name, options @ ..] => self.apply(name, pod(name, options)),
             ["budget", name, options @ ..] => self.observe(Event::Budget(budget(name, options))),
             ["group", name, options @ ..] => self.observe(Event::Group(group(name, options))),
+            ["namespace", name, labels @ ..] => self.observe(Event::Namespace(namespace(name, labels))),
+            ["delete", "namespace", name] => self.observe(Event::NamespaceGone((*name).into())),
             ["delete", "budget", name] => self.observe(Event::BudgetGone(key(name))),
             ["delete", "group", name] => self.observe(Event::GroupGone(key(name))),
             ["claim" | "volume" | "class" | "limits", ..] => self.observe(storage::event(&words)),
@@ -220,6 +223,13 @@ fn group(name: &str, options: &[&str]) -> GroupInfo {
     GroupInfo::of(&serde_json::from_value(object).expect("a group"))
 }
 
+/// `team=a`: its labels.
+fn namespace(name: &str, labels: &[&str]) -> NamespaceInfo {
+    let labels = labels.iter().map(|word| option(word));
+    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    NamespaceInfo { name: name.into(), labels }
+}
+
 fn pod_info(pod: Value) -> PodInfo {
     PodInfo::of(&serde_json::from_value(pod).expect("a pod"))
 }
@@ -279,6 +289,7 @@ fn pod(name: &str, options: &[&str]) -> Value {
 
 fn set_option(pod: &mut Value, option: &str, value: &str) {
     match option {
+        "in" => pod["metadata"]["namespace"] = json!(value),
         "uid" => pod["metadata"]["uid"] = json!(value),
         "node" => pod["spec"]["nodeName"] = json!(value),
         "label" => {
@@ -345,11 +356,22 @@ fn set_spec_option(spec: &mut Value, option: &str, value: &str) {
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 
-/// `topologyKey:label=value`.
+/// `topologyKey:label=value`, and perhaps `@label=value` (or `@`) of namespaces, or `/name` of one.
 fn pod_term(text: &str) -> Value {
     let (topology_key, label) = text.split_once(':').expect("topologyKey:label=value");
+    let (label, labelled) = label.split_once('@').map_or((label, None), |(label, more)| (label, Some(more)));
+    let (label, named) = label.split_once('/').map_or((label, None), |(label, name)| (label, Some(name)));
     let (key, value) = option(label);
-    json!({"topologyKey": topology_key, "labelSelector": {"matchLabels": {key: value}}})
+    let mut term = json!({"topologyKey": topology_key, "labelSelector": {"matchLabels": {key: value}}});
+    if let Some(label) = labelled {
+        let (key, value) = option(label);
+        let all = if key.is_empty() { json!({}) } else { json!({"matchLabels": {key: value}}) };
+        term["namespaceSelector"] = all;
+    }
+    if let Some(name) = named {
+        term["namespaces"] = json!([name]);
+    }
+    term
 }
 
 fn push(list: &mut Value, item: Value) {

@@ -33,11 +33,32 @@ pub(super) struct ModelPod {
     /// Address (0 is every), UDP?, port.
     pub(super) port: Option<(u8, bool, u8)>,
     pub(super) spread: Option<ModelSpread>,
-    /// Must be near (apart from) pods of this app: by zone or by host, app.
-    pub(super) near: Option<(bool, u8)>,
-    pub(super) apart: Option<(bool, u8)>,
+    /// Number of its namespace, which its name decides.
+    pub(super) namespace: u8,
+    /// Must be near (apart from) these.
+    pub(super) near: Option<Company>,
+    pub(super) apart: Option<Company>,
     pub(super) priority: i32,
     pub(super) claims: Vec<u8>,
+}
+
+/// Pods of an app, by zone or by host.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Company {
+    pub(super) by_zone: bool,
+    pub(super) app: u8,
+    pub(super) of: Whose,
+}
+
+/// Of which namespaces.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Whose {
+    Own,
+    All,
+    Named(u8),
+    /// By the value of label `team`.
+    Team(u8),
+    NamedOrTeam(u8, u8),
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +77,8 @@ pub(super) enum Step {
     DropNode(u8),
     AddPod(u8, ModelPod),
     DropPod(u8),
+    /// A namespace has this value of label `team`, or is gone.
+    SetNamespace(u8, Option<u8>),
     /// The API server answers the oldest binding.
     Answer(bool),
     /// The watch shows a bound pod on its node.
@@ -110,8 +133,38 @@ fn model_spread() -> impl Strategy<Value = ModelSpread> {
     )
 }
 
-fn others() -> impl Strategy<Value = Option<(bool, u8)>> {
-    prop::option::weighted(0.2, (any::<bool>(), 0..2u8))
+fn others() -> impl Strategy<Value = Option<Company>> {
+    let of = prop_oneof![
+        3 => Just(Whose::Own),
+        1 => Just(Whose::All),
+        1 => (0..NAMESPACES).prop_map(Whose::Named),
+        2 => (0..2u8).prop_map(Whose::Team),
+        1 => (0..NAMESPACES, 0..2u8).prop_map(|(name, team)| Whose::NamedOrTeam(name, team)),
+    ];
+    let company = (any::<bool>(), 0..2u8, of).prop_map(|(by_zone, app, of)| Company { by_zone, app, of });
+    prop::option::weighted(0.2, company)
+}
+
+/// How many namespaces there are.
+pub(super) const NAMESPACES: u8 = 3;
+/// Pods up to this number are in the first namespace, the others in the others by turns.
+const FIRST_NAMESPACE: u8 = 12;
+const PODS: u8 = 16;
+
+/// The number of a pod's namespace.
+pub(super) fn namespace(pod: u8) -> u8 {
+    if pod < FIRST_NAMESPACE { 0 } else { 1 + pod % (NAMESPACES - 1) }
+}
+
+/// The name of a namespace.
+pub(super) fn namespace_name(number: u8) -> String {
+    if number == 0 { "default".to_owned() } else { format!("ns{number}") }
+}
+
+fn pod_of(name: u8, pod: ModelPod) -> Step {
+    // Claims belong to a namespace; all of them are in the first.
+    let claims = if namespace(name) == 0 { pod.claims } else { Vec::new() };
+    Step::AddPod(name, ModelPod { namespace: namespace(name), claims, ..pod })
 }
 
 fn claims() -> impl Strategy<Value = Vec<u8>> {
@@ -136,6 +189,7 @@ fn model_pod() -> impl Strategy<Value = ModelPod> {
             |((app, cpu, gpu), (disk, zones, tolerates, port), (spread, near, apart, priority, claims))| {
                 ModelPod {
                     app,
+                    namespace: 0,
                     cpu: cpu * 250,
                     gpu,
                     disk,
@@ -156,10 +210,12 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (0..5u8, model_node()).prop_map(|(name, node)| Step::SetNode(name, node)),
         1 => (0..5u8).prop_map(Step::DropNode),
-        6 => (0..12u8, model_pod()).prop_map(|(name, pod)| Step::AddPod(name, pod)),
-        3 => (0..12u8).prop_map(Step::DropPod),
+        7 => (0..PODS, model_pod()).prop_map(|(name, pod)| pod_of(name, pod)),
+        3 => (0..PODS).prop_map(Step::DropPod),
+        1 => (0..NAMESPACES, prop::option::weighted(0.8, 0..2u8))
+            .prop_map(|(name, team)| Step::SetNamespace(name, team)),
         4 => prop::bool::weighted(0.8).prop_map(Step::Answer),
-        3 => (0..12u8).prop_map(Step::Show),
+        3 => (0..PODS).prop_map(Step::Show),
         3 => prop::bool::weighted(0.9).prop_map(Step::Leave),
         5 => storage::step().prop_map(Step::Storage),
         3 => prop::bool::weighted(0.8).prop_map(Step::Written),
@@ -220,10 +276,9 @@ pub(super) fn pod_object(name: u8, incarnation: u64, pod: &ModelPod, node: Optio
         spec["topologySpreadConstraints"] = json!([spread_object(rule)]);
     }
     for (kind, rule) in [("podAffinity", pod.near), ("podAntiAffinity", pod.apart)] {
-        if let Some((by_zone, app)) = rule {
-            spec["affinity"][kind] = json!({"requiredDuringSchedulingIgnoredDuringExecution": [{
-                "topologyKey": topology_key(by_zone), "labelSelector": {"matchLabels": {"app": app.to_string()}},
-            }]});
+        if let Some(company) = rule {
+            let term = company_object(&company);
+            spec["affinity"][kind] = json!({"requiredDuringSchedulingIgnoredDuringExecution": [term]});
         }
     }
     let claim = |name: &u8| json!({"name": format!("c{name}"), "persistentVolumeClaim": {"claimName": format!("c{name}")}});
@@ -232,10 +287,28 @@ pub(super) fn pod_object(name: u8, incarnation: u64, pod: &ModelPod, node: Optio
         spec["nodeName"] = json!(format!("n{node}"));
     }
     let metadata = json!({
-        "name": format!("p{name}"), "namespace": "default", "uid": format!("p{name}-{incarnation}"),
+        "name": format!("p{name}"), "namespace": namespace_name(pod.namespace), "uid": format!("p{name}-{incarnation}"),
         "labels": {"app": pod.app.to_string()},
     });
     PodInfo::of(&serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod"))
+}
+
+fn company_object(Company { by_zone, app, of }: &Company) -> Value {
+    let mut term = json!({
+        "topologyKey": topology_key(*by_zone), "labelSelector": {"matchLabels": {"app": app.to_string()}},
+    });
+    let team = |team: &u8| json!({"matchLabels": {"team": team.to_string()}});
+    match of {
+        Whose::Own => {}
+        Whose::All => term["namespaceSelector"] = json!({}),
+        Whose::Named(name) => term["namespaces"] = json!([namespace_name(*name)]),
+        Whose::Team(value) => term["namespaceSelector"] = team(value),
+        Whose::NamedOrTeam(name, value) => {
+            term["namespaces"] = json!([namespace_name(*name)]);
+            term["namespaceSelector"] = team(value);
+        }
+    }
+    term
 }
 
 fn topology_key(by_zone: bool) -> &'static str {

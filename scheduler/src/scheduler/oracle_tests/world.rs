@@ -1,6 +1,6 @@
 //! The oracle: what the rules say about model nodes and pods, read slowly and without the scheduler's types.
 
-use super::model::{ModelNode, ModelPod};
+use super::model::{Company, ModelNode, ModelPod, Whose, namespace};
 use super::storage::{ModelClaim, ModelFate, ModelVolume};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct World {
     pub(super) nodes: BTreeMap<u8, ModelNode>,
     pub(super) pods: BTreeMap<u8, (u64, ModelPod, Option<u8>)>,
+    /// Values of the label `team` of the namespaces that have it.
+    pub(super) teams: BTreeMap<u8, u8>,
     pub(super) claims: BTreeMap<u8, ModelClaim>,
     pub(super) volumes: BTreeMap<u8, ModelVolume>,
     /// What is meant to become of claims, for which pods.
@@ -125,19 +127,39 @@ impl World {
     }
 
     fn accompanied(&self, pod: &ModelPod, at: u8) -> bool {
-        pod.near.is_none_or(|(by_zone, app)| {
-            let mut wanted = self.placed().filter(|(other, _)| other.app == app);
-            let first = !wanted.any(|(_, on)| self.domain(by_zone, on).is_some()) && pod.app == app;
-            self.domain(by_zone, at).is_some() && (first || self.meets(by_zone, at, |other| other.app == app))
+        pod.near.is_none_or(|wish| {
+            let by_zone = wish.by_zone;
+            let mut wanted = self.placed().filter(|(other, _)| self.is_meant(pod, wish, other));
+            let nobody = !wanted.any(|(_, on)| self.domain(by_zone, on).is_some());
+            let first = nobody && self.is_meant(pod, wish, pod);
+            let met = || self.meets(by_zone, at, |other| self.is_meant(pod, wish, other));
+            self.domain(by_zone, at).is_some() && (first || met())
         })
     }
 
+    /// Whether what a pod says about others is about that one.
+    fn is_meant(&self, pod: &ModelPod, company: Company, other: &ModelPod) -> bool {
+        let team = |team: u8| self.teams.get(&other.namespace) == Some(&team);
+        let of = match company.of {
+            Whose::Own => other.namespace == pod.namespace,
+            Whose::All => true,
+            Whose::Named(name) => other.namespace == name,
+            Whose::Team(value) => team(value),
+            Whose::NamedOrTeam(name, value) => other.namespace == name || team(value),
+        };
+        of && other.app == company.app
+    }
+
     fn social(&self, pod: &ModelPod, at: u8) -> bool {
-        let apart = pod.apart.is_none_or(|(by_zone, app)| !self.meets(by_zone, at, |other| other.app == app));
-        let left_alone = [false, true]
-            .into_iter()
-            .all(|by_zone| !self.meets(by_zone, at, |other| other.apart == Some((by_zone, pod.app))));
-        self.accompanied(pod, at) && apart && left_alone
+        let bad = |company: Company| {
+            self.meets(company.by_zone, at, |other| self.is_meant(pod, company, other))
+        };
+        let refuses = |other: &ModelPod, by_zone: bool| {
+            other.apart.is_some_and(|one| one.by_zone == by_zone && self.is_meant(other, one, pod))
+        };
+        let left_alone =
+            [false, true].into_iter().all(|by_zone| !self.meets(by_zone, at, |other| refuses(other, by_zone)));
+        self.accompanied(pod, at) && !pod.apart.is_some_and(bad) && left_alone
     }
 
     fn meets(&self, by_zone: bool, at: u8, whom: impl Fn(&ModelPod) -> bool) -> bool {
@@ -155,7 +177,8 @@ impl World {
             let counts =
                 (!rule.honor_affinity || affine(pod, node)) && (!rule.honor_taints || tolerated(pod, node));
             if let Some(domain) = domain(*name).filter(|_| counts) {
-                let matching = self.on(*name).filter(|other| other.app == rule.app).count();
+                let counts = |other: &&ModelPod| other.app == rule.app && other.namespace == pod.namespace;
+                let matching = self.on(*name).filter(counts).count();
                 *pods.entry(domain).or_default() += i64::try_from(matching).expect("a count");
             }
         }
@@ -192,7 +215,7 @@ impl View {
         let lower =
             pods.iter().filter(|(_, (_, other, on))| *on == Some(at) && other.priority < pod.priority);
         let mut lower: Vec<u8> = lower.map(|(name, _)| *name).collect();
-        lower.sort_by_key(|name| (-pods[name].1.priority, format!("p{name}")));
+        lower.sort_by_key(|name| (-pods[name].1.priority, namespace(*name), format!("p{name}")));
         // What a node lacks when room is reserved is asked before what it lacks otherwise.
         let otherwise = || self.reserved.feasible(pod).contains(&at) && self.bare.is_lonely(pod, at);
         if self.reserved.is_lonely(pod, at) || otherwise() {
