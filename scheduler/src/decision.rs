@@ -6,6 +6,7 @@
 use crate::diagnosis::{Diagnosis, NodeExplanation, Rejection};
 use crate::memo::{Memo, Terrain};
 use crate::name::NodeName;
+use crate::plugins::image_locality::ImageLocality;
 use crate::plugins::inter_pod_affinity::InterPodAffinity;
 use crate::plugins::node_affinity::NodeAffinity;
 use crate::plugins::node_name::NodeNameMatches;
@@ -223,8 +224,9 @@ impl<'a> Rules<'a> {
     /// Weighted scores of the feasible nodes, rule by rule.
     fn scores(&self, feasible: &[Slot]) -> Vec<(Plugin, Vec<i64>)> {
         let balance = BalancedAllocation::new(self.snapshot, self.needs);
-        let all: [&dyn Score; 6] =
-            [&self.taints, &self.affinity, &self.fit, &balance, &self.soft, &self.others];
+        let images = ImageLocality::new(self.snapshot, self.needs);
+        let all: [&dyn Score; 7] =
+            [&self.taints, &self.affinity, &self.fit, &balance, &images, &self.soft, &self.others];
         all.into_iter().map(|rule| (rule.plugin(), weighted(rule, feasible))).collect()
     }
 

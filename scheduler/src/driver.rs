@@ -269,7 +269,7 @@ fn strip_node(node: &mut Node) {
     node.metadata.managed_fields = None;
     node.metadata.annotations = None;
     if let Some(status) = &mut node.status {
-        (status.images, status.conditions) = (None, None);
+        status.conditions = None;
     }
 }
 

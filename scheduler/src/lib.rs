@@ -14,6 +14,7 @@ pub mod decision;
 pub mod diagnosis;
 mod driver;
 pub mod gang;
+pub mod images;
 mod memo;
 pub mod name;
 pub mod namespace;

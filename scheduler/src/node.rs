@@ -1,5 +1,6 @@
 //! A node as the scheduler sees it: what it offers and whom it keeps away.
 
+use crate::images::NodeImages;
 use crate::name::NodeName;
 use crate::resources::Amounts;
 use crate::selector::Labels;
@@ -20,6 +21,8 @@ pub struct NodeInfo {
     pub unschedulable: bool,
     /// What pods may take in total.
     pub allocatable: Amounts,
+    /// What it has pulled.
+    pub images: NodeImages,
 }
 
 impl NodeInfo {
@@ -34,6 +37,15 @@ impl NodeInfo {
             taints: taints.iter().filter_map(Taint::of).collect(),
             unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
             allocatable: Amounts::of(status.and_then(|status| status.allocatable.as_ref())),
+            images: status.and_then(|status| status.images.as_deref()).map(images).unwrap_or_default(),
         }
     }
+}
+
+fn images(list: &[core::ContainerImage]) -> NodeImages {
+    let names = |image: &core::ContainerImage| -> NodeImages {
+        let bytes = image.size_bytes.unwrap_or(0);
+        image.names.iter().flatten().map(|name| (name.as_str().into(), bytes)).collect()
+    };
+    list.iter().flat_map(names).collect()
 }

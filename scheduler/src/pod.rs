@@ -6,6 +6,7 @@
 
 use crate::affinity::PodAffinity;
 use crate::name::{ClaimKey, NodeName, PodKey, PodUid};
+use crate::plugins::image_locality::normalized;
 use crate::object::{PodObject, PodSpec, PodStatus, Volume};
 use crate::resources::Requests;
 use crate::selector::{Labels, NodeTerm, RequiredNode};
@@ -97,6 +98,8 @@ pub struct Needs {
     pub tolerations: Vec<Toleration>,
     /// Ports it occupies on its node.
     pub ports: Vec<HostPort>,
+    /// The image of each of its containers, as nodes call it.
+    pub images: Vec<Box<str>>,
 }
 
 /// Transport protocol of a host port.
@@ -249,6 +252,7 @@ impl Needs {
             preferred: preferred(spec),
             tolerations: spec.tolerations.iter().flatten().map(Toleration::of).collect(),
             ports: host_ports(spec),
+            images: images(spec),
         }
     }
 }
@@ -267,6 +271,11 @@ fn preferred(spec: &PodSpec) -> Vec<(i32, NodeTerm)> {
     let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
     let terms = affinity.and_then(|node| node.preferred_during_scheduling_ignored_during_execution.as_ref());
     terms.into_iter().flatten().map(|term| (term.weight, NodeTerm::of(&term.preference))).collect()
+}
+
+fn images(spec: &PodSpec) -> Vec<Box<str>> {
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    containers.map(|one| normalized(one.image.as_deref().unwrap_or_default())).collect()
 }
 
 fn host_ports(spec: &PodSpec) -> Vec<HostPort> {

@@ -7,6 +7,7 @@
 use crate::memo::Terrain;
 use crate::plugins::Filter as _;
 use crate::plugins::Score as _;
+use crate::plugins::image_locality::ImageLocality;
 use crate::plugins::node_ports::NodePorts;
 use crate::plugins::node_resources_balanced_allocation::BalancedAllocation;
 use crate::plugins::node_resources_fit::NodeResourcesFit;
@@ -22,6 +23,8 @@ pub struct Ranking {
     /// The slots of each score that some node has.
     levels: BTreeMap<i16, Slots>,
     position: Position,
+    /// Of the images that the scores are about; others may matter to every node that has one.
+    images: (usize, Vec<u64>),
 }
 
 /// The node refuses the shape, or isn't known.
@@ -37,17 +40,23 @@ impl Ranking {
             NodePorts::new(snapshot, needs),
             NodeResourcesFit::new(snapshot, needs),
             BalancedAllocation::new(snapshot, needs),
+            ImageLocality::new(snapshot, needs),
         );
+        let images = rules.3.state();
         let first = self.scores.is_empty();
         self.scores.resize(snapshot.slots(), UNFIT);
         let score = |slot: Slot| {
-            let (ports, fit, balance) = &rules;
+            let (ports, fit, balance, images) = &rules;
             let known = snapshot.node(slot).is_some();
             let fits = known && terrain.admits(slot) && fit.passes(slot) && ports.passes(slot);
-            let score = || fit.weight() * fit.score(slot) + balance.weight() * balance.score(slot);
+            let score = || {
+                let alone = fit.weight() * fit.score(slot) + balance.weight() * balance.score(slot);
+                alone + images.weight() * images.score(slot)
+            };
             if fits { i16::try_from(score()).unwrap_or(i16::MAX) } else { UNFIT }
         };
-        match snapshot.changed_since(self.position).filter(|_| !first) {
+        let same_images = std::mem::replace(&mut self.images, images.clone()) == images;
+        match snapshot.changed_since(self.position).filter(|_| !first && same_images) {
             Some(changed) => changed.iter().for_each(|slot| self.set(*slot, score(*slot))),
             None => snapshot.all_slots().for_each(|slot| self.set(slot, score(slot))),
         }

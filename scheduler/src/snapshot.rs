@@ -8,6 +8,7 @@
 mod log;
 
 use crate::affinity::Term;
+use crate::images::{Images, NodeImages};
 use crate::name::{ClaimKey, NodeName, PodKey};
 use crate::namespace::{NamespaceInfo, Namespaces};
 use crate::node::NodeInfo;
@@ -63,6 +64,7 @@ pub struct Snapshot {
     selected: Vec<Counted>,
     /// For each term of anti-affinity that some placed pod has: how many such pods each slot holds.
     distances: HashMap<Term, Vec<u32>>,
+    images: Images,
     namespaces: Namespaces,
     storage: Storage,
     /// How many placed pods use a claim.
@@ -195,6 +197,11 @@ impl Snapshot {
         self.distances.iter().map(|(term, counts)| (term, counts.as_slice()))
     }
 
+    /// The images of all nodes.
+    pub fn images(&self) -> &Images {
+        &self.images
+    }
+
     /// The labels of namespaces.
     pub fn namespaces(&self) -> &Namespaces {
         &self.namespaces
@@ -239,9 +246,11 @@ impl Snapshot {
 
 // Changing.
 impl Snapshot {
-    /// Adds or replaces a node. `None` if nothing that matters has changed.
-    pub fn set_node(&mut self, node: NodeInfo) -> Option<Slot> {
+    /// Adds or replaces a node. `None` if nothing has changed that decides who may go there.
+    pub fn set_node(&mut self, mut node: NodeInfo) -> Option<Slot> {
         let slot = self.slot_for(&node.name);
+        // They are kept by image, and a node isn't another one because it has pulled one.
+        self.images.set(slot, std::mem::take(&mut node.images));
         if self.node(slot).is_some_and(|known| **known == node) {
             return None;
         }
@@ -257,6 +266,7 @@ impl Snapshot {
         let Some(slot) = self.slot(name) else { return false };
         self.columns.values_mut().for_each(|column| column.allocatable[slot.index()] = 0);
         self.taints[slot.index()] = Box::default();
+        self.images.set(slot, NodeImages::new());
         self.nodes[slot.index()] = None;
         self.touch_node(slot);
         self.release_if_empty(slot);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::k8s::api::core::v1::Node;
 use scheduler::diagnosis::NodeExplanation;
+use scheduler::namespace::NamespaceInfo;
 use scheduler::node::NodeInfo;
 use scheduler::object::PodObject;
 use scheduler::pod::PodInfo;
@@ -19,6 +20,7 @@ use super::view::{View, text};
 pub struct Site<'a> {
     nodes: Vec<(&'a Value, NodeInfo)>,
     pods: Vec<(&'a Value, PodInfo)>,
+    namespaces: Vec<NamespaceInfo>,
     storage: Vec<StorageEvent>,
 }
 
@@ -39,7 +41,8 @@ impl<'a> Site<'a> {
         let nodes = view.all("Node").iter().filter_map(|node| Some((node, node_info(node)?)));
         let pods = view.all("Pod").iter().filter(|pod| !text(pod, "/spec/nodeName").is_empty());
         let pods = pods.filter_map(|pod| Some((pod, pod_info(pod)?))).filter(|(_, info)| !info.finished);
-        Site { nodes: nodes.collect(), pods: pods.collect(), storage: storage(view) }
+        let namespaces = objects(view, "Namespace").map(|one| NamespaceInfo::of(&one)).collect();
+        Site { nodes: nodes.collect(), pods: pods.collect(), namespaces, storage: storage(view) }
     }
 
     /// The node objects.
@@ -78,6 +81,9 @@ impl<'a> Site<'a> {
         for (object, info) in &self.nodes {
             let edited = edits.nodes.get(api::object::name(object)).and_then(node_info);
             scheduler.observe(Event::Node(edited.unwrap_or_else(|| info.clone())), now);
+        }
+        for namespace in &self.namespaces {
+            scheduler.observe(Event::Namespace(namespace.clone()), now);
         }
         for event in &self.storage {
             scheduler.observe(Event::Storage(event.clone()), now);

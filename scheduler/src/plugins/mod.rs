@@ -3,6 +3,7 @@
 //! A rule is prepared once per decision from (snapshot, pod) and then asked node by node. `passes` is the
 //! fast answer of the scan; `reasons` says why not, and is empty exactly if `passes` is true.
 
+pub mod image_locality;
 pub mod inter_pod_affinity;
 pub mod node_affinity;
 pub mod node_name;
@@ -53,6 +54,8 @@ pub enum Plugin {
     PodTopologySpread,
     /// Affinity and anti-affinity between pods.
     InterPodAffinity,
+    /// Images that are there already; scores only.
+    ImageLocality,
 }
 
 /// Why a node was rejected, in upstream's words.

@@ -252,6 +252,11 @@ fn node(name: &str, options: &[&str]) -> NodeInfo {
             }
             "nolabels" => node["metadata"]["labels"] = json!({}),
             "taint" => node["spec"]["taints"].as_array_mut().expect("taints").push(taint(value)),
+            "image" => {
+                let (name, size) = self::option(value);
+                let image = json!({"names": [name], "sizeBytes": size.parse::<i64>().expect("MB") << 20});
+                push(&mut node["status"]["images"], image);
+            }
             "cordoned" => node["spec"]["unschedulable"] = json!(true),
             resource => node["status"]["allocatable"][resource] = json!(value),
         }
@@ -321,6 +326,7 @@ fn own(pod: &mut Value, version: &str, kind: &str, name: &str) {
 
 fn set_spec_option(spec: &mut Value, option: &str, value: &str) {
     match option {
+        "image" => spec["containers"][0]["image"] = json!(value),
         "claim" => {
             let volume = json!({"name": value, "persistentVolumeClaim": {"claimName": value}});
             push(&mut spec["volumes"], volume);

@@ -5,6 +5,7 @@ use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
 pub(super) struct ModelNode {
@@ -18,6 +19,8 @@ pub(super) struct ModelNode {
     pub(super) pods: i64,
     /// So many volumes of driver `d`.
     pub(super) limit: Option<u8>,
+    /// Numbers and sizes in MB.
+    pub(super) images: BTreeMap<u8, i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -40,6 +43,8 @@ pub(super) struct ModelPod {
     pub(super) apart: Option<Company>,
     pub(super) priority: i32,
     pub(super) claims: Vec<u8>,
+    /// The image of its container, and of a second one.
+    pub(super) images: Vec<u8>,
 }
 
 /// Pods of an app, by zone or by host.
@@ -107,8 +112,9 @@ fn model_node() -> impl Strategy<Value = ModelNode> {
         0..3i64,
         1..6i64,
         prop::option::weighted(0.3, 0..3u8),
+        images(),
     )
-        .prop_map(|(zone, disk, taint, cordoned, cpu, gpu, pods, limit)| ModelNode {
+        .prop_map(|(zone, disk, taint, cordoned, cpu, gpu, pods, limit, images)| ModelNode {
             zone,
             disk,
             taint,
@@ -117,7 +123,13 @@ fn model_node() -> impl Strategy<Value = ModelNode> {
             gpu,
             pods,
             limit,
+            images,
         })
+}
+
+fn images() -> impl Strategy<Value = BTreeMap<u8, i64>> {
+    let size = prop_oneof![Just(20), 30..3000i64];
+    prop_oneof![2 => Just(BTreeMap::new()), 1 => prop::collection::btree_map(0..3u8, size, 1..3)]
 }
 
 fn model_spread() -> impl Strategy<Value = ModelSpread> {
@@ -184,9 +196,15 @@ fn model_pod() -> impl Strategy<Value = ModelPod> {
         (0..2u8, 0..7i64, prop_oneof![4 => Just(0), 1 => 1..3i64]),
         (rare(0.2), prop::option::weighted(0.2, zones), tolerates, port),
         (prop::option::weighted(0.3, model_spread()), others(), others(), 0..2i32, claims()),
+        prop::collection::vec(0..3u8, 1..3),
     )
         .prop_map(
-            |((app, cpu, gpu), (disk, zones, tolerates, port), (spread, near, apart, priority, claims))| {
+            |(
+                (app, cpu, gpu),
+                (disk, zones, tolerates, port),
+                (spread, near, apart, priority, claims),
+                images,
+            )| {
                 ModelPod {
                     app,
                     namespace: 0,
@@ -201,6 +219,7 @@ fn model_pod() -> impl Strategy<Value = ModelPod> {
                     apart,
                     priority,
                     claims,
+                    images,
                 }
             },
         )
@@ -233,13 +252,17 @@ pub(super) fn node_object(name: u8, node: &ModelNode) -> NodeInfo {
     }
     let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
     let taint = |(value, effect): (u8, u8)| json!({"key": "t", "value": value.to_string(), "effect": effects[usize::from(effect)]});
+    let image = |(number, size): (&u8, &i64)| json!({"names": [format!("r:1/i{number}:latest")], "sizeBytes": size << 20});
     let object = json!({
         "metadata": {"name": format!("n{name}"), "labels": labels},
         "spec": {"unschedulable": node.cordoned, "taints": node.taint.map(taint).into_iter().collect::<Vec<_>>()},
-        "status": {"allocatable": {
-            "cpu": format!("{}m", node.cpu), "memory": "64Gi", "example.com/gpu": node.gpu.to_string(),
-            "pods": node.pods.to_string(),
-        }},
+        "status": {
+            "allocatable": {
+                "cpu": format!("{}m", node.cpu), "memory": "64Gi", "example.com/gpu": node.gpu.to_string(),
+                "pods": node.pods.to_string(),
+            },
+            "images": node.images.iter().map(image).collect::<Vec<_>>(),
+        },
     });
     NodeInfo::of(&serde_json::from_value(object).expect("a node"))
 }
@@ -247,10 +270,15 @@ pub(super) fn node_object(name: u8, node: &ModelNode) -> NodeInfo {
 pub(super) fn pod_object(name: u8, incarnation: u64, pod: &ModelPod, node: Option<u8>) -> PodInfo {
     let mut spec = json!({
         "priority": pod.priority,
-        "containers": [{"name": "c", "resources": {"requests": {
+        "containers": [{"name": "c", "image": format!("r:1/i{}", pod.images[0]), "resources": {"requests": {
             "cpu": format!("{}m", pod.cpu), "example.com/gpu": pod.gpu.to_string(),
         }}}],
     });
+    let more = pod.images.iter().skip(1);
+    let nothing = json!({"requests": {"cpu": "0", "memory": "0"}});
+    spec["initContainers"] = more
+        .map(|image| json!({"name": "i", "image": format!("r:1/i{image}:latest"), "resources": nothing}))
+        .collect();
     if let Some(disk) = pod.disk {
         spec["nodeSelector"] = json!({"disk": disk.to_string()});
     }

@@ -51,7 +51,7 @@ impl World {
         let worst = feasible.iter().map(|at| bad(*at)).max().unwrap_or(0);
         let score = |at: u8| {
             let taints = if worst == 0 { 100 } else { 100 - 100 * bad(at) / worst };
-            3 * taints + self.least_allocated(pod, at) + self.balance(pod, at)
+            3 * taints + self.least_allocated(pod, at) + self.balance(pod, at) + self.local_images(pod, at)
         };
         let most = feasible.iter().map(|at| score(*at)).max();
         feasible.iter().copied().filter(|at| Some(score(*at)) == most).collect()
@@ -64,6 +64,22 @@ impl World {
         let shares = [share(self.nodes[&at].cpu, cpu), share(64 << 30, pods * (200 << 20))];
         let known: Vec<i64> = shares.into_iter().flatten().collect();
         known.iter().sum::<i64>() / i64::try_from(known.len()).expect("two at most")
+    }
+
+    /// The sizes of its images there, by how many nodes have them; between 23 MB and 1000 MB for each container.
+    fn local_images(&self, pod: &ModelPod, at: u8) -> i64 {
+        const MB: i64 = 1 << 20;
+        let share = |image: u8| {
+            let having = self.nodes.values().filter(|node| node.images.contains_key(&image)).count();
+            having as f64 / self.nodes.len() as f64
+        };
+        let size = |image: &u8| {
+            let size = self.nodes[&at].images.get(image).copied().unwrap_or(0) * MB;
+            (size as f64 * share(*image)) as i64
+        };
+        let most = 1000 * MB * i64::try_from(pod.images.len()).expect("a count");
+        let sum = pod.images.iter().map(size).sum::<i64>().max(23 * MB).min(most);
+        100 * (sum - 23 * MB) / (most - 23 * MB)
     }
 
     /// No pod states memory, so what deviates from balance is the share of CPU.
