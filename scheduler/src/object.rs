@@ -71,6 +71,7 @@ pub struct ClaimSource {
 #[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "the API's reference describes each field")]
 pub struct Container {
+    pub name: String,
     pub image: Option<String>,
     pub ports: Option<Vec<core::ContainerPort>>,
     pub resources: Option<Resources>,
@@ -101,6 +102,20 @@ pub struct PodStatus {
     pub conditions: Option<Vec<Condition>>,
     pub nominated_node_name: Option<String>,
     pub start_time: Option<Time>,
+    pub container_statuses: Option<Vec<ContainerStatus>>,
+    pub init_container_statuses: Option<Vec<ContainerStatus>>,
+    pub resources: Option<Resources>,
+    pub allocated_resources: Option<BTreeMap<String, Quantity>>,
+}
+
+/// How a container is, as far as it occupies its node. Fields are as in the API's `ContainerStatus`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[expect(missing_docs, reason = "the API's reference describes each field")]
+pub struct ContainerStatus {
+    pub name: String,
+    pub resources: Option<Resources>,
+    pub allocated_resources: Option<BTreeMap<String, Quantity>>,
 }
 
 /// A condition, without its times.

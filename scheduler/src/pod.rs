@@ -6,8 +6,8 @@
 
 use crate::affinity::PodAffinity;
 use crate::name::{ClaimKey, NodeName, PodKey, PodUid};
-use crate::plugins::image_locality::normalized;
 use crate::object::{PodObject, PodSpec, PodStatus, Volume};
+use crate::plugins::image_locality::normalized;
 use crate::resources::Requests;
 use crate::selector::{Labels, NodeTerm, RequiredNode};
 use crate::spread::{self, SpreadRule};
@@ -147,7 +147,7 @@ impl PodInfo {
         let status = pod.status.as_ref();
         let phase = status.and_then(|status| status.phase.as_deref());
         PodInfo {
-            shape: Arc::new(Shape::of(spec, &key, &uid, &labels, spreading.as_ref())),
+            shape: Arc::new(Shape::of((spec, status), &key, &uid, &labels, spreading.as_ref())),
             uid,
             node: named(spec.node_name.as_deref()),
             priority: spec.priority.unwrap_or(0),
@@ -231,12 +231,18 @@ impl Shape {
         !(self.spread.is_empty() && self.affinity.near.is_empty() && self.affinity.apart.is_empty())
     }
 
-    fn of(spec: &PodSpec, pod: &PodKey, uid: &PodUid, labels: &Arc<Labels>, owner: Option<&PodUid>) -> Self {
+    fn of(
+        (spec, status): (&PodSpec, Option<&PodStatus>),
+        pod: &PodKey,
+        uid: &PodUid,
+        labels: &Arc<Labels>,
+        owner: Option<&PodUid>,
+    ) -> Self {
         let namespace = &pod.namespace;
         Shape {
             namespace: namespace.clone(),
             labels: labels.clone(),
-            needs: Arc::new(Needs::of(spec)),
+            needs: Arc::new(Needs::of(spec, status)),
             affinity: PodAffinity::of(spec, namespace, labels),
             spread: spread::rules(spec, namespace, labels, owner),
             claims: spec.volumes.iter().flatten().filter_map(|volume| claim(volume, pod, uid)).collect(),
@@ -245,9 +251,9 @@ impl Shape {
 }
 
 impl Needs {
-    fn of(spec: &PodSpec) -> Self {
+    fn of(spec: &PodSpec, status: Option<&PodStatus>) -> Self {
         Needs {
-            requests: Requests::of(spec),
+            requests: Requests::of(spec, status),
             required: RequiredNode::of(spec),
             preferred: preferred(spec),
             tolerations: spec.tolerations.iter().flatten().map(Toleration::of).collect(),

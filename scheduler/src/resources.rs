@@ -3,7 +3,7 @@
 //! CPU is in thousandths of a core, everything else in whole units (bytes, pieces). Amounts are
 //! limited, so that an absurd request is merely one that fits nowhere.
 
-use crate::object::{Container, PodSpec};
+use crate::object::{Container, ContainerStatus, PodSpec, PodStatus};
 use api::k8s::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 
@@ -67,6 +67,13 @@ impl Amounts {
         self.merge(other, |mine, more| (mine + more).min(MOST));
     }
 
+    fn reduce_by(mut self, other: &Amounts) -> Self {
+        for (name, mine) in &mut self.0 {
+            *mine = (*mine - other.get(name)).max(0);
+        }
+        self
+    }
+
     fn raise_to(&mut self, other: &Amounts) {
         self.merge(other, i64::max);
     }
@@ -82,10 +89,12 @@ impl Amounts {
 impl Requests {
     /// The requests of a pod: the larger of what its containers need together and what its init containers
     /// need one after another beside the sidecars started so far; pod-level requests replace the sum of
-    /// their resource; the runtime's overhead comes on top.
-    pub fn of(spec: &PodSpec) -> Self {
-        let exact = total(spec, |amounts| amounts);
-        let assumed = total(spec, Amounts::assume_minimum);
+    /// their resource; the runtime's overhead comes on top. While a pod is being resized, the most counts of what it
+    /// asks for, what its node has set aside for it, and what it has; what the node can never give doesn't count.
+    pub fn of(spec: &PodSpec, status: Option<&PodStatus>) -> Self {
+        let told = Told::of(status);
+        let exact = total(spec, &told, |amounts| amounts);
+        let assumed = total(spec, &told, Amounts::assume_minimum);
         Requests { assumed: (assumed.get(CPU), assumed.get(MEMORY)), exact }
     }
 
@@ -95,10 +104,76 @@ impl Requests {
     }
 }
 
-fn total(spec: &PodSpec, of_container: impl Fn(Amounts) -> Amounts) -> Amounts {
-    let requests = |container: &Container| {
-        of_container(Amounts::of(container.resources.as_ref().and_then(|all| all.requests.as_ref())))
-    };
+/// What a node has told of a pod's resources.
+struct Told<'a> {
+    status: Option<&'a PodStatus>,
+    /// The pod asks for what its node can never give, and keeps what it has.
+    infeasible: bool,
+}
+
+impl<'a> Told<'a> {
+    fn of(status: Option<&'a PodStatus>) -> Self {
+        let status = status.filter(|status| status.container_statuses.is_some());
+        let conditions = status.and_then(|status| status.conditions.as_ref());
+        let pending = conditions.into_iter().flatten().find(|one| one.type_ == "PodResizePending");
+        let infeasible = pending.is_some_and(|pending| pending.reason.as_deref() == Some("Infeasible"));
+        Told { status, infeasible }
+    }
+
+    fn of_container(&self, name: &str) -> Option<&'a ContainerStatus> {
+        let status = self.status?;
+        let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+        all.into_iter().find(|one| one.name == name)
+    }
+
+    /// What is set aside for a container; what it asks for if that isn't told.
+    fn allocated(&self, container: &Container) -> Amounts {
+        let allocated = self.of_container(&container.name).and_then(|one| one.allocated_resources.as_ref());
+        allocated.map_or_else(|| self.asked(container), |map| Amounts::of(Some(map)))
+    }
+
+    /// What a container has; what is set aside for it if that isn't told.
+    fn actual(&self, container: &Container) -> Amounts {
+        let actual =
+            self.of_container(&container.name).and_then(|one| one.resources.as_ref()?.requests.as_ref());
+        actual.map_or_else(|| self.allocated(container), |map| Amounts::of(Some(map)))
+    }
+
+    fn asked(&self, container: &Container) -> Amounts {
+        if self.infeasible { Amounts::default() } else { asked(container) }
+    }
+
+    /// What counts as requested for the pod as a whole.
+    fn of_pod(&self, spec: &PodSpec) -> Amounts {
+        let asked = Amounts::of(spec.resources.as_ref().and_then(|all| all.requests.as_ref()));
+        let Some(status) = self.status.filter(|_| !asked.0.is_empty()) else { return asked };
+        let actual = status.resources.as_ref().and_then(|all| all.requests.as_ref());
+        let known: Vec<_> = [actual, status.allocated_resources.as_ref()].into_iter().flatten().collect();
+        let mut most = if self.infeasible && !known.is_empty() { Amounts::default() } else { asked };
+        let overhead = Amounts::of(spec.overhead.as_ref());
+        // Nodes tell these with the overhead, which is added for all below.
+        known.into_iter().for_each(|map| most.raise_to(&Amounts::of(Some(map)).reduce_by(&overhead)));
+        most
+    }
+}
+
+fn asked(container: &Container) -> Amounts {
+    Amounts::of(container.resources.as_ref().and_then(|all| all.requests.as_ref()))
+}
+
+fn total(spec: &PodSpec, told: &Told<'_>, of_container: impl Fn(Amounts) -> Amounts) -> Amounts {
+    let mut sum = of_containers(spec, |container| of_container(told.asked(container)));
+    if told.status.is_some() {
+        sum.raise_to(&of_containers(spec, |container| of_container(told.allocated(container))));
+        sum.raise_to(&of_containers(spec, |container| of_container(told.actual(container))));
+    }
+    sum.merge(&told.of_pod(spec), |_, stated| stated);
+    sum.add(&Amounts::of(spec.overhead.as_ref()));
+    sum
+}
+
+/// The largest moment of the containers' lives.
+fn of_containers(spec: &PodSpec, requests: impl Fn(&Container) -> Amounts) -> Amounts {
     let mut running = Amounts::default();
     for container in &spec.containers {
         running.add(&requests(container));
@@ -116,9 +191,6 @@ fn total(spec: &PodSpec, of_container: impl Fn(Amounts) -> Amounts) -> Amounts {
         peak.raise_to(&needed);
     }
     running.raise_to(&peak);
-    let pod_level = Amounts::of(spec.resources.as_ref().and_then(|all| all.requests.as_ref()));
-    running.merge(&pod_level, |_, stated| stated);
-    running.add(&Amounts::of(spec.overhead.as_ref()));
     running
 }
 
@@ -136,7 +208,7 @@ mod tests {
     use serde_json::json;
 
     fn requests(spec: serde_json::Value) -> Requests {
-        Requests::of(&serde_json::from_value(spec).expect("a pod spec"))
+        Requests::of(&serde_json::from_value(spec).expect("a pod spec"), None)
     }
 
     fn container(cpu: &str) -> serde_json::Value {
@@ -163,6 +235,38 @@ mod tests {
         }));
         assert_eq!(pod.exact.get(CPU), 2000);
         assert_eq!(pod.exact.get(MEMORY), 1 << 20);
+    }
+
+    #[test]
+    fn what_a_resizing_pod_has_counts_until_it_hasnt() {
+        let cpu = |asked: &str, allocated: &str, actual: &str, pending: &str| {
+            let spec = json!({"containers": [container(asked), {"name": "d"}], "overhead": {"cpu": "1m"}});
+            let status = json!({
+                "conditions": [{"type": "PodResizePending", "status": "True", "reason": pending}],
+                "containerStatuses": [{
+                    "name": "c", "allocatedResources": {"cpu": allocated}, "resources": {"requests": {"cpu": actual}},
+                }, {"name": "d"}],
+            });
+            let spec = serde_json::from_value(spec).expect("a pod spec");
+            let status = serde_json::from_value(status).expect("a status");
+            Requests::of(&spec, Some(&status)).exact.get(CPU)
+        };
+        assert_eq!(cpu("1", "1", "1", ""), 1001, "nothing is being resized");
+        assert_eq!(cpu("1", "1", "3", ""), 3001, "it shrinks, but hasn't yet");
+        assert_eq!(cpu("1", "2", "1", ""), 2001, "its node means to give it more");
+        assert_eq!(cpu("4", "2", "2", "Deferred"), 4001, "there will be room for it once");
+        assert_eq!(cpu("4", "2", "2", "Infeasible"), 2001, "there never will");
+    }
+
+    #[test]
+    fn a_pod_with_requests_of_its_own_is_resized_as_a_whole() {
+        let spec = json!({
+            "containers": [container("100m")], "resources": {"requests": {"cpu": "1"}}, "overhead": {"cpu": "50m"},
+        });
+        let status = json!({"containerStatuses": [], "allocatedResources": {"cpu": "2050m"}});
+        let spec = serde_json::from_value(spec).expect("a pod spec");
+        let status = serde_json::from_value(status).expect("a status");
+        assert_eq!(Requests::of(&spec, Some(&status)).exact.get(CPU), 2050);
     }
 
     #[test]

@@ -306,6 +306,12 @@ fn set_option(pod: &mut Value, option: &str, value: &str) {
         "created" => pod["metadata"]["creationTimestamp"] = json!(format!("2026-01-01T00:00:{value}Z")),
         "terminating" => pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"),
         "started" => pod["status"]["startTime"] = json!(format!("2026-01-01T00:00:{value}Z")),
+        "resizing" => {
+            let (reason, cpu) = self::option(value);
+            pod["status"]["conditions"] =
+                json!([{"type": "PodResizePending", "status": "True", "reason": reason}]);
+            pod["status"]["containerStatuses"] = json!([{"name": "c", "allocatedResources": {"cpu": cpu}}]);
+        }
         "nominated" => pod["status"]["nominatedNodeName"] = json!(value),
         "phase" => pod["status"]["phase"] = json!(value),
         "reported" => {

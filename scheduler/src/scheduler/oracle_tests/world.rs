@@ -167,14 +167,14 @@ impl World {
     }
 
     fn social(&self, pod: &ModelPod, at: u8) -> bool {
-        let bad = |company: Company| {
-            self.meets(company.by_zone, at, |other| self.is_meant(pod, company, other))
-        };
+        let bad =
+            |company: Company| self.meets(company.by_zone, at, |other| self.is_meant(pod, company, other));
         let refuses = |other: &ModelPod, by_zone: bool| {
             other.apart.is_some_and(|one| one.by_zone == by_zone && self.is_meant(other, one, pod))
         };
-        let left_alone =
-            [false, true].into_iter().all(|by_zone| !self.meets(by_zone, at, |other| refuses(other, by_zone)));
+        let left_alone = [false, true]
+            .into_iter()
+            .all(|by_zone| !self.meets(by_zone, at, |other| refuses(other, by_zone)));
         self.accompanied(pod, at) && !pod.apart.is_some_and(bad) && left_alone
     }
 
