@@ -5,6 +5,7 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 
 use crate::body::Body;
+use crate::error::Outcome;
 use crate::handle::ApiServer;
 use crate::health::Check;
 use crate::node_proxy::{LogOptions, Stream, upgrade_headers};
@@ -94,6 +95,10 @@ async fn subresource(call: Call<'_>, name: &str, body: &[u8]) -> Answer {
     if !row.verbs.contains(call.info.verb) || call.info.namespace.is_none() && call.resource.namespaced {
         return Err(method_not_allowed(&call).into());
     }
+    // Who may not act isn't told what webhooks think of it, nor are they told of him.
+    if let SubresourceAction::Stream(_) = row.action {
+        authorize_stream(&call)?;
+    }
     // Streams are asked for with an object of their own: `PodExecOptions`.
     if row.kind.ends_with("Options") {
         admission::connect(&call, &row.kind).await?;
@@ -125,11 +130,14 @@ async fn subresource(call: Call<'_>, name: &str, body: &[u8]) -> Answer {
     }
 }
 
-/// The stream is the kubelet's; here is only who may have it and where the pod runs.
-async fn stream(call: Call<'_>, kind: Stream) -> Answer {
-    // A browser's upgrade is a GET, and whoever may only read must not act by one (upstream since 1.35).
+/// A browser's upgrade is a GET, and whoever may only read must not act by one (upstream since 1.35).
+fn authorize_stream(call: &Call<'_>) -> Outcome<()> {
     let acting = RequestInfo { verb: Verb::Create, ..call.info.clone() };
-    call.server.authorize(call.identity, &acting)?;
+    call.server.authorize(call.identity, &acting)
+}
+
+/// The stream is the kubelet's; here is only where the pod runs.
+async fn stream(call: Call<'_>, kind: Stream) -> Answer {
     let headers = upgrade_headers(call.headers)?;
     let pod = decode(&get::read(&call).await?)?;
     let path = kind.path(&pod, &call.info.query)?;

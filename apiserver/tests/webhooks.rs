@@ -8,6 +8,7 @@ use api::k8s::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
 use api::k8s::api::core::v1::{ConfigMap, Pod};
+use api::k8s::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use apiserver::pki::Pki;
 use apiserver::{ApiServer, Config, Identity};
 use base64::Engine;
@@ -176,15 +177,21 @@ async fn what_webhooks_note_is_recorded_whatever_they_say() {
     }
 }
 
+/// Has the webhook judge who runs commands in containers.
+async fn judge_commands(client: &Client, hook: &Hook) {
+    let rules = json!([{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"]}]);
+    let judge = configuration(hook, "judge", "/judge", json!({"rules": rules}));
+    let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
+    let judge = serde_json::from_value(judge).expect("typed");
+    validating.create(&PostParams::default(), &judge).await.expect("created");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_webhook_decides_who_may_run_commands_in_a_container() {
     let ((client, _server, _dir), hook) = (cluster().await, hook().await);
-    let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let params = PostParams::default();
-    let rules = json!([{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"]}]);
-    let judge = configuration(&hook, "judge", "/judge", json!({"rules": rules}));
-    validating.create(&params, &serde_json::from_value(judge).expect("typed")).await.expect("created");
+    judge_commands(&client, &hook).await;
     let pod = json!({"metadata": {"name": "web"}, "spec": {"containers": [{"name": "app", "image": "i"}]}});
     pods.create(&params, &serde_json::from_value(pod).expect("typed")).await.expect("not asked about");
     let exec = async |command: &str| {
@@ -195,6 +202,33 @@ async fn a_webhook_decides_who_may_run_commands_in_a_container() {
     let why = "admission webhook \"judge.example.com\" denied the request: \"CONNECT\" is not wanted";
     assert_eq!(exec("sh").await, (422, why.to_owned()));
     assert_eq!(exec("ls").await, (400, "pod web does not have a host assigned".to_owned()));
+}
+
+/// The webhook would refuse with words of its own; that who may only read isn't even asked about shows in the words.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_only_read_is_refused_before_any_webhook_is_asked() {
+    let ((client, server, _dir), hook) = (cluster().await, hook().await);
+    judge_commands(&client, &hook).await;
+    let params = PostParams::default();
+    let role = json!({
+        "metadata": {"name": "reader"},
+        "rules": [{"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get"]}],
+    });
+    let binding = json!({
+        "metadata": {"name": "reader"}, "subjects": [{"kind": "User", "name": "jane"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "reader"},
+    });
+    let roles: Api<ClusterRole> = Api::all(client.clone());
+    roles.create(&params, &serde_json::from_value(role).expect("typed")).await.expect("created");
+    let bindings: Api<ClusterRoleBinding> = Api::all(client);
+    bindings.create(&params, &serde_json::from_value(binding).expect("typed")).await.expect("created");
+    let jane = Client::new(server.in_process(Identity::new("jane", &["system:authenticated"])), "default");
+    let path = "/api/v1/namespaces/default/pods/web/exec?command=sh&stdout=true";
+    let request = http::Request::builder().uri(path).header("upgrade", "websocket").body(Vec::new());
+    let refused = status(jane.request_text(request.expect("a request")).await.expect_err("refused"));
+    let why = "pods \"web\" is forbidden: User \"jane\" cannot create resource \"pods/exec\" in API group \"\" in \
+               the namespace \"default\"";
+    assert_eq!(refused, (403, why.to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
