@@ -56,7 +56,7 @@ impl NodeProxy {
     ///
     /// # Errors
     /// The certificate can't be made.
-    pub fn new(pki: &Pki) -> Result<Self, PkiError> {
+    pub fn new(pki: &Arc<Pki>) -> Result<Self, PkiError> {
         Ok(Self { tls: pki.kubelet_client_tls()? })
     }
 

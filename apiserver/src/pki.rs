@@ -14,6 +14,7 @@
 mod account_keys;
 mod files;
 mod issue;
+mod renewed;
 pub(crate) mod tls;
 
 use std::fmt;
@@ -22,10 +23,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::csr::CertificateRequest;
+use jiff::Timestamp;
 use rcgen::{Issuer, KeyPair};
 use rustls_pki_types::CertificateDer;
 
 pub use account_keys::AccountKeys;
+pub use renewed::{Renewed, Shown};
 
 use crate::encryption::{EncryptionKeys, KeyFileError};
 
@@ -243,25 +246,25 @@ impl Pki {
     }
 
     /// How a member serves the store's etcd API: only certificates of the etcd authority get in.
-    pub fn etcd_server_tls(&self, serving: &Issued) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+    pub fn etcd_server_tls(&self, serving: &impl Shown) -> Result<Arc<rustls::ServerConfig>, PkiError> {
         let verifier = tls::only_clients_of(&self.etcd.certificate)?;
         tls::server_config(serving, verifier, &[b"h2"])
     }
 
     /// How the API server serves: client certificates of our authority are verified, none is asked for.
-    pub fn server_tls_config(&self, serving: &Issued) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+    pub fn server_tls_config(&self, serving: &impl Shown) -> Result<Arc<rustls::ServerConfig>, PkiError> {
         let verifier = tls::optional_clients_of(&self.cluster.certificate)?;
         tls::server_config(serving, verifier, &[b"h2", b"http/1.1"])
     }
 
     /// How a member serves Raft: only certificates of the peer authority get in.
-    pub fn peer_server_tls(&self, peer: &Issued) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+    pub fn peer_server_tls(&self, peer: &impl Shown) -> Result<Arc<rustls::ServerConfig>, PkiError> {
         let verifier = tls::only_clients_of(&self.peers.certificate)?;
         tls::server_config(peer, verifier, &[])
     }
 
     /// How a member calls another; the server name to expect is [`PEER_SERVER_NAME`].
-    pub fn peer_client_tls(&self, peer: &Issued) -> Result<Arc<rustls::ClientConfig>, PkiError> {
+    pub fn peer_client_tls(&self, peer: &impl Shown) -> Result<Arc<rustls::ClientConfig>, PkiError> {
         tls::client_config(&self.peers.certificate, peer, &[])
     }
 
@@ -271,15 +274,19 @@ impl Pki {
     }
 
     /// The certificate with which the API server says for whom it speaks.
-    pub fn issue_front_proxy(&self) -> Result<Issued, PkiError> {
-        let subject = issue::Subject { user: FRONT_PROXY_USER, groups: &[], names: &[], addresses: &[] };
-        self.front_proxy.issue(&subject, Usage::Client)
+    pub fn front_proxy(self: &Arc<Self>) -> Result<Arc<Renewed>, PkiError> {
+        let pki = self.clone();
+        Renewed::new(move || {
+            let subject = issue::Subject { user: FRONT_PROXY_USER, groups: &[], names: &[], addresses: &[] };
+            pki.front_proxy.issue(&subject, Usage::Client)
+        })
     }
 
     /// How the API server calls kubelets: as [`KUBELET_CLIENT_USER`], verifying the node's certificate.
-    pub fn kubelet_client_tls(&self) -> Result<Arc<rustls::ClientConfig>, PkiError> {
-        let issued = self.issue_client(KUBELET_CLIENT_USER, &[MASTERS_GROUP])?;
-        tls::client_config(&self.cluster.certificate, &issued, &[b"http/1.1"])
+    pub fn kubelet_client_tls(self: &Arc<Self>) -> Result<Arc<rustls::ClientConfig>, PkiError> {
+        let pki = self.clone();
+        let own = Renewed::new(move || pki.issue_client(KUBELET_CLIENT_USER, &[MASTERS_GROUP]))?;
+        tls::client_config(&self.cluster.certificate, &own, &[b"http/1.1"])
     }
 }
 
@@ -332,6 +339,17 @@ fn encryption_keys(dir: &Path) -> Result<EncryptionKeys, PkiError> {
 
 fn damaged(path: &Path, problem: &str) -> PkiError {
     PkiError::Damaged { path: path.to_owned(), problem: problem.to_owned() }
+}
+
+impl Issued {
+    /// When it ends.
+    ///
+    /// # Errors
+    /// It is no certificate.
+    pub fn end(&self) -> Result<Timestamp, PkiError> {
+        let end = tls::end_of(&tls::parse_certificate(&self.certificate_pem)?);
+        Ok(Timestamp::from_second(end).unwrap_or(Timestamp::MAX))
+    }
 }
 
 impl fmt::Debug for Issued {

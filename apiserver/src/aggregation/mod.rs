@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::pki::{FRONT_PROXY_USER, Issued, Pki};
+use crate::pki::{FRONT_PROXY_USER, Pki, Renewed};
 use crate::reach::tls::{self, Trust, TrustError};
 use crate::request::RequestInfo;
 
@@ -41,7 +41,7 @@ type Backends = BTreeMap<(String, String), Arc<Backend>>;
 /// Who serves what behind this server.
 pub struct Aggregation {
     /// What we show them.
-    identity: Issued,
+    identity: Arc<Renewed>,
     backends: RwLock<Arc<Backends>>,
     /// What each has said last, by the name of its APIService.
     learned: Mutex<BTreeMap<String, Learned>>,
@@ -90,9 +90,9 @@ impl Aggregation {
     ///
     /// # Errors
     /// Our certificate can't be made.
-    pub fn new(pki: &Pki) -> Result<Self, TrustError> {
+    pub fn new(pki: &Arc<Pki>) -> Result<Self, TrustError> {
         Ok(Self {
-            identity: pki.issue_front_proxy()?,
+            identity: pki.front_proxy()?,
             backends: RwLock::default(),
             learned: Mutex::default(),
             changed: watch::Sender::new(()),
@@ -149,7 +149,7 @@ fn place_of(path: &str) -> Option<(&str, &str)> {
 
 impl Backend {
     /// What an APIService says; `None` if this server serves it itself.
-    fn of(object: &Value, identity: &Issued) -> Option<Self> {
+    fn of(object: &Value, identity: &Arc<Renewed>) -> Option<Self> {
         let (spec, text) = (&object["spec"], |value: &Value| value.as_str().unwrap_or_default().to_owned());
         let (group, service) = (text(&spec["group"]), &spec["service"]);
         if service.is_null() || group.is_empty() || group == GROUP {
@@ -176,7 +176,7 @@ impl Backend {
     }
 }
 
-fn trusting(spec: &Value, identity: &Issued) -> Result<Arc<ClientConfig>, String> {
+fn trusting(spec: &Value, identity: &Arc<Renewed>) -> Result<Arc<ClientConfig>, String> {
     let bundle = STANDARD.decode(spec["caBundle"].as_str().unwrap_or_default());
     let bundle = bundle.map_err(|error| format!("spec.caBundle: {error}"))?;
     let trust = match spec["insecureSkipTLSVerify"] == true {

@@ -74,13 +74,13 @@ fn node(address: SocketAddr) -> Value {
     })
 }
 
-fn pki() -> (tempfile::TempDir, Pki) {
+fn pki() -> (tempfile::TempDir, Arc<Pki>) {
     let dir = tempfile::tempdir().expect("temporary directory");
     let pki = Pki::load_or_create(dir.path()).expect("authorities");
-    (dir, pki)
+    (dir, Arc::new(pki))
 }
 
-async fn logs(pki: &Pki, node: Option<Value>, query: &str) -> Result<Response<Body>, Status> {
+async fn logs(pki: &Arc<Pki>, node: Option<Value>, query: &str) -> Result<Response<Body>, Status> {
     let options = LogOptions::parse(&Query::parse(query)).expect("options");
     NodeProxy::new(pki).expect("proxy").logs(&pod(), &options, |_| node).await
 }

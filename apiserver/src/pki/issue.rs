@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use api::csr::CertificateRequest;
-use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
@@ -17,8 +17,11 @@ use super::{Issued, PkiError, Usage};
 /// `rcgen` keeps one value per attribute type; the organization's OID can be spelled in two ways.
 pub(super) const MAX_GROUPS: usize = 2;
 const ORGANIZATION_OID: &[u64] = &[2, 5, 4, 10];
-const AUTHORITY_YEARS: i64 = 10;
-const LEAF_YEARS: i64 = 1;
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+/// How long an authority lasts.
+const AUTHORITY_LIFE: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
+/// How long what an authority signs for us lasts.
+const LEAF_LIFE: SignedDuration = SignedDuration::from_hours(365 * 24);
 
 /// Who a certificate speaks for.
 pub(super) struct Subject<'a> {
@@ -34,7 +37,7 @@ pub(super) struct Subject<'a> {
 pub(super) fn self_signed(common_name: &str) -> Result<(Issued, Issuer<'static, KeyPair>), PkiError> {
     let fail = |source| PkiError::Sign { subject: common_name.to_owned(), source };
     let key = KeyPair::generate().map_err(fail)?;
-    let mut params = valid_for(AUTHORITY_YEARS);
+    let mut params = valid_for(AUTHORITY_LIFE);
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -52,7 +55,7 @@ pub(super) fn sign(
     usage: Usage,
 ) -> Result<Issued, PkiError> {
     let fail = |source| PkiError::Sign { subject: subject.user.to_owned(), source };
-    let mut params = valid_for(LEAF_YEARS);
+    let mut params = valid_for(LEAF_LIFE);
     params.distinguished_name = distinguished_name(subject)?;
     params.subject_alt_names = alternative_names(subject).map_err(fail)?;
     params.is_ca = IsCa::ExplicitNoCa;
@@ -80,10 +83,7 @@ pub(super) fn sign_request(
         addresses: &request.addresses,
     };
     let mut params = CertificateParams::default();
-    let at = |second: i64| {
-        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(second).unwrap_or_default())
-    };
-    (params.not_before, params.not_after) = (at(valid.start), at(valid.end));
+    set_validity(&mut params, valid);
     params.serial_number = Some(SerialNumber::from(rand::random::<u64>() >> 1));
     params.distinguished_name = distinguished_name(&subject)?;
     params.subject_alt_names = alternative_names(&subject).map_err(fail)?;
@@ -118,16 +118,20 @@ pub(super) fn check_authority(certificate: &CertificateDer<'_>, key: &KeyPair) -
     Ok(())
 }
 
-/// From yesterday, so that a peer whose clock is behind accepts it, for `years`.
-fn valid_for(years: i64) -> CertificateParams {
-    let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
-    let (from, until) = (today.saturating_sub(1.day()), today.saturating_add(years.years()));
+/// From yesterday, so that a peer whose clock is behind accepts it, until its life from now on is over.
+fn valid_for(life: SignedDuration) -> CertificateParams {
+    let now = Timestamp::now();
     let mut params = CertificateParams::default();
-    params.not_before =
-        rcgen::date_time_ymd(from.year().into(), from.month().unsigned_abs(), from.day().unsigned_abs());
-    params.not_after =
-        rcgen::date_time_ymd(until.year().into(), until.month().unsigned_abs(), until.day().unsigned_abs());
+    set_validity(&mut params, (now - DAY).as_second()..(now + life).as_second());
     params
+}
+
+/// From and to these seconds since 1970.
+fn set_validity(params: &mut CertificateParams, valid: Range<i64>) {
+    let at = |second: i64| {
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(second).unwrap_or_default())
+    };
+    (params.not_before, params.not_after) = (at(valid.start), at(valid.end));
 }
 
 fn distinguished_name(subject: &Subject<'_>) -> Result<DistinguishedName, PkiError> {

@@ -175,11 +175,41 @@ async fn a_node_cannot_pose_as_another() {
     let (_dir, pki) = pki();
     let node = pki.issue_node("n1", &[LOOPBACK]).expect("issue");
     let server = pki.server_tls_config(&node).expect("server configuration");
-    let client = pki.kubelet_client_tls().expect("client configuration");
+    let client = Arc::new(pki).kubelet_client_tls().expect("client configuration");
     let seen = handshake(server.clone(), client.clone(), "n1").await.expect("its own name");
     let identity = crate::auth::Identity::from_certificate(&seen[0]).expect("a user");
     assert_eq!(identity.user, KUBELET_CLIENT_USER);
     handshake(server, client, "n2").await.expect_err("another node's name");
+}
+
+#[tokio::test]
+async fn the_next_connection_shows_the_renewed_certificate_at_both_ends() {
+    let (_dir, pki) = pki();
+    let (node, pki) = (pki.issue_node("n1", &[]), Arc::new(pki));
+    let signer = pki.clone();
+    let serving = Renewed::new(move || signer.issue_node("n1", &[])).expect("issue");
+    let server = pki.server_tls_config(&serving).expect("server configuration");
+    let own = pki.front_proxy().expect("issue");
+    let client = tls::client_config(&pki.cluster.certificate, &own, &[]).expect("client configuration");
+    // The front proxy has an authority of its own, which this server must believe to look at what is shown.
+    let verifier = tls::only_clients_of(&pki.front_proxy.certificate).expect("a verifier");
+    let asking = tls::server_config(&node.expect("issue"), verifier, &[]).expect("server configuration");
+    let mut shown = Vec::new();
+    for _ in 0..2 {
+        // Twice, since a session that is taken up again would show what was shown before.
+        let first = handshake(asking.clone(), client.clone(), "n1").await.expect("believed");
+        assert_eq!(handshake(asking.clone(), client.clone(), "n1").await.expect("believed"), first);
+        shown.push(first);
+        own.age();
+    }
+    assert_ne!(shown[0], shown[1]);
+
+    let jane = client_of(&pki, &pki.issue_client("jane", &[]).expect("issue"));
+    handshake(server.clone(), jane.clone(), "n1").await.expect("the node's name");
+    let before = format!("{serving:?}");
+    serving.age();
+    handshake(server, jane, "n1").await.expect("the renewed one has the same name");
+    assert_ne!(format!("{serving:?}"), before, "who was connected to was asked for the certificate of now");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use streaming::anyone::Anyone;
 
-use crate::pki::{Issued, PkiError, tls as pki};
+use crate::pki::{PkiError, Renewed, tls as pki};
 
 /// Where systems keep the authorities that they believe.
 const AUTHORITIES: [&str; 3] =
@@ -46,7 +46,7 @@ pub enum TrustError {
 ///
 /// # Errors
 /// [`TrustError`].
-pub fn client(trust: Trust<'_>, identity: Option<&Issued>) -> Result<Arc<ClientConfig>, TrustError> {
+pub fn client(trust: Trust<'_>, identity: Option<&Arc<Renewed>>) -> Result<Arc<ClientConfig>, TrustError> {
     let builder = ClientConfig::builder_with_provider(pki::provider())
         .with_safe_default_protocol_versions()
         .map_err(PkiError::Tls)?;
@@ -60,10 +60,7 @@ pub fn client(trust: Trust<'_>, identity: Option<&Issued>) -> Result<Arc<ClientC
     };
     let mut config = match identity {
         None => builder.with_no_client_auth(),
-        Some(identity) => {
-            let (certificates, key) = pki::parse(identity)?;
-            builder.with_client_auth_cert(certificates, key).map_err(PkiError::Tls)?
-        }
+        Some(identity) => pki::shows(builder, identity.clone()),
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))

@@ -98,9 +98,8 @@ impl OwnStore {
     ///
     /// # Errors
     /// If no certificate can be made.
-    pub fn serve_etcd(&mut self, door: EtcdDoor, pki: &Pki) -> Result<(), PkiError> {
-        let serving = certificates::etcd(pki, &door.hosts)?;
-        let tls = pki.etcd_server_tls(&serving)?;
+    pub fn serve_etcd(&mut self, door: EtcdDoor, pki: &Arc<Pki>) -> Result<(), PkiError> {
+        let tls = certificates::etcd(pki, &door.hosts)?;
         for listener in door.listeners {
             let config = etcd::Config { tls: Some(tls.clone()), peer_tls: true, ..etcd::Config::default() };
             self.servers.spawn(etcd::serve(self.store.clone(), config, listener, self.stop.subscribe()));

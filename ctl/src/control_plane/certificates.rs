@@ -1,4 +1,5 @@
-//! Certificates that a member makes for itself at each start, signed by the cluster's authorities.
+//! Certificates that a member makes for itself at each start and before they end, signed by the cluster's
+//! authorities.
 
 use std::error::Error as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -7,9 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use api::csr::CertificateRequest;
-use apiserver::pki::{Issued, MASTERS_GROUP, PEER_SERVER_NAME, Pki, PkiError};
+use apiserver::pki::{Issued, MASTERS_GROUP, PEER_SERVER_NAME, Pki, PkiError, Renewed};
 use client::kubeconfig::Credentials;
 use controllers::certificates::CertificateSigner;
+use rustls::ServerConfig;
 use store::PeerTls;
 
 use crate::cluster::kubeconfig::ADMIN_KUBECONFIG;
@@ -25,23 +27,30 @@ const API_NAMES: [&str; 5] = [
 ];
 
 /// For the API server, which is reached at `addresses` and, as the user says, at `more` names and addresses.
-pub fn serving(pki: &Pki, addresses: &[IpAddr], more: &[String]) -> Result<Issued, PkiError> {
+pub fn serving(
+    pki: &Arc<Pki>,
+    addresses: &[IpAddr],
+    more: &[String],
+) -> Result<Arc<ServerConfig>, PkiError> {
     let (names, addresses) = subjects(&API_NAMES, addresses, more);
-    pki.issue_server(&names, &addresses)
+    let signer = pki.clone();
+    pki.server_tls_config(&Renewed::new(move || signer.issue_server(&names, &addresses))?)
 }
 
 /// For the store's etcd API, which is reached at `hosts`.
-pub fn etcd(pki: &Pki, hosts: &[String]) -> Result<Issued, PkiError> {
+pub fn etcd(pki: &Arc<Pki>, hosts: &[String]) -> Result<Arc<ServerConfig>, PkiError> {
     let (names, addresses) = subjects(&["localhost"], &[], hosts);
-    pki.issue_etcd_server(&names, &addresses)
+    let signer = pki.clone();
+    pki.etcd_server_tls(&Renewed::new(move || signer.issue_etcd_server(&names, &addresses))?)
 }
 
 /// For both ends of Raft connections.
-pub fn peer(pki: &Pki, member: &str) -> Result<PeerTls, PkiError> {
-    let issued = pki.issue_peer(member)?;
+pub fn peer(pki: &Arc<Pki>, member: &str) -> Result<PeerTls, PkiError> {
+    let (signer, member) = (pki.clone(), member.to_owned());
+    let own = Renewed::new(move || signer.issue_peer(&member))?;
     Ok(PeerTls {
-        server: pki.peer_server_tls(&issued)?,
-        client: pki.peer_client_tls(&issued)?,
+        server: pki.peer_server_tls(&own)?,
+        client: pki.peer_client_tls(&own)?,
         server_name: Some(PEER_SERVER_NAME.to_owned()),
     })
 }

@@ -59,8 +59,7 @@ impl Member {
         let api = api.map_err(MemberError::ApiServer)?;
         let reached: Vec<IpAddr> =
             [Some(args.listen), args.advertise].into_iter().flatten().map(|a| a.ip()).collect();
-        let serving = certificates::serving(&pki, &reached, &args.tls_san).map_err(pki_failed)?;
-        let tls = pki.server_tls_config(&serving).map_err(pki_failed)?;
+        let tls = certificates::serving(&pki, &reached, &args.tls_san).map_err(pki_failed)?;
         // A supervisor leaves one for all of its members.
         if !args.child_of_supervisor {
             certificates::leave_admin(&pki, dir, args.advertise.unwrap_or(args.listen))?;
@@ -104,7 +103,7 @@ impl Member {
 }
 
 /// Opens the own store, and its door for etcd's clients if there is to be one.
-async fn own_store(dir: &Path, args: &Args, pki: &Pki, pki_dir: &Path) -> Result<OwnStore, MemberError> {
+async fn own_store(dir: &Path, args: &Args, pki: &Arc<Pki>, pki_dir: &Path) -> Result<OwnStore, MemberError> {
     let pki_failed = |source| MemberError::Pki { dir: pki_dir.to_owned(), source };
     let door = backing::listen(&args.listen_client_urls, &args.advertise_client_urls).await?;
     let store_dir = dir.join("store");
@@ -123,7 +122,7 @@ async fn own_store(dir: &Path, args: &Args, pki: &Pki, pki_dir: &Path) -> Result
     Ok(own)
 }
 
-fn store_config(dir: &Path, args: &Args, pki: &Pki) -> Result<store::Config, PkiError> {
+fn store_config(dir: &Path, args: &Args, pki: &Arc<Pki>) -> Result<store::Config, PkiError> {
     let tls = || certificates::peer(pki, &args.name).map(Some);
     let mut config = match (args.join.as_slice(), args.founders()) {
         ([], founders) if founders.values().all(String::is_empty) => {
