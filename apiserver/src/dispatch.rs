@@ -16,7 +16,7 @@ use crate::storage::key::Key;
 use crate::verbs::submit::Part;
 use crate::verbs::{
     Answer, Call, binding, component_status, create, delete, delete_collection, eviction, get, list, patch,
-    review, scale, submit, token_request, update, watch,
+    review, scale, token_request, update, watch,
 };
 use crate::{
     admission, discovery, health, open_id, openapi, resource_metrics, response, transaction, version,
@@ -24,14 +24,9 @@ use crate::{
 
 /// Answers a request for a resource or a subresource.
 pub async fn resource(call: Call<'_>, body: &[u8]) -> Answer {
-    let mut response = serve(call, body).await?;
-    if let Some(warning) = call.resource.custom.as_ref().and_then(|custom| custom.warning.clone()) {
-        submit::warn(&mut response, &[warning]);
+    if let Some(warning) = call.resource.custom.as_ref().and_then(|custom| custom.warning.as_ref()) {
+        call.warn(warning);
     }
-    Ok(response)
-}
-
-async fn serve(call: Call<'_>, body: &[u8]) -> Answer {
     if let Some(name) = &call.info.subresource {
         return subresource(call, name, body).await;
     }

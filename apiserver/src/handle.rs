@@ -239,7 +239,9 @@ impl ApiServer {
             let (info, caller, identity, ended) = (&info, &caller, &identity, Timestamp::now());
             audit.record(Answered { parts, info, caller, identity, peer, id, code, began, ended }).await;
         }
-        answer
+        let mut response = answer.unwrap_or_else(response::failure);
+        info.warnings.put_on(&mut response);
+        Ok(response)
     }
 
     async fn judge_and_serve(

@@ -54,6 +54,7 @@ pub mod table;
 mod transaction;
 mod verbs;
 pub mod version;
+mod warnings;
 mod webhook;
 mod websocket;
 

@@ -12,6 +12,7 @@ use crate::audit::annotations::Annotations;
 pub use crate::query::Query;
 use crate::registry::Registry;
 use crate::registry::resource::{Resource, Subresource};
+use crate::warnings::Warnings;
 
 /// What is to be done. The first eight apply to resources, all others to paths that are none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -123,6 +124,8 @@ pub struct RequestInfo {
     pub is_resource: bool,
     /// What admission notes for the audit log.
     pub annotations: Arc<Annotations>,
+    /// What the client is warned of.
+    pub warnings: Arc<Warnings>,
 }
 
 impl RequestInfo {
@@ -152,6 +155,7 @@ impl RequestInfo {
             query,
             is_resource: false,
             annotations: Arc::default(),
+            warnings: Arc::default(),
         }
     }
 
@@ -176,6 +180,7 @@ impl RequestInfo {
             query,
             is_resource: true,
             annotations: Arc::default(),
+            warnings: Arc::default(),
         }
     }
 

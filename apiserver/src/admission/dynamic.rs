@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::question::{Operation, Question};
 use super::reinvocation::Round;
-use super::{Admitted, lookup, policy, webhook};
+use super::{lookup, policy, webhook};
 use crate::error::Outcome;
 use crate::verbs::decode::{self, KindName};
 use crate::verbs::{Call, submit};
@@ -30,7 +30,6 @@ pub(super) async fn mutate(
     operation: Operation,
     object: &mut Value,
     old: &Value,
-    admitted: &mut Admitted,
     rounds: &mut Rounds,
 ) -> Outcome<bool> {
     if !is_changed_by_anybody(call).await? {
@@ -45,7 +44,7 @@ pub(super) async fn mutate(
     let by_policies = rounds.policies.end(object);
     let present = object.clone();
     let question = Question::of(call, operation, &present, old);
-    Box::pin(webhook::mutate(question, object, admitted, &mut rounds.webhooks)).await?;
+    Box::pin(webhook::mutate(question, object, &mut rounds.webhooks)).await?;
     Ok(rounds.webhooks.end(object) || by_policies)
 }
 
@@ -69,7 +68,6 @@ pub(super) async fn mutate_again(
     operation: Operation,
     object: &mut Value,
     old: &Value,
-    admitted: &mut Admitted,
     mut rounds: Rounds,
 ) -> Outcome<()> {
     rounds.policies.again(object);
@@ -79,7 +77,24 @@ pub(super) async fn mutate_again(
     rounds.webhooks.again(object);
     let present = object.clone();
     let question = Question::of(call, operation, &present, old);
-    Box::pin(webhook::mutate(question, object, admitted, &mut rounds.webhooks)).await
+    Box::pin(webhook::mutate(question, object, &mut rounds.webhooks)).await
+}
+
+/// Both rounds, where nobody else changes the object between them.
+///
+/// # Errors
+/// As [`mutate`].
+pub(super) async fn mutate_twice(
+    call: &Call<'_>,
+    operation: Operation,
+    object: &mut Value,
+    old: &Value,
+) -> Outcome<()> {
+    let mut rounds = Rounds::default();
+    match mutate(call, operation, object, old, &mut rounds).await? {
+        true => mutate_again(call, operation, object, old, rounds).await,
+        false => Ok(()),
+    }
 }
 
 /// Lets all judge what is to be written; the object is null for a deletion.
@@ -91,11 +106,10 @@ pub(super) async fn validate(
     operation: Operation,
     object: &Value,
     old: &Value,
-    admitted: &mut Admitted,
 ) -> Outcome<()> {
     let question = Question::of(call, operation, object, old);
-    policy::validate(question, &mut admitted.warnings).await?;
-    webhook::validate(question, admitted).await
+    policy::validate(question).await?;
+    webhook::validate(question).await
 }
 
 /// What others made of `before` is decoded and completed like what clients send.

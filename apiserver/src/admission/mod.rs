@@ -39,8 +39,10 @@ use store::kv::Revision;
 
 use crate::admission::turns::Turn;
 use crate::error::Outcome;
+use crate::registry::resource::SubresourceAction;
 use crate::storage::Also;
 use crate::verbs::Call;
+use crate::verbs::scale::{scale_of, set_replicas};
 
 use dynamic::settled;
 pub use expressions::Programs;
@@ -58,8 +60,6 @@ pub struct Admitted {
     pub guards: Vec<Guard>,
     /// What is written in the same transaction: charged quotas, allocated addresses.
     pub also: Vec<Also>,
-    /// For `Warning` headers.
-    pub warnings: Vec<String>,
     /// Who charges a quota has his turn until the object is written.
     pub turn: Option<Turn>,
 }
@@ -72,9 +72,9 @@ pub async fn mutate_create(call: &Call<'_>, object: &mut Value, admitted: &mut A
     admitted.guards.extend(namespace_lifecycle::check_create(call, object).await?);
     complete_create(call, object).await?;
     let mut rounds = dynamic::Rounds::default();
-    if dynamic::mutate(call, Operation::Create, object, &Value::Null, admitted, &mut rounds).await? {
+    if dynamic::mutate(call, Operation::Create, object, &Value::Null, &mut rounds).await? {
         complete_create(call, object).await?;
-        dynamic::mutate_again(call, Operation::Create, object, &Value::Null, admitted, rounds).await?;
+        dynamic::mutate_again(call, Operation::Create, object, &Value::Null, rounds).await?;
     }
     Ok(())
 }
@@ -116,8 +116,8 @@ pub async fn validate_create(call: &Call<'_>, object: &Value, admitted: &mut Adm
         ("certificates.k8s.io", "ClusterTrustBundle") => certificates::check_bundle(call, object)?,
         _ => {}
     }
-    pod_security::check(call, object, &Value::Null, admitted).await?;
-    Box::pin(dynamic::validate(call, Operation::Create, object, &Value::Null, admitted)).await?;
+    pod_security::check(call, object, &Value::Null).await?;
+    Box::pin(dynamic::validate(call, Operation::Create, object, &Value::Null)).await?;
     resource_quota::charge(call, object, None, admitted).await
 }
 
@@ -125,20 +125,30 @@ pub async fn validate_create(call: &Call<'_>, object: &Value, admitted: &mut Adm
 ///
 /// # Errors
 /// The first refusal.
-pub async fn mutate_update(
-    call: &Call<'_>,
-    object: &mut Value,
-    old: &Value,
-    admitted: &mut Admitted,
-) -> Outcome<()> {
+pub async fn mutate_update(call: &Call<'_>, object: &mut Value, old: &Value) -> Outcome<()> {
     if is_signing_request(call) {
         certificates::complete(call, object, old);
     }
-    let mut rounds = dynamic::Rounds::default();
-    if dynamic::mutate(call, Operation::Update, object, old, admitted, &mut rounds).await? {
-        dynamic::mutate_again(call, Operation::Update, object, old, admitted, rounds).await?;
+    if !is_scaled(call) {
+        return dynamic::mutate_twice(call, Operation::Update, object, old).await;
     }
+    let (mut scale, old) = (scale_of(call.resource, object), scale_of(call.resource, old));
+    dynamic::mutate_twice(call, Operation::Update, &mut scale, &old).await?;
+    set_replicas(call.resource, object, &scale);
     Ok(())
+}
+
+/// Lets policies and webhooks judge a change; of one to the number of replicas they see that.
+async fn validate_dynamically(call: &Call<'_>, object: &Value, old: &Value) -> Outcome<()> {
+    if !is_scaled(call) {
+        return Box::pin(dynamic::validate(call, Operation::Update, object, old)).await;
+    }
+    let (scale, old) = (scale_of(call.resource, object), scale_of(call.resource, old));
+    Box::pin(dynamic::validate(call, Operation::Update, &scale, &old)).await
+}
+
+fn is_scaled(call: &Call<'_>) -> bool {
+    call.info.subresource_row().is_some_and(|row| row.action == SubresourceAction::Scale)
 }
 
 /// Judges a change that is complete and valid.
@@ -158,10 +168,10 @@ pub async fn validate_update(
     match call.info.subresource.as_deref() {
         None => {}
         Some("ephemeralcontainers" | "resize") => {
-            pod_security::check(call, object, old, admitted).await?;
-            return Box::pin(dynamic::validate(call, Operation::Update, object, old, admitted)).await;
+            pod_security::check(call, object, old).await?;
+            return validate_dynamically(call, object, old).await;
         }
-        Some(_) => return Box::pin(dynamic::validate(call, Operation::Update, object, old, admitted)).await,
+        Some(_) => return validate_dynamically(call, object, old).await,
     }
     match (call.resource.group.as_str(), call.resource.kind.as_str()) {
         ("rbac.authorization.k8s.io", _) => rbac_escalation::check(call, object, Some(old))?,
@@ -175,8 +185,8 @@ pub async fn validate_update(
         }
         _ => {}
     }
-    pod_security::check(call, object, old, admitted).await?;
-    Box::pin(dynamic::validate(call, Operation::Update, object, old, admitted)).await?;
+    pod_security::check(call, object, old).await?;
+    validate_dynamically(call, object, old).await?;
     resource_quota::charge(call, object, Some(old), admitted).await
 }
 
@@ -194,17 +204,15 @@ pub async fn delete(call: &Call<'_>, old: &Value) -> Outcome<()> {
     if call.info.subresource.is_some() {
         return Ok(()); // An eviction has been asked about as such.
     }
-    let (mut admitted, mut nothing) = (Admitted::default(), Value::Null);
-    let mut rounds = dynamic::Rounds::default();
-    dynamic::mutate(call, Operation::Delete, &mut nothing, old, &mut admitted, &mut rounds).await?;
-    Box::pin(dynamic::validate(call, Operation::Delete, &Value::Null, old, &mut admitted)).await
+    dynamic::mutate(call, Operation::Delete, &mut Value::Null, old, &mut dynamic::Rounds::default()).await?;
+    Box::pin(dynamic::validate(call, Operation::Delete, &Value::Null, old)).await
 }
 
 /// Admits what is sent to a path below an object and isn't stored there: an Eviction, a Binding, a TokenRequest.
 ///
 /// # Errors
 /// The first refusal.
-pub async fn create_below(call: &Call<'_>, object: &mut Value) -> Outcome<Vec<String>> {
+pub async fn create_below(call: &Call<'_>, object: &mut Value) -> Outcome<()> {
     judge_only(call, Operation::Create, object).await
 }
 
@@ -212,17 +220,13 @@ pub async fn create_below(call: &Call<'_>, object: &mut Value) -> Outcome<Vec<St
 ///
 /// # Errors
 /// The first refusal.
-pub async fn connect(call: &Call<'_>, kind: &str) -> Outcome<Vec<String>> {
+pub async fn connect(call: &Call<'_>, kind: &str) -> Outcome<()> {
     judge_only(call, Operation::Connect, &mut connect::options(kind, &call.info.query)).await
 }
 
-async fn judge_only(call: &Call<'_>, operation: Operation, object: &mut Value) -> Outcome<Vec<String>> {
-    let (mut admitted, mut rounds) = (Admitted::default(), dynamic::Rounds::default());
-    if dynamic::mutate(call, operation, object, &Value::Null, &mut admitted, &mut rounds).await? {
-        dynamic::mutate_again(call, operation, object, &Value::Null, &mut admitted, rounds).await?;
-    }
-    Box::pin(dynamic::validate(call, operation, object, &Value::Null, &mut admitted)).await?;
-    Ok(admitted.warnings)
+async fn judge_only(call: &Call<'_>, operation: Operation, object: &mut Value) -> Outcome<()> {
+    dynamic::mutate_twice(call, operation, object, &Value::Null).await?;
+    Box::pin(dynamic::validate(call, operation, object, &Value::Null)).await
 }
 
 /// Admits the making of a token that is bound to `bound`.

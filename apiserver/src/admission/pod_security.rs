@@ -9,7 +9,7 @@ use api::pod_security::{Policy, Standard, describe, violations};
 use api::status::{FieldError, Status};
 use serde_json::{Value, json};
 
-use super::{Admitted, lookup};
+use super::lookup;
 use crate::error::Outcome;
 use crate::verbs::Call;
 
@@ -20,12 +20,12 @@ const MAX_PODS: usize = 3000;
 ///
 /// # Errors
 /// 403 for a pod that violates what is enforced, 422 for a namespace whose labels mean nothing.
-pub async fn check(call: &Call<'_>, object: &Value, old: &Value, admitted: &mut Admitted) -> Outcome<()> {
+pub async fn check(call: &Call<'_>, object: &Value, old: &Value) -> Outcome<()> {
     match (call.resource.group.as_str(), call.resource.kind.as_str()) {
-        ("", "Pod") => pod(call, object, old, admitted).await,
-        ("", "Namespace") => namespace(call, object, old, admitted).await,
+        ("", "Pod") => pod(call, object, old).await,
+        ("", "Namespace") => namespace(call, object, old).await,
         (group, kind) => match template(group, kind, object) {
-            Some(template) => workload(call, &template, admitted).await,
+            Some(template) => workload(call, &template).await,
             None => Ok(()),
         },
     }
@@ -47,7 +47,7 @@ async fn policy(call: &Call<'_>) -> Outcome<Policy> {
     Ok(namespace.map(|namespace| Policy::of_labels(&object::labels(&namespace)).0).unwrap_or_default())
 }
 
-async fn pod(call: &Call<'_>, pod: &Value, old: &Value, admitted: &mut Admitted) -> Outcome<()> {
+async fn pod(call: &Call<'_>, pod: &Value, old: &Value) -> Outcome<()> {
     let policy = policy(call).await?;
     if policy.allows_all() || !old.is_null() && !is_significant(pod, old) {
         return Ok(());
@@ -59,14 +59,14 @@ async fn pod(call: &Call<'_>, pod: &Value, old: &Value, admitted: &mut Admitted)
         let why = format!("violates PodSecurity \"{}\": {}", policy.enforce, describe(&wrong));
         return Err(Status::forbidden("pods", "", object::name(pod), &why).into());
     }
-    warn(policy.warn, pod, admitted);
+    warn(call, policy.warn, pod);
     Ok(())
 }
 
-async fn workload(call: &Call<'_>, template: &Value, admitted: &mut Admitted) -> Outcome<()> {
+async fn workload(call: &Call<'_>, template: &Value) -> Outcome<()> {
     let policy = policy(call).await?;
     note_violations(call, policy.audit, template);
-    warn(policy.warn, template, admitted);
+    warn(call, policy.warn, template);
     Ok(())
 }
 
@@ -83,10 +83,10 @@ fn note_violations(call: &Call<'_>, standard: Standard, pod: &Value) {
     }
 }
 
-fn warn(standard: Standard, pod: &Value, admitted: &mut Admitted) {
+fn warn(call: &Call<'_>, standard: Standard, pod: &Value) {
     let wrong = violations(standard, pod);
     if !wrong.is_empty() {
-        admitted.warnings.push(format!("would violate PodSecurity \"{standard}\": {}", describe(&wrong)));
+        call.warn(format!("would violate PodSecurity \"{standard}\": {}", describe(&wrong)));
     }
 }
 
@@ -107,7 +107,7 @@ fn is_significant(pod: &Value, old: &Value) -> bool {
 
 /// The labels must mean something where they change, and who makes a namespace stricter hears of the pods
 /// that would no longer be allowed.
-async fn namespace(call: &Call<'_>, namespace: &Value, old: &Value, admitted: &mut Admitted) -> Outcome<()> {
+async fn namespace(call: &Call<'_>, namespace: &Value, old: &Value) -> Outcome<()> {
     let labels = object::labels(namespace);
     let (policy, wrong) = Policy::of_labels(&labels);
     let (before, wrong_before) = Policy::of_labels(&object::labels(old));
@@ -125,19 +125,19 @@ async fn namespace(call: &Call<'_>, namespace: &Value, old: &Value, admitted: &m
         let checked = pods.iter().take(MAX_PODS).map(|stored| crate::storage::decode(stored));
         let found = existing(policy.enforce, checked.collect::<Outcome<Vec<_>>>()?);
         if pods.len() > MAX_PODS {
-            admitted.warnings.push(format!(
+            call.warn(format!(
                 "new PodSecurity enforce level only checked against the first {MAX_PODS} of {} existing pods",
                 pods.len()
             ));
         }
         if !found.is_empty() {
-            admitted.warnings.push(format!(
+            call.warn(format!(
                 "existing pods in namespace {:?} violate the new PodSecurity enforce level \"{}\"",
                 object::name(namespace),
                 policy.enforce
             ));
         }
-        admitted.warnings.extend(found);
+        call.info.warnings.extend(found);
     }
     Ok(())
 }

@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use api::object;
+use api::schema::Schema;
 use serde_json::{Value, json};
 
 use crate::error::Outcome;
 use crate::registry::resource::Resource;
+use crate::verbs::decode::{self, KindName};
 use crate::verbs::{Call, present, submit};
 
 /// What is to be done to an object.
@@ -131,6 +133,16 @@ impl<'a> Question<'a> {
         json!({"group": resource.group, "version": resource.version, "kind": resource.kind})
     }
 
+    /// The schema of what is sent, in the version in which it is shown.
+    pub(super) fn schema(&self) -> Outcome<&'a Schema> {
+        let sent = self.present();
+        let (group, version) = object::group_version(object::api_version(sent));
+        match object::kind(sent) {
+            kind if kind == self.seen_as.kind => decode::schema_of(self.seen_as),
+            kind => decode::schema(KindName { group, version, kind }),
+        }
+    }
+
     /// The same question with the object in another version.
     pub(super) async fn shown_as(&self, resource: Arc<Resource>) -> Outcome<Shown<'a>> {
         if Arc::ptr_eq(&resource, self.call.resource) {
@@ -143,10 +155,11 @@ impl<'a> Question<'a> {
     }
 }
 
-/// An object, or null, in the version of another row of the same resource.
+/// An object, or null, in the version of another row of the same resource. What is sent below an object, a Scale or an
+/// Eviction, has but the version in which it was sent.
 pub(super) async fn in_version(resource: &Resource, object: &Value) -> Outcome<Value> {
-    if object.is_null() {
-        return Ok(Value::Null);
+    if object.is_null() || object::kind(object) != resource.kind {
+        return Ok(object.clone());
     }
     let converted = present::in_version(resource, vec![object.clone()]).await?;
     Ok(converted.into_iter().next().unwrap_or_default())

@@ -22,7 +22,6 @@ use serde_json::{Value, json};
 pub use batch::Batch;
 pub use wire::schema;
 
-use crate::audit::annotations::Annotations;
 use crate::auth::Identity;
 use crate::error::{Failure, Outcome};
 use crate::handle::ApiServer;
@@ -57,8 +56,7 @@ pub async fn transact(call: Call<'_>, body: &[u8]) -> Answer {
         return Err(Status::bad_request(why).into());
     }
     let dry = submit::asks_dry_run(&info.query)?;
-    let annotations = info.annotations.clone();
-    let transaction = Transaction { server, identity: call.identity, headers: call.headers, annotations };
+    let transaction = Transaction { server, whole: info, identity: call.identity, headers: call.headers };
     for _ in 0..server.config.limits.patch_tries {
         let (results, batch) = transaction.prepare(&steps).await?;
         let changed = batch.changed();
@@ -80,8 +78,8 @@ struct Transaction<'a> {
     server: &'a ApiServer,
     identity: &'a Identity,
     headers: &'a HeaderMap,
-    /// What admission notes of all steps.
-    annotations: Arc<Annotations>,
+    /// Whose notes and warnings are those of all steps.
+    whole: &'a RequestInfo,
 }
 
 /// What a step gives if it is fine.
@@ -108,7 +106,8 @@ impl Transaction<'_> {
 
     async fn run(&self, step: &Step, batch: &Batch) -> Outcome<Done> {
         let mut info = RequestInfo::parse(&step.method, &step.path, &step.query, &self.server.registry);
-        info.annotations = self.annotations.clone();
+        info.annotations = self.whole.annotations.clone();
+        info.warnings = self.whole.warnings.clone();
         let resource = check(&info)?;
         self.server.authorize(self.identity, &info)?;
         let headers = self.headers_of(step)?;

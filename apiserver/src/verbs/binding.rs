@@ -41,16 +41,14 @@ pub async fn bind(call: Call<'_>, body: &[u8]) -> Answer {
 }
 
 async fn put(call: Call<'_>, mut binding: Value) -> Answer {
-    let warnings = admission::create_below(&call, &mut binding).await?;
+    admission::create_below(&call, &mut binding).await?;
     check_binding(&call, &binding)?;
     let room = Room::of(call.headers)?;
     let (mut current, mut pod) = look(&call, &binding).await?;
     loop {
         match attempt(&call, &binding, room.as_ref(), &current, pod).await? {
             Commit::Done(_) => {
-                let mut answer = response::status(&Status::success(None).with_code(201));
-                submit::warn(&mut answer, &warnings);
-                return Ok(answer);
+                return Ok(response::status(&Status::success(None).with_code(201)));
             }
             Commit::Lost(Some(newer)) => {
                 pod = decode_stored(&newer)?;

@@ -14,7 +14,7 @@ use crate::storage::decode;
 use crate::storage::key::Key;
 use crate::storage::object::{Stored, encode};
 use crate::verbs::view::{ListMeta, View};
-use crate::verbs::{Answer, Call, submit};
+use crate::verbs::{Answer, Call};
 
 const WARNING: &str = "v1 ComponentStatus is deprecated in v1.19+";
 const LEADERS: [(&str, &str); 2] =
@@ -22,25 +22,24 @@ const LEADERS: [(&str, &str); 2] =
 
 /// Answers `get` and `list`.
 pub async fn answer(call: Call<'_>) -> Answer {
+    call.warn(WARNING);
     let view = View::of(&call)?;
     let mut all = LEADERS.map(|(name, lease)| (name, leads(&call, lease))).to_vec();
     let leader =
         call.storage().status().leader.map(|_| ()).ok_or_else(|| "the store has no leader".to_owned());
     all.push(("etcd-0", leader));
-    let mut answer = match call.info.verb {
+    match call.info.verb {
         Verb::Get => {
             let found = all.into_iter().find(|(name, _)| *name == call.name());
             let (name, health) = found.ok_or_else(|| call.not_found(call.name()))?;
-            view.object(&call, StatusCode::OK, stored(&call, name, health)).await?
+            view.object(&call, StatusCode::OK, stored(&call, name, health)).await
         }
         _ => {
             let items = all.into_iter().map(|(name, health)| Arc::new(stored(&call, name, health))).collect();
             let meta = ListMeta { revision: call.storage().cache.revision(), ..ListMeta::default() };
-            view.list(&call, items, &meta).await?
+            view.list(&call, items, &meta).await
         }
-    };
-    submit::warn(&mut answer, &[WARNING.to_owned()]);
-    Ok(answer)
+    }
 }
 
 /// Whether somebody holds the lease of a component and has renewed it in time.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use store::kv::Revision;
 
 use crate::error::Outcome;
-use crate::storage::object::UNWRITTEN;
+use crate::storage::object::{Stored, UNWRITTEN};
 use crate::storage::{Commit, Write};
 use crate::verbs::decode::{self, Draft};
 use crate::verbs::submit::{self, Written};
@@ -31,16 +31,14 @@ pub async fn create(call: Call<'_>, body: &[u8]) -> Answer {
 
 /// Writes a new object.
 pub async fn insert(call: &Call<'_>, draft: Draft) -> Outcome<Written> {
-    let generated = api::object::name(&draft.object).is_empty();
+    let object = draft.warned(call);
+    let generated = api::object::name(&object).is_empty();
     let (mut names, mut guards) = (0, 0);
     loop {
-        let mut object = draft.object.clone();
+        let mut object = object.clone();
         metadata::begin(call, &mut object, Timestamp::now())?;
         match attempt(call, object).await? {
-            Attempt::Written(stored, more) => {
-                let warnings = [draft.warnings, more].concat();
-                return Ok(Written { stored: *stored, warnings, created: true });
-            }
+            Attempt::Written(stored) => return Ok(Written { stored: *stored, created: true }),
             Attempt::NameTaken(_) if generated && names < NAME_TRIES => names += 1,
             Attempt::NameTaken(name) => {
                 let resource = call.resource;
@@ -60,7 +58,7 @@ pub async fn insert(call: &Call<'_>, draft: Draft) -> Outcome<Written> {
 }
 
 enum Attempt {
-    Written(Box<crate::storage::object::Stored>, Vec<String>),
+    Written(Box<Stored>),
     NameTaken(String),
     GuardBroken,
 }
@@ -72,9 +70,7 @@ async fn attempt(call: &Call<'_>, mut object: Value) -> Outcome<Attempt> {
     if submit::is_dry_run(call)? {
         return Ok(match call.storage().read(&key).await? {
             Some(_) => Attempt::NameTaken(api::object::name(&object).to_owned()),
-            None => {
-                Attempt::Written(Box::new(submit::stored(call, &object, bytes, UNWRITTEN)), admitted.warnings)
-            }
+            None => Attempt::Written(Box::new(submit::stored(call, &object, bytes, UNWRITTEN))),
         });
     }
     let write = Write {
@@ -88,7 +84,7 @@ async fn attempt(call: &Call<'_>, mut object: Value) -> Outcome<Attempt> {
     };
     Ok(match call.commit(write).await? {
         Commit::Done(revision) => {
-            Attempt::Written(Box::new(submit::stored(call, &object, bytes, revision)), admitted.warnings)
+            Attempt::Written(Box::new(submit::stored(call, &object, bytes, revision)))
         }
         Commit::Lost(Some(_)) => Attempt::NameTaken(api::object::name(&object).to_owned()),
         Commit::Lost(None) => Attempt::GuardBroken,

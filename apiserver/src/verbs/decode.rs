@@ -45,6 +45,12 @@ pub struct Draft {
 }
 
 impl Draft {
+    /// The object; the client is warned.
+    pub fn warned(self, call: &Call<'_>) -> Value {
+        call.info.warnings.extend(self.warnings);
+        self.object
+    }
+
     /// The same in the version in which it is stored.
     pub fn at_home(self, home: &Resource) -> Self {
         Self { object: api::convert::to_version(self.object, &home.api_version()), ..self }

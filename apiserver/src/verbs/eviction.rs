@@ -43,11 +43,9 @@ pub async fn evict(call: Call<'_>, body: &[u8]) -> Answer {
     let mut options =
         delete_options::from_value(eviction.get("deleteOptions").unwrap_or(&Value::Null), &Query::default())?;
     options.dry_run |= submit::is_dry_run(&call)?;
-    let warnings = admission::create_below(&call, &mut eviction).await?;
+    admission::create_below(&call, &mut eviction).await?;
     remove_if(&call, call.namespace(), call.name(), &options, Gate::DisruptionBudget).await?;
-    let mut answer = response::status(&Status::success(None).with_code(201));
-    submit::warn(&mut answer, &warnings);
-    Ok(answer)
+    Ok(response::status(&Status::success(None).with_code(201)))
 }
 
 /// The write that charges the pod's budget, if it has one that counts.

@@ -77,6 +77,11 @@ impl Call<'_> {
         &self.server.storage
     }
 
+    /// Warns the client of something, whatever becomes of its request.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.info.warnings.add(text);
+    }
+
     /// Writes now, or with the other steps of the transaction that this is a part of; only as long as the author
     /// leads, if the request says by which lease.
     pub async fn commit(&self, write: Write) -> Outcome<Commit> {

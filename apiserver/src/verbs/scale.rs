@@ -16,7 +16,7 @@ use crate::storage::decode as decode_stored;
 use crate::table;
 use crate::verbs::decode::{self, Draft, KindName};
 use crate::verbs::patch::Patch;
-use crate::verbs::submit::{self, Part};
+use crate::verbs::submit::Part;
 use crate::verbs::update::change;
 use crate::verbs::view::View;
 use crate::verbs::{Answer, Call, get, ownership, present, server_side};
@@ -82,17 +82,14 @@ async fn write_object(
 ) -> Answer {
     let written = change(call, Part::Main, make).await?.ok_or_else(|| call.not_found(call.name()))?;
     let object = decode_stored(&*present::one(call.resource, Arc::new(written.stored)).await?)?;
-    let mut response = answer(call, view, &object);
-    submit::warn(&mut response, &written.warnings);
-    Ok(response)
+    Ok(answer(call, view, &object))
 }
 
 /// The object with the Scale's number of replicas. It is meant for the state and the object that the Scale
 /// names, if it names any.
 fn scaled(resource: &Resource, old: &Value, scale: &Value) -> Value {
     let mut new = old.clone();
-    let wanted = scale["spec"]["replicas"].as_i64().unwrap_or(0);
-    set_at(&mut new, &paths(resource).spec, wanted.into());
+    set_replicas(resource, &mut new, scale);
     let metadata = object::metadata_mut(&mut new);
     for field in ["resourceVersion", "uid", "name", "namespace"] {
         match scale["metadata"].get(field) {
@@ -101,6 +98,12 @@ fn scaled(resource: &Resource, old: &Value, scale: &Value) -> Value {
         };
     }
     new
+}
+
+/// Gives the object the number of replicas that a Scale wants.
+pub fn set_replicas(resource: &Resource, object: &mut Value, scale: &Value) {
+    let wanted = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    set_at(object, &paths(resource).spec, wanted.into());
 }
 
 /// Sets the value at a pointer, making the objects on the way.

@@ -3,7 +3,6 @@
 
 use api::status::Status;
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::Value;
 use store::kv::Revision;
@@ -38,8 +37,6 @@ pub enum Part {
 pub struct Written {
     /// The object as it is now, or would be.
     pub stored: Stored,
-    /// For `Warning` headers.
-    pub warnings: Vec<String>,
     /// Whether it is new.
     pub created: bool,
 }
@@ -48,19 +45,7 @@ impl Written {
     /// The answer that shows the object.
     pub async fn respond(self, call: &Call<'_>, view: &View) -> Outcome<Response<Body>> {
         let code = if self.created { StatusCode::CREATED } else { StatusCode::OK };
-        let mut response = view.object(call, code, self.stored).await?;
-        warn(&mut response, &self.warnings);
-        Ok(response)
-    }
-}
-
-/// Adds a `Warning` header for each text.
-pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
-    for warning in warnings {
-        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', " ");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
-            response.headers_mut().append(HeaderName::from_static("warning"), value);
-        }
+        view.object(call, code, self.stored).await
     }
 }
 
@@ -120,7 +105,7 @@ pub async fn complete_change(
     apply_defaults(call, &mut new);
     track(call, part, old, &mut new)?;
     let mut admitted = Admitted::default();
-    admission::mutate_update(call, &mut new, old, &mut admitted).await?;
+    admission::mutate_update(call, &mut new, old).await?;
     addresses::assign(call, &mut new, old, &mut admitted).await?;
     metadata::count_generation(resource, &mut new, old);
     if part == Part::Main {

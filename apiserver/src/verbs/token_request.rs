@@ -23,8 +23,7 @@ const LONGEST_SECONDS: i64 = 1 << 32;
 /// Answers with the request, its status filled in.
 pub async fn create(call: Call<'_>, body: &[u8]) -> Answer {
     let kind = KindName { group: GROUP, version: "v1", kind: KIND };
-    let draft = decode::object_of(&call, kind, body)?;
-    let mut request = draft.object;
+    let mut request = decode::object_of(&call, kind, body)?.warned(&call);
     let account = decode_stored(&get::read(&call).await?)?;
     let now = Timestamp::now();
     complete(&call, &mut request, now)?;
@@ -35,7 +34,7 @@ pub async fn create(call: Call<'_>, body: &[u8]) -> Answer {
     };
     let bound = bind(&call, &request["spec"]["boundObjectRef"], &mut binding).await?;
     admission::token_request(&call, &request, bound.as_ref())?;
-    let warnings = admission::create_below(&call, &mut request).await?;
+    admission::create_below(&call, &mut request).await?;
     let claims = claims(&call, &request, binding, now);
     let token = match submit::is_dry_run(&call)? {
         true => String::new(),
@@ -43,10 +42,7 @@ pub async fn create(call: Call<'_>, body: &[u8]) -> Answer {
     };
     let end = Timestamp::from_second(claims.exp.unwrap_or_default()).unwrap_or(now);
     request["status"] = json!({ "token": token, "expirationTimestamp": api::time::rfc3339(end) });
-    let mut answer = response::json(StatusCode::CREATED, &request);
-    submit::warn(&mut answer, &draft.warnings);
-    submit::warn(&mut answer, &warnings);
-    Ok(answer)
+    Ok(response::json(StatusCode::CREATED, &request))
 }
 
 /// Fills in what the caller left open, and refuses what can't be granted.

@@ -89,15 +89,14 @@ async fn attempt(
     old: &Value,
     stored: Stored,
 ) -> Outcome<Result<Written, Option<Stored>>> {
-    let Draft { object, mut warnings } = draft;
+    let object = draft.warned(call);
     let pinned = !api::object::resource_version(&object).is_empty();
     let (new, admitted) = submit::complete_change(call, part, object, old).await?;
-    warnings.extend(admitted.warnings);
     let bytes = submit::encoded(call, &new).await?;
     let ends = is_finished(call, &new);
     if (bytes == stored.json && !ends) || submit::is_dry_run(call)? {
         let stored = submit::stored(call, &new, bytes, stored.revision);
-        return Ok(Ok(Written { stored, warnings, created: false }));
+        return Ok(Ok(Written { stored, created: false }));
     }
     let mut also = admitted.also;
     if ends {
@@ -115,7 +114,7 @@ async fn attempt(
     match call.commit(write).await? {
         Commit::Done(revision) => {
             let stored = submit::stored(call, &new, bytes, revision);
-            Ok(Ok(Written { stored, warnings, created: false }))
+            Ok(Ok(Written { stored, created: false }))
         }
         // The object is as it was: what is written beside it has changed.
         Commit::Lost(Some(newer)) if newer.revision == stored.revision => Ok(Err(Some(newer))),

@@ -13,7 +13,6 @@ use super::super::reinvocation::Round;
 use super::super::settled;
 use super::{Bound, MUTATING, bound, seen};
 use crate::error::Outcome;
-use crate::verbs::decode;
 
 /// Changes the object of a question; each mutation sees what those before it made.
 ///
@@ -140,7 +139,7 @@ fn patched(object: &Value, patch: &Value) -> Result<Value, String> {
 }
 
 fn applied(question: Question<'_>, config: Value) -> Result<Value, String> {
-    let schema = decode::schema_of(question.seen_as).map_err(|failure| failure.into_status().message)?;
+    let schema = question.schema().map_err(|failure| failure.into_status().message)?;
     let atomics = managed::atomics(&config, Some(schema));
     if !atomics.is_empty() {
         let list = atomics.join(", ");

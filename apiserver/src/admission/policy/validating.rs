@@ -34,7 +34,7 @@ type Notes = BTreeMap<String, Vec<String>>;
 ///
 /// # Errors
 /// The first refusal.
-pub(in super::super) async fn validate(question: Question<'_>, warnings: &mut Vec<String>) -> Outcome<()> {
+pub(in super::super) async fn validate(question: Question<'_>) -> Outcome<()> {
     let (mut refusals, mut notes) = (Vec::new(), BTreeMap::<String, Notes>::new());
     for bound in &bound(question, VALIDATING).await? {
         let params = match &bound.params {
@@ -50,7 +50,7 @@ pub(in super::super) async fn validate(question: Question<'_>, warnings: &mut Ve
         for params in params {
             let failures = judge(&seen, bound, params, notes.entry(bound.policy_name().into()).or_default());
             for failure in failures {
-                refusals.extend(act(question, bound, &failure, warnings));
+                refusals.extend(act(question, bound, &failure));
             }
         }
     }
@@ -153,19 +153,14 @@ fn publish(question: Question<'_>, notes: BTreeMap<String, Notes>) {
 }
 
 /// What the binding wants to happen; the refusal, if that is what.
-fn act(
-    question: Question<'_>,
-    bound: &Bound,
-    failure: &Failure,
-    warnings: &mut Vec<String>,
-) -> Option<Status> {
+fn act(question: Question<'_>, bound: &Bound, failure: &Failure) -> Option<Status> {
     let actions = &bound.binding["spec"]["validationActions"];
     let (policy, binding) = (bound.policy_name(), api::object::name(&bound.binding));
     let mut refused = None;
     for action in items(actions).iter().filter_map(Value::as_str) {
         match action {
             "Deny" => refused = Some(refusal(question, bound, &failure.message, &failure.reason)),
-            "Warn" => warnings.push(format!(
+            "Warn" => question.call.warn(format!(
                 "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}",
                 failure.message
             )),

@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use super::expressions::{Seen, conditions_hold};
 use super::question::{Question, in_version};
 use super::reinvocation::Round;
-use super::{Admitted, lookup, matching, settled};
+use super::{lookup, matching, settled};
 use crate::error::Outcome;
 use crate::verbs::{Call, submit};
 
-use review::Verdict;
+use review::Wish;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
@@ -48,7 +48,6 @@ impl Hook {
 pub(super) async fn mutate(
     question: Question<'_>,
     object: &mut Value,
-    admitted: &mut Admitted,
     round: &mut Round,
 ) -> Outcome<()> {
     for hook in hooks(question.call, "mutatingwebhookconfigurations").await? {
@@ -58,7 +57,7 @@ pub(super) async fn mutate(
         }
         let present = object.clone();
         let question = Question { object: &present, ..question };
-        let Some(next) = ask_mutating(question, &hook, admitted).await? else { continue };
+        let Some(next) = ask_mutating(question, &hook).await? else { continue };
         let mutated = next != present;
         let value = json!({"configuration": hook.configuration, "webhook": hook.name(), "mutated": mutated});
         note(question, "mutation.webhook.admission.k8s.io", &hook, value.to_string());
@@ -75,14 +74,10 @@ pub(super) async fn mutate(
 ///
 /// # Errors
 /// The first refusal, or 500 if one that must be heard can't be.
-pub(super) async fn validate(question: Question<'_>, admitted: &mut Admitted) -> Outcome<()> {
+pub(super) async fn validate(question: Question<'_>) -> Outcome<()> {
     let hooks = hooks(question.call, "validatingwebhookconfigurations").await?;
-    for verdict in join_all(hooks.iter().map(|hook| ask(question, hook))).await {
-        if let Some(verdict) = verdict? {
-            admitted.warnings.extend(verdict.warnings);
-        }
-    }
-    Ok(())
+    let verdicts = join_all(hooks.iter().map(|hook| ask(question, hook))).await;
+    verdicts.into_iter().try_for_each(|verdict| verdict.map(drop))
 }
 
 /// The webhooks of all configurations of a kind, in the order in which they are asked.
@@ -102,14 +97,9 @@ async fn hooks(call: &Call<'_>, plural: &str) -> Outcome<Vec<Hook>> {
 }
 
 /// The object as the webhook wants it; `None` if it wasn't asked or not heard.
-async fn ask_mutating(
-    question: Question<'_>,
-    hook: &Hook,
-    admitted: &mut Admitted,
-) -> Outcome<Option<Value>> {
-    let Some(verdict) = ask(question, hook).await? else { return Ok(None) };
-    admitted.warnings.extend(verdict.warnings);
-    let Some((seen_as, patch)) = verdict.patch else { return Ok(Some(question.object.clone())) };
+async fn ask_mutating(question: Question<'_>, hook: &Hook) -> Outcome<Option<Value>> {
+    let Some(wish) = ask(question, hook).await? else { return Ok(None) };
+    let Some((seen_as, patch)) = wish else { return Ok(Some(question.object.clone())) };
     if question.object.is_null() {
         let why = "attempted to modify the object, which is not supported for this operation";
         return Err(Status::internal(format!("admission webhook {:?} {why}", hook.name())).into());
@@ -123,7 +113,7 @@ async fn ask_mutating(
 }
 
 /// What the webhook says; `None` if the question is none for it, or it can't be heard and needn't.
-async fn ask(question: Question<'_>, hook: &Hook) -> Outcome<Option<Verdict>> {
+async fn ask(question: Question<'_>, hook: &Hook) -> Outcome<Option<Wish>> {
     let Some(seen_as) = concerns(question, hook).await? else { return Ok(None) };
     let dry = submit::is_dry_run(question.call)?;
     if dry && !matches!(hook.spec["sideEffects"].as_str(), Some("None" | "NoneOnDryRun")) {
@@ -143,6 +133,7 @@ async fn ask(question: Question<'_>, hook: &Hook) -> Outcome<Option<Verdict>> {
     for (key, value) in &answer.annotations {
         question.call.info.annotations.add(format!("{}/{key}", hook.name()), value);
     }
+    question.call.info.warnings.extend(answer.warnings);
     Ok(Some(answer.verdict.map_err(|refusal| refusal.into_status(hook.name()))?))
 }
 

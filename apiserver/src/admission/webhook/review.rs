@@ -19,17 +19,15 @@ const TIMEOUT: u64 = 10;
 /// What a webhook answers.
 pub(super) struct Heard {
     /// Whether it allows it.
-    pub(super) verdict: Result<Verdict, Refusal>,
+    pub(super) verdict: Result<Wish, Refusal>,
     /// For the audit log, in either case.
     pub(super) annotations: Vec<(String, String)>,
-}
-
-/// What a webhook that allows it says.
-pub(super) struct Verdict {
-    /// A JSON patch of the object, and in which version it was shown.
-    pub(super) patch: Option<(Arc<Resource>, Value)>,
+    /// For the client, in either case.
     pub(super) warnings: Vec<String>,
 }
+
+/// How a webhook that allows it wants the object to be, if otherwise: a JSON patch, and in which version it has seen it.
+pub(super) type Wish = Option<(Arc<Resource>, Value)>;
 
 /// What a webhook that doesn't says.
 pub(super) struct Refusal(Value);
@@ -93,16 +91,12 @@ fn read(answer: &[u8], uid: &str, seen_as: &Arc<Resource>) -> Result<Heard, Stri
     let annotations = response["auditAnnotations"].as_object().into_iter().flatten();
     let annotations = annotations.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
     let verdict = match response["allowed"] == true {
-        true => Ok(verdict(response, seen_as)?),
+        true => Ok(patch(response)?.map(|patch| (seen_as.clone(), patch))),
         false => Err(Refusal(response["status"].clone())),
     };
-    Ok(Heard { verdict, annotations: annotations.collect() })
-}
-
-fn verdict(response: &Value, seen_as: &Arc<Resource>) -> Result<Verdict, String> {
     let warnings = response["warnings"].as_array().into_iter().flatten();
-    let warnings = warnings.filter_map(|warning| Some(warning.as_str()?.to_owned())).collect();
-    Ok(Verdict { patch: patch(response)?.map(|patch| (seen_as.clone(), patch)), warnings })
+    let warnings = warnings.filter_map(|warning| Some(warning.as_str()?.to_owned()));
+    Ok(Heard { verdict, annotations: annotations.collect(), warnings: warnings.collect() })
 }
 
 fn patch(response: &Value) -> Result<Option<Value>, String> {
@@ -118,9 +112,9 @@ fn patch(response: &Value) -> Result<Option<Value>, String> {
 mod tests {
     use super::*;
 
-    fn read(answer: &[u8], uid: &str) -> Result<Result<Verdict, Refusal>, String> {
+    fn read(answer: &[u8], uid: &str) -> Result<(Result<Wish, Refusal>, Vec<String>), String> {
         let pods = crate::registry::Registry::builtin().find("", "v1", "pods").expect("pods");
-        super::read(answer, uid, &pods).map(|heard| heard.verdict)
+        super::read(answer, uid, &pods).map(|heard| (heard.verdict, heard.warnings))
     }
 
     fn answer(response: Value) -> Vec<u8> {
@@ -132,13 +126,15 @@ mod tests {
     #[test]
     fn answers() {
         let yes = read(&answer(json!({"uid": "u", "allowed": true, "warnings": ["w"]})), "u");
-        assert!(matches!(yes, Ok(Ok(Verdict { patch: None, warnings, .. })) if warnings == ["w"]));
+        assert!(matches!(yes, Ok((Ok(None), warnings)) if warnings == ["w"]));
+        let no = read(&answer(json!({"uid": "u", "warnings": ["w"]})), "u");
+        assert!(matches!(no, Ok((Err(Refusal(_)), warnings)) if warnings == ["w"]));
         let patch = STANDARD.encode(r#"[{"op":"remove","path":"/a"}]"#);
         let changed = read(
             &answer(json!({"uid": "u", "allowed": true, "patch": patch, "patchType": "JSONPatch"})),
             "u",
         );
-        assert!(matches!(changed, Ok(Ok(Verdict { patch: Some(_), .. }))));
+        assert!(matches!(changed, Ok((Ok(Some(_)), _))));
         for response in [
             json!({"uid": "other", "allowed": true}),
             json!({"uid": "u", "allowed": true, "patch": patch}),
