@@ -25,7 +25,7 @@ pub async fn set(call: &Call<'_>, ingress: &mut Value) -> Outcome<()> {
     let classes = lookup::list(call, "networking.k8s.io", "ingressclasses", "").await?;
     let is_default =
         |class: &&Value| object::annotations(class).get(DEFAULT).is_some_and(|value| value == "true");
-    let mut defaults: Vec<&Value> = classes.iter().filter(is_default).collect();
+    let mut defaults: Vec<&Value> = classes.iter().map(AsRef::as_ref).filter(is_default).collect();
     let created =
         |class: &Value| class["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned();
     defaults.sort_by_key(|class| (std::cmp::Reverse(created(class)), object::name(class).to_owned()));

@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use crate::error::Outcome;
 use crate::registry::resource::Resource;
-use crate::storage::decode;
 use crate::storage::key::Key;
 use crate::storage::object::Stored;
+use crate::storage::{decode, decode_shared};
 use crate::verbs::{Call, present};
 
 /// A built-in resource of version v1.
@@ -62,9 +62,14 @@ pub(super) async fn object_of(
     decode(&*present::one(resource, Arc::new(stored)).await?).map(Some)
 }
 
-/// The same as values.
-pub(super) async fn list(call: &Call<'_>, group: &str, plural: &str, namespace: &str) -> Outcome<Vec<Value>> {
-    stored(call, group, plural, namespace).await?.iter().map(|stored| decode(stored)).collect()
+/// The same as values. Each write looks at them, so they are decoded once for each state they are in.
+pub(super) async fn list(
+    call: &Call<'_>,
+    group: &str,
+    plural: &str,
+    namespace: &str,
+) -> Outcome<Vec<Arc<Value>>> {
+    stored(call, group, plural, namespace).await?.iter().map(|stored| decode_shared(stored)).collect()
 }
 
 /// One object; what the cache lacks is asked of the store.
@@ -74,12 +79,12 @@ pub(super) async fn one(
     plural: &str,
     namespace: &str,
     name: &str,
-) -> Outcome<Option<Value>> {
+) -> Outcome<Option<Arc<Value>>> {
     let Some(resource) = resource(call, group, plural) else { return Ok(None) };
     let key = Key::Object(&resource, namespace, name).to_bytes();
     call.storage().catch_up(&Key::Resource(&resource).to_bytes()).await?;
     if let Some(stored) = call.storage().cache.get(&key) {
-        return decode(&stored).map(Some);
+        return decode_shared(&stored).map(Some);
     }
-    call.storage().read(&key).await?.as_ref().map(decode).transpose()
+    call.storage().read(&key).await?.as_ref().map(decode_shared).transpose()
 }

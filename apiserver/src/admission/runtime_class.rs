@@ -1,5 +1,7 @@
 //! RuntimeClass: what a class costs beyond its pods' containers, and where its pods can run.
 
+use std::sync::Arc;
+
 use api::object;
 use api::status::Status;
 use serde_json::{Value, json};
@@ -15,7 +17,7 @@ use crate::verbs::Call;
 pub async fn apply(call: &Call<'_>, pod: &mut Value) -> Outcome<()> {
     let name = pod["spec"]["runtimeClassName"].as_str().unwrap_or_default().to_owned();
     let class = match name.as_str() {
-        "" => Value::Null,
+        "" => Arc::default(),
         name => lookup::one(call, "node.k8s.io", "runtimeclasses", "", name)
             .await?
             .ok_or_else(|| forbidden(pod, &format!("pod rejected: RuntimeClass {name:?} not found")))?,

@@ -269,6 +269,14 @@ pub fn decode(stored: &Stored) -> Outcome<serde_json::Value> {
     stored.to_value().map_err(|source| corrupt(stored, source))
 }
 
+/// The same, decoded once for all who look at the object in this state.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_shared(stored: &Stored) -> Outcome<Arc<serde_json::Value>> {
+    stored.shared_value().map_err(|source| corrupt(stored, source))
+}
+
 /// A part of the object, of which nothing else is read.
 ///
 /// # Errors

@@ -33,12 +33,18 @@ pub struct Stored {
     fields: OnceLock<Packed>,
     /// The names and values of the labels, likewise.
     labels: OnceLock<Packed>,
-    /// How it was last shown by a custom kind's schema in some state.
-    seen: Mutex<Option<Box<Seen>>>,
+    /// What was made of it last.
+    made: Mutex<Option<Box<Made>>>,
 }
 
-/// The schema's state, and how it looks there; `None` if just as it is.
-type Seen = (String, Option<Arc<Stored>>);
+/// What was made of an object for one request and is the same for the next. Nobody needs two of them of one object.
+#[derive(Debug)]
+enum Made {
+    /// How it looks under a custom kind's schema in this state; `None` if just as it is.
+    Shown { state: String, shown: Option<Arc<Stored>> },
+    /// The object as a value.
+    Decoded(Arc<Value>),
+}
 
 /// Texts behind one another: there are a hundred thousand such lists, of a few bytes each.
 #[derive(Debug)]
@@ -74,7 +80,7 @@ impl Stored {
     /// The object from its parts.
     pub fn of(key: Bytes, json: Bytes, revision: Revision) -> Self {
         let (fields, labels) = (OnceLock::new(), OnceLock::new());
-        Self { key, json, revision, fields, labels, seen: Mutex::default() }
+        Self { key, json, revision, fields, labels, made: Mutex::default() }
     }
 
     /// The same in memory of its own, and no more than it takes. What comes from the store is a part of something
@@ -87,12 +93,15 @@ impl Stored {
 
     /// How it looks under a custom kind's schema in this state: outer `None` if that isn't known yet.
     pub fn remembered(&self, state: &str) -> Option<Option<Arc<Stored>>> {
-        self.seen.lock().as_ref().filter(|seen| seen.0 == state).map(|seen| seen.1.clone())
+        match self.made.lock().as_deref() {
+            Some(Made::Shown { state: known, shown }) if known == state => Some(shown.clone()),
+            _ => None,
+        }
     }
 
     /// Remembers how it looks under a schema; the last one counts.
-    pub fn remember(&self, state: &str, seen: Option<Arc<Stored>>) {
-        *self.seen.lock() = Some(Box::new((state.to_owned(), seen)));
+    pub fn remember(&self, state: &str, shown: Option<Arc<Stored>>) {
+        *self.made.lock() = Some(Box::new(Made::Shown { state: state.to_owned(), shown }));
     }
 
     /// The object as a value, with its resourceVersion.
@@ -101,6 +110,17 @@ impl Stored {
         if self.revision != UNWRITTEN {
             api::object::set_resource_version(&mut value, &self.revision.to_string());
         }
+        Ok(value)
+    }
+
+    /// As [`Stored::to_value`], decoded once: for the few objects that many requests look at.
+    pub fn shared_value(&self) -> Result<Arc<Value>, serde_json::Error> {
+        let mut made = self.made.lock();
+        if let Some(Made::Decoded(value)) = made.as_deref() {
+            return Ok(value.clone());
+        }
+        let value = Arc::new(self.to_value()?);
+        *made = Some(Box::new(Made::Decoded(value.clone())));
         Ok(value)
     }
 
@@ -280,6 +300,14 @@ mod tests {
             ["a", "b", "c", "", "1"].map(|name| stored.label(name)),
             [Some("1"), Some(""), Some("3"), None, None]
         );
+    }
+
+    #[test]
+    fn an_object_is_decoded_once_for_all_who_share_it() {
+        let stored = stored(&json!({"metadata": {"name": "a"}}), 7);
+        let first = stored.shared_value().expect("JSON");
+        assert!(Arc::ptr_eq(&first, &stored.shared_value().expect("JSON")));
+        assert_eq!(*first, stored.to_value().expect("JSON"));
     }
 
     #[test]

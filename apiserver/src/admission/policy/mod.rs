@@ -30,7 +30,7 @@ const MUTATING: (&str, &str) = ("mutatingadmissionpolicies", "mutatingadmissionp
 /// A policy that is about a question, by one of its bindings.
 struct Bound {
     policy: Arc<Value>,
-    binding: Value,
+    binding: Arc<Value>,
     /// In which version the policy sees the object.
     seen_as: Arc<Resource>,
     /// One evaluation each; null where the policy has none.
@@ -82,7 +82,7 @@ async fn seen(question: Question<'_>) -> Outcome<Seen<'_>> {
         "" => None,
         name => lookup::one(call, "", "namespaces", "", name).await?,
     };
-    let mut namespace = namespace.unwrap_or_default();
+    let mut namespace = namespace.map(Arc::unwrap_or_clone).unwrap_or_default();
     if let Some(metadata) = namespace["metadata"].as_object_mut() {
         metadata.remove("managedFields");
     }
@@ -100,14 +100,13 @@ async fn bound(question: Question<'_>, (policies, bindings): (&str, &str)) -> Ou
     }
     let mut found = Vec::new();
     for policy in lookup::list(call, GROUP, policies, "").await? {
-        let of_policy = |binding: &&Value| binding["spec"]["policyName"] == policy["metadata"]["name"];
-        let own: Vec<&Value> = bindings.iter().filter(of_policy).collect();
+        let of_policy = |binding: &&Arc<Value>| binding["spec"]["policyName"] == policy["metadata"]["name"];
+        let own: Vec<&Arc<Value>> = bindings.iter().filter(of_policy).collect();
         if own.is_empty() {
             continue;
         }
         let constraints = &policy["spec"]["matchConstraints"];
         let Ok(Some(seen_as)) = matching::constraints(question, constraints).await else { continue };
-        let policy = Arc::new(policy);
         for binding in own {
             if let Ok(Some(_)) = matching::constraints(question, &binding["spec"]["matchResources"]).await {
                 let params = params::of(question, &policy["spec"]["paramKind"], &binding["spec"]["paramRef"]);

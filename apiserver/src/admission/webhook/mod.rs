@@ -7,6 +7,8 @@
 
 mod review;
 
+use std::sync::Arc;
+
 use api::cel::admission::Purpose;
 use api::status::Status;
 use futures::future::join_all;
@@ -17,6 +19,7 @@ use super::question::{Question, in_version};
 use super::reinvocation::Round;
 use super::{lookup, matching, settled};
 use crate::error::Outcome;
+use crate::registry::resource::Resource;
 use crate::verbs::{Call, submit};
 
 use review::Wish;
@@ -25,19 +28,28 @@ const GROUP: &str = "admissionregistration.k8s.io";
 
 /// One webhook of a configuration.
 struct Hook {
-    configuration: String,
+    configuration: Arc<Value>,
+    /// Its place in the configuration.
+    place: usize,
     /// Its place among all that are asked.
     index: usize,
-    spec: Value,
 }
 
 impl Hook {
+    fn spec(&self) -> &Value {
+        &self.configuration["webhooks"][self.place]
+    }
+
+    fn configuration(&self) -> &str {
+        api::object::name(&self.configuration)
+    }
+
     fn name(&self) -> &str {
-        self.spec["name"].as_str().unwrap_or_default()
+        self.spec()["name"].as_str().unwrap_or_default()
     }
 
     fn ignores_failures(&self) -> bool {
-        self.spec["failurePolicy"] == "Ignore"
+        self.spec()["failurePolicy"] == "Ignore"
     }
 }
 
@@ -51,7 +63,7 @@ pub(super) async fn mutate(
     round: &mut Round,
 ) -> Outcome<()> {
     for hook in hooks(question.call, "mutatingwebhookconfigurations").await? {
-        let key = format!("{}/{}", hook.configuration, hook.name());
+        let key = format!("{}/{}", hook.configuration(), hook.name());
         if !round.wants(&key) {
             continue;
         }
@@ -59,13 +71,14 @@ pub(super) async fn mutate(
         let question = Question { object: &present, ..question };
         let Some(next) = ask_mutating(question, &hook).await? else { continue };
         let mutated = next != present;
-        let value = json!({"configuration": hook.configuration, "webhook": hook.name(), "mutated": mutated});
+        let value =
+            json!({"configuration": hook.configuration(), "webhook": hook.name(), "mutated": mutated});
         note(question, "mutation.webhook.admission.k8s.io", &hook, value.to_string());
         if mutated {
             *object = next;
             round.changed();
         }
-        round.ran(key, hook.spec["reinvocationPolicy"] == "IfNeeded");
+        round.ran(key, hook.spec()["reinvocationPolicy"] == "IfNeeded");
     }
     Ok(())
 }
@@ -88,9 +101,8 @@ async fn hooks(call: &Call<'_>, plural: &str) -> Outcome<Vec<Hook>> {
     let configurations = lookup::list(call, GROUP, plural, "").await?;
     let mut hooks = Vec::new();
     for configuration in &configurations {
-        for spec in configuration["webhooks"].as_array().into_iter().flatten() {
-            let (index, name) = (hooks.len(), api::object::name(configuration).to_owned());
-            hooks.push(Hook { configuration: name, index, spec: spec.clone() });
+        for place in 0..configuration["webhooks"].as_array().map_or(0, Vec::len) {
+            hooks.push(Hook { configuration: configuration.clone(), place, index: hooks.len() });
         }
     }
     Ok(hooks)
@@ -116,12 +128,12 @@ async fn ask_mutating(question: Question<'_>, hook: &Hook) -> Outcome<Option<Val
 async fn ask(question: Question<'_>, hook: &Hook) -> Outcome<Option<Wish>> {
     let Some(seen_as) = concerns(question, hook).await? else { return Ok(None) };
     let dry = submit::is_dry_run(question.call)?;
-    if dry && !matches!(hook.spec["sideEffects"].as_str(), Some("None" | "NoneOnDryRun")) {
+    if dry && !matches!(hook.spec()["sideEffects"].as_str(), Some("None" | "NoneOnDryRun")) {
         let why = format!("admission webhook {:?} does not support dry run", hook.name());
         return Err(Status::bad_request(why).into());
     }
     let shown = question.shown_as(seen_as).await?;
-    let answer = match review::ask(shown.question(question), &hook.spec).await {
+    let answer = match review::ask(shown.question(question), hook.spec()).await {
         Ok(answer) => answer,
         Err(why) if hook.ignores_failures() => {
             tracing::warn!(webhook = hook.name(), %why, "a webhook that may fail failed");
@@ -141,19 +153,19 @@ async fn ask(question: Question<'_>, hook: &Hook) -> Outcome<Option<Wish>> {
 async fn concerns(
     question: Question<'_>,
     hook: &Hook,
-) -> Outcome<Option<std::sync::Arc<crate::registry::resource::Resource>>> {
+) -> Outcome<Option<Arc<Resource>>> {
     let refused = |why: String| {
         let resource = question.call.resource;
         Status::forbidden(&resource.plural, &resource.group, question.name(), &why)
     };
-    let matched = matching::webhook(question, &hook.spec).await;
+    let matched = matching::webhook(question, hook.spec()).await;
     let seen_as = match matched {
         Ok(Some(seen_as)) => seen_as,
         Ok(None) => return Ok(None),
         Err(_) if hook.ignores_failures() => return Ok(None),
         Err(why) => return Err(refused(why).into()),
     };
-    let conditions = &hook.spec["matchConditions"];
+    let conditions = &hook.spec()["matchConditions"];
     if conditions.as_array().is_none_or(Vec::is_empty) {
         return Ok(Some(seen_as));
     }
