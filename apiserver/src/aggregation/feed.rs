@@ -10,7 +10,8 @@ use crate::storage::change::Change;
 use crate::storage::key::names_of;
 use crate::storage::object::Stored;
 
-const API_SERVICES: &[u8] = b"/registry/apiregistration.k8s.io/apiservices/";
+/// Where APIServices are.
+pub const API_SERVICES: &[u8] = b"/registry/apiregistration.k8s.io/apiservices/";
 /// What an answer depends on.
 const BEHIND: [&[u8]; 2] =
     [b"/registry/core/services/".as_slice(), b"/registry/discovery.k8s.io/endpointslices/".as_slice()];

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::auth::Identity;
 use crate::body::Body;
-use crate::crd::{GROUP, PLURAL, status};
+use crate::crd::{GROUP, PLURAL, registration, status};
 use crate::error::Outcome;
 use crate::handle::ApiServer;
 use crate::peer::Peer;
@@ -46,8 +46,9 @@ pub async fn run(server: Weak<ApiServer>, mut changed: watch::Receiver<()>) {
 
 /// Looks at all definitions once; false if there is something left to do that no change will tell of.
 async fn reconcile(server: &Arc<ApiServer>) -> bool {
-    let Ok(all) = definitions(server) else { return false };
-    let mut settled = true;
+    let Ok(all) = objects(server, GROUP, PLURAL).await else { return false };
+    // First: who has seen that a definition is established finds its APIServices.
+    let mut settled = registration::keep(server, &all).await;
     for crd in &all {
         if let Some(planned) = status::plan(crd, &all, Timestamp::now()) {
             settled &= put(server, &planned).await;
@@ -60,9 +61,11 @@ async fn reconcile(server: &Arc<ApiServer>) -> bool {
     settled
 }
 
-fn definitions(server: &ApiServer) -> Outcome<Vec<Value>> {
-    let Some(resource) = server.registry.find(GROUP, "v1", PLURAL) else { return Ok(Vec::new()) };
+/// The objects of a kind, with all that this server wrote.
+pub(crate) async fn objects(server: &ApiServer, group: &str, plural: &str) -> Outcome<Vec<Value>> {
+    let Some(resource) = server.registry.find(group, "v1", plural) else { return Ok(Vec::new()) };
     let key = Key::Resource(&resource);
+    server.storage.catch_up(&key.to_bytes()).await?;
     let snapshot = server.storage.cache.snapshot(&key.to_bytes(), &key.range());
     snapshot.objects.iter().map(|stored| decode(stored)).collect()
 }

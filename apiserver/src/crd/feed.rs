@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::aggregation::feed::API_SERVICES;
 use crate::registry::resource::Resource;
 use crate::registry::{Registry, custom};
 use crate::storage::cache::Observer;
@@ -37,7 +38,7 @@ impl CrdFeed {
         Self { registry, webhooks, by_key: Mutex::default(), changed: watch::Sender::new(()) }
     }
 
-    /// Wakes whenever a definition changes; ends with the feed.
+    /// Wakes whenever a definition or an APIService changes; ends with the feed.
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
@@ -65,6 +66,9 @@ impl Observer for CrdFeed {
 
     fn changed(&self, change: &Change) {
         let Some(either) = change.now.as_ref().or(change.before.as_ref()) else { return };
+        if either.key.starts_with(API_SERVICES) {
+            self.changed.send_replace(());
+        }
         if !either.key.starts_with(PREFIX) {
             return;
         }
