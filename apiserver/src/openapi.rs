@@ -18,7 +18,7 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::aggregation::External;
+use crate::aggregation::{External, Swagger};
 use crate::body::Body;
 use crate::etag;
 use crate::query::Query;
@@ -43,7 +43,7 @@ pub fn respond(
 ) -> Option<Response<Body>> {
     let path = path.trim_matches('/');
     match path.strip_prefix("openapi/")? {
-        "v2" => Some(version_2(registry, headers)),
+        "v2" => Some(version_2(registry, external, headers)),
         "v3" => Some(etag::document(headers, JSON, Bytes::from(index(registry, external).to_string()))),
         below => document_at(registry, below.strip_prefix("v3/")?, query, headers),
     }
@@ -136,19 +136,29 @@ fn moved(url: &str) -> Response<Body> {
 }
 
 /// The one document of version 2, in the first form that is accepted.
-fn version_2(registry: &Registry, headers: &HeaderMap) -> Response<Body> {
+fn version_2(registry: &Registry, external: &[External], headers: &HeaderMap) -> Response<Body> {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or(JSON);
     let accepted = accept.split(',').filter_map(|clause| clause.split(';').next()).map(str::trim);
     let resources = registry.resources();
+    let elsewhere: Vec<&Swagger> =
+        external.iter().filter_map(|external| external.learned.swagger.as_deref()).collect();
+    let document = || {
+        let mut document = v2::document(&resources);
+        elsewhere.iter().for_each(|part| part.merge_into(&mut document));
+        document
+    };
     for media_type in accepted {
-        let tag = || hash(&resources);
+        let tag = || {
+            let others = elsewhere.iter().map(|part| part.tag.as_str());
+            etag::hash(std::iter::once(hash(&resources).as_str()).chain(others).collect::<String>().as_bytes())
+        };
         match media_type {
             JSON | "application/*" | "*/*" => {
-                let make = || Bytes::from(v2::document(&resources).to_string());
+                let make = || Bytes::from(document().to_string());
                 return etag::tagged(headers, JSON, &tag(), make);
             }
             PROTOBUF_V2 | PROTOBUF_V2_ANSWER => {
-                let make = || Bytes::from(gnostic::encode(&v2::document(&resources)));
+                let make = || Bytes::from(gnostic::encode(&document()));
                 return etag::tagged(headers, PROTOBUF_V2_ANSWER, &format!("{}P", tag()), make);
             }
             _ => {}

@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{join_all, select_ok};
-use http::header::{ACCEPT, HeaderValue};
-use http::{Method, Request};
+use http::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH};
+use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
 use rand::seq::IndexedRandom;
 use serde_json::Value;
 
 use super::availability::{Available, obstacle};
 use super::forward::identify;
+use super::swagger::Swagger;
 use super::{Backend, GROUP, Learned};
 use crate::auth::Identity;
 use crate::body::Body;
@@ -85,7 +86,8 @@ async fn check(server: &ApiServer, backend: &Backend) -> Available {
     if let Some(obstacle) = obstacle(backend, &service) {
         return obstacle;
     }
-    match ask(backend, &service).await {
+    let known = server.aggregation.learned.lock().get(&backend.name).cloned();
+    match ask(backend, &service, known.and_then(|known| known.swagger)).await {
         Ok(learned) => {
             server.aggregation.learned.lock().insert(backend.name.clone(), learned);
             Available::passed()
@@ -94,19 +96,27 @@ async fn check(server: &ApiServer, backend: &Backend) -> Available {
     }
 }
 
-/// Asks some of its endpoints at once; the first answer counts.
-async fn ask(backend: &Backend, service: &Service) -> Result<Learned, String> {
+/// Asks some of its endpoints at once; the first answer counts. `known` is what it has said before of version 2.
+async fn ask(
+    backend: &Backend,
+    service: &Service,
+    known: Option<Arc<Swagger>>,
+) -> Result<Learned, String> {
     let config = backend.tls.clone()?;
     let addresses = service.addresses(backend.port).map_err(|status| status.message)?;
     let chosen: Vec<&String> = addresses.sample(&mut rand::rng(), ATTEMPTS).collect();
     let asked = chosen.into_iter().map(|address| {
         let tls = Tls { config: config.clone(), name: backend.server_name() };
-        ask_one(backend, Target { address: address.clone(), tls: Some(tls) }).boxed()
+        ask_one(backend, Target { address: address.clone(), tls: Some(tls) }, known.clone()).boxed()
     });
     select_ok(asked).await.map(|(learned, _)| learned)
 }
 
-async fn ask_one(backend: &Backend, target: Target) -> Result<Learned, String> {
+async fn ask_one(
+    backend: &Backend,
+    target: Target,
+    known: Option<Arc<Swagger>>,
+) -> Result<Learned, String> {
     let path = format!("/apis/{}/{}", backend.group, backend.version);
     let url = format!("https://{}{path}", target.address);
     let failed = |why: String| format!("failing or missing response from {url}: {why}");
@@ -116,7 +126,19 @@ async fn ask_one(backend: &Backend, target: Target) -> Result<Learned, String> {
     })?;
     // Not all have documents of version 3.
     let index = get(&target, "/openapi/v3").await.unwrap_or_default();
-    Ok(Learned::of(&backend.group, &backend.version, &list, &index))
+    let swagger = swagger(backend, &target, known).await;
+    Ok(Learned::of(&backend.group, &backend.version, &list, &index, swagger))
+}
+
+/// What the server's document of version 2 says; it is large, so it is sent only if it has changed.
+async fn swagger(backend: &Backend, target: &Target, known: Option<Arc<Swagger>>) -> Option<Arc<Swagger>> {
+    let tag = known.as_ref().map(|known| known.tag.as_str()).unwrap_or_default();
+    match get_newer(target, "/openapi/v2", tag).await.ok()? {
+        Some((tag, document)) => {
+            Some(Arc::new(Swagger::of(&tag, &document, &backend.group, &backend.version)))
+        }
+        None => known,
+    }
 }
 
 enum Refusal {
@@ -125,21 +147,31 @@ enum Refusal {
 }
 
 async fn get(target: &Target, path: &str) -> Result<Value, Refusal> {
+    Ok(get_newer(target, path, "").await?.map(|(_, document)| document).unwrap_or_default())
+}
+
+/// A document with its tag, unless it is the one of the tag that is known.
+async fn get_newer(target: &Target, path: &str, known: &str) -> Result<Option<(String, Value)>, Refusal> {
     let lost = |error: ReachError| Refusal::Lost(chain(&error));
     let mut request =
         Request::get(path).body(Body::empty()).map_err(|error| Refusal::Lost(error.to_string()))?;
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+    if let Some(known) = HeaderValue::from_str(known).ok().filter(|known| !known.is_empty()) {
+        request.headers_mut().insert(IF_NONE_MATCH, known);
+    }
     identify(request.headers_mut(), &Identity::new("system:kube-aggregator", &[MASTERS_GROUP]));
     let exchange = async {
         let (answer, _connection) = target.send(request).await.map_err(lost)?;
+        let tag = answer.headers().get(ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default().to_owned();
         match answer.status() {
-            code if code.is_success() => whole(answer.into_body(), LIST).await.map_err(lost),
+            StatusCode::NOT_MODIFIED => Ok(None),
+            code if code.is_success() => Ok(Some((tag, whole(answer.into_body(), LIST).await.map_err(lost)?))),
             code => Err(Refusal::Code(code.as_u16())),
         }
     };
-    let body = tokio::time::timeout(PATIENCE, exchange).await;
-    let body = body.unwrap_or_else(|_| Err(lost(ReachError::Timeout(PATIENCE))))?;
-    Ok(serde_json::from_slice(&body).unwrap_or_default())
+    let answer = tokio::time::timeout(PATIENCE, exchange).await;
+    let answer = answer.unwrap_or_else(|_| Err(lost(ReachError::Timeout(PATIENCE))))?;
+    Ok(answer.map(|(tag, body)| (tag, serde_json::from_slice(&body).unwrap_or_default())))
 }
 
 /// Writes the condition, if the APIService doesn't say it already; false if it couldn't.

@@ -1,6 +1,10 @@
 //! What an API server behind ours says that it has, in the form in which ours lists it. No I/O.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
+
+use super::swagger::Swagger;
 
 /// What was learned of a group and version.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -9,14 +13,22 @@ pub struct Learned {
     pub resources: Vec<Value>,
     /// Where its OpenAPI document is, with its hash, if it has one.
     pub openapi: Option<String>,
+    /// What its document of version 2 says of it, if it has one.
+    pub swagger: Option<Arc<Swagger>>,
 }
 
 impl Learned {
-    /// From its APIResourceList, and the list of its OpenAPI documents.
-    pub fn of(group: &str, version: &str, list: &Value, index: &Value) -> Self {
+    /// From its APIResourceList, the list of its OpenAPI documents, and that of version 2.
+    pub fn of(
+        group: &str,
+        version: &str,
+        list: &Value,
+        index: &Value,
+        swagger: Option<Arc<Swagger>>,
+    ) -> Self {
         let path = format!("apis/{group}/{version}");
         let openapi = index["paths"][&path]["serverRelativeURL"].as_str().map(str::to_owned);
-        Self { resources: resources(group, version, list), openapi }
+        Self { resources: resources(group, version, list), openapi, swagger }
     }
 }
 
@@ -81,7 +93,7 @@ mod tests {
             {"name": "lost/status", "kind": "Lost", "verbs": []},
         ]});
         let index = json!({"paths": {"apis/w.example/v1": {"serverRelativeURL": "/openapi/v3/apis/w.example/v1?hash=A"}}});
-        let learned = Learned::of("w.example", "v1", &list, &index);
+        let learned = Learned::of("w.example", "v1", &list, &index, None);
         assert_eq!(learned.openapi.as_deref(), Some("/openapi/v3/apis/w.example/v1?hash=A"));
         let scale = json!({"group": "autoscaling", "version": "v1", "kind": "Scale"});
         assert_eq!(

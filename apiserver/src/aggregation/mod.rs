@@ -10,6 +10,7 @@ pub mod controller;
 pub mod feed;
 pub mod forward;
 mod learned;
+mod swagger;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use crate::reach::tls::{self, Trust, TrustError};
 use crate::request::RequestInfo;
 
 pub use learned::Learned;
+pub use swagger::Swagger;
 
 /// The group of APIServices; nobody else can serve it, or nobody could take an APIService away again.
 pub const GROUP: &str = "apiregistration.k8s.io";

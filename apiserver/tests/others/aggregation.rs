@@ -1,6 +1,7 @@
 //! An API server behind ours: its condition, what is listed of it, and for whom requests are passed on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cluster::{Cluster, Somebody, until};
 use apiserver::Identity;
@@ -14,7 +15,24 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
 const API_SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+const FLUNDERS: &str = "/apis/w.example/v1/flunders";
 const CONFIG: &str = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
+
+/// The tag of its document of version 2, and how often somebody knew it.
+const TAG: &str = "\"CD\"";
+static KNOWN: AtomicUsize = AtomicUsize::new(0);
+
+fn swagger() -> Value {
+    let schema = json!({"$ref": "#/definitions/w.Flunder"});
+    let list = json!({"description": "lists flunders", "responses": {"200": {"description": "OK", "schema": schema}}});
+    let meta = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    let flunder = json!({"type": "object", "properties": {"metadata": {"$ref": format!("#/definitions/{meta}")}}});
+    json!({
+        "x-tag": TAG, "swagger": "2.0", "info": {"title": "theirs"},
+        "paths": {"/apis/w.example/v1/flunders": {"get": list}, "/version/": {}},
+        "definitions": {"w.Flunder": flunder, meta: {"description": "theirs"}},
+    })
+}
 
 /// Serves `flunders`, and tells who it was told that asks.
 fn judge(head: &http::request::Parts, _asked: Value) -> (u16, Value) {
@@ -34,6 +52,11 @@ fn judge(head: &http::request::Parts, _asked: Value) -> (u16, Value) {
             let url = "/openapi/v3/apis/w.example/v1?hash=AB";
             (200, json!({"paths": {"apis/w.example/v1": {"serverRelativeURL": url}}}))
         }
+        "/openapi/v2" if said("if-none-match") == TAG => {
+            KNOWN.fetch_add(1, Ordering::Relaxed);
+            (304, Value::Null)
+        }
+        "/openapi/v2" => (200, swagger()),
         "/openapi/v3/apis/w.example/v1" => (200, json!({"openapi": "3.0.0", "info": {"title": "theirs"}})),
         "/apis/w.example/v1/namespaces/shop/flunders/away" => (302, json!("https://elsewhere.example/")),
         path => (
@@ -148,6 +171,8 @@ async fn an_api_server_behind_ours_serves_its_group() {
     assert_eq!(cluster.ask("GET", flunders, Value::Null).await.code, 503);
     assert_eq!(cluster.ask("DELETE", &format!("{API_SERVICES}/v1.w.example"), Value::Null).await.code, 200);
     until("the group is gone", || async { listed(&cluster).await.is_null().then_some(()) }).await;
+    let whole = cluster.ask("GET", "/openapi/v2", Value::Null).await;
+    assert_eq!(whole.body["paths"].get(FLUNDERS), None);
     assert_eq!(cluster.ask("GET", flunders, Value::Null).await.code, 404);
 }
 
@@ -170,6 +195,18 @@ async fn assert_documents(cluster: &Cluster) {
     let url = index["paths"]["apis/w.example/v1"]["serverRelativeURL"].as_str().expect("a URL").to_owned();
     assert_eq!(url, "/openapi/v3/apis/w.example/v1?hash=AB");
     assert_eq!(cluster.ask("GET", &url, Value::Null).await.body["info"]["title"], "theirs");
+    assert_swagger(cluster).await;
+}
+
+/// Its resources stand in our document of version 2, which keeps its own definitions, also if theirs wasn't sent anew.
+async fn assert_swagger(cluster: &Cluster) {
+    let known = || async { (KNOWN.load(Ordering::Relaxed) > 0).then_some(()) };
+    until("it is asked whether its document has changed", known).await;
+    let whole = cluster.ask("GET", "/openapi/v2", Value::Null).await.body;
+    assert_eq!(whole["paths"][FLUNDERS]["get"]["description"], "lists flunders");
+    assert!(whole["paths"].get("/version/").is_none() && whole["paths"].get("/api/v1/pods").is_some());
+    let meta = &whole["definitions"]["w.Flunder"]["properties"]["metadata"]["$ref"];
+    assert_eq!(meta, "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta_v2");
 }
 
 #[tokio::test]

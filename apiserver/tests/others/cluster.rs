@@ -132,7 +132,8 @@ impl Drop for Somebody {
 }
 
 impl Somebody {
-    /// Answers each request over TLS with what `judge` says: a code and a body, or where to go instead.
+    /// Answers each request over TLS with what `judge` says: a code and a body, which may hold its ETag as `x-tag`, or
+    /// where to go instead.
     pub async fn over_tls(
         tls: Arc<rustls::ServerConfig>,
         judge: impl Fn(&http::request::Parts, Value) -> (u16, Value) + Clone + Send + Sync + 'static,
@@ -154,6 +155,9 @@ impl Somebody {
                             let asked = serde_json::from_slice(&body).unwrap_or_default();
                             let (code, answer) = judge(&parts, asked);
                             let mut response = Response::builder().status(code);
+                            if let Some(tag) = answer["x-tag"].as_str() {
+                                response = response.header("etag", tag);
+                            }
                             if code == 302 {
                                 response = response.header("location", answer.as_str().expect("a place"));
                             }
