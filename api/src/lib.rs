@@ -21,6 +21,7 @@ pub mod managed;
 pub mod name;
 pub mod object;
 pub mod patch;
+pub mod pluck;
 pub mod pod;
 pub mod pod_security;
 pub mod quantity;

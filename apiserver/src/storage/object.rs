@@ -144,7 +144,7 @@ impl Stored {
     /// The value of a label.
     pub fn label(&self, name: &str) -> Option<&str> {
         let labels = self.labels.get_or_init(|| {
-            let labels = api::object::labels(&self.value());
+            let labels = api::object::labels(&self.only(&["/metadata/labels"]));
             Packed::of(labels.into_iter().flat_map(|(name, value)| [name, value]))
         });
         let mut pairs =
@@ -167,14 +167,15 @@ impl Stored {
 
     fn packed_fields(&self, fields: &[SelectableField]) -> &Packed {
         self.fields.get_or_init(|| {
-            let value = self.value();
+            let pointers: Vec<&str> = fields.iter().map(|field| field.pointer.as_str()).collect();
+            let value = self.only(&pointers);
             Packed::of(fields.iter().map(|field| field_text(field, &value)))
         })
     }
 
-    /// As a value, without its resourceVersion.
-    fn value(&self) -> Value {
-        serde_json::from_slice(&self.json).unwrap_or_default()
+    /// The parts of it that the pointers lead to.
+    fn only(&self, pointers: &[&str]) -> Value {
+        api::pluck::only(&self.json, pointers).unwrap_or_default()
     }
 }
 
