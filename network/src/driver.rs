@@ -1,6 +1,6 @@
 //! Keeps the machine's rules and names as the API server's Services and EndpointSlices have them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::linux::net::SocketAddrExt;
@@ -27,6 +27,8 @@ use crate::pod::addresses::Range;
 use crate::pod::link::{self, LinkError, Via};
 use crate::pod::namespace::BRIDGE;
 use crate::policy::keeper::keep;
+use crate::service::doors::Doors;
+use crate::service::health::{Check, checks};
 use crate::service::plan::{Route, SERVICE_NAME, routes};
 use crate::service::table::{TABLE, frame};
 use crate::table::Table;
@@ -205,6 +207,11 @@ impl Objects {
         // The DNS has no pods: it answers under its address itself.
         routes.into_iter().filter(|route| route.cluster_ip != settings.cluster.dns).collect()
     }
+
+    fn checks(&self, settings: &Settings) -> BTreeMap<u16, Check> {
+        let (services, slices) = (self.services.store().list(), self.slices.store().list());
+        checks(&settings.node, services.iter().map(|s| &**s), slices.iter().map(|s| &**s))
+    }
 }
 
 fn service_key(slice: &EndpointSlice) -> Option<String> {
@@ -243,6 +250,7 @@ async fn route(
 ) -> Result<(), Error> {
     let mut rules = Kept::new(TABLE, frame(&settings.cluster));
     let mut udp = None;
+    let mut doors = Doors::default();
     loop {
         tokio::select! {
             () = shutdown.requested() => break,
@@ -251,6 +259,8 @@ async fn route(
         if objects.are_complete() {
             let routes = objects.routes(settings);
             rules.bring(Table::of(&routes)).await?;
+            // After the rules: who is told of pods here is led to them.
+            doors.bring(objects.checks(settings)).await;
             forget_what_is_lost(&mut udp, UdpRoutes::of(&routes)).await;
         }
     }

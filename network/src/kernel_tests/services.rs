@@ -1,13 +1,15 @@
 //! Services and what the kernel remembers of them.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use super::{SERVICE, answer, enter, lay_out, on_a_machine, route, web};
 use crate::conntrack::{UdpRoutes, forget};
 use crate::nft;
+use crate::service::doors::Doors;
+use crate::service::health::Check;
 use crate::service::plan::{Protocol, Route};
 use crate::table::Table;
 
@@ -166,5 +168,34 @@ fn a_udp_client_is_led_away_from_a_pod_that_is_gone() {
         assert_eq!(forget(&UdpRoutes::of(&next)).expect("told"), 1);
         assert_eq!(ask(), "b");
         assert_eq!(forget(&UdpRoutes::of(&next)).expect("told"), 0);
+    });
+}
+
+#[test]
+fn balancers_are_told_whether_there_are_pods_here() {
+    on_a_machine(async |_machine| {
+        // On a thread of this machine, since the doors are served by this one.
+        let asked = async || {
+            let asking = tokio::task::spawn_blocking(|| -> io::Result<String> {
+                let mut stream = TcpStream::connect("127.0.0.1:30200")?;
+                stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: n1\r\n\r\n")?;
+                let mut text = String::new();
+                stream.read_to_string(&mut text).map(|_| text)
+            });
+            asking.await.expect("no panic")
+        };
+        let check = |local| Check { namespace: "shop".to_owned(), name: "web".to_owned(), local };
+        let mut doors = Doors::default();
+        for (local, status) in [(2, "200 OK"), (0, "503 Service Unavailable"), (1, "200 OK")] {
+            doors.bring([(30_200, check(local))].into()).await;
+            let told = asked().await.expect("an answer");
+            assert!(told.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{told}");
+            assert!(told.contains(&format!("\t\"localEndpoints\": {local},\n")), "{told}");
+        }
+        doors.bring(BTreeMap::new()).await;
+        // Its listener goes with the task, at the next turn of the runtime.
+        tokio::task::yield_now().await;
+        let refused = asked().await.expect_err("nobody is there").kind();
+        assert_eq!(refused, io::ErrorKind::ConnectionRefused);
     });
 }

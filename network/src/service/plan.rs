@@ -82,12 +82,7 @@ pub fn routes<'a>(
     services: impl IntoIterator<Item = &'a Service>,
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
 ) -> Vec<Route> {
-    let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
-    for slice in slices {
-        if let Some(key) = service_of(slice) {
-            by_service.entry(key).or_default().push(slice);
-        }
-    }
+    let by_service = by_service(slices);
     let mut routes: Vec<Route> = services
         .into_iter()
         .flat_map(|service| {
@@ -99,13 +94,27 @@ pub fn routes<'a>(
     routes
 }
 
+/// The slices of each Service, by its namespace and name.
+pub(super) fn by_service<'a>(
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+) -> BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>> {
+    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for slice in slices {
+        if let Some(key) = service_of(slice) {
+            found.entry(key).or_default().push(slice);
+        }
+    }
+    found
+}
+
 /// The Service that a slice belongs to.
 pub fn service_of(slice: &EndpointSlice) -> Option<(&str, &str)> {
     let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
     Some((slice.metadata.namespace.as_deref()?, name))
 }
 
-fn key(service: &Service) -> Option<(&str, &str)> {
+/// Its namespace and name.
+pub(super) fn key(service: &Service) -> Option<(&str, &str)> {
     Some((service.metadata.namespace.as_deref()?, service.metadata.name.as_deref()?))
 }
 
@@ -168,7 +177,8 @@ fn external(node: &str, spec: &ServiceSpec, port: &ServicePort, slices: &[&Endpo
     }
 }
 
-fn is_on(endpoint: &Endpoint, node: &str) -> bool {
+/// The endpoint is on this node.
+pub(super) fn is_on(endpoint: &Endpoint, node: &str) -> bool {
     endpoint.node_name.as_deref() == Some(node)
 }
 
