@@ -30,7 +30,7 @@ use crate::policy::keeper::keep;
 use crate::service::doors::Doors;
 use crate::service::health::{Check, checks};
 use crate::service::plan::{Route, SERVICE_NAME, routes};
-use crate::service::table::{TABLE, frame};
+use crate::service::table::{TABLE, TURN_BACK, frame};
 use crate::table::Table;
 
 /// Changes that come together are told to the kernel together.
@@ -248,7 +248,8 @@ async fn route(
     changed: &Notify,
     shutdown: &Shutdown,
 ) -> Result<(), Error> {
-    let mut rules = Kept::new(TABLE, frame(&settings.cluster));
+    let turn_back = if bridges_are_seen() { "" } else { TURN_BACK };
+    let mut rules = Kept::new(TABLE, frame(&settings.cluster) + turn_back);
     let mut udp = None;
     let mut doors = Doors::default();
     loop {
@@ -268,6 +269,12 @@ async fn route(
         tracing::warn!(%error, "take the rules away");
     }
     Ok(())
+}
+
+/// Whether netfilter sees what passes a bridge.
+fn bridges_are_seen() -> bool {
+    let setting = std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables");
+    setting.is_ok_and(|value| value.trim() == "1")
 }
 
 /// After the rules, so that no flow is remembered anew by old ones. What an earlier run led isn't known: then all

@@ -59,6 +59,15 @@ impl Machine {
     /// A pod that answers its name on port 8080, and before it the address that it sees.
     async fn pod(&mut self, name: &'static str) -> SocketAddrV4 {
         let attachment = self.network.attach(name, None, &self.asked).await.expect("attached");
+        self.serve(name, attachment)
+    }
+
+    /// A pod whose place in the network somebody else has made.
+    fn pod_at(&mut self, name: &'static str, namespace: PathBuf, ip: Ipv4Addr) -> SocketAddrV4 {
+        self.serve(name, Attachment { ip, namespace })
+    }
+
+    fn serve(&mut self, name: &'static str, attachment: Attachment) -> SocketAddrV4 {
         let (bound, is_bound) = std::sync::mpsc::channel();
         let namespace = attachment.namespace.clone();
         std::thread::spawn(move || {

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use super::{SERVICE, answer, enter, lay_out, on_a_machine, route, web};
 use crate::conntrack::{UdpRoutes, forget};
+use crate::held_namespace::{Kind, hold};
 use crate::nft;
 use crate::service::doors::Doors;
 use crate::service::health::Check;
 use crate::service::plan::{Protocol, Route};
+use crate::service::table::TURN_BACK;
 use crate::table::Table;
 
 #[test]
@@ -168,6 +170,34 @@ fn a_udp_client_is_led_away_from_a_pod_that_is_gone() {
         assert_eq!(forget(&UdpRoutes::of(&next)).expect("told"), 1);
         assert_eq!(ask(), "b");
         assert_eq!(forget(&UdpRoutes::of(&next)).expect("told"), 0);
+    });
+}
+
+/// Two pods on a bridge of somebody else's, as a runtime's network plugins make it, without netfilter on it.
+#[test]
+fn a_service_leads_back_onto_the_bridge_that_its_client_is_on() {
+    on_a_machine(async |mut machine| {
+        let join = r#"
+            seen=/proc/sys/net/bridge/bridge-nf-call-iptables; [ ! -e $seen ] || echo 0 > $seen
+            ip link add cni0 type bridge; ip addr add 172.20.0.1/24 dev cni0; ip link set cni0 up
+            for n in 2 3; do
+              ip link add veth$n type veth peer name eth0 netns "$0/$n"; ip link set veth$n master cni0 up
+              nsenter --net="$0/$n" sh -ec "ip addr add 172.20.0.$n/24 dev eth0; ip link set eth0 up
+                ip route add default via 172.20.0.1"
+            done"#;
+        let namespaces = ["2", "3"].map(|name| machine.root.join(name));
+        namespaces.iter().for_each(|file| hold(Kind::Network, file).expect("a namespace"));
+        let joined = std::process::Command::new("sh").args(["-ec", join]).arg(&machine.root).status();
+        assert!(joined.expect("iproute2").success());
+        let [first, second] = namespaces;
+        let server = machine.pod_at("server", first, Ipv4Addr::new(172, 20, 0, 2));
+        machine.pod_at("client", second, Ipv4Addr::new(172, 20, 0, 3));
+        lay_out(&[route(vec![server])]).await;
+        assert!(!machine.heard_by_soon(Some("client"), web()), "it is answered past the rules");
+        nft::run(TURN_BACK).await.expect("added");
+        let (name, from) = machine.heard_by(Some("client"), web()).expect("an answer");
+        assert_eq!((name.as_str(), from.as_str()), ("server", "172.20.0.1"), "in the machine's name");
+        assert_eq!(machine.heard_by(None, web()).expect("an answer to the machine").0, "server");
     });
 }
 

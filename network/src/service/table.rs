@@ -75,6 +75,15 @@ pub fn frame(cluster: &ClusterNetwork) -> String {
     )
 }
 
+/// What the frame has besides where bridges show nothing to netfilter (`net.bridge.bridge-nf-call-iptables` is 0, or the
+/// module `br_netfilter` isn't there): a client that a Service leads back onto its own bridge would be answered past
+/// us, by an address that it never asked. So it comes in the machine's name. Our own bridge isn't meant, as its pods
+/// don't see each other; that of a runtime's network plugins is.
+pub const TURN_BACK: &str = "\
+add chain ip amoeba turn-back { type filter hook prerouting priority -90 ; policy accept ; }
+add rule ip amoeba turn-back iifname != amoeba0 ct state new ct status dnat fib daddr . iif oif exists meta mark set meta mark | 0x4000
+";
+
 impl Table {
     /// The table of these routes.
     pub fn of(routes: &[Route]) -> Self {
