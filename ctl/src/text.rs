@@ -1,5 +1,6 @@
-//! Small things about text: quantities of time as people say them, and golden files for tests.
+//! Small things about text: quantities of time and addresses as people say them, and golden files for tests.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// `1 node`, `3 nodes`
@@ -34,6 +35,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         rest = &rest[unit_end..];
     }
     if text.is_empty() { Err(wrong()) } else { Ok(total) }
+}
+
+/// `127.0.0.1:6443`
+pub fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| match text.parse::<IpAddr>() {
+        Ok(address) => format!("the port is missing, as in {}", SocketAddr::new(address, 6443)),
+        Err(_) => "it is no IP address with a port, such as 127.0.0.1:6443 or [::1]:6443".to_owned(),
+    })
 }
 
 fn unit_seconds(unit: &str) -> Option<f64> {
@@ -125,6 +134,15 @@ mod tests {
         for text in ["", "s", "1x", "-1s", "1.2.3s", "5 s", "NaN"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_missing_port_is_named() {
+        assert_eq!(parse_socket_address("[::1]:1"), Ok(SocketAddr::new([0, 0, 0, 0, 0, 0, 0, 1].into(), 1)));
+        let why = |text| parse_socket_address(text).expect_err("no address with a port");
+        assert_eq!(why("10.0.0.1"), "the port is missing, as in 10.0.0.1:6443");
+        assert_eq!(why("::1"), "the port is missing, as in [::1]:6443");
+        assert!(why("localhost:1").starts_with("it is no IP address with a port"));
     }
 
     #[test]

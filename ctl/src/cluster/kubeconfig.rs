@@ -21,7 +21,7 @@ pub enum NotFound {
     )]
     Nowhere(String),
     /// The file that was asked for isn't there.
-    #[error("{flag} names {path}, which doesn't exist", path = .path.display())]
+    #[error("{flag} names {path}, which doesn't exist: `amoeba up` makes one in its --data-dir", path = .path.display())]
     Missing {
         /// `--kubeconfig` or `--data-dir`.
         flag: &'static str,

@@ -88,9 +88,12 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
 
 fn load(store: &ImageStore, source: &Path, name: Option<&Reference>) -> Result<(), Failure> {
     let images = match source == Path::new("-") {
-        true => store.load_archive(io::stdin().lock(), name)?,
-        false => store.load(source, name)?,
+        true => store.load_archive(io::stdin().lock(), name),
+        false => store.load(source, name),
     };
+    let images = images.map_err(|why| {
+        Failure::io(format!("load images from {}", source.display()), io::Error::other(why.chain()))
+    })?;
     for image in images {
         match image.names.as_slice() {
             [] => say(format_args!("loaded {} without a name: load it again with --name", image.id)),

@@ -26,7 +26,7 @@ use crate::failure::Failure;
 use crate::member::{self, MemberError};
 use crate::node_membership::{JoinArgs, Membership};
 use crate::signals::Termination;
-use crate::text::parse_duration;
+use crate::text::{parse_duration, parse_socket_address};
 use crate::up::spawn::Report;
 
 /// Run the node agent
@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS")]
     address: Option<IpAddr>,
     /// Where the agent's own API is served; port 0 picks one [default: port 10250 of the node's address]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_socket_address)]
     listen: Option<SocketAddr>,
     /// Where images are kept; nodes of one machine may share it [default: `images` in the data directory]
     #[arg(long, value_name = "DIR")]
@@ -213,7 +213,7 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     let name = args.name.clone().map_or_else(host_name, Ok)?;
     let (client, membership) = match args.join.membership(app, &name, "kubelet").await? {
         Some((client, membership)) => (client, Some(membership)),
-        None => (client(app, "kubelet").await?, None),
+        None => (cluster_of(app).await?, None),
     };
     let config = config(app, args, name, membership)?;
     let ready = announce(client.clone(), config.node_name.to_string());
@@ -276,6 +276,16 @@ fn is_ready_since(node: &Node, start: Timestamp) -> bool {
     let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let mut ready = conditions.filter(|condition| condition.type_ == "Ready" && condition.status == "True");
     ready.any(|condition| condition.last_heartbeat_time.as_ref().is_some_and(|time| time.0 >= start))
+}
+
+/// The cluster that a kubeconfig names. Where there is none the machine may want to join one.
+async fn cluster_of(app: &App) -> Result<kube::Client, Failure> {
+    kubeconfig::find(app, &|path| path.exists()).map_err(|why| {
+        let remedy =
+            "`amoeba token create --print-join-command`, on the cluster, says how a machine joins it";
+        Failure::Usage(format!("{why}; {remedy}"))
+    })?;
+    client(app, "kubelet").await
 }
 
 /// A client by the first kubeconfig that applies, as for every verb.

@@ -25,7 +25,7 @@ use crate::member::{DEFAULT_LOG, end_with_parent, log_to_stderr, report};
 use crate::recovery;
 use crate::signals::Termination;
 use crate::standalone::url::Url;
-use crate::text::parse_duration;
+use crate::text::{parse_duration, parse_socket_address};
 use crate::up::spawn::Report;
 
 /// Run one member of the control plane
@@ -41,13 +41,14 @@ pub struct Args {
     #[arg(long = "peer", value_name = "NUMBER=ADDRESS", value_parser = parse_peer, conflicts_with = "etcd_servers")]
     peers: Vec<(u64, SocketAddr)>,
     /// Where this member talks to the others [default: as --peer says; without either it stays alone]
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "etcd_servers")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "etcd_servers", value_parser = parse_socket_address)]
     peer_address: Option<SocketAddr>,
     /// Peer addresses of a living cluster that has added this member (`amoeba member add`)
     #[arg(
         long,
         value_name = "ADDRESS,…",
         value_delimiter = ',',
+        value_parser = parse_socket_address,
         requires = "peer_address",
         conflicts_with = "peers"
     )]
@@ -56,10 +57,10 @@ pub struct Args {
     #[arg(long, conflicts_with = "etcd_servers")]
     force_new_cluster: bool,
     /// Where the API is served
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6443")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6443", value_parser = parse_socket_address)]
     listen: SocketAddr,
     /// Where clients reach this member, if not where it listens
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_socket_address)]
     advertise: Option<SocketAddr>,
     /// A further name or address in the serving certificate
     #[arg(long = "tls-san", value_name = "NAME")]

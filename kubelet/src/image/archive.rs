@@ -34,7 +34,10 @@ pub fn decompress<'a>(reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> 
 /// Lays an archive out in a directory, which exists and is empty.
 pub fn lay_out(archive: impl Read, dir: &Path) -> Result<(), ImageError> {
     let plain = decompress(archive).map_err(system("read the archive into", dir))?;
-    unpack(plain, dir).map_err(system("lay the archive out in", dir))
+    unpack(plain, dir).map_err(|why| {
+        let wanted = "an archive as `docker save` writes it, or of an OCI layout";
+        ImageError::Malformed(format!("unpack the archive: {why} (it has to be {wanted})"))
+    })
 }
 
 /// The archive in this file.
