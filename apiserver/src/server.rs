@@ -16,7 +16,7 @@ use hyper_util::server::conn::auto;
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -174,9 +174,12 @@ async fn serve_connection(
     peer: Peer,
 ) -> Result<(), BodyError> {
     let mut draining = server.draining.subscribe();
-    let server = server.clone();
+    let (server, limit) = (server.clone(), server.config.limits.headers);
+    let asked = Arc::new(Notify::new());
+    let heard = asked.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());
+        heard.notify_one();
         request.extensions_mut().insert(patience.clone());
         async move { Ok::<_, Infallible>(server.handle(request.map(Body::wrap), peer).await) }
     });
@@ -185,8 +188,17 @@ async fn serve_connection(
     tokio::select! {
         ended = connection.as_mut() => return ended,
         () = drain_begins(&mut draining) => connection.as_mut().graceful_shutdown(),
+        () = silence(&asked, limit) => return Ok(()),
     }
     connection.await
+}
+
+/// Returns if nothing is asked for so long. The limit on headers begins when the version of HTTP is known, so who
+/// doesn't say even that would be waited for for ever.
+async fn silence(asked: &Notify, limit: Duration) {
+    if tokio::time::timeout(limit, asked.notified()).await.is_ok() {
+        std::future::pending().await
+    }
 }
 
 /// The door for an administrator of this machine: HTTP without TLS on a socket in the file system, which only the

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::k8s::api::core::v1::{ConfigMap, Namespace};
 use apiserver::pki::{MASTERS_GROUP, Pki};
-use apiserver::{ApiServer, Config};
+use apiserver::{ApiServer, Config, Limits};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::TryStreamExt;
@@ -13,7 +13,7 @@ use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::json;
 use store::model::Model;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -30,12 +30,16 @@ struct Served {
 }
 
 async fn serve() -> Served {
+    serve_with(|limits| limits.tls_handshake = Duration::from_millis(50)).await
+}
+
+async fn serve_with(limit: impl FnOnce(&mut Limits)) -> Served {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let pki = Arc::new(Pki::load_or_create(dir.path()).expect("a new authority"));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen on loopback");
     let address = listener.local_addr().expect("an address");
     let mut config = Config::new(pki.clone());
-    config.limits.tls_handshake = Duration::from_millis(50);
+    limit(&mut config.limits);
     let server = ApiServer::start(Arc::new(Model::new()), config).await.expect("the server starts");
     let certificate = pki.issue_server(&["localhost".to_owned()], &[address.ip()]).expect("issued");
     let tls = pki.server_tls_config(&certificate).expect("a TLS configuration");
@@ -93,9 +97,24 @@ async fn who_says_nothing_is_let_go() {
     assert!(matches!(read, Ok(0) | Err(_)), "the server hangs up: {read:?}");
 }
 
+/// Whoever has come through the handshake may have no certificate and no intention to ask for anything.
+#[tokio::test]
+async fn who_asks_for_nothing_is_let_go() {
+    let served = serve_with(|limits| limits.headers = Duration::from_millis(50)).await;
+    for (protocol, said) in
+        [("http/1.1", ""), ("http/1.1", "P"), ("h2", ""), ("h2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")]
+    {
+        let mut silent = served.tls(protocol).await;
+        // It may have been let go before.
+        let _ = silent.write_all(said.as_bytes()).await;
+        let rest = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut Vec::new())).await;
+        assert!(rest.is_ok(), "the server hangs up on {protocol} after {said:?}");
+    }
+}
+
 impl Served {
-    /// An HTTP/2 connection of nobody, frame by frame.
-    async fn http2(&self) -> (h2::client::SendRequest<bytes::Bytes>, JoinHandle<Result<(), h2::Error>>) {
+    /// A connection of nobody.
+    async fn tls(&self, protocol: &str) -> tokio_rustls::client::TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         let pem = self.pki.ca_pem().as_bytes();
         use rustls_pki_types::pem::PemObject;
@@ -103,11 +122,15 @@ impl Served {
             .add(rustls_pki_types::CertificateDer::from_pem_slice(pem).expect("a certificate"))
             .expect("added");
         let mut tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        tls.alpn_protocols = vec![b"h2".to_vec()];
+        tls.alpn_protocols = vec![protocol.into()];
         let stream = TcpStream::connect(self.address).await.expect("connected");
         let name = rustls_pki_types::ServerName::from(self.address.ip());
-        let stream =
-            tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.expect("TLS");
+        tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.expect("TLS")
+    }
+
+    /// An HTTP/2 connection of nobody, frame by frame.
+    async fn http2(&self) -> (h2::client::SendRequest<bytes::Bytes>, JoinHandle<Result<(), h2::Error>>) {
+        let stream = self.tls("h2").await;
         let (send, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
         (send, tokio::spawn(connection))
     }

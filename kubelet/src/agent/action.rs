@@ -135,7 +135,7 @@ fn request(get: &HttpGet) -> Result<http::Request<Empty<Bytes>>, http::Error> {
 }
 
 /// A probe asks whether the container answers, not who it is (upstream skips the check as well).
-static UNVERIFIED: LazyLock<TlsConnector> = LazyLock::new(|| {
+pub(crate) static UNVERIFIED: LazyLock<TlsConnector> = LazyLock::new(|| {
     let provider = Arc::new(ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -148,13 +148,13 @@ static UNVERIFIED: LazyLock<TlsConnector> = LazyLock::new(|| {
 
 #[cfg(test)]
 mod tests {
-    use rustls_pki_types::PrivateKeyDer;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
     use crate::runtime::fake::{FakeRuntime, FakeScript};
+    use crate::server::testing;
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -222,20 +222,12 @@ mod tests {
 
     /// A server that shows a certificate of nobody's, and answers one request over it.
     async fn strange_server() -> u16 {
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let certificate = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
-        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .expect("a server's settings");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
         let port = listener.local_addr().expect("address").port();
         tokio::spawn(async move {
             let (stream, _) = listener.accept().await.expect("accept");
-            let mut stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await.expect("a handshake");
+            let mut stream =
+                TlsAcceptor::from(Arc::new(testing::config())).accept(stream).await.expect("a handshake");
             stream.read(&mut [0; 4096]).await.expect("read");
             stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("write");
             stream.shutdown().await.expect("an end");

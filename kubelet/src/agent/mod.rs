@@ -3,7 +3,7 @@
 //! Always holds: the loop never waits for the API server, a process or a disk, so a stuck one of them
 //! holds up nothing else; the node's heartbeat runs in a task of its own.
 
-mod action;
+pub(crate) mod action;
 pub mod checkpoint;
 mod grpc;
 mod network;
@@ -139,7 +139,8 @@ pub async fn run(
         let node = config.node_name.0.clone();
         let gate = Gate::new(&node, ClusterReviewer(client));
         let served = server::Served { tls, gate, logs, asker, runtime, sampler, node };
-        tasks.spawn(server::serve(listener, served, shutdown.clone()));
+        let patience = server::Patience::default();
+        tasks.spawn(server::serve(listener, served, patience, shutdown.clone()));
     }
     if let Some(images) = agent.performer.runtime.image_store() {
         tasks.spawn(pressure::collect_images(images.clone(), shutdown.clone()));

@@ -21,8 +21,10 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use answer::Served;
-pub use connection::serve;
+pub use connection::{Patience, serve};
 pub use route::Place;
+#[cfg(test)]
+pub(crate) use tls::testing;
 pub use tls::{Shown, Tls};
 
 use crate::agent::table::{LogRefusal, LogTarget, PodTable};

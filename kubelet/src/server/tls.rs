@@ -90,3 +90,21 @@ fn roots(path: &Path) -> Result<RootCertStore, ServerError> {
     roots.add_parsable_certificates(certificates(path)?);
     Ok(roots)
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// Shows a certificate of nobody's, and asks for none.
+    pub(crate) fn config() -> rustls::ServerConfig {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("a server's settings")
+    }
+}
