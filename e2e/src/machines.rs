@@ -1,6 +1,7 @@
-//! Members and a node that are started by hand, as on machines of their own. All on loopback: three addresses are
-//! three machines, with one port.
+//! Members and nodes that are started by hand, as on machines of their own. On loopback an address is a machine; on a
+//! switch each is a network namespace, with addresses of pods of its own, and can be cut off.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,34 +9,96 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::processes::print_logs_in;
+use crate::store::namespace::{self, Switch};
 use crate::{Background, Ran, amoeba_binary, end_all_on, eventually, free_port, kubectls};
 
-/// Members (`m1`, `m2`, …) and one node (`worker`), each a process of its own below one directory. What is still
+/// What the machines are. They are counted from one.
+enum Ground {
+    Loopback,
+    Switch(Switch),
+}
+
+impl Ground {
+    fn address(&self, machine: usize) -> String {
+        match self {
+            Self::Loopback => format!("127.0.0.{machine}"),
+            Self::Switch(_) => namespace::address(machine - 1),
+        }
+    }
+
+    fn spawn(&self, mut command: Command, machine: usize) -> Background {
+        let child = match self {
+            Self::Loopback => command.spawn(),
+            Self::Switch(switch) => switch.keeper.spawn(command, Some(switch.host(machine - 1))),
+        };
+        Background::new(child.expect("it starts"))
+    }
+
+    /// Runs a command on a machine, or beside them.
+    fn output(&self, mut command: Command, machine: Option<usize>) -> Ran {
+        let output = match self {
+            Self::Loopback => command.output(),
+            Self::Switch(switch) => {
+                switch.keeper.output(command, machine.map(|machine| switch.host(machine - 1)))
+            }
+        };
+        output.expect("it runs").into()
+    }
+}
+
+/// Flags that all members, or all nodes, are started with, split at spaces.
+#[derive(Clone, Copy)]
+pub struct Flags {
+    /// Of `amoeba server`.
+    pub members: &'static str,
+    /// Of `amoeba node`.
+    pub nodes: &'static str,
+}
+
+/// Members (`m1`, `m2`, …), one a machine, and nodes, each a process of its own below one directory. What is still
 /// running ends with it.
 pub struct Machines {
+    /// Stopped before the machines that they are on.
+    running: BTreeMap<String, Background>,
+    ground: Ground,
     dir: TempDir,
     port: u16,
-    members: Vec<Option<Background>>,
-    node: Option<Background>,
+    flags: Flags,
 }
 
 impl Machines {
-    /// So many members, which share their authorities, and no node yet.
+    /// So many members on loopback, which share their authorities, and no node yet.
     pub fn start(members: usize) -> Self {
+        Self::on(Ground::Loopback, members, Flags { members: "", nodes: "--lease-renew-interval 1s" })
+    }
+
+    /// So many machines on a switch, with a member each, and no node yet.
+    ///
+    /// # Panics
+    /// Without root's rights.
+    pub fn on_a_switch(members: usize, flags: Flags) -> Self {
+        let switch = Switch::new(members).expect("namespaces (the test needs root)");
+        Self::on(Ground::Switch(switch), members, flags)
+    }
+
+    fn on(ground: Ground, members: usize, flags: Flags) -> Self {
         let dir = tempfile::Builder::new().prefix("amoeba-e2e-").tempdir().expect("a temporary directory");
-        let mut machines = Self { dir, port: free_port(), members: Vec::new(), node: None };
-        let ports: Vec<u16> = (0..members).map(|_| free_port()).collect();
-        for number in 1..=members {
-            let member = machines.member(number, &ports);
-            machines.members.push(Some(member));
-        }
-        eventually("the members serve", || machines.k(1, "get namespaces").ok.then_some(()));
+        let mut machines = Self { running: BTreeMap::new(), ground, dir, port: free_port(), flags };
+        let peer_port = free_port();
+        (1..=members).for_each(|number| machines.start_member(number, members, peer_port));
+        eventually("the members serve", || machines.kubectl(1, "get namespaces").ok.then_some(()));
         machines
     }
 
+    /// A machine's own address.
+    pub fn address(&self, machine: usize) -> String {
+        self.ground.address(machine)
+    }
+
     /// Where a member serves.
-    pub fn address(&self, number: usize) -> String {
-        format!("127.0.0.{number}:{}", self.port)
+    pub fn endpoint(&self, member: usize) -> String {
+        format!("{}:{}", self.address(member), self.port)
     }
 
     /// A path below the directory of all.
@@ -43,60 +106,63 @@ impl Machines {
         self.dir.path().join(name)
     }
 
-    fn start_process(&self, name: &str, verb: &str, flags: &[String]) -> Background {
+    fn start_process<'a>(
+        &mut self,
+        machine: usize,
+        name: &str,
+        verb: &str,
+        flags: impl IntoIterator<Item = &'a str>,
+    ) {
         let log = fs::File::create(self.path(&format!("{name}.log"))).expect("a log");
-        let child = Command::new(amoeba_binary())
-            .arg(verb)
-            .arg("--data-dir")
-            .arg(self.path(name))
-            .args(flags)
-            .env_remove("KUBECONFIG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("amoeba starts");
-        Background::new(child)
+        let mut command = Command::new(amoeba_binary());
+        command.args([verb, "--name", name, "--data-dir"]).arg(self.path(name)).args(flags);
+        command.env_remove("KUBECONFIG").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let process = self.ground.spawn(command, machine);
+        self.running.insert(name.to_owned(), process);
     }
 
-    fn member(&self, number: usize, ports: &[u16]) -> Background {
-        let pki = self.path("pki").to_string_lossy().into_owned();
-        let name = format!("m{number}");
-        let mut flags = vec!["--name".to_owned(), name.clone(), "--pki-dir".to_owned(), pki];
-        flags.extend([
-            "--member-id".to_owned(),
-            number.to_string(),
-            "--listen".to_owned(),
-            self.address(number),
-        ]);
-        for (id, port) in (1..).zip(ports).filter(|_| ports.len() > 1) {
-            flags.extend(["--peer".to_owned(), format!("{id}=127.0.0.1:{port}")]);
-        }
+    fn start_member(&mut self, number: usize, of: usize, peer_port: u16) {
+        let (id, pki, listen) = (number.to_string(), self.path("pki"), self.endpoint(number));
+        let pki = pki.to_str().expect("UTF-8 path");
+        let peers: Vec<String> = (1..=of)
+            .filter(|_| of > 1)
+            .map(|id| format!("--peer={id}={}:{peer_port}", self.address(id)))
+            .collect();
+        let own = ["--member-id", &id, "--listen", &listen, "--pki-dir", pki];
+        let further = self.flags.members.split_whitespace();
         if number > 1 {
             // The first makes the authorities.
             eventually("the authorities", || self.path("pki/encryption.keys").exists().then_some(()));
         }
-        self.start_process(&name, "server", &flags)
+        let flags = own.into_iter().chain(peers.iter().map(String::as_str)).chain(further);
+        self.start_process(number, &format!("m{number}"), "server", flags);
     }
 
-    /// Starts the node's agent with these flags.
-    pub fn start_node(&mut self, flags: &[&str]) {
-        let mut all = vec!["--name", "worker", "--listen", "127.0.0.1:0", "--lease-renew-interval", "1s"];
+    /// Starts a node's agent on a machine with these flags, too.
+    pub fn start_node(&mut self, machine: usize, name: &str, flags: &[&str]) {
+        let address = self.address(machine);
+        let listen = format!("{address}:0");
         // A machine that is short of disk needn't fail.
-        all.extend(["--eviction-hard", ""]);
-        all.extend(flags);
-        let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
-        self.node = Some(self.start_process("worker", "node", &all));
+        let own = ["--address", &address, "--listen", &listen, "--eviction-hard", ""];
+        let further = self.flags.nodes.split_whitespace();
+        self.start_process(
+            machine,
+            name,
+            "node",
+            own.into_iter().chain(further).chain(flags.iter().copied()),
+        );
     }
 
-    /// Kills the node's agent; its pods run on.
-    pub fn kill_node(&mut self) {
-        self.node = None;
+    /// The flags by which a node joins, as a member tells them for a new token with these options.
+    pub fn joining(&self, member: usize, options: &str) -> Vec<String> {
+        let command = self.a(member, format!("token create --print-join-command {options}").trim_end());
+        // After `amoeba node`.
+        command.split_whitespace().skip(2).map(str::to_owned).collect()
     }
 
-    /// Kills a member.
-    pub fn stop_member(&mut self, number: usize) {
-        self.members[number - 1] = None;
+    /// Kills a member or a node's agent. Pods run on.
+    pub fn kill(&mut self, name: &str) {
+        self.running.remove(name).expect("it runs");
     }
 
     /// Applies YAML text through a member; it may need a moment to serve.
@@ -104,19 +170,35 @@ impl Machines {
         let file = self.path("apply.yaml");
         fs::write(&file, yaml).expect("written");
         let line = format!("apply -f {}", file.display());
-        eventually("the objects are taken", || self.k(member, &line).ok.then_some(()));
+        eventually("the objects are taken", || self.kubectl(member, &line).ok.then_some(()));
     }
 
+    /// Runs a command beside the machines as the administrator of a member; the arguments are split at spaces.
     fn run(&self, program: &Path, member: usize, line: &str) -> Ran {
         let kubeconfig = self.path(&format!("m{member}/admin.kubeconfig"));
         let mut command = Command::new(program);
         command.env("KUBECONFIG", &kubeconfig).env("HOME", self.dir.path()).stdin(Stdio::null());
-        command.args(line.split(' ')).output().expect("it runs").into()
+        command.args(line.split(' '));
+        self.ground.output(command, None)
+    }
+
+    /// Runs any other command on a machine, or beside them.
+    pub fn run_on(&self, machine: Option<usize>, program: &str, arguments: &[&str]) -> Ran {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null());
+        self.ground.output(command, machine)
     }
 
     /// Runs kubectl as the administrator of a member.
-    pub fn k(&self, member: usize, line: &str) -> Ran {
+    pub fn kubectl(&self, member: usize, line: &str) -> Ran {
         self.run(&kubectls()[0], member, line)
+    }
+
+    /// Runs kubectl, which must succeed, in the same way. Returns its output.
+    pub fn k(&self, member: usize, line: &str) -> String {
+        let ran = self.kubectl(member, line);
+        assert!(ran.ok, "kubectl {line}\n{}{}", ran.out, ran.err);
+        ran.out
     }
 
     /// Runs our own command, which must succeed, in the same way. Returns its output.
@@ -128,7 +210,7 @@ impl Machines {
 
     /// An object, if the member knows it.
     pub fn object(&self, member: usize, what: &str) -> Option<Value> {
-        let ran = self.k(member, &format!("get {what} -o json"));
+        let ran = self.kubectl(member, &format!("get {what} -o json"));
         ran.ok.then(|| serde_json::from_str(&ran.out).expect("JSON"))
     }
 
@@ -141,15 +223,10 @@ impl Machines {
 impl Drop for Machines {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for name in ["m1", "m2", "m3", "worker"] {
-                let log = self.log(name);
-                let tail: Vec<&str> = log.lines().rev().take(30).collect();
-                eprintln!("--- {name}");
-                tail.iter().rev().for_each(|line| eprintln!("{line}"));
-            }
+            print_logs_in(self.dir.path());
         }
-        // The agent first, then the pods' shims, which outlive it.
-        self.node = None;
+        // The agents first, then the pods' shims, which outlive them.
+        self.running.clear();
         end_all_on(self.dir.path());
     }
 }

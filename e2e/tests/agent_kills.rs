@@ -8,6 +8,9 @@ use e2e::machines::Machines;
 use e2e::{eventually, is_ready};
 use serde_json::Value;
 
+/// Room for as many pods as may be asked for.
+const ROOM: [&str; 2] = ["--max-pods", "500"];
+
 fn number(variable: &str, default: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
@@ -16,9 +19,9 @@ fn number(variable: &str, default: usize) -> usize {
 fn pods_dont_notice_that_their_agent_is_killed() {
     let (kills, pods) = (number("AGENT_KILLS", 3), number("AGENT_PODS", 20));
     let mut machines = Machines::start(1);
-    let command = machines.a(1, "token create --print-join-command");
-    let joining: Vec<&str> = command.split_whitespace().skip(2).collect();
-    machines.start_node(&[joining.as_slice(), &["--max-pods", "500"]].concat());
+    let joining = machines.joining(1, "");
+    let joining = joining.iter().map(String::as_str);
+    machines.start_node(1, "worker", &joining.chain(ROOM).collect::<Vec<_>>());
     let gate = |round: usize| machines.path(&format!("gate-{round}")).display().to_string();
     let gates: Vec<_> = (0..kills).map(gate).collect();
     let ending = gates.iter().enumerate().map(|(round, gate)| {
@@ -38,10 +41,10 @@ fn pods_dont_notice_that_their_agent_is_killed() {
         let ending = machines.object(1, &format!("pod ends-{round}")).expect("the pod");
         let uid = ending["metadata"]["uid"].as_str().expect("a uid");
         let exit = machines.path(&format!("worker/containers/{uid}/main/0/exit.json"));
-        machines.kill_node();
+        machines.kill("worker");
         fs::write(gate, "").expect("a gate");
         eventually("the process has ended", || exit.exists().then_some(()));
-        machines.start_node(&["--max-pods", "500"]);
+        machines.start_node(1, "worker", &ROOM);
         let code = u64::try_from(round % 120 + 1).expect("small");
         let told = eventually("its end is told", || exit_code(&machines, round));
         assert_eq!(told, code, "round {round}");
