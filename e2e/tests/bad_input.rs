@@ -140,3 +140,29 @@ fn a_port_or_directory_in_use_is_named() {
     let err = String::from_utf8_lossy(&ran.stderr);
     assert!(!ran.status.success() && err.contains(&port) && err.contains("--port"), "{err}");
 }
+
+/// Without a cluster: what is wrong is named, with what it should be.
+#[test]
+fn a_wrong_command_line_says_what_would_be_right() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let none = dir.path().join("none.tar");
+    std::fs::write(&none, "none").expect("a file");
+    for (line, words) in [
+        ("server --listen 127.0.0.1", "'--listen <ADDRESS>': the port is missing, as in 127.0.0.1:6443"),
+        ("node --name Bad_Name", "a lowercase RFC 1123 subdomain must consist of"),
+        ("node", "token create --print-join-command"),
+        ("get pods", "`amoeba up` makes one in its --data-dir"),
+        ("image load none.tar", "cannot load images from none.tar: unpack the archive"),
+        ("image load missing.tar", "cannot load images from missing.tar: open missing.tar: No such file"),
+    ] {
+        let ran = Command::new(amoeba_binary())
+            .args(line.split(' '))
+            .args(["--data-dir", "."])
+            .current_dir(dir.path())
+            .env_remove("KUBECONFIG")
+            .output()
+            .expect("amoeba runs");
+        let err = String::from_utf8_lossy(&ran.stderr);
+        assert!(!ran.status.success() && err.contains(words), "amoeba {line}\n{err}");
+    }
+}

@@ -33,7 +33,7 @@ use crate::up::spawn::Report;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Name of the node [default: the host's name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
     name: Option<String>,
     #[command(flatten)]
     join: JoinArgs,
@@ -180,6 +180,12 @@ impl Args {
             ..CapacityOverrides::default()
         }
     }
+}
+
+/// What isn't a name the API server would never take: the agent would try for ever.
+fn parse_name(text: &str) -> Result<String, String> {
+    api::name::dns1123_subdomain(text)?;
+    Ok(text.to_owned())
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -339,5 +345,8 @@ fn config(
 fn host_name() -> Result<String, Failure> {
     let name =
         nix::unistd::gethostname().map_err(|errno| Failure::io("read the host's name", errno.into()))?;
-    Ok(name.to_string_lossy().to_lowercase())
+    let name = name.to_string_lossy();
+    parse_name(&name.to_lowercase()).map_err(|why| {
+        Failure::Usage(format!("the host's name {name:?} can't be a node's: {why}; give another with --name"))
+    })
 }
