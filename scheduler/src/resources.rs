@@ -11,8 +11,6 @@ use std::collections::BTreeMap;
 pub const CPU: &str = "cpu";
 /// Memory in bytes.
 pub const MEMORY: &str = "memory";
-/// Local ephemeral storage in bytes.
-pub const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
 /// How many pods a node takes.
 pub const PODS: &str = "pods";
 

@@ -246,12 +246,6 @@ impl Status {
         Self::failure(404, Reason::NotFound, message).about(resource, group, name)
     }
 
-    /// 404: nothing is served at the path.
-    pub fn no_such_path() -> Self {
-        let message = "the server could not find the requested resource";
-        Self::failure(404, Reason::NotFound, message).about("", "", "")
-    }
-
     /// 409: the name is taken.
     pub fn already_exists(resource: &str, group: &str, name: &str) -> Self {
         let message = format!("{} {name:?} already exists", qualified(resource, group));
