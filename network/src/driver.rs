@@ -16,13 +16,14 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use rtnetlink::Handle;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::conntrack::{UdpRoutes, forget};
 use crate::dns::server::{Resolver, serve, upstream};
 use crate::dns::zone::{View, Zone};
 use crate::neighbours::follow::follow;
-use crate::nft::{Kept, NftError};
+use crate::nft::{self, Kept, NftError};
 use crate::pod::addresses::Range;
 use crate::pod::link::{self, LinkError, Via};
 use crate::pod::namespace::BRIDGE;
@@ -34,9 +35,9 @@ use crate::service::table::{TABLE, TURN_BACK, frame};
 use crate::table::Table;
 
 /// Changes that come together are told to the kernel together.
-pub(crate) const TOGETHER: Duration = Duration::from_millis(20);
+const TOGETHER: Duration = Duration::from_millis(20);
 /// Between tries when another process has this part, or the kernel refused.
-pub(crate) const RETRY: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_secs(2);
 /// A name of the machine's network: who has it routes its Services. It ends with its process, however that ends.
 const TURN: &str = "amoeba/services";
 
@@ -101,24 +102,22 @@ pub async fn run(client: kube::Client, settings: Settings, shutdown: Shutdown) -
     let zone = Zone { origin: zone.map_err(|_| Error::Domain(domain.clone()))? };
     let Some(_turn) = turn(&shutdown).await else { return Ok(()) };
     tracing::info!(node = settings.node, "this agent routes the machine's Services");
-    let handle = prepare(&settings).await?;
-    tokio::spawn(follow(client.clone(), settings.clone(), handle, shutdown.clone()));
-    tokio::spawn(keep(client.clone(), settings.address, shutdown.clone()));
+    // Whoever can't even do nothing will never do anything.
+    nft::run("").await?;
+    // All ends with the turn: the next process that has it begins with its own.
+    let mut tasks = JoinSet::new();
+    let handle = prepare(&settings, &mut tasks).await?;
+    tasks.spawn(follow(client.clone(), settings.clone(), handle, shutdown.clone()));
+    tasks.spawn(keep(client.clone(), settings.address, shutdown.clone()));
     let changed = Arc::new(Notify::new());
     let objects = Arc::new(Objects::start(&client, &changed));
     let resolver =
         Resolver { zone, view: objects.clone(), upstream: machine_resolvers(settings.cluster.dns) };
     let names = serve(SocketAddr::from((settings.cluster.dns, 53)), Arc::new(resolver), shutdown.clone());
-    let mut names = tokio::spawn(names);
-    let result = tokio::select! {
-        result = route(&objects, &settings, &changed, &shutdown) => result,
-        ended = &mut names => match ended {
-            Ok(Err(source)) => Err(Error::System { attempted: "answer DNS questions", source }),
-            _ => Ok(()),
-        },
-    };
-    names.abort();
-    result
+    tokio::select! {
+        () = route(&objects, &settings, &changed, &shutdown) => Ok(()),
+        ended = names => ended.map_err(|source| Error::System { attempted: "answer DNS questions", source }),
+    }
 }
 
 /// Something that one process of a machine's network has, until it ends.
@@ -144,11 +143,11 @@ async fn turn(shutdown: &Shutdown) -> Option<Claim> {
     }
 }
 
-async fn prepare(settings: &Settings) -> Result<Handle, Error> {
+async fn prepare(settings: &Settings, tasks: &mut JoinSet<()>) -> Result<Handle, Error> {
     let made = rtnetlink::new_connection();
     let (connection, handle, _) =
         made.map_err(|source| Error::System { attempted: "speak to the kernel's network", source })?;
-    tokio::spawn(connection);
+    tasks.spawn(connection);
     link::bridge(&handle, BRIDGE, settings.pods).await?;
     link::extra_address(&handle, BRIDGE, settings.cluster.dns).await?;
     // The machine's own connections to Services need a way, and a source that pods can answer to.
@@ -242,24 +241,18 @@ impl View for Objects {
 }
 
 /// Tells the kernel what has changed, whenever something has.
-async fn route(
-    objects: &Objects,
-    settings: &Settings,
-    changed: &Notify,
-    shutdown: &Shutdown,
-) -> Result<(), Error> {
+async fn route(objects: &Objects, settings: &Settings, changed: &Notify, shutdown: &Shutdown) {
     let turn_back = if bridges_are_seen() { "" } else { TURN_BACK };
     let mut rules = Kept::new(TABLE, frame(&settings.cluster) + turn_back);
     let mut udp = None;
     let mut doors = Doors::default();
-    loop {
-        tokio::select! {
-            () = shutdown.requested() => break,
-            () = changed.notified() => sleep(TOGETHER).await,
+    let mut looks = Looks::new(changed, shutdown);
+    while looks.next().await {
+        if !objects.are_complete() {
+            continue;
         }
-        if objects.are_complete() {
-            let routes = objects.routes(settings);
-            rules.bring(Table::of(&routes)).await?;
+        let routes = objects.routes(settings);
+        if looks.went_well(rules.bring(Table::of(&routes)).await) {
             // After the rules: who is told of pods here is led to them.
             doors.bring(objects.checks(settings)).await;
             forget_what_is_lost(&mut udp, UdpRoutes::of(&routes)).await;
@@ -268,7 +261,46 @@ async fn route(
     if let Err(error) = rules.remove().await {
         tracing::warn!(%error, "take the rules away");
     }
-    Ok(())
+}
+
+/// When to look: whenever something has changed, and again a while after a look that failed. What the kernel refuses
+/// now, as when memory is short, it takes later.
+pub(crate) struct Looks<'a> {
+    changed: &'a Notify,
+    shutdown: &'a Shutdown,
+    failed: bool,
+}
+
+impl<'a> Looks<'a> {
+    /// Nobody has looked yet.
+    pub(crate) fn new(changed: &'a Notify, shutdown: &'a Shutdown) -> Self {
+        Self { changed, shutdown, failed: false }
+    }
+
+    /// Waits until it is time; `false` once `shutdown` is requested.
+    pub(crate) async fn next(&mut self) -> bool {
+        let again = std::mem::take(&mut self.failed);
+        let due = async {
+            if again {
+                return sleep(RETRY).await;
+            }
+            self.changed.notified().await;
+            sleep(TOGETHER).await;
+        };
+        tokio::select! {
+            () = self.shutdown.requested() => false,
+            () = due => true,
+        }
+    }
+
+    /// Remembers how the look ended.
+    pub(crate) fn went_well(&mut self, ended: Result<(), NftError>) -> bool {
+        if let Err(error) = &ended {
+            tracing::error!(%error, "change the kernel's rules; it is tried again");
+        }
+        self.failed = ended.is_err();
+        !self.failed
+    }
 }
 
 /// Whether netfilter sees what passes a bridge.
@@ -290,5 +322,23 @@ async fn forget_what_is_lost(known: &mut Option<UdpRoutes>, now: UdpRoutes) {
         Ok(Ok(flows)) => tracing::debug!(flows, "forgot UDP flows to endpoints that are gone"),
         Ok(Err(error)) => tracing::warn!(%error, "forget UDP flows to endpoints that are gone"),
         Err(error) => tracing::warn!(%error, "look at the UDP flows"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_kernel_refuses_is_told_again_without_a_change() {
+        let (changed, (trigger, shutdown)) = (Notify::new(), client::shutdown::channel());
+        let mut looks = Looks::new(&changed, &shutdown);
+        changed.notify_one();
+        assert!(looks.next().await);
+        assert!(!looks.went_well(Err(NftError::Refused("Cannot allocate memory".to_owned()))));
+        assert!(looks.next().await);
+        assert!(looks.went_well(Ok(())));
+        trigger.request();
+        assert!(!looks.next().await);
     }
 }

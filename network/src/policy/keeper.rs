@@ -12,28 +12,21 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Api;
 use tokio::sync::Notify;
-use tokio::time::sleep;
 
 use super::layout::{FRAME, TABLE, table};
 use super::plan::{Cluster, isolation};
 use super::pod::{PolicyPod, kept};
-use crate::driver::{RETRY, TOGETHER};
+use crate::driver::Looks;
 use crate::nft::{Kept, NftError};
 use crate::table::Table;
 
 /// Enforces policies on the pods of the machine with this address until `shutdown` is requested.
 pub async fn keep(client: kube::Client, machine: IpAddr, shutdown: Shutdown) {
     let mut keeper = Keeper::start(client, machine);
-    loop {
-        tokio::select! {
-            () = shutdown.requested() => return,
-            () = keeper.changed.notified() => sleep(TOGETHER).await,
-        }
-        if let Err(error) = keeper.look().await {
-            tracing::error!(%error, "enforce network policies");
-            sleep(RETRY).await;
-            keeper.changed.notify_one();
-        }
+    let changed = keeper.changed.clone();
+    let mut looks = Looks::new(&changed, &shutdown);
+    while looks.next().await {
+        looks.went_well(keeper.look().await);
     }
 }
 
