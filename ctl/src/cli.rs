@@ -126,7 +126,7 @@ pub enum Command {
     Node(verb::node::Args),
     /// Make, list or delete the tokens by which machines join
     Token(verb::token::Args),
-    /// Load, list or remove the images of this machine's nodes
+    /// Load, fetch, list or remove the images of this machine's nodes
     Image(verb::image::Args),
 }
 

@@ -32,13 +32,14 @@ const PROBED_AFTER: Duration = Duration::from_secs(3 * 60);
 pub struct Patience {
     /// Until the TLS handshake is done.
     pub handshake: Duration,
-    /// Until the head of a request is here.
+    /// Until the head of a request is here, the first or the next.
     pub request: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { handshake: Duration::from_secs(10), request: Duration::from_secs(32) }
+        // As upstream's for idle connections: longer than most scrapers' pauses.
+        Self { handshake: Duration::from_secs(10), request: Duration::from_secs(90) }
     }
 }
 
