@@ -82,6 +82,11 @@ impl Changes {
         self.storage = true;
     }
 
+    /// Nodes that may take pods they refused.
+    pub fn freed(&self) -> impl Iterator<Item = Slot> {
+        self.freed.iter().copied()
+    }
+
     /// Whether there is anything to look at.
     pub fn is_empty(&self) -> bool {
         self.freed.is_empty() && !self.counts && !self.storage

@@ -44,6 +44,11 @@ impl Nominations {
         self.0.remove(key)
     }
 
+    /// The nominations to a node.
+    pub fn to(&self, node: &NodeName) -> impl Iterator<Item = &Nomination> {
+        self.0.values().filter(move |one| one.node == *node)
+    }
+
     /// The pods whose room on their node `pod` has to respect: those of at least its priority.
     pub fn respected_by(&self, pod: &PodInfo) -> Vec<(Arc<PodInfo>, NodeName)> {
         let others = self.0.values().filter(|one| one.pod.key != pod.key && one.pod.priority >= pod.priority);

@@ -8,7 +8,7 @@ use crate::decision;
 use crate::diagnosis::{NodeExplanation, Rejection};
 use crate::memo::Memo;
 use crate::name::NodeName;
-use crate::nomination::Nominations;
+use crate::nomination::{Nomination, Nominations};
 use crate::pod::{PodInfo, Shape};
 use crate::snapshot::{Slot, Snapshot};
 use crate::spread::Unsatisfiable;
@@ -29,6 +29,18 @@ impl Reserved {
         let mut pods = nominations.respected_by(pod);
         pods.retain(|(_, node)| snapshot.slot(node).is_some());
         Reserved { may_help: !pods.is_empty() && is_drawn_to_others(&pod.shape), pods }
+    }
+
+    /// The room on one node that is reserved for those whom `respected` says, for rules about that node alone.
+    pub fn on(
+        slot: Slot,
+        nominations: &Nominations,
+        snapshot: &Snapshot,
+        respected: impl Fn(&Nomination) -> bool,
+    ) -> Self {
+        let to = snapshot.node(slot).into_iter().flat_map(|node| nominations.to(&node.name));
+        let pods = to.filter(|one| respected(one)).map(|one| (one.pod.clone(), one.node.clone())).collect();
+        Reserved { pods, may_help: false }
     }
 
     /// Runs `think` with the reserved room filled. The snapshot is the same again afterwards.

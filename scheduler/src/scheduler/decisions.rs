@@ -1,14 +1,16 @@
 //! Decisions: a waiting pod is placed, or others are driven away for it, or it is parked and its user told.
 
 use super::{Assumed, Effect, Kind, Scheduler};
-use crate::changes::Hopes;
+use crate::changes::{Changes, Hopes};
 use crate::decision::{self, Decision};
 use crate::diagnosis::Diagnosis;
-use crate::name::NodeName;
+use crate::name::{NodeName, PodKey};
+use crate::nomination::Nomination;
 use crate::pod::PodInfo;
 use crate::preemption::{self, Candidate};
 use crate::queue::Taken;
 use crate::reservation::Reserved;
+use crate::snapshot::Snapshot;
 use crate::volumes;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,13 +22,38 @@ impl Scheduler {
         if changes.is_empty() {
             return;
         }
-        let (snapshot, memo) = (&mut self.snapshot, &mut self.memo);
+        let heirs = self.heirs(&changes);
+        self.activate(&heirs);
+        let (snapshot, memo, nominations) = (&mut self.snapshot, &mut self.memo, &self.nominations);
         self.queue.wake(now, |pod, hopes| {
             changes.concern(pod, hopes, |pod, slot| {
-                decision::would_admit(snapshot, memo, pod, slot)
-                    || !pod.never_preempts && preemption::has_room_below(snapshot, pod, slot)
+                // Equal pods are asked by one of them, which may be the one that the room is reserved for: it is
+                // among the heirs.
+                let reserved = Reserved::on(slot, nominations, snapshot, |one| one.pod.priority >= pod.priority);
+                reserved.filled(snapshot, |snapshot| {
+                    decision::would_admit(snapshot, memo, pod, slot)
+                        || !pod.never_preempts && preemption::has_room_below(snapshot, pod, slot)
+                })
             })
         });
+    }
+
+    /// Pods that can come to the nodes on which room is reserved for them.
+    fn heirs(&mut self, changes: &Changes) -> Vec<PodKey> {
+        let mut heirs = Vec::new();
+        for slot in changes.freed() {
+            let Some(name) = self.snapshot.node(slot).map(|node| node.name.clone()) else { continue };
+            for Nomination { pod, .. } in self.nominations.to(&name) {
+                let others = |one: &Nomination| one.pod.key != pod.key && one.pod.priority >= pod.priority;
+                let reserved = Reserved::on(slot, &self.nominations, &self.snapshot, others);
+                let memo = &mut self.memo;
+                let admits = |snapshot: &mut Snapshot| decision::would_admit(snapshot, memo, pod, slot);
+                if reserved.filled(&mut self.snapshot, admits) {
+                    heirs.push(pod.key.clone());
+                }
+            }
+        }
+        heirs
     }
 
     pub(super) fn schedule_one(

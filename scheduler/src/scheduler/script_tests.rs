@@ -99,6 +99,7 @@ impl World {
             ["seen", name] => self.seen(name),
             ["advance", seconds] => self.now += Duration::from_secs_f64(seconds.parse().expect("seconds")),
             ["schedule"] => return self.schedule(),
+            ["wake"] => drop(self.scheduler.schedule(0, self.now, &mut || 0)),
             ["queue"] => return self.queue(),
             ["explain", name] => return self.explain(name),
             _ => panic!("unknown command: {line}"),
