@@ -238,6 +238,37 @@ class Typed(Case):
         self.assertEqual(client.CoreApi().get_api_versions().versions, ["v1"])
 
 
+class Scheduler(Case):
+    """A scheduler of a user's own, as the client's documentation shows how to write one."""
+
+    def test_a_pod_is_bound_by_the_client_and_runs(self):
+        own = pod("bound", ["true"], scheduler_name="python")
+        self.core.create_namespaced_pod(NAMESPACE, own)
+        for event in watch.Watch().stream(
+            self.core.list_namespaced_pod,
+            NAMESPACE,
+            field_selector="spec.schedulerName=python,spec.nodeName=",
+            timeout_seconds=PATIENCE,
+        ):
+            self.bind(event["object"].metadata, self.core.list_node().items[0].metadata.name)
+            break
+        ended = self.until(
+            self.core.list_namespaced_pod, "bound", lambda event: event["object"].status.phase == "Succeeded"
+        )
+        scheduled = next(condition for condition in ended.status.conditions if condition.type == "PodScheduled")
+        self.assertEqual(scheduled.status, "True")
+        again = self.refused(409, self.bind, ended.metadata, "elsewhere")
+        self.assertIn("already assigned to node", again.body)
+
+    def bind(self, pod, node):
+        binding = client.V1Binding(
+            metadata=client.V1ObjectMeta(name=pod.name, uid=pod.uid),
+            target=client.V1ObjectReference(api_version="v1", kind="Node", name=node),
+        )
+        # The client reads the answer, a Status, as a Binding, which must have a target.
+        self.core.create_namespaced_binding(NAMESPACE, binding, _preload_content=False)
+
+
 class EveryKind(Case):
     """Each kind is created, read, listed and deleted through its model."""
 
