@@ -11,7 +11,7 @@ use super::wire::Wire;
 use super::{NAMESPACE, Server, collection};
 use crate::statistics::{Samples, number};
 
-/// Connections that create pods.
+/// Connections that create objects.
 const CREATORS: usize = 32;
 /// Lists that are timed.
 const REPETITIONS: usize = 20;
@@ -69,14 +69,24 @@ fn token(list: &[u8]) -> Option<String> {
 
 /// Makes pods that no scheduler cares for.
 pub async fn create_pods(server: &Server, prefix: &str, count: usize) -> Result<()> {
+    let prefix = prefix.to_owned();
+    create_many(server, "pods", count, move |number| pod(&format!("{prefix}-{number}"))).await
+}
+
+/// Makes as many objects over several connections.
+pub async fn create_many(
+    server: &Server,
+    plural: &'static str,
+    count: usize,
+    object: impl Fn(usize) -> Value + Clone + Send + 'static,
+) -> Result<()> {
     let mut creators = JoinSet::new();
     for creator in 0..CREATORS {
         let mut wire = Wire::open(&server.target).await?;
-        let prefix = prefix.to_owned();
+        let object = object.clone();
         creators.spawn(async move {
             for number in (creator..count).step_by(CREATORS) {
-                let pod = pod(&format!("{prefix}-{number}")).to_string();
-                wire.expect("POST", &collection("pods"), pod.as_bytes()).await?;
+                wire.expect("POST", &collection(plural), object(number).to_string().as_bytes()).await?;
             }
             anyhow::Ok(())
         });

@@ -6,7 +6,7 @@ use super::lists::{create_pods, remove_pods};
 use super::page::Line;
 use super::wire::Wire;
 use super::{Server, collection};
-use crate::process;
+use crate::process::{self, Pid};
 use crate::statistics::number;
 
 /// Makes the pods and looks at the server's processes before and after; nothing if they aren't known.
@@ -15,11 +15,11 @@ pub async fn run(server: &Server, pods: usize) -> Result<Vec<Line>> {
         eprintln!("memory is skipped: --pid says which processes to look at");
         return Ok(Vec::new());
     }
-    let before = resident(server)?;
+    let before = resident(&server.pids)?;
     create_pods(server, "stored", pods).await?;
     let mut wire = Wire::open(&server.target).await?;
     let size = wire.expect("GET", &format!("{}?limit=500", collection("pods")), &[]).await? as f64 / 500.0;
-    let after = resident(server)?;
+    let after = resident(&server.pids)?;
     let each = (after - before) * 1024.0 / pods as f64;
     let line = Line::new(format!("Memory with {pods} pods"))
         .with("idle", format!("{} MiB", number(before)))
@@ -31,9 +31,9 @@ pub async fn run(server: &Server, pods: usize) -> Result<Vec<Line>> {
 }
 
 /// In MiB.
-fn resident(server: &Server) -> Result<f64> {
+pub fn resident(pids: &[Pid]) -> Result<f64> {
     let mut sum = 0.0;
-    for pid in &server.pids {
+    for pid in pids {
         sum += process::memory(*pid)?.rss;
     }
     Ok(sum)

@@ -3,6 +3,7 @@
 //! With a kubeconfig it measures that server, otherwise an `amoeba up` of its own. What it creates lies in a
 //! namespace of its own, which it deletes at the end. No figure is asserted.
 
+mod deletions;
 mod lists;
 mod load;
 mod memory;
@@ -37,6 +38,9 @@ pub struct Arguments {
     /// Pods for the memory
     #[arg(long, default_value_t = 100_000)]
     stored_pods: usize,
+    /// ConfigMaps in the collection that is deleted
+    #[arg(long, default_value_t = 100_000)]
+    deleted: usize,
     /// Changes that each watcher is to see
     #[arg(long, default_value_t = 1000)]
     events: usize,
@@ -53,6 +57,7 @@ enum Part {
     Lists,
     Watches,
     Memory,
+    Deletions,
 }
 
 /// Runs the measurements and prints the page.
@@ -106,6 +111,7 @@ async fn measure_part(arguments: &Arguments, server: &Server, part: Part) -> Res
         Part::Lists => lists::run(server, arguments.listed_pods).await,
         Part::Watches => watchers::run(server, arguments.events).await,
         Part::Memory => memory::run(server, arguments.stored_pods).await,
+        Part::Deletions => deletions::run(server, arguments.deleted).await,
     }
 }
 
