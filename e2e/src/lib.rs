@@ -6,6 +6,7 @@
 pub mod api;
 mod cluster;
 pub mod containerd;
+pub mod extension;
 pub mod image;
 pub mod machines;
 mod processes;

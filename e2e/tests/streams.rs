@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use e2e::{Cluster, eventually, free_port, kubectls, wait_for_line};
 
-/// A process that answers on a port, and one that is talked to.
-fn pods(port: u16) -> String {
+/// Processes that answer on a port of the loopback and on one of the pod's address, and one that is talked to.
+fn pods(port: u16, reached: u16) -> String {
     format!(
         r#"
 apiVersion: v1
@@ -20,6 +20,16 @@ spec:
     image: host
     command: [python3, -m, http.server, "{port}", --bind, 127.0.0.1, --directory, /usr/share]
     ports: [{{containerPort: {port}, hostPort: {port}}}]
+  - name: web
+    image: host
+    env: [{{name: ADDRESS, valueFrom: {{fieldRef: {{fieldPath: status.podIP}}}}}}]
+    command: [python3, -m, http.server, "{reached}", --bind, $(ADDRESS), --directory, /usr/share]
+    ports: [{{containerPort: {reached}}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: talker}}
+spec: {{selector: {{app: talker}}, ports: [{{name: web, port: 80, targetPort: {reached}}}]}}
 ---
 apiVersion: v1
 kind: Pod
@@ -38,7 +48,8 @@ spec:
 fn processes_and_ports_are_reached_with_each_kubectl() {
     let mut cluster = Cluster::up(1, 1);
     let port = free_port();
-    let applied = cluster.apply(&pods(port));
+    let reached = free_port();
+    let applied = cluster.apply(&pods(port, reached));
     assert!(applied.ok, "{applied:?}");
     cluster.k("wait --for=condition=Ready pod/talker pod/reader --timeout=60s");
     for kubectl in kubectls() {
@@ -48,8 +59,33 @@ fn processes_and_ports_are_reached_with_each_kubectl() {
         attached(&cluster, &kubectl);
         copied(&cluster);
         forwarded(&cluster, port);
+        proxied(&cluster, reached);
     }
     measured(&cluster);
+}
+
+#[test]
+fn an_api_server_behind_the_clusters_is_reached_with_each_kubectl() {
+    let mut cluster = Cluster::up(1, 1);
+    let applied = cluster.apply(&e2e::extension::serve());
+    assert!(applied.ok, "{applied:?}");
+    for kubectl in kubectls() {
+        eprintln!("with {}", kubectl.display());
+        cluster.use_kubectl(&kubectl);
+        cluster.k("wait --for=condition=Available apiservice/v1alpha1.wardle.example.com --timeout=60s");
+        let listed = cluster.k("get apiservices v1alpha1.wardle.example.com --no-headers");
+        let cells: Vec<&str> = listed.split_whitespace().take(3).collect();
+        assert_eq!(cells, ["v1alpha1.wardle.example.com", "default/wardle", "True"], "{listed}");
+        let kinds = cluster.k("api-resources --api-group=wardle.example.com --no-headers");
+        let cells: Vec<&str> = kinds.split_whitespace().collect();
+        assert_eq!(cells, ["flunders", "fl", "wardle.example.com/v1alpha1", "true", "Flunder"], "{kinds}");
+        assert_eq!(cluster.k("get fl -o jsonpath={.items[*].spec.for}"), "kubernetes-admin");
+        assert!(cluster.k("get flunders").contains("only"));
+    }
+    cluster.k("delete service wardle");
+    cluster.k("wait --for=condition=Available=false apiservice/v1alpha1.wardle.example.com --timeout=60s");
+    let refused = cluster.k_fails("get --raw /apis/wardle.example.com/v1alpha1/namespaces/default/flunders");
+    assert!(refused.contains("unable to handle the request"), "{refused}");
 }
 
 /// Runs kubectl with something to read; its exit code and what it printed.
@@ -146,6 +182,36 @@ fn forwarded(cluster: &Cluster, port: u16) {
         stream.read_to_string(&mut answer).expect("answered");
         assert!(answer.starts_with("HTTP/1.0 200 OK"), "{answer}");
     }
+}
+
+/// What pods serve is reached through the API server by pod and by Service, and through `kubectl proxy`.
+fn proxied(cluster: &Cluster, port: u16) {
+    let space = "/api/v1/namespaces/default";
+    let page = cluster.k(&format!("get --raw {space}/pods/talker:{port}/proxy/"));
+    assert!(page.contains("Directory listing for /"), "{page}");
+    let service = format!("{space}/services/talker:web/proxy");
+    let by_service = eventually("the Service's endpoint is ready", || {
+        let ran = cluster.kubectl(["get", "--raw", &format!("{service}/")]);
+        ran.ok.then_some(ran.out)
+    });
+    assert_eq!(by_service, page);
+    let missing = cluster.k_fails(&format!("get --raw {service}/no-such-file"));
+    assert!(missing.contains("the server could not find the requested resource"), "{missing}");
+
+    let (_proxying, lines) = cluster.follow("proxy --port=0");
+    let line = wait_for_line(&lines, "Starting to serve on ");
+    let address = line.rsplit(' ').next().expect("an address").to_owned();
+    let asked = |path: &str| {
+        let mut stream = TcpStream::connect(&address).expect("kubectl listens");
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        answer
+    };
+    let version = asked("/version");
+    assert!(version.starts_with("HTTP/1.0 200 OK") && version.contains("gitVersion"), "{version}");
+    let page = asked(&format!("{service}/"));
+    assert!(page.starts_with("HTTP/1.0 200 OK") && page.contains("Directory listing for /"), "{page}");
 }
 
 fn measured(cluster: &Cluster) {
