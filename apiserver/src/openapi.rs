@@ -150,7 +150,9 @@ fn version_2(registry: &Registry, external: &[External], headers: &HeaderMap) ->
     for media_type in accepted {
         let tag = || {
             let others = elsewhere.iter().map(|part| part.tag.as_str());
-            etag::hash(std::iter::once(hash(&resources).as_str()).chain(others).collect::<String>().as_bytes())
+            etag::hash(
+                std::iter::once(hash(&resources).as_str()).chain(others).collect::<String>().as_bytes(),
+            )
         };
         match media_type {
             JSON | "application/*" | "*/*" => {

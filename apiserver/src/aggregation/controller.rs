@@ -97,11 +97,7 @@ async fn check(server: &ApiServer, backend: &Backend) -> Available {
 }
 
 /// Asks some of its endpoints at once; the first answer counts. `known` is what it has said before of version 2.
-async fn ask(
-    backend: &Backend,
-    service: &Service,
-    known: Option<Arc<Swagger>>,
-) -> Result<Learned, String> {
+async fn ask(backend: &Backend, service: &Service, known: Option<Arc<Swagger>>) -> Result<Learned, String> {
     let config = backend.tls.clone()?;
     let addresses = service.addresses(backend.port).map_err(|status| status.message)?;
     let chosen: Vec<&String> = addresses.sample(&mut rand::rng(), ATTEMPTS).collect();
@@ -112,11 +108,7 @@ async fn ask(
     select_ok(asked).await.map(|(learned, _)| learned)
 }
 
-async fn ask_one(
-    backend: &Backend,
-    target: Target,
-    known: Option<Arc<Swagger>>,
-) -> Result<Learned, String> {
+async fn ask_one(backend: &Backend, target: Target, known: Option<Arc<Swagger>>) -> Result<Learned, String> {
     let path = format!("/apis/{}/{}", backend.group, backend.version);
     let url = format!("https://{}{path}", target.address);
     let failed = |why: String| format!("failing or missing response from {url}: {why}");
@@ -165,7 +157,9 @@ async fn get_newer(target: &Target, path: &str, known: &str) -> Result<Option<(S
         let tag = answer.headers().get(ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default().to_owned();
         match answer.status() {
             StatusCode::NOT_MODIFIED => Ok(None),
-            code if code.is_success() => Ok(Some((tag, whole(answer.into_body(), LIST).await.map_err(lost)?))),
+            code if code.is_success() => {
+                Ok(Some((tag, whole(answer.into_body(), LIST).await.map_err(lost)?)))
+            }
             code => Err(Refusal::Code(code.as_u16())),
         }
     };

@@ -45,7 +45,9 @@ impl Swagger {
             }
         }
         let own = |name: &String| {
-            renamed.get(&format!("{DEFINITIONS}{name}")).map_or(name.clone(), |new| new[DEFINITIONS.len()..].into())
+            renamed
+                .get(&format!("{DEFINITIONS}{name}"))
+                .map_or(name.clone(), |new| new[DEFINITIONS.len()..].into())
         };
         if let Some(all) = whole["paths"].as_object_mut() {
             all.retain(|path, _| !is_below(path, &self.root));
@@ -105,7 +107,8 @@ fn references(value: &Value, names: &mut BTreeSet<String>) {
     match value {
         Value::Array(items) => items.iter().for_each(|item| references(item, names)),
         Value::Object(map) => {
-            let name = map.get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix(DEFINITIONS));
+            let name =
+                map.get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix(DEFINITIONS));
             names.extend(name.map(str::to_owned));
             map.values().for_each(|child| references(child, names));
         }

@@ -83,9 +83,7 @@ async fn attempt(call: &Call<'_>, mut object: Value) -> Outcome<Attempt> {
         origin: call.origin(),
     };
     Ok(match call.commit(write).await? {
-        Commit::Done(revision) => {
-            Attempt::Written(Box::new(submit::stored(call, &object, bytes, revision)))
-        }
+        Commit::Done(revision) => Attempt::Written(Box::new(submit::stored(call, &object, bytes, revision))),
         Commit::Lost(Some(_)) => Attempt::NameTaken(api::object::name(&object).to_owned()),
         Commit::Lost(None) => Attempt::GuardBroken,
     })

@@ -26,7 +26,8 @@ fn swagger() -> Value {
     let schema = json!({"$ref": "#/definitions/w.Flunder"});
     let list = json!({"description": "lists flunders", "responses": {"200": {"description": "OK", "schema": schema}}});
     let meta = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
-    let flunder = json!({"type": "object", "properties": {"metadata": {"$ref": format!("#/definitions/{meta}")}}});
+    let flunder =
+        json!({"type": "object", "properties": {"metadata": {"$ref": format!("#/definitions/{meta}")}}});
     json!({
         "x-tag": TAG, "swagger": "2.0", "info": {"title": "theirs"},
         "paths": {"/apis/w.example/v1/flunders": {"get": list}, "/version/": {}},

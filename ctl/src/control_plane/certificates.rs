@@ -27,11 +27,7 @@ const API_NAMES: [&str; 5] = [
 ];
 
 /// For the API server, which is reached at `addresses` and, as the user says, at `more` names and addresses.
-pub fn serving(
-    pki: &Arc<Pki>,
-    addresses: &[IpAddr],
-    more: &[String],
-) -> Result<Arc<ServerConfig>, PkiError> {
+pub fn serving(pki: &Arc<Pki>, addresses: &[IpAddr], more: &[String]) -> Result<Arc<ServerConfig>, PkiError> {
     let (names, addresses) = subjects(&API_NAMES, addresses, more);
     let signer = pki.clone();
     pki.server_tls_config(&Renewed::new(move || signer.issue_server(&names, &addresses))?)

@@ -57,11 +57,7 @@ impl Hook {
 ///
 /// # Errors
 /// The first refusal, or 500 if one that must be heard can't be.
-pub(super) async fn mutate(
-    question: Question<'_>,
-    object: &mut Value,
-    round: &mut Round,
-) -> Outcome<()> {
+pub(super) async fn mutate(question: Question<'_>, object: &mut Value, round: &mut Round) -> Outcome<()> {
     for hook in hooks(question.call, "mutatingwebhookconfigurations").await? {
         let key = format!("{}/{}", hook.configuration(), hook.name());
         if !round.wants(&key) {
@@ -150,10 +146,7 @@ async fn ask(question: Question<'_>, hook: &Hook) -> Outcome<Option<Wish>> {
 }
 
 /// As what the webhook sees the object, if rules, selectors and conditions make the question one for it.
-async fn concerns(
-    question: Question<'_>,
-    hook: &Hook,
-) -> Outcome<Option<Arc<Resource>>> {
+async fn concerns(question: Question<'_>, hook: &Hook) -> Outcome<Option<Arc<Resource>>> {
     let refused = |why: String| {
         let resource = question.call.resource;
         Status::forbidden(&resource.plural, &resource.group, question.name(), &why)
