@@ -54,7 +54,7 @@ mod tests {
         let new = class("c", "2026-02-01T00:00:00Z", "true");
         let twin = class("b", "2026-02-01T00:00:00Z", "true");
         let none = class("d", "2026-03-01T00:00:00Z", "false");
-        assert_eq!(default_class(&[none.clone()]), None);
+        assert_eq!(default_class(std::slice::from_ref(&none)), None);
         assert_eq!(default_class(&[old, new, twin, none]).as_deref(), Some("b"));
     }
 }
