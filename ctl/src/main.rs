@@ -20,6 +20,7 @@ mod output;
 mod past;
 mod print;
 mod recovery;
+mod scheduler_configuration;
 mod signals;
 mod standalone;
 mod text;

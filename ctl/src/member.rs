@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 use tracing_subscriber::EnvFilter;
 
+use crate::scheduler_configuration::ConfigurationError;
 use crate::standalone::tls::TlsError;
 use crate::up::spawn::Report;
 
@@ -54,6 +55,9 @@ pub enum MemberError {
         #[source]
         source: io::Error,
     },
+    /// The scheduler's configuration can't be used.
+    #[error(transparent)]
+    SchedulerConfiguration(#[from] ConfigurationError),
     /// This machine can't become a node of the cluster.
     #[error("cannot join the cluster")]
     Join(#[source] kubelet::credentials::join::JoinError),

@@ -2,6 +2,7 @@
 
 use e2e::{Background, Cluster, amoeba_binary, eventually};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
 /// Each node has room for one such pod.
@@ -15,6 +16,7 @@ fn pods_find_their_places_among_many_nodes() {
     the_important_drive_others_away(&cluster);
     gangs_start_together_or_not_at_all(&cluster);
     parts_run_alone(&cluster);
+    profiles_place_by_their_rules(&cluster);
 }
 
 fn workloads_come_to_their_ends(cluster: &Cluster) {
@@ -171,4 +173,52 @@ fn parts_run_alone(cluster: &Cluster) {
     assert!(cluster.apply(&pod("picky", "1", "  nodeSelector: {disk: fast}\n")).ok);
     cluster.k("wait --for=condition=Ready pod/picky --timeout=60s");
     assert!(cluster.k("get pod picky -o jsonpath={.spec.nodeName}").starts_with("extra-"));
+}
+
+/// One profile fills nodes, the other spreads over them.
+const PROFILES: &str = "apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+leaderElection: {resourceName: profiles, leaseDuration: 3s, renewDeadline: 2s, retryPeriod: 300ms}
+profiles:
+- schedulerName: packer
+  plugins:
+    score:
+      disabled: [{name: NodeResourcesBalancedAllocation}]
+      enabled: [{name: NodeResourcesFit, weight: 5}]
+  pluginConfig:
+  - name: NodeResourcesFit
+    args:
+      scoringStrategy: {type: MostAllocated, resources: [{name: cpu, weight: 1}]}
+- schedulerName: spreader
+";
+
+fn profiles_place_by_their_rules(cluster: &Cluster) {
+    let file = cluster.path().join("scheduler.yaml");
+    std::fs::write(&file, PROFILES.replace("MostAllocated", "FullestFirst")).expect("a writable directory");
+    let start = || {
+        let mut command = Command::new(amoeba_binary());
+        command.args(["scheduler", "--config"]).arg(&file).arg("--kubeconfig").arg(cluster.kubeconfig());
+        command.stdin(Stdio::null());
+        command
+    };
+    let refused = start().output().expect("it ends");
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let field = "profiles[0].pluginConfig[0].args.scoringStrategy.type: Unsupported value: \"FullestFirst\"";
+    assert!(!refused.status.success() && told.contains(field), "{told}");
+
+    std::fs::write(&file, PROFILES).expect("a writable directory");
+    let _scheduler = Background::new(start().spawn().expect("it starts"));
+    let pods = |profile: &str| -> String {
+        let line = format!("  schedulerName: {profile}\n");
+        (0..4).map(|number| pod(&format!("{profile}-{number}"), "1", &line)).collect()
+    };
+    assert!(cluster.apply(&(pods("packer") + &pods("spreader"))).ok);
+    let nodes = |profile: &str| {
+        let names = (0..4).map(|number| format!(" pod/{profile}-{number}")).collect::<String>();
+        cluster.k(&format!("wait --for=condition=Ready{names} --timeout=60s"));
+        let all = cluster.items("pods");
+        let of = all.iter().filter(|pod| name(pod).starts_with(profile));
+        of.map(|pod| pod["spec"]["nodeName"].to_string()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!((nodes("packer").len(), nodes("spreader").len()), (1, 4));
 }

@@ -129,10 +129,6 @@ pub fn explain(snapshot: &mut Snapshot, memo: &mut Memo, pod: &PodInfo) -> Vec<N
     all
 }
 
-fn weighted(rule: &dyn Score, feasible: &[Slot]) -> Vec<i64> {
-    rule.scores(feasible).into_iter().map(|score| score * rule.weight()).collect()
-}
-
 impl<'a> Rules<'a> {
     fn new(snapshot: &'a Snapshot, pod: &'a PodInfo, terrain: &'a Terrain, tallies: &'a Tallies) -> Self {
         let shape = &*pod.shape;
@@ -191,7 +187,7 @@ impl<'a> Rules<'a> {
         if let [] | [_] = *feasible {
             return feasible.first().copied();
         }
-        for scores in self.relative_scores(&feasible) {
+        for scores in self.relative().map(|rule| self.weighted(rule, &feasible)) {
             totals.iter_mut().zip(scores).for_each(|(total, score)| *total += score);
         }
         let best = totals.iter().max()?;
@@ -203,22 +199,28 @@ impl<'a> Rules<'a> {
 
     /// Whether some rule compares nodes with each other.
     fn compares(&self) -> bool {
-        self.taints.discourages()
-            || !self.needs.preferred.is_empty()
-            || self.soft.has_rules()
-            || self.others.has_wishes()
+        self.relative().next().is_some()
     }
 
-    /// Weighted scores by the rules that compare nodes with each other. A rule that says the same of every node
-    /// is left out.
-    fn relative_scores(&self, feasible: &[Slot]) -> impl Iterator<Item = Vec<i64>> {
-        let all: [Option<Vec<i64>>; 4] = [
-            self.taints.discourages().then(|| weighted(&self.taints, feasible)),
-            (!self.needs.preferred.is_empty()).then(|| weighted(&self.affinity, feasible)),
-            self.soft.has_rules().then(|| weighted(&self.soft, feasible)),
-            self.others.has_wishes().then(|| weighted(&self.others, feasible)),
+    /// The rules that compare nodes with each other. One that says the same of every node is left out.
+    fn relative(&self) -> impl Iterator<Item = &dyn Score> {
+        let all: [(bool, &dyn Score); 4] = [
+            (self.taints.discourages(), &self.taints),
+            (self.affinity.prefers(), &self.affinity),
+            (self.soft.has_rules(), &self.soft),
+            (self.others.has_wishes(), &self.others),
         ];
-        all.into_iter().flatten()
+        let asked = all.into_iter().filter(|(asked, rule)| *asked && self.weight(*rule) > 0);
+        asked.map(|(_, rule)| rule)
+    }
+
+    fn weight(&self, rule: &dyn Score) -> i64 {
+        self.needs.profile.weight(rule.plugin())
+    }
+
+    fn weighted(&self, rule: &dyn Score, feasible: &[Slot]) -> Vec<i64> {
+        let weight = self.weight(rule);
+        rule.scores(feasible).into_iter().map(|score| score * weight).collect()
     }
 
     /// Weighted scores of the feasible nodes, rule by rule.
@@ -227,7 +229,8 @@ impl<'a> Rules<'a> {
         let images = ImageLocality::new(self.snapshot, self.needs);
         let all: [&dyn Score; 7] =
             [&self.taints, &self.affinity, &self.fit, &balance, &images, &self.soft, &self.others];
-        all.into_iter().map(|rule| (rule.plugin(), weighted(rule, feasible))).collect()
+        let counted = all.into_iter().filter(|rule| self.weight(*rule) > 0);
+        counted.map(|rule| (rule.plugin(), self.weighted(rule, feasible))).collect()
     }
 
     /// The rules in the order in which a node is asked; the first to refuse is the one that is blamed.

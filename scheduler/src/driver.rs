@@ -8,12 +8,15 @@ mod storage_feed;
 
 use self::storage_feed::StorageFeed;
 use crate::budget::Budget;
+use crate::configuration::Configuration;
 use crate::gang::GroupInfo;
 use crate::name::PodKey;
 use crate::namespace::NamespaceInfo;
 use crate::node::NodeInfo;
 use crate::object::{PodGroup, PodObject};
 use crate::pod::{DEFAULT_SCHEDULER, PodInfo};
+use crate::profile::Profiles;
+use crate::queue::Backoff;
 use crate::scheduler::{Effect, Event, Scheduler};
 use crate::storage::StorageEvent;
 use crate::writes::Writes;
@@ -21,7 +24,7 @@ use api::k8s::api::core::v1::{Namespace, Node};
 use api::k8s::api::policy::v1::PodDisruptionBudget;
 use client::backoff::Policy;
 use client::cause::Cause;
-use client::election::{ElectionConfig, run_when_leader};
+use client::election::{ElectionConfig, Leadership, run_when_leader};
 use client::informer::{Change, Digest, Informer, ObjectKey, Subscription, Told};
 use client::{Shutdown, recorder};
 use futures::FutureExt;
@@ -47,8 +50,12 @@ pub struct SchedulerConfig {
     pub identity: String,
     /// Lease and timing; the default lease is `kube-system/kube-scheduler`.
     pub election: ElectionConfig,
-    /// Pods with this `schedulerName` are ours.
-    pub scheduler_name: String,
+    /// Whether leadership is decided by the lease, or this process always leads.
+    pub elects: bool,
+    /// Pods that name these are ours.
+    pub profiles: Profiles,
+    /// How long pods that failed wait.
+    pub backoff: Backoff,
     /// Other schedulers bind pods to the same nodes: no binding is made that doesn't know of theirs. All of them must
     /// say so, and the API server must be ours.
     pub shares_nodes: bool,
@@ -60,22 +67,45 @@ impl SchedulerConfig {
         SchedulerConfig {
             identity: identity.to_owned(),
             election: ElectionConfig::fast("kube-scheduler", identity),
-            scheduler_name: DEFAULT_SCHEDULER.to_owned(),
+            elects: true,
+            profiles: Profiles::upstream(DEFAULT_SCHEDULER),
+            backoff: Backoff::default(),
             shares_nodes: false,
         }
+    }
+
+    /// The same as a configuration file says it; what that leaves out stays.
+    pub fn configured(mut self, file: Configuration) -> Self {
+        let Configuration { profiles, backoff, election, .. } = file;
+        let own = &mut self.election;
+        own.name = election.name.unwrap_or_else(|| own.name.clone());
+        own.namespace = election.namespace.unwrap_or_else(|| own.namespace.clone());
+        own.lease = election.lease.unwrap_or(own.lease);
+        own.renew = election.renew.unwrap_or(own.renew);
+        own.retry = election.retry.unwrap_or(own.retry);
+        SchedulerConfig { elects: election.elects, profiles, backoff, ..self }
+    }
+
+    /// Who we are in Events: the first of the profiles.
+    fn reporter(&self) -> &str {
+        self.profiles.names().next().map_or(DEFAULT_SCHEDULER, |name| name)
     }
 }
 
 /// Schedules pods whenever this process leads, until `shutdown`.
 pub async fn run(client: Client, config: SchedulerConfig, shutdown: Shutdown) {
-    let (recorder, events) = recorder::start(client.clone(), &config.scheduler_name, "");
+    let (recorder, events) = recorder::start(client.clone(), config.reporter(), "");
     let lead = |leadership| {
-        let scheduler = Scheduler::new(&config.scheduler_name);
-        let writes = Writes::new(&config.scheduler_name, client.clone(), recorder.clone(), leadership);
+        let scheduler = Scheduler::with(config.profiles.clone(), config.backoff);
+        let writes = Writes::new(config.reporter(), client.clone(), recorder.clone(), leadership);
         let sharer = config.shares_nodes.then(|| config.identity.clone());
         Term::new(client.clone(), scheduler, writes.sharing(sharer)).run()
     };
-    run_when_leader(client.clone(), config.election.clone(), shutdown, lead).await;
+    if config.elects {
+        run_when_leader(client.clone(), config.election.clone(), shutdown, lead).await;
+    } else {
+        lead(Leadership::permanent(shutdown)).await;
+    }
     drop(recorder);
     events.drain().await;
 }

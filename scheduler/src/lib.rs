@@ -10,6 +10,7 @@
 pub mod affinity;
 pub mod budget;
 mod changes;
+pub mod configuration;
 pub mod decision;
 pub mod diagnosis;
 mod driver;
@@ -24,7 +25,8 @@ pub mod object;
 pub mod plugins;
 pub mod pod;
 pub mod preemption;
-mod queue;
+pub mod profile;
+pub mod queue;
 mod ranking;
 mod reservation;
 pub mod resources;

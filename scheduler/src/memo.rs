@@ -32,7 +32,8 @@ pub struct Terrain {
 /// What one node object means to them.
 #[derive(Clone, Copy, Debug, Default)]
 struct Standing {
-    uncordoned: bool,
+    /// No rule rejects it.
+    admits: bool,
     tolerated: bool,
     affine: bool,
 }
@@ -40,8 +41,7 @@ struct Standing {
 impl Terrain {
     /// Whether no rule about node objects rejects the node.
     pub fn admits(&self, slot: Slot) -> bool {
-        let standing = self.nodes[slot.index()];
-        standing.uncordoned && standing.tolerated && standing.affine
+        self.nodes[slot.index()].admits
     }
 
     /// Whether the node counts for a spread rule.
@@ -59,9 +59,9 @@ impl Terrain {
         self.nodes.resize(snapshot.slots(), Standing::default());
         for slot in snapshot.known().filter(|slot| snapshot.changed(*slot) > self.computed) {
             self.nodes[slot.index()] = Standing {
-                uncordoned: rules.0.passes(slot),
-                tolerated: rules.1.passes(slot),
-                affine: rules.2.passes(slot),
+                admits: rules.0.passes(slot) && rules.1.passes(slot) && rules.2.passes(slot),
+                tolerated: rules.1.is_tolerated(slot),
+                affine: rules.2.is_required(slot),
             };
         }
         self.computed = snapshot.nodes_version();

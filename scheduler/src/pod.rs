@@ -7,7 +7,9 @@
 use crate::affinity::PodAffinity;
 use crate::name::{ClaimKey, NodeName, PodKey, PodUid};
 use crate::object::{PodObject, PodSpec, PodStatus, Volume};
+use crate::plugins::Plugin;
 use crate::plugins::image_locality::normalized;
+use crate::profile::ProfileHandle;
 use crate::resources::Requests;
 use crate::selector::{Labels, NodeTerm, RequiredNode};
 use crate::spread::{self, SpreadRule};
@@ -88,6 +90,8 @@ pub struct ClaimUse {
 /// while each Job labels its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Needs {
+    /// By which rules it is placed.
+    pub profile: ProfileHandle,
     /// Requested resources.
     pub requests: Requests,
     /// Required node labels and fields.
@@ -167,6 +171,11 @@ impl PodInfo {
         }
     }
 
+    /// Whether others may be driven away for it.
+    pub fn preempts(&self) -> bool {
+        !self.never_preempts && self.shape.needs.profile.preemption.is_some()
+    }
+
     /// Whether it is the same pod with the same demands, so that an earlier answer still holds.
     pub fn demands_same(&self, other: &PodInfo) -> bool {
         self.uid == other.uid
@@ -231,6 +240,12 @@ impl Shape {
         !(self.spread.is_empty() && self.affinity.near.is_empty() && self.affinity.apart.is_empty())
     }
 
+    /// The same for a pod of this profile, from the shape that it has by its object alone.
+    pub fn under(&self, profile: &ProfileHandle) -> Self {
+        let needs = Needs { profile: profile.clone(), ..(*self.needs).clone() };
+        Shape { needs: Arc::new(needs), spread: profile.spread(&self.spread), ..self.clone() }
+    }
+
     fn of(
         (spec, status): (&PodSpec, Option<&PodStatus>),
         pod: &PodKey,
@@ -251,8 +266,16 @@ impl Shape {
 }
 
 impl Needs {
+    /// What a node must have left, with the amounts, of which none is zero.
+    pub fn must_fit(&self) -> impl Iterator<Item = (&str, i64)> {
+        let filters = self.profile.filters(Plugin::NodeResourcesFit);
+        let must = move |name: &str, amount: i64| filters && amount > 0 && self.profile.considers(name);
+        self.requests.exact.iter().filter(move |(name, amount)| must(name, *amount))
+    }
+
     fn of(spec: &PodSpec, status: Option<&PodStatus>) -> Self {
         Needs {
+            profile: ProfileHandle::default(),
             requests: Requests::of(spec, status),
             required: RequiredNode::of(spec),
             preferred: preferred(spec),

@@ -9,7 +9,7 @@ use crate::budget::Budgets;
 use crate::diagnosis::Preemption;
 use crate::memo::Memo;
 use crate::name::NodeName;
-use crate::plugins::Reason;
+use crate::plugins::{Plugin, Reason};
 use crate::pod::PodInfo;
 use crate::reservation::Reserved;
 use crate::resources::PODS;
@@ -17,12 +17,6 @@ use crate::snapshot::{Slot, Snapshot};
 use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::sync::Arc;
-
-/// Upstream's `minCandidateNodesPercentage` and `minCandidateNodesAbsolute`: when so many candidates are known,
-/// the search ends.
-const CANDIDATES_PERCENT: usize = 10;
-/// See [`CANDIDATES_PERCENT`].
-const CANDIDATES_LEAST: usize = 100;
 
 /// A node, and who must leave it.
 #[derive(Clone, Debug)]
@@ -51,7 +45,7 @@ impl Candidate {
 }
 
 /// Finds room for `pod`, which no node takes as it is, while `reserved` is filled. `start` says at which node the
-/// search begins.
+/// search begins. The error is `None` if the pod's profile drives nobody away.
 pub fn preempt(
     snapshot: &mut Snapshot,
     memo: &mut Memo,
@@ -59,9 +53,10 @@ pub fn preempt(
     pod: &PodInfo,
     reserved: &Reserved,
     start: u64,
-) -> Result<Candidate, Preemption> {
+) -> Result<Candidate, Option<Preemption>> {
+    let Some(limits) = pod.shape.needs.profile.preemption else { return Err(None) };
     if pod.never_preempts {
-        return Err(Preemption::NotEligible("preemptionPolicy=Never"));
+        return Err(Some(Preemption::NotEligible("preemptionPolicy=Never")));
     }
     let refused = reserved.rejections(snapshot, memo, pod);
     let (helpful, helpless): (Vec<_>, Vec<_>) =
@@ -69,7 +64,7 @@ pub fn preempt(
     let mut slots: Vec<Slot> = helpful.into_iter().map(|(slot, _)| slot).collect();
     let middle = usize::try_from(start % slots.len().max(1) as u64).expect("an index into a slice");
     slots.rotate_left(middle);
-    let enough = (snapshot.node_count() * CANDIDATES_PERCENT / 100).max(CANDIDATES_LEAST);
+    let enough = (snapshot.node_count() * limits.percent / 100).max(limits.least);
     let mut candidates = Vec::new();
     for slot in &slots {
         candidates.extend(dry_run(snapshot, memo, budgets, pod, reserved, *slot));
@@ -78,10 +73,12 @@ pub fn preempt(
         }
     }
     let best = candidates.into_iter().min_by_key(Candidate::harm);
-    best.ok_or_else(|| Preemption::Hopeless {
-        no_victims: slots.len(),
-        not_helpful: helpless.len(),
-        by_others: pod.shape.is_tied_to_others() || snapshot.distances().next().is_some(),
+    best.ok_or_else(|| {
+        Some(Preemption::Hopeless {
+            no_victims: slots.len(),
+            not_helpful: helpless.len(),
+            by_others: pod.shape.is_tied_to_others() || snapshot.distances().next().is_some(),
+        })
     })
 }
 
@@ -103,16 +100,11 @@ pub fn has_room_below(snapshot: &Snapshot, pod: &PodInfo, slot: Slot) -> bool {
         let freed: i64 = lower().map(|other| other.shape.needs.requests.exact.get(resource)).sum();
         snapshot.column(resource).left(slot) + freed >= amount
     };
-    count > 0
-        && snapshot.column(PODS).left(slot) + count >= 1
-        && pod
-            .shape
-            .needs
-            .requests
-            .exact
-            .iter()
-            .filter(|(_, amount)| *amount > 0)
-            .all(|(name, amount)| fits(name, amount))
+    let fits_all = || {
+        let mut asked = pod.shape.needs.must_fit();
+        snapshot.column(PODS).left(slot) + count >= 1 && asked.all(|(name, amount)| fits(name, amount))
+    };
+    count > 0 && (!pod.shape.needs.profile.filters(Plugin::NodeResourcesFit) || fits_all())
 }
 
 /// Who would have to leave this node; `None` if that wouldn't help.

@@ -13,10 +13,28 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Back-off after the first failed attempt; it doubles with each further one.
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-/// Longest back-off.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// How long a pod that failed waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// After the first failed attempt; it doubles with each further one.
+    pub first: Duration,
+    /// And doesn't become longer than this.
+    pub longest: Duration,
+}
+
+impl Default for Backoff {
+    /// Upstream's.
+    fn default() -> Self {
+        Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(10) }
+    }
+}
+
+impl Backoff {
+    fn after(self, failures: u32) -> Duration {
+        let doubled = self.first.saturating_mul(1 << failures.saturating_sub(1).min(16));
+        doubled.min(self.longest)
+    }
+}
 
 /// Order among active pods: higher priority, then longer waiting, then by name.
 type Rank = (Reverse<i32>, Timestamp, PodKey);
@@ -58,6 +76,7 @@ pub struct Queue {
     backoff: BTreeSet<(Instant, PodKey)>,
     /// One question answers for all pods of a group.
     parked: HashMap<Group, BTreeSet<PodKey>>,
+    pause: Backoff,
 }
 
 /// A pod taken from the queue for a decision. It comes back by `park` or `retry`, or is done with.
@@ -76,12 +95,12 @@ fn group(pod: &PodInfo, hopes: Hopes) -> Group {
     (pod.shape.clone(), pod.priority, pod.never_preempts, hopes)
 }
 
-fn backoff(failures: u32) -> Duration {
-    let doubled = FIRST_BACKOFF.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    doubled.min(LONGEST_BACKOFF)
-}
-
 impl Queue {
+    /// An empty queue.
+    pub fn new(pause: Backoff) -> Self {
+        Queue { pause, ..Queue::default() }
+    }
+
     /// Adds a pod, or takes note of its change. A change of what it demands makes it active at once; any
     /// other (its status, its labels) leaves it where it waits.
     pub fn put(&mut self, pod: Arc<PodInfo>) {
@@ -128,7 +147,7 @@ impl Queue {
 
     /// Puts a pod whose binding failed into back-off.
     pub fn retry(&mut self, taken: Taken, now: Instant) {
-        let until = now + backoff(taken.failures + 1);
+        let until = now + self.pause.after(taken.failures + 1);
         self.insert_failed(taken, Place::Backoff(until, Cause::Failed), now);
     }
 
@@ -198,7 +217,7 @@ impl Queue {
     fn wake_one(&mut self, key: &PodKey, hopes: Hopes, now: Instant) {
         let Some(mut entry) = self.entries.remove(key) else { return };
         self.unpark(&entry.pod, hopes);
-        let until = entry.last_failure.map(|failed| failed + backoff(entry.failures));
+        let until = entry.last_failure.map(|failed| failed + self.pause.after(entry.failures));
         entry.place = match until.filter(|until| *until > now) {
             Some(until) => Place::Backoff(until, Cause::Woken),
             None => Place::Active,

@@ -5,12 +5,11 @@
 //! scores that are relative to the best) aren't in here.
 
 use crate::memo::Terrain;
-use crate::plugins::Filter as _;
-use crate::plugins::Score as _;
 use crate::plugins::image_locality::ImageLocality;
 use crate::plugins::node_ports::NodePorts;
 use crate::plugins::node_resources_balanced_allocation::BalancedAllocation;
 use crate::plugins::node_resources_fit::NodeResourcesFit;
+use crate::plugins::{Filter as _, Plugin};
 use crate::pod::Needs;
 use crate::snapshot::{Position, Slot, Snapshot};
 use std::collections::BTreeMap;
@@ -19,16 +18,16 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Ranking {
     /// By slot: the score, or [`UNFIT`].
-    scores: Vec<i16>,
+    scores: Vec<i64>,
     /// The slots of each score that some node has.
-    levels: BTreeMap<i16, Slots>,
+    levels: BTreeMap<i64, Slots>,
     position: Position,
     /// Of the images that the scores are about; others may matter to every node that has one.
     images: (usize, Vec<u64>),
 }
 
 /// The node refuses the shape, or isn't known.
-const UNFIT: i16 = -1;
+const UNFIT: i64 = -1;
 
 /// How often a slot is drawn at random before all are tried.
 const DRAWS: usize = 8;
@@ -43,6 +42,9 @@ impl Ranking {
             ImageLocality::new(snapshot, needs),
         );
         let images = rules.3.state();
+        let alone =
+            [Plugin::NodeResourcesFit, Plugin::NodeResourcesBalancedAllocation, Plugin::ImageLocality];
+        let weights = alone.map(|plugin| needs.profile.weight(plugin));
         let first = self.scores.is_empty();
         self.scores.resize(snapshot.slots(), UNFIT);
         let score = |slot: Slot| {
@@ -50,10 +52,11 @@ impl Ranking {
             let known = snapshot.node(slot).is_some();
             let fits = known && terrain.admits(slot) && fit.passes(slot) && ports.passes(slot);
             let score = || {
-                let alone = fit.weight() * fit.score(slot) + balance.weight() * balance.score(slot);
-                alone + images.weight() * images.score(slot)
+                weights[0] * fit.score(slot)
+                    + weights[1] * balance.score(slot)
+                    + weights[2] * images.score(slot)
             };
-            if fits { i16::try_from(score()).unwrap_or(i16::MAX) } else { UNFIT }
+            if fits { score() } else { UNFIT }
         };
         let same_images = std::mem::replace(&mut self.images, images.clone()) == images;
         match snapshot.changed_since(self.position).filter(|_| !first && same_images) {
@@ -63,7 +66,7 @@ impl Ranking {
         self.position = snapshot.position();
     }
 
-    fn set(&mut self, slot: Slot, score: i16) {
+    fn set(&mut self, slot: Slot, score: i64) {
         let before = std::mem::replace(&mut self.scores[slot.index()], score);
         if before == score {
             return;
@@ -82,7 +85,7 @@ impl Ranking {
     /// The nodes that fit, in slot order, with their scores.
     pub fn fitting(&self) -> impl Iterator<Item = (Slot, i64)> {
         let scores = Slot::all().zip(&self.scores);
-        scores.filter(|(_, score)| **score != UNFIT).map(|(slot, score)| (slot, i64::from(*score)))
+        scores.filter(|(_, score)| **score != UNFIT).map(|(slot, score)| (slot, *score))
     }
 
     /// One of the best nodes that pass, each of them as likely as the others.

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 pub const CPU: &str = "cpu";
 /// Memory in bytes.
 pub const MEMORY: &str = "memory";
+/// Local ephemeral storage in bytes.
+pub const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
 /// How many pods a node takes.
 pub const PODS: &str = "pods";
 
@@ -120,8 +122,8 @@ impl<'a> Told<'a> {
 
     fn of_container(&self, name: &str) -> Option<&'a ContainerStatus> {
         let status = self.status?;
-        let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-        all.into_iter().find(|one| one.name == name)
+        let mut all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+        all.find(|one| one.name == name)
     }
 
     /// What is set aside for a container; what it asks for if that isn't told.

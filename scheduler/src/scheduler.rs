@@ -24,7 +24,8 @@ use crate::memo::Memo;
 use crate::name::{NodeName, PodKey, PodUid};
 use crate::nomination::Nominations;
 use crate::pod::{PodInfo, Shape};
-use crate::queue::{Queue, Taken};
+use crate::profile::{ProfileHandle, Profiles};
+use crate::queue::{Backoff, Queue, Taken};
 use crate::reservation::Reserved;
 use crate::snapshot::{Snapshot, Version};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -57,7 +58,7 @@ type Kind = (Arc<Shape>, i32, bool);
 /// The state. See the module's description.
 #[derive(Debug)]
 pub struct Scheduler {
-    name: Arc<str>,
+    profiles: Profiles,
     snapshot: Snapshot,
     memo: Memo,
     queue: Queue,
@@ -76,13 +77,18 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler that serves pods whose `schedulerName` is `name`, and knows nothing yet.
+    /// A scheduler that serves pods whose `schedulerName` is `name`, by upstream's profile, and knows nothing yet.
     pub fn new(name: &str) -> Self {
+        Scheduler::with(Profiles::upstream(name), Backoff::default())
+    }
+
+    /// A scheduler that serves the pods of these profiles, and knows nothing yet.
+    pub fn with(profiles: Profiles, backoff: Backoff) -> Self {
         Scheduler {
-            name: name.into(),
+            profiles,
             snapshot: Snapshot::default(),
             memo: Memo::default(),
-            queue: Queue::default(),
+            queue: Queue::new(backoff),
             assumed: HashMap::new(),
             preparing: BTreeMap::new(),
             in_flight: 0,
@@ -177,7 +183,7 @@ impl Scheduler {
 // Pods as the watch shows them.
 impl Scheduler {
     fn pod_applied(&mut self, mut pod: PodInfo) {
-        pod.shape = self.intern(pod.shape);
+        pod.shape = self.shape(&pod);
         if pod.finished {
             return self.pod_gone(&pod.key);
         }
@@ -219,7 +225,7 @@ impl Scheduler {
         if self.snapshot.pod(&pod.key).is_some_and(another) || room_of.is_some_and(another) {
             self.pod_gone(&pod.key);
         }
-        if pod.terminating || pod.gated || pod.scheduler_name != self.name {
+        if pod.terminating || pod.gated || self.profiles.get(&pod.scheduler_name).is_none() {
             self.queue.remove(&pod.key);
             self.gangs.gone(&pod.key);
             self.end_nomination(&pod.key);
@@ -300,6 +306,13 @@ impl Scheduler {
         } else if let Some(taken) = self.forget(key).and_then(|assumed| assumed.retry) {
             self.queue.retry(taken, now);
         }
+    }
+
+    /// What decisions about the pod depend on, of which its profile is a part.
+    fn shape(&mut self, pod: &PodInfo) -> Arc<Shape> {
+        let profile = self.profiles.get(&pod.scheduler_name).filter(|one| **one != ProfileHandle::default());
+        let shape = profile.map_or_else(|| pod.shape.clone(), |profile| Arc::new(pod.shape.under(profile)));
+        self.intern(shape)
     }
 
     fn intern(&mut self, shape: Arc<Shape>) -> Arc<Shape> {

@@ -66,6 +66,22 @@ pub struct SpreadRule {
 }
 
 impl SpreadRule {
+    /// The rule of an API object about these pods.
+    pub fn of(one: &core::TopologySpreadConstraint, counted: Counted, counts_itself: bool) -> Self {
+        let soft = one.when_unsatisfiable == "ScheduleAnyway";
+        SpreadRule {
+            topology_key: one.topology_key.as_str().into(),
+            max_skew: one.max_skew,
+            min_domains: one.min_domains.unwrap_or(1),
+            when: if soft { Unsatisfiable::ScheduleAnyway } else { Unsatisfiable::DoNotSchedule },
+            counted,
+            counts_itself,
+            honor_affinity: one.node_affinity_policy.as_deref() != Some("Ignore"),
+            honor_taints: one.node_taints_policy.as_deref() == Some("Honor"),
+            implied: false,
+        }
+    }
+
     /// Whether nodes that break it are merely less attractive.
     pub fn is_soft(&self) -> bool {
         self.when == Unsatisfiable::ScheduleAnyway
@@ -128,16 +144,6 @@ fn explicit(one: &core::TopologySpreadConstraint, namespace: &Arc<str>, labels: 
     let keys = one.match_label_keys.iter().flatten();
     let same_value = keys.filter_map(|key| Some(Requirement::is_in(key, &[labels.get(key)?.as_str()])));
     let selector = Selector::of(one.label_selector.as_ref()).map(|selector| selector.and(same_value));
-    let soft = one.when_unsatisfiable == "ScheduleAnyway";
-    SpreadRule {
-        topology_key: one.topology_key.as_str().into(),
-        max_skew: one.max_skew,
-        min_domains: one.min_domains.unwrap_or(1),
-        when: if soft { Unsatisfiable::ScheduleAnyway } else { Unsatisfiable::DoNotSchedule },
-        counts_itself: selector.as_ref().is_some_and(|selector| selector.matches(labels)),
-        counted: Counted::Selected { namespace: namespace.clone(), selector },
-        honor_affinity: one.node_affinity_policy.as_deref() != Some("Ignore"),
-        honor_taints: one.node_taints_policy.as_deref() == Some("Honor"),
-        implied: false,
-    }
+    let counts_itself = selector.as_ref().is_some_and(|selector| selector.matches(labels));
+    SpreadRule::of(one, Counted::Selected { namespace: namespace.clone(), selector }, counts_itself)
 }

@@ -68,10 +68,21 @@ impl NodeFlags<'_> {
 }
 
 /// How each process is started.
-pub fn specs(layout: &Layout, shape: &Shape, ports: &MemberPorts, nodes: &NodeFlags<'_>) -> Vec<ChildSpec> {
+pub fn specs(
+    layout: &Layout,
+    shape: &Shape,
+    ports: &MemberPorts,
+    scheduler_config: Option<&Path>,
+    nodes: &NodeFlags<'_>,
+) -> Vec<ChildSpec> {
     let spec = |id: ChildId| {
         let arguments = match id {
-            ChildId::Member(number) => member_arguments(layout, shape, number, ports),
+            ChildId::Member(number) => {
+                let mut arguments = member_arguments(layout, shape, number, ports);
+                let config = scheduler_config.map(|path| ["--scheduler-config".into(), path.into()]);
+                arguments.extend(config.into_iter().flatten());
+                arguments
+            }
             ChildId::Node(number) => {
                 let mut arguments = node_arguments(layout, id);
                 arguments.extend(nodes.network.arguments(number));

@@ -111,6 +111,9 @@ pub struct Args {
     /// Run no scheduler: one runs elsewhere (amoeba scheduler)
     #[arg(long)]
     no_scheduler: bool,
+    /// A KubeSchedulerConfiguration for the scheduler: several profiles, rules with other weights
+    #[arg(long, value_name = "FILE", conflicts_with = "no_scheduler")]
+    scheduler_config: Option<PathBuf>,
     #[command(flatten)]
     leader_election: LeaderElectionArgs,
     /// A node that says nothing for this long is not ready

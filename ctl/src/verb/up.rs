@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +22,9 @@ use crate::cluster::connect;
 use crate::control_plane::stock_etcd::StockEtcdArgs;
 use crate::etcdctl::endpoints;
 use crate::failure::Failure;
-use crate::member;
+use crate::member::{self, MemberError};
 use crate::print::{self, styled};
+use crate::scheduler_configuration;
 use crate::signals::Termination;
 use crate::standalone::url::Url;
 use crate::text::count;
@@ -71,6 +72,9 @@ pub struct Args {
     /// handler `native`; it makes their network
     #[arg(long, value_name = "unix://PATH", value_parser = super::node::parse_endpoint)]
     container_runtime_endpoint: Option<PathBuf>,
+    /// A KubeSchedulerConfiguration for the scheduler: several profiles, rules with other weights
+    #[arg(long, value_name = "FILE")]
+    scheduler_config: Option<PathBuf>,
     /// Started by `amoeba demo`: ends with it
     #[arg(long, hide = true)]
     child_of_supervisor: bool,
@@ -93,6 +97,7 @@ async fn up(app: &App, args: Args, reporter: &Reporter) -> Result<(), Failure> {
     let _lock = Lock::take(&layout.lock()).map_err(UpError::from)?;
     let etcd =
         args.stock_etcd.flags().map_err(UpError::file("find", "a file of --etcd-cafile and its like"))?;
+    let scheduler = scheduler_config(args.scheduler_config.as_deref())?;
     let asked = Requested {
         members: args.members,
         nodes: args.nodes,
@@ -119,7 +124,7 @@ async fn up(app: &App, args: Args, reporter: &Reporter) -> Result<(), Failure> {
     let network = PodNetwork::choose(args.pod_network, shape.nodes)?;
     network.reason().into_iter().for_each(|reason| reporter.line(reason));
     let nodes = NodeFlags { network: &network, cri_socket: args.container_runtime_endpoint.as_deref() };
-    let specs = profile::specs(&layout, &shape, &members, &nodes);
+    let specs = profile::specs(&layout, &shape, &members, scheduler.as_deref(), &nodes);
     let supervisor = Supervisor::new(layout.clone(), specs, reporter);
     let announce = announce(app, &layout, &shape, reporter, supervisor.serving());
     let ended = tokio::select! {
@@ -148,6 +153,14 @@ fn remembered(layout: &Layout, asked: Requested) -> Result<Shape, UpError> {
         Err(error) => return Err(UpError::file("read", path)(error)),
     };
     Ok(Shape::decide(existing, asked)?)
+}
+
+/// The file as the members find it, wherever they run; a wrong one is told here rather than by each of them.
+fn scheduler_config(path: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
+    let Some(path) = path else { return Ok(None) };
+    scheduler_configuration::read(path).map_err(MemberError::from)?;
+    let absolute = std::path::absolute(path);
+    absolute.map(Some).map_err(|source| Failure::io("find the scheduler's configuration", source))
 }
 
 fn make_directories(layout: &Layout, shape: &Shape) -> Result<(), UpError> {

@@ -1,5 +1,7 @@
 //! `amoeba why`
 
+use std::path::PathBuf;
+
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -11,8 +13,10 @@ use crate::cluster::kinds::Kind;
 use crate::cluster::path::{self, Query};
 use crate::cluster::request::RequestError;
 use crate::failure::Failure;
+use crate::member::MemberError;
 use crate::output::Format;
 use crate::past::Moment;
+use crate::scheduler_configuration;
 use crate::why::{self, Decision, NEEDED, Question, View};
 
 /// Entries of a pod's history that are searched for the scheduler's decision.
@@ -30,6 +34,9 @@ pub struct Args {
     /// TYPE/NAME
     #[arg(value_name = "TYPE/NAME", required = true, num_args = 1..=2)]
     what: Vec<String>,
+    /// The scheduler's KubeSchedulerConfiguration: nodes are judged by the pod's profile
+    #[arg(long, value_name = "FILE")]
+    scheduler_config: Option<PathBuf>,
     /// json or yaml instead of text
     #[arg(short, long, value_name = "FORM")]
     output: Option<Format>,
@@ -39,12 +46,18 @@ pub struct Args {
 pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     let cluster = app.cluster().await?;
     let named = selection::named(&cluster, "explain", &args.what).await?;
+    let file = args.scheduler_config.as_deref().map(scheduler_configuration::read).transpose();
+    let profiles = file.map_err(MemberError::from)?.map(|file| file.profiles);
     for (number, (kind, name)) in named.iter().enumerate() {
         let mut object = cluster.get(&path::object(kind, cluster.namespace(), name)).await?;
         api::object::set_type(&mut object, &kind.api_version(), &kind.kind);
-        let view = view(&cluster, why::needs_all_kinds(&object), None).await?;
+        let mut view = view(&cluster, why::needs_all_kinds(&object), None).await?;
+        view.profiles.clone_from(&profiles);
         view.unseen.iter().for_each(|reason| note(format!("not seen: {reason}")));
-        let decision = decision(&cluster, kind, &object).await;
+        let mut decision = decision(&cluster, kind, &object).await;
+        if let Some(decision) = &mut decision {
+            decision.view.profiles.clone_from(&profiles);
+        }
         let question =
             Question { object: &object, view: &view, decision: decision.as_ref(), now: Timestamp::now() };
         let answer = why::why(question);

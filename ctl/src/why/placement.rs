@@ -8,6 +8,8 @@ use scheduler::namespace::NamespaceInfo;
 use scheduler::node::NodeInfo;
 use scheduler::object::PodObject;
 use scheduler::pod::PodInfo;
+use scheduler::profile::Profiles;
+use scheduler::queue::Backoff;
 use scheduler::scheduler::{Event, Scheduler};
 use scheduler::storage::{ClaimInfo, ClassInfo, NodeLimits, StorageEvent, VolumeInfo};
 use serde::de::DeserializeOwned;
@@ -21,6 +23,7 @@ pub struct Site<'a> {
     nodes: Vec<(&'a Value, NodeInfo)>,
     pods: Vec<(&'a Value, PodInfo)>,
     namespaces: Vec<NamespaceInfo>,
+    profiles: Option<Profiles>,
     storage: Vec<StorageEvent>,
 }
 
@@ -42,7 +45,13 @@ impl<'a> Site<'a> {
         let pods = view.all("Pod").iter().filter(|pod| !text(pod, "/spec/nodeName").is_empty());
         let pods = pods.filter_map(|pod| Some((pod, pod_info(pod)?))).filter(|(_, info)| !info.finished);
         let namespaces = objects(view, "Namespace").map(|one| NamespaceInfo::of(&one)).collect();
-        Site { nodes: nodes.collect(), pods: pods.collect(), namespaces, storage: storage(view) }
+        Site {
+            nodes: nodes.collect(),
+            pods: pods.collect(),
+            namespaces,
+            profiles: view.profiles.clone(),
+            storage: storage(view),
+        }
     }
 
     /// The node objects.
@@ -77,7 +86,9 @@ impl<'a> Site<'a> {
         };
         wanted.gated = false;
         let now = std::time::Instant::now();
-        let mut scheduler = Scheduler::new(&wanted.scheduler_name);
+        let name = &wanted.scheduler_name;
+        let profiles = self.profiles.clone().unwrap_or_else(|| Profiles::upstream(name)).or_upstream(name);
+        let mut scheduler = Scheduler::with(profiles, Backoff::default());
         for (object, info) in &self.nodes {
             let edited = edits.nodes.get(api::object::name(object)).and_then(node_info);
             scheduler.observe(Event::Node(edited.unwrap_or_else(|| info.clone())), now);

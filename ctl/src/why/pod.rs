@@ -81,6 +81,7 @@ fn waiting(answer: &mut Answer, question: Question<'_>) {
     let judged = site.judge(pod, &placement::Edits::default());
     answer.verdict = verdict(pod, &judged);
     decided(answer, pod, decision, now);
+    answer.lines("Profile", profile(pod, view).into_iter().collect());
     answer.table("Nodes, by the scheduler's rules", &NODES, placement::rows(&site, pod, &judged));
     answer.lines("Queue", vec![queue(pod, view)]);
     if placement::feasible(&judged).next().is_none() {
@@ -102,11 +103,33 @@ fn verdict(pod: &Value, judged: &[NodeExplanation]) -> String {
         let first = judged.iter().filter_map(|node| node.rejections.first().cloned());
         return format!("waits for a node: {}", Diagnosis::new(first));
     }
-    let scheduler = match text(pod, "/spec/schedulerName") {
+    let scheduler = scheduler_name(pod);
+    format!("waits for a node and fits on {}: {scheduler} has not bound it yet", crate::text::and(&fitting))
+}
+
+fn scheduler_name(pod: &Value) -> &str {
+    match text(pod, "/spec/schedulerName") {
         "" => scheduler::pod::DEFAULT_SCHEDULER,
         name => name,
-    };
-    format!("waits for a node and fits on {}: {scheduler} has not bound it yet", crate::text::and(&fitting))
+    }
+}
+
+/// By which profile the pod is placed; `None` if that is upstream's as far as anybody knows.
+fn profile(pod: &Value, view: &View) -> Option<String> {
+    let name = scheduler_name(pod);
+    match &view.profiles {
+        Some(profiles) => Some(match profiles.get(name) {
+            Some(profile) => format!("{name}: {}", **profile),
+            None => format!(
+                "{name}: not in the file; another scheduler's, whose rules are taken to be upstream's"
+            ),
+        }),
+        None => (name != scheduler::pod::DEFAULT_SCHEDULER).then(|| {
+            format!(
+                "{name}: its rules are taken to be upstream's; --scheduler-config FILE says what they are"
+            )
+        }),
+    }
 }
 
 /// What the scheduler itself has said.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::selector::LabelSelector;
+use scheduler::profile::Profiles;
 use serde_json::Value;
 
 /// The kinds that are fetched: the word for the kind, and whether all namespaces matter.
@@ -34,6 +35,8 @@ pub const NEEDED: [(&str, bool); 21] = [
 #[derive(Clone, Debug, Default)]
 pub struct View {
     objects: BTreeMap<String, Vec<Value>>,
+    /// The scheduler's profiles, if its configuration was named.
+    pub profiles: Option<Profiles>,
     /// Kinds that could not be listed, with the reason.
     pub unseen: Vec<String>,
 }

@@ -60,10 +60,6 @@ impl Score for ImageLocality<'_> {
         Plugin::ImageLocality
     }
 
-    fn weight(&self) -> i64 {
-        1
-    }
-
     fn scores(&self, slots: &[Slot]) -> Vec<i64> {
         slots.iter().map(|slot| self.score(*slot)).collect()
     }

@@ -16,6 +16,7 @@ pub struct InterPodAffinity {
     /// Terms of other pods that this pod would violate.
     kept_away: Vec<Arc<Tally>>,
     wishes: Vec<(i64, Arc<Tally>)>,
+    filters: bool,
 }
 
 impl InterPodAffinity {
@@ -32,6 +33,7 @@ impl InterPodAffinity {
             apart: tallies.apart.clone(),
             kept_away: tallies.kept_away.clone(),
             wishes: weights.zip(tallies.wishes.iter().cloned()).collect(),
+            filters: pod.shape.needs.profile.filters(Plugin::InterPodAffinity),
         }
     }
 
@@ -41,6 +43,9 @@ impl InterPodAffinity {
     }
 
     fn reason(&self, slot: Slot) -> Option<Reason> {
+        if !self.filters {
+            return None;
+        }
         let in_domains = self.near.iter().all(|term| term.around(slot).is_some());
         let accompanied = self.near.iter().all(|term| term.any_around(slot));
         if !in_domains || !(accompanied || self.may_be_first) {
@@ -71,10 +76,6 @@ impl Filter for InterPodAffinity {
 impl Score for InterPodAffinity {
     fn plugin(&self) -> Plugin {
         Plugin::InterPodAffinity
-    }
-
-    fn weight(&self) -> i64 {
-        2
     }
 
     fn scores(&self, slots: &[Slot]) -> Vec<i64> {

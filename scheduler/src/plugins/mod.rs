@@ -18,9 +18,11 @@ pub mod volume_binding;
 pub mod volume_restrictions;
 pub mod volume_zone;
 
+use crate::profile::{FILTERS, SCORES};
 use crate::snapshot::Slot;
 use crate::taint::Taint;
 use std::fmt;
+use std::str::FromStr;
 
 /// The best score of a rule; the worst is 0.
 pub const MAX_SCORE: i64 = 100;
@@ -69,6 +71,8 @@ pub enum Reason {
     UntoleratedTaint(Taint),
     /// Labels or name don't match.
     NodeAffinity,
+    /// They don't match what the pod's profile requires.
+    EnforcedNodeAffinity,
     /// A host port is taken.
     NodePorts,
     /// The node is full of pods.
@@ -118,6 +122,7 @@ impl Reason {
             | Reason::NodeName
             | Reason::UntoleratedTaint(_)
             | Reason::NodeAffinity
+            | Reason::EnforcedNodeAffinity
             | Reason::TopologySpreadMissingLabel
             | Reason::PodAffinity
             | Reason::Claims(_)
@@ -148,10 +153,21 @@ pub trait Filter {
 pub trait Score {
     /// Which rule this is.
     fn plugin(&self) -> Plugin;
-    /// How much its normalised score counts.
-    fn weight(&self) -> i64;
     /// Scores of `slots`, which passed all filters, from 0 to [`MAX_SCORE`], in their order.
     fn scores(&self, slots: &[Slot]) -> Vec<i64>;
+}
+
+/// No rule is called so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownPlugin;
+
+impl FromStr for Plugin {
+    type Err = UnknownPlugin;
+
+    fn from_str(name: &str) -> Result<Self, UnknownPlugin> {
+        let scores = SCORES.iter().map(|(plugin, _)| *plugin);
+        FILTERS.into_iter().chain(scores).find(|plugin| plugin.to_string() == name).ok_or(UnknownPlugin)
+    }
 }
 
 impl fmt::Display for Plugin {
@@ -168,6 +184,9 @@ impl fmt::Display for Reason {
             Reason::NodeName => write!(f, "node(s) didn't match the requested node name"),
             Reason::UntoleratedTaint(taint) => write!(f, "node(s) had untolerated taint {taint}"),
             Reason::NodeAffinity => write!(f, "node(s) didn't match Pod's node affinity/selector"),
+            Reason::EnforcedNodeAffinity => {
+                write!(f, "node(s) didn't match scheduler-enforced node affinity")
+            }
             Reason::NodePorts => write!(f, "node(s) didn't have free ports for the requested pod ports"),
             Reason::TooManyPods => write!(f, "Too many pods"),
             Reason::Insufficient(resource) => write!(f, "Insufficient {resource}"),

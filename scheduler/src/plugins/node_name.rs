@@ -13,7 +13,8 @@ pub struct NodeNameMatches {
 impl NodeNameMatches {
     /// Prepares the rule.
     pub fn new(snapshot: &Snapshot, pod: &PodInfo) -> Self {
-        NodeNameMatches { only: pod.node.as_ref().map(|name| snapshot.slot(name)) }
+        let wanted = pod.node.as_ref().filter(|_| pod.shape.needs.profile.filters(Plugin::NodeName));
+        NodeNameMatches { only: wanted.map(|name| snapshot.slot(name)) }
     }
 }
 

@@ -14,7 +14,8 @@ pub struct NodePorts<'a> {
 impl<'a> NodePorts<'a> {
     /// Prepares the rule.
     pub fn new(snapshot: &'a Snapshot, needs: &'a Needs) -> Self {
-        NodePorts { snapshot, wanted: &needs.ports }
+        let filters = needs.profile.filters(Plugin::NodePorts);
+        NodePorts { snapshot, wanted: if filters { &needs.ports } else { &[] } }
     }
 
     fn is_taken(&self, slot: Slot) -> bool {

@@ -50,10 +50,6 @@ impl Score for BalancedAllocation<'_> {
         Plugin::NodeResourcesBalancedAllocation
     }
 
-    fn weight(&self) -> i64 {
-        1
-    }
-
     fn scores(&self, slots: &[Slot]) -> Vec<i64> {
         slots.iter().map(|slot| self.score(*slot)).collect()
     }

@@ -8,6 +8,7 @@ use crate::taint::Taint;
 /// The rule, prepared for one pod.
 pub struct NodeUnschedulable<'a> {
     snapshot: &'a Snapshot,
+    /// The pod doesn't mind, or its profile doesn't.
     tolerated: bool,
 }
 
@@ -15,7 +16,8 @@ impl<'a> NodeUnschedulable<'a> {
     /// Prepares the rule.
     pub fn new(snapshot: &'a Snapshot, needs: &Needs) -> Self {
         let taint = Taint::unschedulable();
-        let tolerated = needs.tolerations.iter().any(|toleration| toleration.tolerates(&taint));
+        let tolerates = needs.tolerations.iter().any(|toleration| toleration.tolerates(&taint));
+        let tolerated = tolerates || !needs.profile.filters(Plugin::NodeUnschedulable);
         NodeUnschedulable { snapshot, tolerated }
     }
 }

@@ -18,7 +18,9 @@ pub struct NodeVolumeLimits<'a> {
 impl<'a> NodeVolumeLimits<'a> {
     /// Finds out what the pod will attach.
     pub fn new(snapshot: &'a Snapshot, shape: &Shape) -> Self {
-        NodeVolumeLimits { snapshot, wanted: attachments(snapshot, shape).collect() }
+        let filters = shape.needs.profile.filters(Plugin::NodeVolumeLimits);
+        let wanted = attachments(snapshot, shape).filter(|_| filters).collect();
+        NodeVolumeLimits { snapshot, wanted }
     }
 
     fn exceeds(&self, slot: Slot, driver: &str) -> bool {

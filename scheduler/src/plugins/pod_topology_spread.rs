@@ -23,7 +23,8 @@ struct HardRule {
 impl PodTopologySpread {
     /// Prepares the rule.
     pub fn new(shape: &Shape, tallies: &Tallies) -> Self {
-        let hard = rules(shape, tallies).filter(|(rule, _)| !rule.is_soft());
+        let filters = shape.needs.profile.filters(Plugin::PodTopologySpread);
+        let hard = rules(shape, tallies).filter(|(rule, _)| filters && !rule.is_soft());
         PodTopologySpread { rules: hard.map(|(rule, pods)| HardRule::new(rule, pods)).collect() }
     }
 
@@ -104,10 +105,6 @@ impl<'a> SoftSpread<'a> {
 impl Score for SoftSpread<'_> {
     fn plugin(&self) -> Plugin {
         Plugin::PodTopologySpread
-    }
-
-    fn weight(&self) -> i64 {
-        2
     }
 
     fn scores(&self, slots: &[Slot]) -> Vec<i64> {

@@ -11,6 +11,7 @@ pub struct TaintToleration<'a> {
     forbidding: Vec<bool>,
     /// By taint id: not tolerated, and merely discouraging.
     discouraging: Vec<bool>,
+    filters: bool,
 }
 
 impl<'a> TaintToleration<'a> {
@@ -28,11 +29,17 @@ impl<'a> TaintToleration<'a> {
                 .iter()
                 .map(|(untolerated, forbids)| *untolerated && !*forbids)
                 .collect(),
+            filters: needs.profile.filters(Plugin::TaintToleration),
         }
     }
 
     fn first_forbidding(&self, slot: Slot) -> Option<TaintId> {
         self.snapshot.taints(slot).iter().copied().find(|taint| self.forbidding[taint.index()])
+    }
+
+    /// Whether the pod tolerates every taint of the node that forbids, even if that isn't asked of nodes.
+    pub fn is_tolerated(&self, slot: Slot) -> bool {
+        self.first_forbidding(slot).is_none()
     }
 
     /// Whether any taint of the cluster discourages the pod.
@@ -53,11 +60,12 @@ impl Filter for TaintToleration<'_> {
     }
 
     fn passes(&self, slot: Slot) -> bool {
-        self.first_forbidding(slot).is_none()
+        !self.filters || self.is_tolerated(slot)
     }
 
     fn reasons(&self, slot: Slot) -> Vec<Reason> {
-        let taint = self.first_forbidding(slot).map(|id| self.snapshot.taint_table()[id.index()].clone());
+        let first = self.first_forbidding(slot).filter(|_| self.filters);
+        let taint = first.map(|id| self.snapshot.taint_table()[id.index()].clone());
         taint.map(Reason::UntoleratedTaint).into_iter().collect()
     }
 }
@@ -65,10 +73,6 @@ impl Filter for TaintToleration<'_> {
 impl Score for TaintToleration<'_> {
     fn plugin(&self) -> Plugin {
         Plugin::TaintToleration
-    }
-
-    fn weight(&self) -> i64 {
-        3
     }
 
     fn scores(&self, slots: &[Slot]) -> Vec<i64> {

@@ -50,7 +50,8 @@ impl<'a> VolumeBinding<'a> {
             waiting: Vec::new(),
         };
         let mut unbound = false;
-        for used in &shape.claims {
+        let filters = shape.needs.profile.filters(Plugin::VolumeBinding);
+        for used in shape.claims.iter().filter(|_| filters) {
             let claim = match present(storage, used) {
                 Ok(claim) => claim,
                 Err(problem) => {

@@ -15,7 +15,8 @@ impl VolumeRestrictions {
         let exclusive = |key| snapshot.storage().claim(key).is_some_and(|claim| claim.exclusive);
         let in_use = |key| snapshot.users(key) > 0;
         VolumeRestrictions {
-            in_use: shape.claims.iter().any(|used| exclusive(&used.key) && in_use(&used.key)),
+            in_use: shape.needs.profile.filters(Plugin::VolumeRestrictions)
+                && shape.claims.iter().any(|used| exclusive(&used.key) && in_use(&used.key)),
         }
     }
 }

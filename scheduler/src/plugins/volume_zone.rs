@@ -17,7 +17,9 @@ impl<'a> VolumeZone<'a> {
         let storage = snapshot.storage();
         let claims = shape.claims.iter().filter_map(|used| storage.claim(&used.key));
         let volumes = claims.filter_map(|claim| storage.volume(claim.volume.as_ref()?));
-        VolumeZone { snapshot, volumes: volumes.filter(|volume| !volume.places.is_empty()).collect() }
+        let filters = shape.needs.profile.filters(Plugin::VolumeZone);
+        let volumes = volumes.filter(|volume| filters && !volume.places.is_empty()).collect();
+        VolumeZone { snapshot, volumes }
     }
 }
 

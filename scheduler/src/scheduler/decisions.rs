@@ -32,7 +32,7 @@ impl Scheduler {
                 let reserved = Reserved::on(slot, nominations, snapshot, |one| one.pod.priority >= pod.priority);
                 reserved.filled(snapshot, |snapshot| {
                     decision::would_admit(snapshot, memo, pod, slot)
-                        || !pod.never_preempts && preemption::has_room_below(snapshot, pod, slot)
+                        || pod.preempts() && preemption::has_room_below(snapshot, pod, slot)
                 })
             })
         });
@@ -130,7 +130,10 @@ impl Scheduler {
             Err(why) => {
                 let nominated = self.nominations.get(&pod.key).is_some();
                 self.end_nomination(&pod.key);
-                let diagnosis = Arc::new((*diagnosis).clone().with_preemption(why));
+                let diagnosis = match why {
+                    Some(why) => Arc::new((*diagnosis).clone().with_preemption(why)),
+                    None => diagnosis,
+                };
                 if !nominated {
                     self.refused.1.insert(kind(&pod), diagnosis.clone());
                 }
@@ -162,6 +165,7 @@ impl Scheduler {
         let PodInfo { key, uid, shape, .. } = &*taken.pod;
         let slot = self.snapshot.slot(&node).expect("a pod is placed on a known node");
         let fates = volumes::fates(&self.snapshot, shape, slot);
+        let until = now + shape.needs.profile.bind_timeout;
         let placed = PodInfo { node: Some(node.clone()), ..(*taken.pod).clone() };
         self.end_nomination(key);
         self.snapshot.place(Arc::new(placed), &node);
@@ -169,7 +173,7 @@ impl Scheduler {
         let (key, uid) = (key.clone(), uid.clone());
         self.assumed.insert(key.clone(), Assumed { uid: uid.clone(), retry: Some(taken) });
         if !fates.is_empty() {
-            return self.prepare(key, uid, node, fates, now);
+            return self.prepare(key, uid, node, fates, until);
         }
         self.in_flight += 1;
         Some(Effect::Bind { pod: key, uid, node })

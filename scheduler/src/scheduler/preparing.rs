@@ -7,12 +7,11 @@
 
 use super::{BINDINGS_IN_FLIGHT, Effect, Scheduler};
 use crate::name::{ClaimKey, NodeName, PodKey, PodUid, VolumeName};
+use crate::plugins::Plugin;
 use crate::resources::PODS;
+use crate::snapshot::{Slot, Snapshot};
 use crate::storage::{Fate, Storage};
-use std::time::{Duration, Instant};
-
-/// So long a pod's claims may take to be bound. Upstream's `bindTimeoutSeconds`.
-const PATIENCE: Duration = Duration::from_secs(600);
+use std::time::Instant;
 
 /// A write that lets a claim go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,14 +70,14 @@ enum Progress {
 }
 
 impl Scheduler {
-    /// Begins to get the claims of an assumed pod bound.
+    /// Begins to get the claims of an assumed pod bound, which is given up at `until`.
     pub(super) fn prepare(
         &mut self,
         pod: PodKey,
         uid: PodUid,
         node: NodeName,
         fates: Vec<(ClaimKey, Fate)>,
-        now: Instant,
+        until: Instant,
     ) -> Option<Effect> {
         let storage = self.snapshot.storage_mut();
         let claims: Vec<ClaimWrite> =
@@ -92,7 +91,7 @@ impl Scheduler {
             node: node.clone(),
             claims: expected.collect(),
             written: claims.is_empty(),
-            until: now + PATIENCE,
+            until,
         };
         self.preparing.insert(pod.clone(), preparing);
         if claims.is_empty() {
@@ -138,13 +137,7 @@ impl Scheduler {
         };
         let slot = self.snapshot.slot(&preparing.node);
         let Some(node) = slot.and_then(|slot| self.snapshot.node(slot)) else { return Progress::Failed };
-        // Of what it asks nothing of, a node may have less than nothing, as for the filters.
-        let overfull = |(resource, amount): (&str, i64)| {
-            let slot = slot.expect("a known node has a slot");
-            amount > 0 && self.snapshot.column(resource).left(slot) < 0
-        };
-        let pod = self.snapshot.pod(pod);
-        if pod.is_some_and(|pod| pod.shape.needs.requests.exact.iter().chain([(PODS, 1)]).any(overfull)) {
+        if slot.is_some_and(|slot| is_overfull(&self.snapshot, pod, slot)) {
             return Progress::Failed; // Somebody else has bound a pod there meanwhile.
         }
         let reached = |storage: &Storage, name: &VolumeName| {
@@ -206,6 +199,15 @@ impl Expected {
         };
         if taken_back { Progress::Failed } else { Progress::Waits }
     }
+}
+
+/// Whether the node, which has the pod, has less than nothing left of something that the pod asks for. Of what it
+/// asks nothing of, a node may have less than nothing, as for the filters.
+fn is_overfull(snapshot: &Snapshot, pod: &PodKey, slot: Slot) -> bool {
+    let Some(pod) = snapshot.pod(pod) else { return false };
+    let mut asked = pod.shape.needs.must_fit().map(|(resource, _)| resource);
+    let lacks = |resource: &str| snapshot.column(resource).left(slot) < 0;
+    asked.any(lacks) || pod.shape.needs.profile.filters(Plugin::NodeResourcesFit) && lacks(PODS)
 }
 
 /// What must be written so that the claim comes to its fate; `None` if it is written.

@@ -11,10 +11,14 @@ use crate::name::{NodeName, PodKey};
 use crate::namespace::NamespaceInfo;
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
+use crate::profile::{Profile, Profiles, Strategy};
+use crate::queue::Backoff;
+use crate::selector::NodeTerm;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -58,6 +62,7 @@ struct World {
     now: Instant,
     pods: BTreeMap<String, Value>,
     binding: BTreeMap<String, NodeName>,
+    profiles: Vec<(Arc<str>, Profile)>,
 }
 
 impl World {
@@ -67,6 +72,7 @@ impl World {
             now: Instant::now(),
             pods: BTreeMap::new(),
             binding: BTreeMap::new(),
+            profiles: Vec::new(),
         }
     }
 
@@ -78,6 +84,7 @@ impl World {
             ["pod", name, options @ ..] => self.apply(name, pod(name, options)),
             ["budget", name, options @ ..] => self.observe(Event::Budget(budget(name, options))),
             ["group", name, options @ ..] => self.observe(Event::Group(group(name, options))),
+            ["profile", name, options @ ..] => self.profile(name, options),
             ["namespace", name, labels @ ..] => self.observe(Event::Namespace(namespace(name, labels))),
             ["delete", "namespace", name] => self.observe(Event::NamespaceGone((*name).into())),
             ["delete", "budget", name] => self.observe(Event::BudgetGone(key(name))),
@@ -105,6 +112,38 @@ impl World {
             _ => panic!("unknown command: {line}"),
         }
         String::new()
+    }
+
+    /// Begins anew with one profile more. `NAME=weight` scores, `NAME` isn't asked, `most` packs, and `list=…` is a
+    /// default constraint as in `spread`, without labels.
+    fn profile(&mut self, name: &str, options: &[&str]) {
+        let mut profile = Profile::default();
+        for (option, value) in options.iter().map(|word| option(word)) {
+            match (option, value) {
+                ("most", _) => profile.scoring.strategy = Strategy::MostAllocated,
+                ("list", rule) => {
+                    let mut rule = spread(&format!("{rule}:x=y"));
+                    rule["labelSelector"] = Value::Null;
+                    let rule = serde_json::from_value(rule).expect("a constraint");
+                    profile.spread.get_or_insert_default().push(rule);
+                }
+                ("added", rule) => {
+                    let term = serde_json::from_value(term(rule)).expect("a term");
+                    profile.added.required.get_or_insert_default().push(NodeTerm::of(&term));
+                }
+                ("DefaultPreemption", _) => profile.preemption = None,
+                (plugin, "") => {
+                    profile.filters.remove(&plugin.parse().expect("a plugin"));
+                }
+                (plugin, weight) => {
+                    let weight = weight.parse().expect("a weight");
+                    profile.weights.insert(plugin.parse().expect("a plugin"), weight);
+                }
+            }
+        }
+        self.profiles.push((name.into(), profile));
+        let all = self.profiles.clone().into_iter().chain([("default-scheduler".into(), Profile::default())]);
+        self.scheduler = Scheduler::with(Profiles::new(all), Backoff::default());
     }
 
     fn observe(&mut self, event: Event) {

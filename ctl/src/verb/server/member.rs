@@ -25,6 +25,7 @@ use crate::control_plane::backing::{self, Backing, OwnStore};
 use crate::control_plane::certificates;
 use crate::etcdctl::endpoints;
 use crate::member::MemberError;
+use crate::scheduler_configuration;
 
 /// How long controllers and scheduler may take to give up their leases.
 const LOOPS_DEADLINE: Duration = Duration::from_secs(1);
@@ -197,6 +198,12 @@ fn start_loops(
         let mut config = SchedulerConfig::new(&identity);
         config.shares_nodes = args.shared_nodes;
         config.election = args.leader_election.timed(config.election);
+        if let Some(path) = &args.scheduler_config {
+            config = config.configured(scheduler_configuration::read_to_run(path)?);
+            if !std::mem::replace(&mut config.elects, true) {
+                tracing::warn!("leaderElection.leaderElect: false has no effect: members take turns");
+            }
+        }
         let client = in_process("system:kube-scheduler", "kube-scheduler")?;
         let shutdown = asked.clone();
         spawn_loop(&mut loops, move || scheduler::run(client, config, shutdown));
