@@ -10,7 +10,7 @@ mod model;
 mod storage;
 mod world;
 
-use self::model::{ModelPod, Step, node_object, pod_object, step};
+use self::model::{ModelBudget, ModelPod, Step, node_object, pod_object, step};
 use self::storage::{ModelFate, StorageStep};
 use self::world::{View, World};
 use super::{Effect, Event, Scheduler};
@@ -58,6 +58,8 @@ struct Counts {
     placed: usize,
     refused: usize,
     evicted: usize,
+    /// Of those, how many in spite of a budget.
+    broken: usize,
     prepared: usize,
 }
 
@@ -100,12 +102,27 @@ impl History {
             Step::AddPod(name, pod) => self.add_pod(name, pod),
             Step::DropPod(name) => self.drop_pod(name),
             Step::SetNamespace(number, team) => self.set_namespace(number, team),
+            Step::SetBudget(name, budget) => self.set_budget(name, budget),
             Step::Leave(gone) => self.leave(gone),
             Step::Answer(accepted) => self.answer(accepted),
             Step::Show(name) => self.show(name),
             Step::Storage(step) => self.store(step),
             Step::Written(accepted) => self.written(accepted),
             Step::Bind => self.bind_claims(),
+        }
+    }
+
+    fn set_budget(&mut self, name: u8, budget: Option<ModelBudget>) {
+        let key = PodKey::new(&model::namespace_name(0), &format!("b{name}"));
+        match budget {
+            Some(budget) => {
+                self.world.budgets.insert(name, budget);
+                self.observe(Event::Budget(model::budget_object(name, budget)));
+            }
+            None => {
+                self.world.budgets.remove(&name);
+                self.observe(Event::BudgetGone(key));
+            }
         }
     }
 
@@ -408,13 +425,11 @@ impl History {
         let mut victims: Vec<u8> = evictions.iter().map(|(victim, ..)| *victim).collect();
         assert_eq!(view.feasible(&model), BTreeSet::new(), "p{name} drives others away although it fits");
         let least = view.bare.nodes.keys().filter_map(|node| view.victims(&model, *node));
-        let least = least.map(|all| self.world.harm(&all)).min();
-        assert_eq!(
-            Some(self.world.harm(&victims)),
-            least,
-            "p{name} at {at}: {victims:?} hurts more than needed"
-        );
-        let mut expected = view.victims(&model, at).expect("their leaving helps");
+        let least = least.map(|(broken, all)| self.world.harm(broken, &all)).min();
+        let (broken, mut expected) = view.victims(&model, at).expect("their leaving helps");
+        let harm = self.world.harm(broken, &victims);
+        assert_eq!(Some(harm), least, "p{name} at {at}: {victims:?} hurts more than needed");
+        self.counts.broken += broken;
         victims.sort_unstable();
         expected.sort_unstable();
         assert_eq!(victims, expected, "p{name} at {at}");
@@ -492,6 +507,7 @@ fn every_decision_is_the_oracles_and_nobody_is_forgotten() {
             placed: sum.placed + one.placed,
             refused: sum.refused + one.refused,
             evicted: sum.evicted + one.evicted,
+            broken: sum.broken + one.broken,
             prepared: sum.prepared + one.prepared,
         });
         Ok(())

@@ -1,6 +1,7 @@
 //! Random model nodes, pods and histories, and the API objects they stand for.
 
 use super::storage::{self, StorageStep};
+use crate::budget::Budget;
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 use proptest::prelude::*;
@@ -27,6 +28,8 @@ pub(super) struct ModelNode {
 pub(super) struct ModelPod {
     pub(super) app: u8,
     pub(super) cpu: i64,
+    /// What its runtime takes of the CPU.
+    pub(super) overhead: i64,
     pub(super) gpu: i64,
     pub(super) disk: Option<u8>,
     /// Required affinity: zone is (or isn't) one of these.
@@ -41,10 +44,34 @@ pub(super) struct ModelPod {
     /// Must be near (apart from) these.
     pub(super) near: Option<Company>,
     pub(super) apart: Option<Company>,
+    pub(super) wishes: Wishes,
     pub(super) priority: i32,
     pub(super) claims: Vec<u8>,
     /// The image of its container, and of a second one.
     pub(super) images: Vec<u8>,
+}
+
+impl ModelPod {
+    /// All that it takes of the CPU.
+    pub(super) fn load(&self) -> i64 {
+        self.cpu + self.overhead
+    }
+}
+
+/// What a pod prefers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wishes {
+    /// Nodes of a zone, with the weight.
+    pub(super) zone: Option<(i64, u8)>,
+    /// To be near these; with a negative weight, to be apart from them.
+    pub(super) company: Option<(i64, Company)>,
+}
+
+/// Pods of an app in the first namespace, of which so many may be disrupted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ModelBudget {
+    pub(super) app: u8,
+    pub(super) allowed: i64,
 }
 
 /// Pods of an app, by zone or by host.
@@ -84,6 +111,8 @@ pub(super) enum Step {
     DropPod(u8),
     /// A namespace has this value of label `team`, or is gone.
     SetNamespace(u8, Option<u8>),
+    /// A disruption budget exists like this, or is gone.
+    SetBudget(u8, Option<ModelBudget>),
     /// The API server answers the oldest binding.
     Answer(bool),
     /// The watch shows a bound pod on its node.
@@ -146,6 +175,10 @@ fn model_spread() -> impl Strategy<Value = ModelSpread> {
 }
 
 fn others() -> impl Strategy<Value = Option<Company>> {
+    prop::option::weighted(0.2, company())
+}
+
+fn company() -> impl Strategy<Value = Company> {
     let of = prop_oneof![
         3 => Just(Whose::Own),
         1 => Just(Whose::All),
@@ -153,8 +186,15 @@ fn others() -> impl Strategy<Value = Option<Company>> {
         2 => (0..2u8).prop_map(Whose::Team),
         1 => (0..NAMESPACES, 0..2u8).prop_map(|(name, team)| Whose::NamedOrTeam(name, team)),
     ];
-    let company = (any::<bool>(), 0..2u8, of).prop_map(|(by_zone, app, of)| Company { by_zone, app, of });
-    prop::option::weighted(0.2, company)
+    (any::<bool>(), 0..2u8, of).prop_map(|(by_zone, app, of)| Company { by_zone, app, of })
+}
+
+fn wishes() -> impl Strategy<Value = Wishes> {
+    let weight = || prop_oneof![Just(1), 2..100i64];
+    let zone = prop::option::weighted(0.3, (weight(), 0..3u8));
+    let signed = (any::<bool>(), weight()).prop_map(|(near, weight)| if near { weight } else { -weight });
+    let company = prop::option::weighted(0.3, (signed, company()));
+    (zone, company).prop_map(|(zone, company)| Wishes { zone, company })
 }
 
 /// How many namespaces there are.
@@ -171,6 +211,10 @@ pub(super) fn namespace(pod: u8) -> u8 {
 /// The name of a namespace.
 pub(super) fn namespace_name(number: u8) -> String {
     if number == 0 { "default".to_owned() } else { format!("ns{number}") }
+}
+
+fn budget() -> impl Strategy<Value = ModelBudget> {
+    (0..2u8, 0..3i64).prop_map(|(app, allowed)| ModelBudget { app, allowed })
 }
 
 fn pod_of(name: u8, pod: ModelPod) -> Step {
@@ -196,19 +240,20 @@ fn model_pod() -> impl Strategy<Value = ModelPod> {
         (0..2u8, 0..7i64, prop_oneof![4 => Just(0), 1 => 1..3i64]),
         (rare(0.2), prop::option::weighted(0.2, zones), tolerates, port),
         (prop::option::weighted(0.3, model_spread()), others(), others(), 0..2i32, claims()),
-        prop::collection::vec(0..3u8, 1..3),
+        (prop::collection::vec(0..3u8, 1..3), prop_oneof![3 => Just(0), 1 => Just(100)], wishes()),
     )
         .prop_map(
             |(
                 (app, cpu, gpu),
                 (disk, zones, tolerates, port),
                 (spread, near, apart, priority, claims),
-                images,
+                (images, overhead, wishes),
             )| {
                 ModelPod {
                     app,
                     namespace: 0,
                     cpu: cpu * 250,
+                    overhead,
                     gpu,
                     disk,
                     zones,
@@ -217,6 +262,7 @@ fn model_pod() -> impl Strategy<Value = ModelPod> {
                     spread,
                     near,
                     apart,
+                    wishes,
                     priority,
                     claims,
                     images,
@@ -233,6 +279,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         3 => (0..PODS).prop_map(Step::DropPod),
         1 => (0..NAMESPACES, prop::option::weighted(0.8, 0..2u8))
             .prop_map(|(name, team)| Step::SetNamespace(name, team)),
+        1 => (0..3u8, prop::option::weighted(0.8, budget()))
+            .prop_map(|(name, budget)| Step::SetBudget(name, budget)),
         4 => prop::bool::weighted(0.8).prop_map(Step::Answer),
         3 => (0..PODS).prop_map(Step::Show),
         3 => prop::bool::weighted(0.9).prop_map(Step::Leave),
@@ -243,6 +291,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
 }
 
 // ---- the models as API objects
+
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
 pub(super) fn node_object(name: u8, node: &ModelNode) -> NodeInfo {
     let mut labels = json!({"kubernetes.io/hostname": format!("n{name}"), "disk": node.disk.to_string()});
@@ -285,9 +335,22 @@ pub(super) fn pod_object(name: u8, incarnation: u64, pod: &ModelPod, node: Optio
     if let Some((is_in, zones)) = &pod.zones {
         let zones: Vec<String> = zones.iter().map(u8::to_string).collect();
         let operator = if *is_in { "In" } else { "NotIn" };
-        spec["affinity"]["nodeAffinity"] = json!({"requiredDuringSchedulingIgnoredDuringExecution": {
+        spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] = json!({
             "nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": operator, "values": zones}]}],
-        }});
+        });
+    }
+    if pod.overhead > 0 {
+        spec["overhead"] = json!({"cpu": format!("{}m", pod.overhead)});
+    }
+    if let Some((weight, zone)) = pod.wishes.zone {
+        let term =
+            json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone.to_string()]}]});
+        spec["affinity"]["nodeAffinity"][PREFERRED] = json!([{"weight": weight, "preference": term}]);
+    }
+    if let Some((weight, company)) = &pod.wishes.company {
+        let kind = if *weight > 0 { "podAffinity" } else { "podAntiAffinity" };
+        let term = company_object(company);
+        spec["affinity"][kind][PREFERRED] = json!([{"weight": weight.abs(), "podAffinityTerm": term}]);
     }
     if let Some(value) = pod.tolerates {
         let all = json!({"operator": "Exists"});
@@ -306,7 +369,7 @@ pub(super) fn pod_object(name: u8, incarnation: u64, pod: &ModelPod, node: Optio
     for (kind, rule) in [("podAffinity", pod.near), ("podAntiAffinity", pod.apart)] {
         if let Some(company) = rule {
             let term = company_object(&company);
-            spec["affinity"][kind] = json!({"requiredDuringSchedulingIgnoredDuringExecution": [term]});
+            spec["affinity"][kind]["requiredDuringSchedulingIgnoredDuringExecution"] = json!([term]);
         }
     }
     let claim = |name: &u8| json!({"name": format!("c{name}"), "persistentVolumeClaim": {"claimName": format!("c{name}")}});
@@ -319,6 +382,17 @@ pub(super) fn pod_object(name: u8, incarnation: u64, pod: &ModelPod, node: Optio
         "labels": {"app": pod.app.to_string()},
     });
     PodInfo::of(&serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod"))
+}
+
+pub(super) fn budget_object(name: u8, budget: ModelBudget) -> Budget {
+    let object = json!({
+        "metadata": {"name": format!("b{name}"), "namespace": namespace_name(0)},
+        "spec": {"selector": {"matchLabels": {"app": budget.app.to_string()}}},
+        "status": {
+            "disruptionsAllowed": budget.allowed, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0,
+        },
+    });
+    Budget::of(&serde_json::from_value(object).expect("a budget"))
 }
 
 fn company_object(Company { by_zone, app, of }: &Company) -> Value {

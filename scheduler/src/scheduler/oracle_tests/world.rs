@@ -1,6 +1,6 @@
 //! The oracle: what the rules say about model nodes and pods, read slowly and without the scheduler's types.
 
-use super::model::{Company, ModelNode, ModelPod, Whose, namespace};
+use super::model::{Company, ModelBudget, ModelNode, ModelPod, Whose, namespace};
 use super::storage::{ModelClaim, ModelFate, ModelVolume};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +11,7 @@ pub(super) struct World {
     pub(super) pods: BTreeMap<u8, (u64, ModelPod, Option<u8>)>,
     /// Values of the label `team` of the namespaces that have it.
     pub(super) teams: BTreeMap<u8, u8>,
+    pub(super) budgets: BTreeMap<u8, ModelBudget>,
     pub(super) claims: BTreeMap<u8, ModelClaim>,
     pub(super) volumes: BTreeMap<u8, ModelVolume>,
     /// What is meant to become of claims, for which pods.
@@ -35,11 +36,29 @@ impl World {
         world
     }
 
-    /// How much it hurts if these leave: highest priority, sum of priorities, number.
-    pub(super) fn harm(&self, victims: &[u8]) -> (i64, i64, usize) {
+    /// How much it hurts if these leave: broken budgets, highest priority, sum of priorities, number.
+    pub(super) fn harm(&self, broken: usize, victims: &[u8]) -> (usize, i64, i64, usize) {
         let priorities = || victims.iter().map(|name| i64::from(self.pods[name].1.priority));
         let raised = priorities().map(|priority| priority + (1 << 31)).sum();
-        (priorities().max().unwrap_or(i64::MIN), raised, victims.len())
+        (broken, priorities().max().unwrap_or(i64::MIN), raised, victims.len())
+    }
+
+    /// Whether each of these, if they leave in this order, breaks a budget.
+    fn breaks_budget(&self, leaving: &[u8]) -> Vec<bool> {
+        let mut left: BTreeMap<u8, i64> =
+            self.budgets.iter().map(|(name, one)| (*name, one.allowed)).collect();
+        let mut breaks = |name: &u8| {
+            let pod = &self.pods[name].1;
+            let covering = self.budgets.iter().filter(|(_, one)| pod.namespace == 0 && one.app == pod.app);
+            let mut broken = false;
+            for (budget, _) in covering {
+                let left = left.get_mut(budget).expect("each budget is counted");
+                *left -= 1;
+                broken |= *left < 0;
+            }
+            broken
+        };
+        leaving.iter().map(&mut breaks).collect()
     }
 
     /// The best nodes of `feasible`: fewest discouraging taints, most left, most even.
@@ -49,9 +68,16 @@ impl World {
             _ => 0,
         };
         let worst = feasible.iter().map(|at| bad(*at)).max().unwrap_or(0);
+        let zones = self.wished_zones(pod, feasible);
+        let company = self.wished_company(pod, feasible);
         let score = |at: u8| {
             let taints = if worst == 0 { 100 } else { 100 - 100 * bad(at) / worst };
-            3 * taints + self.least_allocated(pod, at) + self.balance(pod, at) + self.local_images(pod, at)
+            let wishes = 2 * zones[&at] + 2 * company[&at];
+            wishes
+                + 3 * taints
+                + self.least_allocated(pod, at)
+                + self.balance(pod, at)
+                + self.local_images(pod, at)
         };
         let most = feasible.iter().map(|at| score(*at)).max();
         feasible.iter().copied().filter(|at| Some(score(*at)) == most).collect()
@@ -59,11 +85,37 @@ impl World {
 
     fn least_allocated(&self, pod: &ModelPod, at: u8) -> i64 {
         let pods = 1 + i64::try_from(self.on(at).count()).expect("a count");
-        let cpu = pod.cpu + self.on(at).map(|other| other.cpu).sum::<i64>();
+        let cpu = pod.load() + self.on(at).map(|other| other.load()).sum::<i64>();
         let share = |all: i64, used: i64| (all > 0).then(|| (all - used).max(0) * 100 / all);
         let shares = [share(self.nodes[&at].cpu, cpu), share(64 << 30, pods * (200 << 20))];
         let known: Vec<i64> = shares.into_iter().flatten().collect();
         known.iter().sum::<i64>() / i64::try_from(known.len()).expect("two at most")
+    }
+
+    /// Out of 100, what the pod's preferred nodes are worth beside the best of them.
+    fn wished_zones(&self, pod: &ModelPod, feasible: &BTreeSet<u8>) -> BTreeMap<u8, i64> {
+        let worth = |at: u8| match pod.wishes.zone {
+            Some((weight, zone)) if self.nodes[&at].zone == Some(zone) => weight,
+            _ => 0,
+        };
+        let most = feasible.iter().map(|at| worth(*at)).max().unwrap_or(0).max(1);
+        feasible.iter().map(|at| (*at, 100 * worth(*at) / most)).collect()
+    }
+
+    /// Out of 100, what the pods around are worth, between the worst and the best.
+    fn wished_company(&self, pod: &ModelPod, feasible: &BTreeSet<u8>) -> BTreeMap<u8, i64> {
+        let worth = |at: u8| {
+            let Some((weight, company)) = pod.wishes.company else { return 0 };
+            let Some(domain) = self.domain(company.by_zone, at) else { return 0 };
+            let near = self.placed().filter(|(other, on)| {
+                self.domain(company.by_zone, *on) == Some(domain) && self.is_meant(pod, company, other)
+            });
+            weight * i64::try_from(near.count()).expect("a count")
+        };
+        let all = || feasible.iter().map(|at| worth(*at));
+        let (least, most) = (all().min().unwrap_or(0), all().max().unwrap_or(0));
+        let range = (most - least).max(1);
+        feasible.iter().map(|at| (*at, 100 * (worth(*at) - least) / range)).collect()
     }
 
     /// The sizes of its images there, by how many nodes have them; between 23 MB and 1000 MB for each container.
@@ -84,8 +136,9 @@ impl World {
 
     /// No pod states memory, so what deviates from balance is the share of CPU.
     fn balance(&self, pod: &ModelPod, at: u8) -> i64 {
-        let (all, used) = (self.nodes[&at].cpu, pod.cpu + self.on(at).map(|other| other.cpu).sum::<i64>());
-        match (pod.cpu, all) {
+        let (all, used) =
+            (self.nodes[&at].cpu, pod.load() + self.on(at).map(|other| other.load()).sum::<i64>());
+        match (pod.load(), all) {
             (0, _) => 0,
             (_, 0) => 100,
             _ => 100 - (50 * used.min(all) + all - 1) / all,
@@ -107,12 +160,12 @@ impl World {
 
     fn fits(&self, pod: &ModelPod, at: u8) -> bool {
         let node = &self.nodes[&at];
-        let cpu: i64 = self.on(at).map(|other| other.cpu).sum();
+        let cpu: i64 = self.on(at).map(|other| other.load()).sum();
         let gpu: i64 = self.on(at).map(|other| other.gpu).sum();
         let cordon = node.cordoned && pod.tolerates != Some(9);
         let room = i64::try_from(self.on(at).count()).expect("a count") < node.pods;
         let resources =
-            (pod.cpu == 0 || cpu + pod.cpu <= node.cpu) && (pod.gpu == 0 || gpu + pod.gpu <= node.gpu);
+            (pod.load() == 0 || cpu + pod.load() <= node.cpu) && (pod.gpu == 0 || gpu + pod.gpu <= node.gpu);
         let ports = self.on(at).all(|other| !collide(pod.port, other.port));
         !cordon
             && self.stored(pod, at)
@@ -126,10 +179,10 @@ impl World {
     /// Whether the node, which has the pod, has shrunk below what is on it, in something that the pod asks for.
     pub(super) fn is_overfull(&self, pod: &ModelPod, at: u8) -> bool {
         let Some(node) = self.nodes.get(&at) else { return false };
-        let cpu: i64 = self.on(at).map(|other| other.cpu).sum();
+        let cpu: i64 = self.on(at).map(|other| other.load()).sum();
         let gpu: i64 = self.on(at).map(|other| other.gpu).sum();
         let count = i64::try_from(self.on(at).count()).expect("a count");
-        (pod.cpu > 0 && cpu > node.cpu) || (pod.gpu > 0 && gpu > node.gpu) || count > node.pods
+        (pod.load() > 0 && cpu > node.cpu) || (pod.gpu > 0 && gpu > node.gpu) || count > node.pods
     }
 
     fn domain(&self, by_zone: bool, node: u8) -> Option<u8> {
@@ -225,8 +278,8 @@ impl View {
         View { reserved: self.reserved.without(names), bare: self.bare.without(names) }
     }
 
-    /// Who would have to leave `at` for `pod`, the more important first; `None` if that wouldn't help.
-    pub(super) fn victims(&self, pod: &ModelPod, at: u8) -> Option<Vec<u8>> {
+    /// Who would have to leave `at` for `pod`, and how many of them break a budget; `None` if that wouldn't help.
+    pub(super) fn victims(&self, pod: &ModelPod, at: u8) -> Option<(usize, Vec<u8>)> {
         let pods = &self.bare.pods;
         let lower =
             pods.iter().filter(|(_, (_, other, on))| *on == Some(at) && other.priority < pod.priority);
@@ -241,7 +294,11 @@ impl View {
         if lower.is_empty() || !view.feasible(pod).contains(&at) {
             return None;
         }
-        lower.retain(|name| {
+        // Whoever would break a budget is let back first, then the more important before the less important.
+        let breaks = self.bare.breaks_budget(&lower);
+        let mut order: Vec<(bool, u8)> = breaks.into_iter().zip(lower).collect();
+        order.sort_by_key(|(breaks, _)| !breaks);
+        order.retain(|(_, name)| {
             let back = view.with(*name, &pods[name].1, at);
             let leaves = !back.feasible(pod).contains(&at);
             if !leaves {
@@ -249,7 +306,8 @@ impl View {
             }
             leaves
         });
-        Some(lower)
+        let broken = order.iter().filter(|(breaks, _)| *breaks).count();
+        Some((broken, order.into_iter().map(|(_, name)| name).collect()))
     }
 }
 
