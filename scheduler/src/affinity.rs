@@ -41,6 +41,15 @@ pub struct PodAffinity {
     pub preferred: Vec<(i64, Term)>,
 }
 
+/// What a placed pod says about others, that makes nodes around it better or worse for them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pull {
+    /// Whom it is about, and around where.
+    pub term: Term,
+    /// Its weight, negative for distance; `None` for what the pod requires, of which the profile says what it is worth.
+    pub weight: Option<i64>,
+}
+
 impl Group {
     /// Whether a pod of `namespace` with these labels belongs to the group.
     pub fn contains(&self, namespace: &Arc<str>, labels: &Labels, all: &Namespaces) -> bool {
@@ -114,6 +123,13 @@ impl PodAffinity {
     pub fn companions(&self) -> Option<Counted> {
         let groups: Vec<Group> = self.near.iter().map(|term| term.group.clone()).collect();
         (!groups.is_empty()).then_some(Counted::Grouped(groups))
+    }
+
+    /// What it says that draws others to it, or away.
+    pub fn pulls(&self) -> impl Iterator<Item = Pull> {
+        let required = self.near.iter().map(|term| Pull { term: term.clone(), weight: None });
+        let wished = self.preferred.iter();
+        required.chain(wished.map(|(weight, term)| Pull { term: term.clone(), weight: Some(*weight) }))
     }
 
     /// Every set of pods that must be counted to judge the terms.

@@ -206,7 +206,7 @@ fn profiles(root: &Cursor<'_>, notes: &mut Vec<String>) -> Result<Profiles, Inva
         percentage(one)?;
         let mut profile = Profile::default();
         plugins::read(one, &mut profile, notes)?;
-        arguments::read(one, &mut profile, notes)?;
+        arguments::read(one, &mut profile)?;
         profiles.push((name, profile));
     }
     Ok(Profiles::new(profiles))

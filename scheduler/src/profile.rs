@@ -30,6 +30,10 @@ pub struct Profile {
     pub spread: Option<Vec<TopologySpreadConstraint>>,
     /// What is required and preferred of nodes beyond what the pod says.
     pub added: AddedAffinity,
+    /// What it is worth to be where placed pods require pods like this one.
+    pub hard_affinity: i64,
+    /// Whether what placed pods prefer counts only for pods that prefer something themselves.
+    pub ignore_others_wishes: bool,
     /// Who preempts, if anybody may.
     pub preemption: Option<Candidates>,
     /// How long a pod's claims may take to be bound.
@@ -111,6 +115,8 @@ impl Default for Profile {
             ignored: Default::default(),
             spread: None,
             added: AddedAffinity::default(),
+            hard_affinity: 1,
+            ignore_others_wishes: false,
             preemption: Some(Candidates::default()),
             bind_timeout: Duration::from_secs(600),
         }

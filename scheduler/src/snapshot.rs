@@ -7,7 +7,7 @@
 
 mod log;
 
-use crate::affinity::Term;
+use crate::affinity::{Pull, Term};
 use crate::images::{Images, NodeImages};
 use crate::name::{ClaimKey, NodeName, PodKey};
 use crate::namespace::{NamespaceInfo, Namespaces};
@@ -20,6 +20,7 @@ use crate::taint::Taint;
 use log::Log;
 pub use log::Position;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::sync::Arc;
 
 /// Index of a node in every column.
@@ -64,6 +65,8 @@ pub struct Snapshot {
     selected: Vec<Counted>,
     /// For each term of anti-affinity that some placed pod has: how many such pods each slot holds.
     distances: HashMap<Term, Vec<u32>>,
+    /// The same for what placed pods say that draws others to them.
+    pulls: HashMap<Pull, Vec<u32>>,
     images: Images,
     namespaces: Namespaces,
     storage: Storage,
@@ -195,6 +198,11 @@ impl Snapshot {
     /// The terms of anti-affinity of placed pods, and how many of these pods each slot holds.
     pub fn distances(&self) -> impl Iterator<Item = (&Term, &[u32])> {
         self.distances.iter().map(|(term, counts)| (term, counts.as_slice()))
+    }
+
+    /// What placed pods say that draws others to them, and how many of these pods each slot holds.
+    pub fn pulls(&self) -> impl Iterator<Item = (&Pull, &[u32])> {
+        self.pulls.iter().map(|(pull, counts)| (pull, counts.as_slice()))
     }
 
     /// The images of all nodes.
@@ -399,6 +407,7 @@ impl Snapshot {
         self.columns.values_mut().for_each(|column| column.grow(slots));
         self.counts.values_mut().for_each(|counts| counts.resize(slots, 0));
         self.distances.values_mut().for_each(|counts| counts.resize(slots, 0));
+        self.pulls.values_mut().for_each(|counts| counts.resize(slots, 0));
         slot
     }
 
@@ -439,17 +448,14 @@ impl Snapshot {
         let use_now = &mut self.assumed[at];
         *use_now = (use_now.0 + sign * cpu, use_now.1 + sign * memory);
         self.count(at, pod, sign);
-        shape.affinity.apart.iter().for_each(|term| self.count_distance(at, term, sign));
-        shape.claims.iter().for_each(|used| self.count_user(&used.key, sign));
-    }
-
-    fn count_distance(&mut self, at: usize, term: &Term, sign: i64) {
         let slots = self.nodes.len();
-        let counts = self.distances.entry(term.clone()).or_insert_with(|| vec![0; slots]);
-        step(&mut counts[at], sign);
-        if sign < 0 && counts[at] == 0 && counts.iter().all(|count| *count == 0) {
-            self.distances.remove(term);
+        for term in &shape.affinity.apart {
+            count_held(&mut self.distances, term, (at, slots), sign);
         }
+        for pull in shape.affinity.pulls() {
+            count_held(&mut self.pulls, &pull, (at, slots), sign);
+        }
+        shape.claims.iter().for_each(|used| self.count_user(&used.key, sign));
     }
 
     fn count_user(&mut self, claim: &ClaimKey, sign: i64) {
@@ -478,6 +484,20 @@ impl Snapshot {
             self.taint_table.len() - 1
         });
         TaintId(u32::try_from(id).expect("fewer than 2^32 distinct taints"))
+    }
+}
+
+/// One pod more, or less, that says this is on the slot `at`.
+fn count_held<K: Clone + Eq + Hash>(
+    held: &mut HashMap<K, Vec<u32>>,
+    said: &K,
+    (at, slots): (usize, usize),
+    sign: i64,
+) {
+    let counts = held.entry(said.clone()).or_insert_with(|| vec![0; slots]);
+    step(&mut counts[at], sign);
+    if sign < 0 && counts[at] == 0 && counts.iter().all(|count| *count == 0) {
+        held.remove(said);
     }
 }
 

@@ -4,13 +4,14 @@
 //! changes one node's count, so between two decisions almost nothing has to be added up anew; the snapshot's log
 //! tells what.
 
-use crate::affinity::Term;
+use crate::affinity::{Pull, Term};
 use crate::memo::Terrain;
 use crate::pod::Shape;
 use crate::snapshot::{Position, Slot, Snapshot};
 use crate::spread::SpreadRule;
 use crate::topology::Domains;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 /// Pods of one set by domain.
@@ -103,6 +104,8 @@ pub struct Tallies {
     pub wishes: Vec<Arc<Tally>>,
     /// Of the terms of placed pods that are about this one.
     pub kept_away: Vec<Arc<Tally>>,
+    /// Of what placed pods say that draws this one to them, or away.
+    pub pulled: Vec<(Option<i64>, Arc<Tally>)>,
 }
 
 /// All tallies that were needed since a node changed.
@@ -112,6 +115,7 @@ pub struct TallyBook {
     own: HashMap<Arc<Shape>, Tallies>,
     /// Those of the terms that placed pods have.
     distances: HashMap<Term, Arc<Tally>>,
+    pulls: HashMap<Pull, Arc<Tally>>,
 }
 
 impl TallyBook {
@@ -129,6 +133,7 @@ impl TallyBook {
     pub fn clear(&mut self) {
         self.own.clear();
         self.distances.clear();
+        self.pulls.clear();
     }
 
     /// What a pod of this shape has to know. The sets that its rules count must be tracked by the snapshot.
@@ -139,39 +144,47 @@ impl TallyBook {
         terrain: &Terrain,
         domains: &mut impl FnMut(&str) -> Arc<Domains>,
     ) -> Tallies {
-        let kept_away = self.kept_away(snapshot, shape, domains);
+        let is_meant =
+            |term: &Term| term.group.contains(&shape.namespace, &shape.labels, snapshot.namespaces());
+        let kept_away = snapshot
+            .distances()
+            .filter(|(term, _)| is_meant(term))
+            .map(|(term, held)| renewed(&mut self.distances, snapshot, (term, term), held, domains))
+            .collect();
+        let pulled = snapshot
+            .pulls()
+            .filter(|(pull, _)| is_meant(&pull.term))
+            .map(|(pull, held)| {
+                (pull.weight, renewed(&mut self.pulls, snapshot, (pull, &pull.term), held, domains))
+            })
+            .collect();
         if !shape.has_rules_about_others() {
-            return Tallies { kept_away, ..Tallies::default() };
+            return Tallies { kept_away, pulled, ..Tallies::default() };
         }
         if !self.has(shape) {
             self.own.insert(shape.clone(), Tallies::begin(snapshot, shape, terrain, domains));
         }
         let own = self.own.get_mut(shape).expect("it was just made if it was missing");
         own.refresh(snapshot, shape);
-        Tallies { kept_away, ..own.clone() }
+        Tallies { kept_away, pulled, ..own.clone() }
     }
+}
 
-    fn kept_away(
-        &mut self,
-        snapshot: &Snapshot,
-        shape: &Shape,
-        domains: &mut impl FnMut(&str) -> Arc<Domains>,
-    ) -> Vec<Arc<Tally>> {
-        let contains =
-            |term: &Term| term.group.contains(&shape.namespace, &shape.labels, snapshot.namespaces());
-        let about_us = snapshot.distances().filter(|(term, _)| contains(term));
-        let mut tallies = Vec::new();
-        for (term, held) in about_us {
-            if !self.distances.contains_key(term) {
-                let tally = Arc::new(Tally::new(snapshot, domains(&term.topology_key), |_| true));
-                self.distances.insert(term.clone(), tally);
-            }
-            let tally = self.distances.get_mut(term).expect("it was just made if it was missing");
-            Arc::make_mut(tally).refresh(snapshot, held);
-            tallies.push(tally.clone());
-        }
-        tallies
+/// The tally of those who say something about the domains of a term, with what has changed.
+fn renewed<K: Clone + Eq + Hash>(
+    tallies: &mut HashMap<K, Arc<Tally>>,
+    snapshot: &Snapshot,
+    (said, term): (&K, &Term),
+    held: &[u32],
+    domains: &mut impl FnMut(&str) -> Arc<Domains>,
+) -> Arc<Tally> {
+    if !tallies.contains_key(said) {
+        let tally = Arc::new(Tally::new(snapshot, domains(&term.topology_key), |_| true));
+        tallies.insert(said.clone(), tally);
     }
+    let tally = tallies.get_mut(said).expect("it was just made if it was missing");
+    Arc::make_mut(tally).refresh(snapshot, held);
+    tally.clone()
 }
 
 impl Tallies {
@@ -189,6 +202,7 @@ impl Tallies {
             wishes: affinity.preferred.iter().map(|(_, term)| about(term)).collect(),
             spread: spread(snapshot, &shape.spread, terrain, domains),
             kept_away: Vec::new(),
+            pulled: Vec::new(),
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 const MOST_POINTS: i64 = 10;
 
 /// Reads `pluginConfig` of a profile.
-pub fn read(profile: &Cursor<'_>, into: &mut Profile, notes: &mut Vec<String>) -> Result<(), Invalid> {
+pub fn read(profile: &Cursor<'_>, into: &mut Profile) -> Result<(), Invalid> {
     let mut seen = BTreeSet::new();
     for one in profile.items("pluginConfig")? {
         one.has_only(&["name", "args"])?;
@@ -33,7 +33,7 @@ pub fn read(profile: &Cursor<'_>, into: &mut Profile, notes: &mut Vec<String>) -
             "NodeResourcesBalancedAllocation" => balance(&arguments)?,
             "PodTopologySpread" => into.spread = spread(&arguments)?,
             "NodeAffinity" => into.added = affinity(&arguments)?,
-            "InterPodAffinity" => notes.extend(inter_pod(&arguments)?),
+            "InterPodAffinity" => inter_pod(&arguments, into)?,
             "VolumeBinding" => into.bind_timeout = volumes(&arguments)?,
             "DefaultPreemption" => {
                 let candidates = candidates(&arguments)?;
@@ -223,14 +223,11 @@ fn affinity(arguments: &Cursor<'_>) -> Result<AddedAffinity, Invalid> {
     })
 }
 
-fn inter_pod(arguments: &Cursor<'_>) -> Result<Vec<String>, Invalid> {
+fn inter_pod(arguments: &Cursor<'_>, into: &mut Profile) -> Result<(), Invalid> {
     fields(arguments, &["hardPodAffinityWeight", "ignorePreferredTermsOfExistingPods"])?;
-    arguments.integer_of("hardPodAffinityWeight", 0..=100, 1)?;
-    arguments.boolean("ignorePreferredTermsOfExistingPods", false)?;
-    let said = ["hardPodAffinityWeight", "ignorePreferredTermsOfExistingPods"].into_iter();
-    let why = "what placed pods ask for doesn't make nodes better";
-    let said = said.filter(|name| arguments.get(name).is_some());
-    Ok(said.map(|name| format!("{}.{name} has no effect: {why}", arguments.field())).collect())
+    into.hard_affinity = arguments.integer_of("hardPodAffinityWeight", 0..=100, 1)?;
+    into.ignore_others_wishes = arguments.boolean("ignorePreferredTermsOfExistingPods", false)?;
+    Ok(())
 }
 
 fn volumes(arguments: &Cursor<'_>) -> Result<Duration, Invalid> {

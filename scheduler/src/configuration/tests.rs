@@ -75,6 +75,9 @@ fn arguments_reach_the_rules() {
           {matchExpressions: [{key: pool, operator: In, values: [batch]}]}]}}}",
     );
     assert_eq!(added.added.required.map(|terms| terms.len()), Some(1));
+    let affine =
+        of("InterPodAffinity", "{hardPodAffinityWeight: 9, ignorePreferredTermsOfExistingPods: true}");
+    assert_eq!((affine.hard_affinity, affine.ignore_others_wishes), (9, true));
     let timeout = of("VolumeBinding", "{bindTimeoutSeconds: 7}").bind_timeout;
     let limits = of("DefaultPreemption", "{minCandidateNodesAbsolute: 5}").preemption;
     assert_eq!(

@@ -1,5 +1,5 @@
 //! Rejects nodes whose domain lacks the pods this one must be near, holds pods it must be apart from, or
-//! holds pods that must be apart from it; prefers domains as the pod wishes.
+//! holds pods that must be apart from it; prefers domains as the pod wishes, and as the pods there do.
 
 use super::{Filter, MAX_SCORE, Plugin, Reason, Score};
 use crate::pod::PodInfo;
@@ -32,7 +32,7 @@ impl InterPodAffinity {
             near: tallies.near.clone(),
             apart: tallies.apart.clone(),
             kept_away: tallies.kept_away.clone(),
-            wishes: weights.zip(tallies.wishes.iter().cloned()).collect(),
+            wishes: weights.zip(tallies.wishes.iter().cloned()).chain(pulls(pod, tallies)).collect(),
             filters: pod.shape.needs.profile.filters(Plugin::InterPodAffinity),
         }
     }
@@ -57,6 +57,15 @@ impl InterPodAffinity {
             kept_away.then_some(Reason::ExistingPodsAntiAffinity)
         }
     }
+}
+
+/// What those who are there already make of the pod's coming, as far as its profile lets that count.
+fn pulls(pod: &PodInfo, tallies: &Tallies) -> impl Iterator<Item = (i64, Arc<Tally>)> {
+    let profile = &pod.shape.needs.profile;
+    let counts = !profile.ignore_others_wishes || !pod.shape.affinity.preferred.is_empty();
+    let worth = |weight: &Option<i64>| weight.unwrap_or(profile.hard_affinity);
+    let pulls = tallies.pulled.iter().filter(move |_| counts);
+    pulls.map(move |(weight, tally)| (worth(weight), tally.clone())).filter(|(weight, _)| *weight != 0)
 }
 
 impl Filter for InterPodAffinity {

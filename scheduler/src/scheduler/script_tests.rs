@@ -397,6 +397,13 @@ fn set_spec_option(spec: &mut Value, option: &str, value: &str) {
             spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"] =
                 json!([{"weight": weight, "preference": term(rest)}]);
         }
+        "wish" => {
+            let (weight, rest) = value.split_once(':').expect("weight:term");
+            let weight: i32 = weight.parse().expect("a weight");
+            let kind = if weight > 0 { "podAffinity" } else { "podAntiAffinity" };
+            let wish = json!({"weight": weight.abs(), "podAffinityTerm": pod_term(rest)});
+            push(&mut spec["affinity"][kind]["preferredDuringSchedulingIgnoredDuringExecution"], wish);
+        }
         "near" => push(&mut spec["affinity"]["podAffinity"][REQUIRED], pod_term(value)),
         "apart" => push(&mut spec["affinity"]["podAntiAffinity"][REQUIRED], pod_term(value)),
         "tolerate" => push(&mut spec["tolerations"], toleration(value)),

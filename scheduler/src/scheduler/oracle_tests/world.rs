@@ -102,15 +102,26 @@ impl World {
         feasible.iter().map(|at| (*at, 100 * worth(*at) / most)).collect()
     }
 
-    /// Out of 100, what the pods around are worth, between the worst and the best.
+    /// Out of 100, what the pods around are worth to the pod and the pod to them, between the worst and the best.
     fn wished_company(&self, pod: &ModelPod, feasible: &BTreeSet<u8>) -> BTreeMap<u8, i64> {
-        let worth = |at: u8| {
-            let Some((weight, company)) = pod.wishes.company else { return 0 };
-            let Some(domain) = self.domain(company.by_zone, at) else { return 0 };
-            let near = self.placed().filter(|(other, on)| {
-                self.domain(company.by_zone, *on) == Some(domain) && self.is_meant(pod, company, other)
-            });
-            weight * i64::try_from(near.count()).expect("a count")
+        let together = |at: u8, on: u8, by_zone: bool| {
+            self.domain(by_zone, at).is_some_and(|domain| self.domain(by_zone, on) == Some(domain))
+        };
+        let value = |at: u8, wish: Option<(i64, Company)>, of: &ModelPod, about: &ModelPod, on: u8| match wish
+        {
+            Some((weight, company)) if together(at, on, company.by_zone) => {
+                weight * i64::from(self.is_meant(of, company, about))
+            }
+            _ => 0,
+        };
+        let worth = |at: u8| -> i64 {
+            let with = |(other, on): (&ModelPod, u8)| {
+                value(at, pod.wishes.company, pod, other, on)
+                    + value(at, other.wishes.company, other, pod, on)
+                    // What it requires counts as a wish of the least weight.
+                    + value(at, other.near.map(|near| (1, near)), other, pod, on)
+            };
+            self.placed().map(with).sum()
         };
         let all = || feasible.iter().map(|at| worth(*at));
         let (least, most) = (all().min().unwrap_or(0), all().max().unwrap_or(0));
