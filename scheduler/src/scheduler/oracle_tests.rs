@@ -17,6 +17,9 @@ use self::world::World;
 use super::{Event, Scheduler};
 use crate::name::{NodeName, PodKey};
 use crate::namespace::NamespaceInfo;
+use crate::plugins::Plugin;
+use crate::profile::{Profile, Profiles, Strategy as Scoring};
+use crate::queue::Backoff;
 use crate::storage::StorageEvent;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
@@ -65,10 +68,13 @@ struct Counts {
 }
 
 impl History {
-    fn new() -> Self {
+    /// With upstream's profile, or one that fills nodes.
+    fn new(packs: bool) -> Self {
+        let profile = if packs { packing() } else { Profile::default() };
+        let profiles = Profiles::new([("default-scheduler".into(), profile)]);
         let mut history = History {
-            scheduler: Scheduler::new("default-scheduler"),
-            world: World::default(),
+            scheduler: Scheduler::with(profiles, Backoff::default()),
+            world: World { packs, ..World::default() },
             now: Instant::now(),
             random: 7,
             incarnations: 0,
@@ -288,6 +294,14 @@ impl History {
     }
 }
 
+fn packing() -> Profile {
+    let mut profile = Profile::default();
+    profile.scoring.strategy = Scoring::MostAllocated;
+    profile.weights.remove(&Plugin::NodeResourcesBalancedAllocation);
+    profile.weights.extend([(Plugin::NodeResourcesFit, 5), (Plugin::ImageLocality, 3)]);
+    profile
+}
+
 /// Decisions after which nothing that happens is news any more.
 const MOST_ROUNDS: usize = 5000;
 
@@ -319,8 +333,9 @@ fn every_decision_is_the_oracles_and_nobody_is_forgotten() {
         ),
     };
     let total = std::cell::Cell::new(Counts::default());
-    let tried = runner.run(&prop::collection::vec(step(), 1..60), |steps| {
-        let mut history = History::new();
+    let histories = (prop::bool::weighted(0.2), prop::collection::vec(step(), 1..60));
+    let tried = runner.run(&histories, |(packs, steps)| {
+        let mut history = History::new(packs);
         for step in steps {
             history.perform(step);
             history.settle();

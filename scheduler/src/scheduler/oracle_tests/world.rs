@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The true cluster: nodes, and pods with the node they weigh on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct World {
+    /// The profile fills nodes: what is left counts for nothing, and images more.
+    pub(super) packs: bool,
     pub(super) nodes: BTreeMap<u8, ModelNode>,
     pub(super) pods: BTreeMap<u8, (u64, ModelPod, Option<u8>)>,
     /// Values of the label `team` of the namespaces that have it.
@@ -73,20 +75,23 @@ impl World {
         let score = |at: u8| {
             let taints = if worst == 0 { 100 } else { 100 - 100 * bad(at) / worst };
             let wishes = 2 * zones[&at] + 2 * company[&at];
-            wishes
-                + 3 * taints
-                + self.least_allocated(pod, at)
-                + self.balance(pod, at)
-                + self.local_images(pod, at)
+            let images = self.local_images(pod, at);
+            let own = match self.packs {
+                true => 5 * self.allocated(pod, at) + 3 * images,
+                false => self.allocated(pod, at) + self.balance(pod, at) + images,
+            };
+            wishes + 3 * taints + own
         };
         let most = feasible.iter().map(|at| score(*at)).max();
         feasible.iter().copied().filter(|at| Some(score(*at)) == most).collect()
     }
 
-    fn least_allocated(&self, pod: &ModelPod, at: u8) -> i64 {
+    /// How little of CPU and memory is taken, or how much if the profile fills nodes.
+    fn allocated(&self, pod: &ModelPod, at: u8) -> i64 {
         let pods = 1 + i64::try_from(self.on(at).count()).expect("a count");
         let cpu = pod.load() + self.on(at).map(|other| other.load()).sum::<i64>();
-        let share = |all: i64, used: i64| (all > 0).then(|| (all - used).max(0) * 100 / all);
+        let counted = |all: i64, used: i64| if self.packs { used.min(all) } else { (all - used).max(0) };
+        let share = |all: i64, used: i64| (all > 0).then(|| counted(all, used) * 100 / all);
         let shares = [share(self.nodes[&at].cpu, cpu), share(64 << 30, pods * (200 << 20))];
         let known: Vec<i64> = shares.into_iter().flatten().collect();
         known.iter().sum::<i64>() / i64::try_from(known.len()).expect("two at most")
