@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 
 use crate::aggregation;
-use crate::auth::Identity;
+use crate::auth::{Identity, token_tracking};
 use crate::body::Body;
 use crate::bootstrap::reconcile::reconciled;
 use crate::handle::{ApiServer, StartError};
@@ -26,7 +26,10 @@ use crate::storage::follower::RETRY;
 pub async fn ensure(server: &Arc<ApiServer>) -> Result<(), StartError> {
     let own = crate::kubernetes_service::objects(&server.config);
     let services = crate::bootstrap::api_services(&server.registry.groups());
-    let published = [aggregation::authentication(&server.config)];
+    let published = [
+        aggregation::authentication(&server.config),
+        token_tracking::since(jiff::Timestamp::now()),
+    ];
     for object in crate::bootstrap::objects().into_iter().chain(own).chain(services).chain(published) {
         let mut refusals = 0;
         while let Some((method, object)) = missing(server, &object) {

@@ -14,12 +14,12 @@ use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use store::kv::{Kv, KvError};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::aggregation::Aggregation;
 use crate::audit::{Answered, Audit};
-use crate::auth::{AccountTokens, Attributes, Authenticator, Authorizer, Identity};
+use crate::auth::{AccountTokens, Attributes, Authenticator, Authorizer, Identity, token_tracking};
 use crate::body::Body;
 use crate::compress::compressed;
 use crate::config::Config;
@@ -147,6 +147,8 @@ impl ApiServer {
             config.account_tokens.clone(),
             storage.clone(),
         );
+        let (uses, used) = mpsc::channel(token_tracking::WAITING);
+        let accounts = accounts.telling(uses);
         let server = Arc::new(Self {
             authenticator: Authenticator::new(config.static_tokens.clone(), accounts, storage.clone())
                 .with_provider(config.provider.clone()),
@@ -170,6 +172,7 @@ impl ApiServer {
             config,
         });
         crate::first_objects::ensure(&server).await?;
+        server.tasks.lock().push(tokio::spawn(token_tracking::run(Arc::downgrade(&server), used)));
         let controller = crd::controller::run(Arc::downgrade(&server), definitions_changed);
         server.tasks.lock().push(tokio::spawn(controller));
         let aggregator = aggregation::controller::run(Arc::downgrade(&server));

@@ -285,6 +285,11 @@ async fn a_token_in_a_secret_ends_with_it() {
     };
     let pods = route(Method::GET, "/api/v1/namespaces/shop/pods");
     assert_eq!(status(&server, &caller, &pods).await, 403, "known, and without rights");
+    assert!(is_noted(&server, &format!("{secrets}/old")).await, "its use is noted in the Secret");
+    for (day, expected) in [(json!("2026-01-01"), 401), (json!(null), 403)] {
+        mark(&server, secrets, day).await;
+        assert_eq!(status(&server, &caller, &pods).await, expected, "marked as unused, or no longer");
+    }
     let root = Peer::InProcess(Identity::new("root", &["system:masters"]));
     let delete = Request::delete(format!("{secrets}/old")).body(Body::empty()).expect("a request");
     assert!(server.handle(delete, root).await.status().is_success());
@@ -292,6 +297,32 @@ async fn a_token_in_a_secret_ends_with_it() {
     let root = Peer::InProcess(Identity::new("root", &["system:masters"]));
     server.handle(Request::get(secrets).body(Body::empty()).expect("a request"), root).await;
     assert_eq!(status(&server, &caller, &pods).await, 401);
+}
+
+/// Whether the Secret says, in the end, when its token was used.
+async fn is_noted(server: &Arc<ApiServer>, path: &str) -> bool {
+    for _ in 0..10_000 {
+        let secret = get(server, path).await;
+        if secret["metadata"]["labels"]["kubernetes.io/legacy-token-last-used"].is_string() {
+            return true;
+        }
+        // Reads of the store in memory never wait, and who notes has to have his turn.
+        tokio::task::yield_now().await;
+    }
+    false
+}
+
+/// Writes since when the token of Secret `old` doesn't count.
+async fn mark(server: &Arc<ApiServer>, secrets: &str, day: Value) {
+    let patch = json!({"metadata": {"labels": {"kubernetes.io/legacy-token-invalid-since": day}}});
+    let request = Request::patch(format!("{secrets}/old"))
+        .header("content-type", "application/merge-patch+json")
+        .body(Body::from(patch.to_string()))
+        .expect("a request");
+    let root = Peer::InProcess(Identity::new("root", &["system:masters"]));
+    assert!(server.handle(request, root).await.status().is_success());
+    // A list waits until the cache knows all that is written.
+    get(server, secrets).await;
 }
 
 fn golden(name: &str, actual: &str) {

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
 
 use super::Identity;
 use super::accounts::{Claims, Named, Reference, stands};
 use super::jwt::Token;
+use super::token_tracking::{self, Used};
 use crate::pki::AccountKeys;
 use crate::storage::{Storage, key};
 
@@ -44,12 +46,19 @@ pub struct AccountTokens {
     storage: Arc<Storage>,
     /// By the token's digest.
     believed: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
+    /// Who notes that tokens in Secrets are used.
+    uses: Option<mpsc::Sender<Used>>,
 }
 
 impl AccountTokens {
     /// With these keys, over these objects.
     pub fn new(keys: AccountKeys, policy: AccountPolicy, storage: Arc<Storage>) -> Self {
-        Self { keys, policy, storage, believed: Mutex::default() }
+        Self { keys, policy, storage, believed: Mutex::default(), uses: None }
+    }
+
+    /// Tells `uses` which Secrets' tokens are used.
+    pub fn telling(self, uses: mpsc::Sender<Used>) -> Self {
+        Self { uses: Some(uses), ..self }
     }
 
     /// A token that says `claims`.
@@ -89,6 +98,7 @@ impl AccountTokens {
         for (named, meant) in claims.references() {
             self.check(&claims.kubernetes.namespace, named, meant, now).await?;
         }
+        self.track(&claims, now)?;
         let met = claims.aud.iter().filter(|own| audiences.contains(own)).cloned().collect();
         Ok((claims.identity(), met))
     }
@@ -109,6 +119,24 @@ impl AccountTokens {
         }
         believed.insert(digest, claims.clone());
         Ok(claims)
+    }
+
+    /// A token without an end lies in a Secret, which says whether it still counts and when it was used.
+    fn track(&self, claims: &Claims, now: Timestamp) -> Result<(), String> {
+        let binding = &claims.kubernetes;
+        let Some(secret) = binding.secret.as_ref().filter(|_| claims.exp.is_none()) else { return Ok(()) };
+        let key = key::of_core("secrets", &binding.namespace, &secret.name);
+        let found = self.storage.cache.get(&key).and_then(|stored| stored.to_value().ok());
+        let account = &binding.serviceaccount.name;
+        // What the cache doesn't know yet is new, and so not noted.
+        if found.map_or(Ok(true), |found| token_tracking::judge(&found, account, now))?
+            && let Some(uses) = &self.uses
+        {
+            let used = Used { namespace: binding.namespace.clone(), secret: secret.name.clone() };
+            // Full: its next use is noted.
+            let _ = uses.try_send(used);
+        }
+        Ok(())
     }
 
     /// One object that the token names is there.

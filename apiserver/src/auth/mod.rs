@@ -20,6 +20,7 @@ pub mod oidc;
 mod rbac;
 pub mod reviews;
 mod rules;
+pub mod token_tracking;
 mod tokens;
 
 pub use account_tokens::{AccountPolicy, AccountTokens};
