@@ -62,10 +62,16 @@ impl Conditions {
         }
     }
 
-    /// An existing ReplicaSet turned out to be the new one.
+    /// An existing ReplicaSet turned out to be the new one. Where upstream goes on to say that the last rollout was
+    /// complete, as after a crash between making the set and saying so, this one would have no deadline.
     pub fn found_new(&mut self, spec: &DeploymentSpec, name: &str) {
-        if deadline(spec).is_some() && self.find(PROGRESSING).is_none() {
-            self.progressing("True", "FoundNewReplicaSet", format!("Found new replica set {name:?}"));
+        let subject = format!("{name:?}");
+        let is_of_another = |known: &DeploymentCondition| {
+            known.reason.as_deref() == Some(COMPLETE)
+                && known.message.as_ref().is_none_or(|message| !message.contains(&subject))
+        };
+        if deadline(spec).is_some() && self.find(PROGRESSING).is_none_or(is_of_another) {
+            self.progressing("True", "FoundNewReplicaSet", format!("Found new replica set {subject}"));
         }
     }
 
