@@ -32,8 +32,9 @@ SEEDS        ?= 30
 LEADER_KILLS ?= 100
 SIM_SEEDS    ?= 200000
 CLUSTERS     ?= 10000
+DISORDERS    ?= 50
 AGENT_KILLS  ?= 50
-soak: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Long proofs: make soak SEEDS=30 LEADER_KILLS=100 SIM_SEEDS=200000 CLUSTERS=10000 AGENT_KILLS=50
+soak: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Long proofs: make soak SEEDS=30 LEADER_KILLS=100 SIM_SEEDS=200000 CLUSTERS=10000 DISORDERS=50 AGENT_KILLS=50
 	@echo "==> building the binary and the tests"
 	@cargo build --locked --workspace --all-targets
 	@echo "==> every failpoint × kill"
@@ -46,6 +47,8 @@ soak: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Long proofs: make soak SEEDS=30 L
 	@SIM_SEEDS=$(SIM_SEEDS) cargo test --locked --workspace --lib a_group_keeps_its_promises_under_faults -- --nocapture
 	@echo "==> the scheduler beside its oracle on $(CLUSTERS) clusters"
 	@PROPTEST_CASES=$(CLUSTERS) cargo test --locked -p scheduler --lib oracle -- --nocapture
+	@echo "==> every controller under $(DISORDERS) disorders × crashes after each of its first writes"
+	@PERTURBATION_SEEDS=$(DISORDERS) cargo test --locked -p controllers --lib perturbed -- --nocapture
 	@echo "==> $(AGENT_KILLS) kills of a node's agent with 100 pods"
 	@AMOEBA=$(CARGO_TARGET_DIR)/debug/amoeba AGENT_KILLS=$(AGENT_KILLS) AGENT_PODS=100 cargo test --locked --workspace --test agent_kills -- --nocapture
 

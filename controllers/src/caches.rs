@@ -1,7 +1,7 @@
 //! The shared copies that all controllers read: one list and one watch per kind and process.
 
 use crate::{
-    node_lifecycle, owner,
+    legacy_tokens, node_lifecycle, owner,
     pod::{self, Pod},
     root_ca, token_secrets,
     wiring::Wires,
@@ -20,6 +20,7 @@ use k8s_openapi::api::{
         ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
     },
     discovery::v1::EndpointSlice,
+    networking::v1::{IPAddress, ServiceCIDR},
     policy::v1::PodDisruptionBudget,
     rbac::v1::ClusterRole,
     storage::v1::StorageClass,
@@ -85,6 +86,10 @@ pub struct Caches {
     pub endpoints: Store<Endpoints>,
     /// EndpointSlices, by Service.
     pub slices: Store<EndpointSlice>,
+    /// ServiceCIDRs.
+    pub service_ranges: Store<ServiceCIDR>,
+    /// IPAddresses.
+    pub service_addresses: Store<IPAddress>,
     /// PodDisruptionBudgets.
     pub budgets: Store<PodDisruptionBudget>,
     /// PersistentVolumeClaims.
@@ -107,6 +112,8 @@ pub struct Caches {
     pub accounts: Store<ServiceAccount>,
     /// ConfigMaps named [`root_ca::NAME`].
     pub ca_maps: Store<ConfigMap>,
+    /// The ConfigMap named [`legacy_tokens::TRACKING`].
+    pub token_tracking: Store<ConfigMap>,
     /// Nodes, by whether they are ready.
     pub nodes: Store<Node>,
     /// Leases of all namespaces.
@@ -129,6 +136,8 @@ impl Caches {
             services: source.store(Vec::new(), "", Wires::service),
             endpoints: source.store(Vec::new(), "", Wires::endpoints),
             slices: source.store(vec![(BY_SERVICE, Box::new(service_of))], "", Wires::slice),
+            service_ranges: source.store(Vec::new(), "", Wires::service_range),
+            service_addresses: source.store(Vec::new(), "", Wires::service_address),
             budgets: source.store(Vec::new(), "", Wires::budget),
             claims: source.store(Vec::new(), "", Wires::claim),
             volumes: source.store(Vec::new(), "", Wires::volume),
@@ -143,11 +152,17 @@ impl Caches {
             quotas: source.store(Vec::new(), "", Wires::quota),
             namespaces: source.store(Vec::new(), "", Wires::namespace),
             accounts: source.store(Vec::new(), "", Wires::account),
-            ca_maps: source.store(Vec::new(), &format!("metadata.name={}", root_ca::NAME), Wires::ca_map),
+            ca_maps: source.store(Vec::new(), &named(root_ca::NAME), Wires::ca_map),
+            token_tracking: source.store(Vec::new(), &named(legacy_tokens::TRACKING), Wires::tracking),
             nodes: source.store(vec![(UNREADY, Box::new(unready))], "", Wires::node),
             leases: source.store(Vec::new(), "", Wires::lease),
         }
     }
+}
+
+/// The field selector of objects of this name.
+fn named(name: &str) -> String {
+    format!("metadata.name={name}")
 }
 
 type Synced = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -46,7 +46,8 @@ pub fn reconcile(endpoints: &Endpoints, view: &Snapshot) -> Plan {
             .flat_map(|service| inherited_labels(service))
             .filter(|(name, _)| name == crate::endpoint_slice::HEADLESS),
     );
-    let publisher = Publisher { owner: endpoints, service: endpoints.name_any(), manager: MANAGER, labels };
+    let service = endpoints.name_any();
+    let publisher = Publisher { owner: endpoints, service, manager: MANAGER, labels, triggers: None };
     publisher.publish(groups, &view.slices, &mut plan);
     plan
 }

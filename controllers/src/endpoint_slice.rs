@@ -7,11 +7,14 @@ use crate::{
     plan::Plan,
     pod::{self, Pod},
     slice_packing::{Group, Publisher, address_type},
+    trigger_time::Triggers,
 };
 use k8s_openapi::{
     api::{
         core::v1::{Node, ObjectReference, Service, ServicePort},
-        discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
+        discovery::v1::{
+            Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+        },
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
@@ -26,7 +29,8 @@ pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
 /// This controller.
 pub const MANAGER: &str = "endpointslice-controller.k8s.io";
-const ZONE: &str = "topology.kubernetes.io/zone";
+/// Label of nodes: where they are.
+pub const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// What a reconcile sees beside its object.
 #[derive(Debug, Clone, Default)]
@@ -56,6 +60,7 @@ pub fn reconcile(service: &Service, view: &Snapshot) -> Plan {
         service: service.name_any(),
         manager: MANAGER,
         labels: inherited_labels(service),
+        triggers: Some(Triggers::of(service, &view.pods)),
     };
     publisher.publish(groups(service, view), &alive, &mut plan);
     plan
@@ -129,20 +134,35 @@ fn endpoint(
     let address = pod::addresses(pod).into_iter().find(|address| address_type(address) == family)?;
     let (serving, terminating) = (pod::is_ready(pod), pod::is_terminating(pod));
     let publishes = service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses) == Some(true);
+    let ready = publishes || (serving && !terminating);
     let node = Some(pod::node_name(pod).to_owned()).filter(|node| !node.is_empty());
+    let zone = node.as_ref().and_then(|node| zones.get(node).cloned());
     Some(Endpoint {
         addresses: vec![address],
         conditions: Some(EndpointConditions {
-            ready: Some(publishes || (serving && !terminating)),
+            ready: Some(ready),
             serving: Some(serving),
             terminating: Some(terminating),
         }),
         hostname: hostname(service, pod),
-        zone: node.as_ref().and_then(|node| zones.get(node).cloned()),
+        hints: hints(service, node.as_deref(), zone.as_deref()).filter(|_| ready),
+        zone,
         node_name: node,
         target_ref: Some(reference(pod)),
         ..Endpoint::default()
     })
+}
+
+/// For whom an endpoint is meant first, if the Service says that traffic shall stay close: its zone, or its node.
+fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
+    let by_node = match service.spec.as_ref()?.traffic_distribution.as_deref()? {
+        "PreferClose" | "PreferSameZone" => false,
+        "PreferSameNode" => true,
+        _ => return None,
+    };
+    let for_zones = zone.map(|zone| vec![ForZone { name: zone.to_owned() }]);
+    let for_nodes = node.filter(|_| by_node).map(|node| vec![ForNode { name: node.to_owned() }]);
+    (for_zones.is_some() || for_nodes.is_some()).then_some(EndpointHints { for_nodes, for_zones })
 }
 
 /// A pod's own name within a Service that it names as its domain.

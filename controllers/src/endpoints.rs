@@ -6,10 +6,11 @@ use crate::{
     endpoint_slice::{self, hostname, inherited_labels, number_of, protocol, reference, selects},
     plan::{Action, Part, Plan, Target, to_value},
     pod::{self, Pod},
+    trigger_time::{self, Triggers},
 };
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service};
 use kube::{ResourceExt, core::ApiResource};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -53,7 +54,11 @@ fn publish(service: &Service, known: Option<&Endpoints>, pods: &[Arc<Pod>], plan
     if truncated {
         metadata["annotations"] = json!({OVER_CAPACITY: "truncated"});
     }
+    let triggers = Triggers::of(service, pods);
     let Some(known) = known else {
+        if let trigger @ Value::String(_) = triggers.first() {
+            metadata["annotations"][trigger_time::ANNOTATION] = trigger;
+        }
         metadata["name"] = json!(service.name_any());
         metadata["namespace"] = json!(service.namespace());
         return plan.push(Action::Create {
@@ -66,17 +71,39 @@ fn publish(service: &Service, known: Option<&Endpoints>, pods: &[Arc<Pod>], plan
     let mut patch = json!({});
     if known.subsets.clone().unwrap_or_default() != subsets {
         patch["subsets"] = to_value(&subsets);
+        let trigger = triggers.earliest(changed_pods(known, &subsets));
+        if known.annotations().get(trigger_time::ANNOTATION).map(String::as_str) != trigger.as_str() {
+            patch["metadata"]["annotations"][trigger_time::ANNOTATION] = trigger;
+        }
     }
     let changed: BTreeMap<&String, &String> =
         labels.iter().filter(|(name, value)| known.labels().get(*name) != Some(value)).collect();
     if !changed.is_empty() {
-        patch["metadata"] = json!({"labels": changed});
+        patch["metadata"]["labels"] = json!(changed);
     }
     let was_truncated = known.annotations().contains_key(OVER_CAPACITY);
     if truncated != was_truncated {
-        patch["metadata"]["annotations"] = json!({OVER_CAPACITY: truncated.then_some("truncated")});
+        patch["metadata"]["annotations"][OVER_CAPACITY] = json!(truncated.then_some("truncated"));
     }
     plan.patch(Target::of(known), Part::Whole, patch, "its addresses have changed");
+}
+
+/// The uids of the pods whose addresses are new or stand in another list.
+fn changed_pods<'a>(known: &Endpoints, subsets: &'a [EndpointSubset]) -> impl Iterator<Item = &'a str> {
+    let old: BTreeSet<(bool, String)> = known.subsets.iter().flatten().flat_map(listed).map(owned).collect();
+    let new = subsets.iter().flat_map(listed);
+    new.filter(move |(ready, uid)| !old.contains(&(*ready, (*uid).to_owned()))).map(|(_, uid)| uid)
+}
+
+fn owned((ready, uid): (bool, &str)) -> (bool, String) {
+    (ready, uid.to_owned())
+}
+
+/// Whether it is ready, and the uid of the pod, of each address.
+fn listed(subset: &EndpointSubset) -> impl Iterator<Item = (bool, &str)> {
+    let ready = subset.addresses.iter().flatten().map(|address| (true, address));
+    let others = subset.not_ready_addresses.iter().flatten().map(|address| (false, address));
+    ready.chain(others).filter_map(|(ready, address)| Some((ready, uid(address)?)))
 }
 
 /// Pods with the same ports share a subset; and whether some had to be left out.

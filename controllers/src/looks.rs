@@ -2,6 +2,7 @@
 //! pure reconcile.
 
 mod accounts;
+mod addresses;
 mod autoscalers;
 mod bootstrap;
 mod certificates;
@@ -14,8 +15,11 @@ mod quotas;
 mod volumes;
 mod workloads;
 
-pub use accounts::{Accounts, RoleAggregation, TokenSecrets};
+pub use accounts::{Accounts, LegacyTokens, RoleAggregation, TokenSecrets};
+pub use addresses::ServiceRanges;
 pub use autoscalers::Autoscalers;
+#[cfg(test)]
+pub use bootstrap::BootstrapCaches;
 pub use bootstrap::{Bootstrap, BootstrapSigner, TokenCleaner};
 pub use certificates::Certificates;
 pub use garbage::{GarbageCollector, Uid};

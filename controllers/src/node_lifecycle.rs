@@ -6,10 +6,14 @@
 //! silent, the zone brake keeps pods where they are. Upstream's `pkg/controller/nodelifecycle` gives the
 //! rules; the times are configurable.
 
+mod census;
 mod taints;
+mod turns;
 mod zone;
 
-pub use zone::{Health, Zone, ZoneState, zone_of};
+pub use census::Census;
+pub use turns::Turns;
+pub use zone::{Zone, ZoneState, zone_of};
 
 use crate::{
     plan::{Action, Part, Plan, Presence, Severity, Target},
@@ -215,8 +219,7 @@ fn may_evict(view: &Snapshot, times: &NodeTimes, now: Timestamp, plan: &mut Plan
     }
 }
 
-/// Whether [`reconcile`] will ask how the node's zone is, which is costly to find out among thousands of nodes:
-/// of a node that is heard of and ready it doesn't.
+/// Whether [`reconcile`] will ask how the node's zone is: of a node that is heard of and ready it doesn't.
 pub fn asks_for_zone(
     node: &Node,
     lease: Option<&Lease>,
@@ -227,14 +230,19 @@ pub fn asks_for_zone(
     heard + grace_of(node, lease, times) <= now || taints::evicting(ready_of(node)).is_some()
 }
 
+/// True if the pods of the node are being evicted by this controller.
+pub fn is_evicted(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref());
+    taints::has_evicting(taints.unwrap_or_default())
+}
+
 /// True if `plan` starts evicting the pods of a node, which uses up the zone's allowance.
 pub fn starts_eviction(node: &Node, plan: &Plan) -> bool {
-    let current = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
     let adds = |action: &Action| match action {
         Action::Patch { part: Part::Whole, patch, .. } => patch.to_string().contains("NoExecute"),
         _ => false,
     };
-    !taints::has_evicting(&current) && plan.actions.iter().any(adds)
+    !is_evicted(node) && plan.actions.iter().any(adds)
 }
 
 /// Pods of a node that isn't ready can't be counted on: they are taken out of Services at once.

@@ -8,6 +8,7 @@ use crate::{
     endpoint_slice::{MANAGED_BY, SERVICE_NAME},
     owner::{self, Owned},
     plan::{Action, Part, Plan, Target, to_value},
+    trigger_time::{self, Triggers},
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use kube::{ResourceExt, core::ApiResource};
@@ -41,24 +42,27 @@ pub struct Publisher<'a, O> {
     pub manager: &'static str,
     /// Further labels.
     pub labels: BTreeMap<String, String>,
+    /// What leads to changes; none if the slices don't say.
+    pub triggers: Option<Triggers>,
 }
 
 impl<O: Owned> Publisher<'_, O> {
     /// Brings `existing` slices to hold `groups`.
     pub fn publish(&self, groups: Vec<Group>, existing: &[Arc<EndpointSlice>], plan: &mut Plan) {
         let mut unused: Vec<Arc<EndpointSlice>> = existing.to_vec();
+        let is_new = existing.is_empty();
         for group in groups {
             let fits = |slice: &Arc<EndpointSlice>| {
                 slice.address_type == group.address_type && ports_of(slice) == group.ports
             };
             let (fitting, rest): (Vec<_>, Vec<_>) = unused.into_iter().partition(fits);
             unused = rest;
-            self.fill(&group, fitting, plan);
+            self.fill(&group, fitting, is_new, plan);
         }
         unused.iter().for_each(|slice| delete(slice, plan));
     }
 
-    fn fill(&self, group: &Group, slices: Vec<Arc<EndpointSlice>>, plan: &mut Plan) {
+    fn fill(&self, group: &Group, slices: Vec<Arc<EndpointSlice>>, is_new: bool, plan: &mut Plan) {
         let mut left: VecDeque<&Endpoint> = group.endpoints.iter().collect();
         let mut kept: Vec<(Arc<EndpointSlice>, Vec<Endpoint>)> = Vec::new();
         for slice in slices {
@@ -78,16 +82,17 @@ impl<O: Owned> Publisher<'_, O> {
             }
         }
         if placeholder && kept.is_empty() {
-            plan.push(self.create(group, Vec::new()));
+            plan.push(self.create(group, Vec::new(), is_new));
         }
         let left: Vec<Endpoint> = left.into_iter().cloned().collect();
-        left.chunks(ROOM).for_each(|endpoints| plan.push(self.create(group, endpoints.to_vec())));
+        left.chunks(ROOM).for_each(|endpoints| plan.push(self.create(group, endpoints.to_vec(), is_new)));
     }
 
     fn update(&self, slice: &EndpointSlice, endpoints: Vec<Endpoint>, plan: &mut Plan) {
         let mut patch = json!({});
         if slice.endpoints.as_deref().unwrap_or_default() != endpoints.as_slice() {
             patch["endpoints"] = to_value(&endpoints);
+            self.say_why(slice, &endpoints, &mut patch);
         }
         let missing: BTreeMap<String, String> = self
             .all_labels()
@@ -95,15 +100,34 @@ impl<O: Owned> Publisher<'_, O> {
             .filter(|(name, value)| slice.labels().get(name) != Some(value))
             .collect();
         if !missing.is_empty() {
-            patch["metadata"] = json!({"labels": missing});
+            patch["metadata"]["labels"] = json!(missing);
         }
         plan.patch(Target::of(slice), Part::Whole, patch, "its endpoints have changed");
     }
 
-    fn create(&self, group: &Group, endpoints: Vec<Endpoint>) -> Action {
+    /// Notes what led to the change; a change that nothing led to takes away what was noted.
+    fn say_why(&self, slice: &EndpointSlice, endpoints: &[Endpoint], patch: &mut Value) {
+        let Some(triggers) = &self.triggers else { return };
+        let known = slice.endpoints.as_deref().unwrap_or_default();
+        let changed = endpoints.iter().filter(|endpoint| !known.contains(endpoint));
+        let trigger = triggers.earliest(changed.filter_map(uid_of));
+        if slice.annotations().get(trigger_time::ANNOTATION).map(String::as_str) != trigger.as_str() {
+            patch["metadata"]["annotations"] = json!({trigger_time::ANNOTATION: trigger});
+        }
+    }
+
+    fn create(&self, group: &Group, endpoints: Vec<Endpoint>, is_new: bool) -> Action {
+        let mut object = self.slice(group, &endpoints);
+        let trigger = self.triggers.as_ref().map(|triggers| match is_new {
+            true => triggers.first(),
+            false => triggers.earliest(endpoints.iter().filter_map(uid_of)),
+        });
+        if let Some(trigger) = trigger.filter(Value::is_string) {
+            object["metadata"]["annotations"] = json!({trigger_time::ANNOTATION: trigger});
+        }
         Action::Create {
             kind: ApiResource::erase::<EndpointSlice>(&()),
-            object: self.slice(group, &endpoints),
+            object,
             announce: None,
             reason: format!("{} endpoints have no slice", endpoints.len()),
         }
@@ -135,10 +159,14 @@ impl<O: Owned> Publisher<'_, O> {
 
 /// Takes the endpoint that `old` has become out of `left`.
 fn take(left: &mut VecDeque<&Endpoint>, old: &Endpoint) -> Option<Endpoint> {
-    let uid = |endpoint: &Endpoint| endpoint.target_ref.as_ref().and_then(|target| target.uid.clone());
-    let same = |new: &&Endpoint| new.addresses == old.addresses && uid(new) == uid(old);
+    let same = |new: &&Endpoint| new.addresses == old.addresses && uid_of(new) == uid_of(old);
     let place = left.iter().position(same)?;
     left.remove(place).cloned()
+}
+
+/// The uid of the pod that an endpoint is.
+fn uid_of(endpoint: &Endpoint) -> Option<&str> {
+    endpoint.target_ref.as_ref()?.uid.as_deref()
 }
 
 fn ports_of(slice: &EndpointSlice) -> Vec<EndpointPort> {

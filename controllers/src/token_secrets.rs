@@ -16,15 +16,25 @@ pub fn account_of(secret: &Secret) -> Option<&str> {
     (secret.type_.as_deref() == Some(TYPE)).then(|| secret.annotations().get(ACCOUNT).map(String::as_str))?
 }
 
+/// The uid of that account; empty if any account of the name will do.
+fn account_uid(secret: &Secret) -> &str {
+    secret.annotations().get(ACCOUNT_UID).map(String::as_str).unwrap_or_default()
+}
+
+/// True if the Secret is for this account of the name that it says.
+pub fn is_of(secret: &Secret, account: &ServiceAccount) -> bool {
+    let uid = account_uid(secret);
+    uid.is_empty() || account.uid().as_deref() == Some(uid)
+}
+
 /// What to do for `secret`, given the account of the name that it says.
 pub fn reconcile(secret: &Secret, account: Option<&Arc<ServiceAccount>>) -> Plan {
     let mut plan = Plan::nothing();
     let Some(name) = account_of(secret) else { return plan };
-    let uid = secret.annotations().get(ACCOUNT_UID).map(String::as_str).unwrap_or_default();
-    let is_its = |account: &&Arc<ServiceAccount>| uid.is_empty() || account.uid().as_deref() == Some(uid);
-    if secret.metadata.deletion_timestamp.is_some() || account.filter(is_its).is_some() {
+    if secret.metadata.deletion_timestamp.is_some() || account.is_some_and(|account| is_of(secret, account)) {
         return plan;
     }
+    let uid = account_uid(secret);
     let namespace = secret.namespace().unwrap_or_default();
     plan.push(Action::Confirm {
         target: Target::named(ApiResource::erase::<ServiceAccount>(&()), &namespace, name, uid),

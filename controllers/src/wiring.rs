@@ -1,6 +1,9 @@
 //! Which change makes which controller look at which key. Nothing is decided here: a key too many costs a
 //! look, a key too few would cost a reaction.
 
+mod addresses;
+mod identities;
+mod nodes;
 mod pods;
 mod queues;
 mod storage;
@@ -8,10 +11,11 @@ mod storage;
 pub use queues::Queues;
 
 use crate::{
-    caches::{BY_NODE, BY_OWNER, Caches, NODE_LEASES, UNREADY, Watched},
+    caches::{BY_OWNER, Caches, Watched},
     cluster_dns, endpoint_slice, job,
     looks::GarbageCollector,
-    node_ranges, node_ttl, owner, service_account,
+    node_lifecycle::Census,
+    owner,
 };
 use api::selector::LabelSelector;
 use client::{
@@ -23,11 +27,7 @@ use k8s_openapi::{
         apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
         autoscaling::v2::HorizontalPodAutoscaler,
         batch::v1::{CronJob, Job},
-        coordination::v1::Lease,
-        core::v1::{
-            ConfigMap, Endpoints, Namespace, Node, ReplicationController, ResourceQuota, Secret, Service,
-            ServiceAccount,
-        },
+        core::v1::{Endpoints, ReplicationController, ResourceQuota, Service},
         discovery::v1::EndpointSlice,
         policy::v1::PodDisruptionBudget,
         rbac::v1::ClusterRole,
@@ -45,6 +45,7 @@ use std::{
 pub struct Wires {
     queues: Queues,
     garbage: GarbageCollector,
+    census: Census,
     caches: Arc<OnceLock<Caches>>,
 }
 
@@ -103,9 +104,14 @@ fn add_mapping<K: Watched>(
 }
 
 impl Wires {
-    /// To these queues and this collector; deaf until it knows the caches.
-    pub fn new(queues: &Queues, garbage: &GarbageCollector) -> Wires {
-        Wires { queues: queues.clone(), garbage: garbage.clone(), caches: Arc::default() }
+    /// To these queues, this collector and this census; deaf until it knows the caches.
+    pub fn new(queues: &Queues, garbage: &GarbageCollector, census: &Census) -> Wires {
+        Wires {
+            queues: queues.clone(),
+            garbage: garbage.clone(),
+            census: census.clone(),
+            caches: Arc::default(),
+        }
     }
 
     /// Tells which caches answer who is concerned; must be called once, before any of them has listed.
@@ -298,109 +304,4 @@ impl Wires {
             self.queues.roles.add(ObjectKey::of(&*role));
         }
     }
-
-    pub fn token_secret(&self, change: &Change<Secret>) {
-        for_each(change, |key| self.queues.token_secrets.add(key));
-    }
-
-    pub fn namespace(&self, change: &Change<Namespace>) {
-        self.collect(change);
-        for_each(change, |key| {
-            self.queues.namespaces.add(key.clone());
-            self.queues.accounts.add(key.clone());
-            self.queues.root_ca.add(key);
-        });
-    }
-
-    pub fn account(&self, change: &Change<ServiceAccount>) {
-        self.collect(change);
-        for_each(change, |key| {
-            if key.name == service_account::DEFAULT {
-                self.queues.accounts.add(ObjectKey::cluster(&key.namespace));
-            }
-        });
-        let (Some(caches), Some(account)) = (self.caches.get(), change.object()) else { return };
-        for secret in caches.token_secrets.in_namespace(&account.namespace().unwrap_or_default()) {
-            self.queues.token_secrets.add(ObjectKey::of(&*secret));
-        }
-    }
-
-    pub fn ca_map(&self, change: &Change<ConfigMap>) {
-        for_each(change, |key| self.queues.root_ca.add(ObjectKey::cluster(&key.namespace)));
-    }
-
-    pub fn lease(&self, change: &Change<Lease>) {
-        self.collect(change);
-        for_each(change, |key| {
-            if key.namespace == NODE_LEASES {
-                self.queues.nodes.add(ObjectKey::cluster(&key.name));
-            }
-        });
-    }
-
-    pub fn node(&self, change: &Change<Node>) {
-        self.own(change, &self.queues.nodes);
-        for_each(change, |key| self.queues.node_ttl.add(key));
-        self.without_range(change);
-        let Some(caches) = self.caches.get() else { return };
-        if is_heartbeat(change) {
-            return;
-        }
-        // A node without a range answers no names.
-        if states(change).any(|node| !node_ranges::ranges_of(node).is_empty()) {
-            self.cluster_dns(&ObjectKey::new(cluster_dns::NAMESPACE, cluster_dns::NAME));
-        }
-        // The zone brake depends on all nodes, but only those ask for it that aren't ready.
-        for node in caches.nodes.by_index(UNREADY, "") {
-            self.queues.nodes.add(ObjectKey::of(&*node));
-        }
-        self.counted(change, caches);
-        for set in caches.daemon_sets.list() {
-            self.queues.daemon_sets.add(ObjectKey::of(&*set));
-        }
-        let Some(node) = change.object() else { return };
-        for pod in caches.pods.by_index(BY_NODE, &node.name_any()) {
-            self.queues.evictions.add(ObjectKey::of(&*pod));
-            self.queues.pod_gc.add(ObjectKey::of(&*pod));
-        }
-    }
-}
-
-impl Wires {
-    /// Every node's TTL depends on their number, as far as that takes a step.
-    fn counted(&self, change: &Change<Node>, caches: &Caches) {
-        let now = caches.nodes.len();
-        let before = match change {
-            Change::Applied { old: None, .. } => now.saturating_sub(1),
-            Change::Deleted(_) => now + 1,
-            Change::Applied { .. } | Change::Synced => return,
-        };
-        if node_ttl::is_step(before, now) {
-            for node in caches.nodes.list() {
-                self.queues.node_ttl.add(ObjectKey::of(&*node));
-            }
-        }
-    }
-
-    /// A node that is gone makes its range free for those that wait for one.
-    fn without_range(&self, change: &Change<Node>) {
-        let waits = |node: &Node| node_ranges::ranges_of(node).is_empty();
-        match (change, self.caches.get()) {
-            (Change::Deleted(_), Some(caches)) => {
-                let waiting = caches.nodes.list().into_iter().filter(|node| waits(node));
-                waiting.for_each(|node| self.queues.node_ranges.add(ObjectKey::of(&*node)));
-            }
-            (Change::Applied { new, .. }, _) if waits(new) => {
-                self.queues.node_ranges.add(ObjectKey::of(&**new));
-            }
-            _ => {}
-        }
-    }
-}
-
-/// True if neither taints nor readiness changed: by far the most frequent change of a node.
-fn is_heartbeat(change: &Change<Node>) -> bool {
-    let Change::Applied { old: Some(old), new } = change else { return false };
-    let ready = crate::node_lifecycle::ready_of;
-    old.spec == new.spec && ready(old) == ready(new) && old.labels() == new.labels()
 }

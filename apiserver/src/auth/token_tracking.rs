@@ -104,9 +104,7 @@ mod tests {
     #[test]
     fn a_day_is_noted_once_and_what_is_marked_is_refused() {
         let noon = |day: &str| format!("{day}T12:00:00Z").parse::<Timestamp>().expect("a time");
-        let secret = |label: &str, value: &str| {
-            json!({"metadata": {"namespace": "shop", "name": "old", "labels": {label: value}}})
-        };
+        let secret = |label: &str, value: &str| json!({"metadata": {"namespace": "shop", "name": "old", "labels": {label: value}}});
         let judged = |day: &str| judge(&secret(LAST_USED, day), "robot", noon("2026-03-01"));
         assert_eq!(judged("2026-02-28"), Ok(true));
         assert_eq!(judged("2026-03-01"), Ok(false));
@@ -114,6 +112,9 @@ mod tests {
         assert_eq!(judged("nonsense"), Ok(true));
         let marked = judge(&secret(INVALID_SINCE, "2026-03-01"), "robot", noon("2026-03-01"));
         let why = marked.expect_err("it counts no longer");
-        assert!(why.starts_with("the token in secret shop/old for service account shop/robot has been"), "{why}");
+        assert!(
+            why.starts_with("the token in secret shop/old for service account shop/robot has been"),
+            "{why}"
+        );
     }
 }

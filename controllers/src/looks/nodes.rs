@@ -3,7 +3,7 @@
 use crate::{
     caches::{BY_NODE, Caches, NODE_LEASES},
     driver::{Controller, End, Report},
-    node_lifecycle::{self, Health, NodeTimes, Zone, ZoneState, zone_of},
+    node_lifecycle::{self, Census, NodeTimes, Turns, ZoneState, zone_of},
     node_ranges, node_ttl,
     plan::Plan,
     pod, pod_gc, taint_eviction,
@@ -18,6 +18,7 @@ use std::{collections::HashMap, sync::Arc};
 /// The node lifecycle controller.
 pub struct NodeLifecycle {
     caches: Caches,
+    census: Census,
     times: NodeTimes,
     memory: Mutex<Memory>,
 }
@@ -25,7 +26,7 @@ pub struct NodeLifecycle {
 #[derive(Default)]
 struct Memory {
     heard: HashMap<String, Heard>,
-    evict_from: HashMap<Zone, Timestamp>,
+    turns: Turns,
 }
 
 /// The last sign of life of one node.
@@ -39,9 +40,9 @@ struct Heard {
 }
 
 impl NodeLifecycle {
-    /// Over these caches; every node's grace starts when it is first looked at.
-    pub fn new(caches: Caches, times: NodeTimes) -> NodeLifecycle {
-        NodeLifecycle { caches, times, memory: Mutex::default() }
+    /// Over these caches and the counts of their nodes; every node's grace starts when it is first looked at.
+    pub fn new(caches: Caches, census: Census, times: NodeTimes) -> NodeLifecycle {
+        NodeLifecycle { caches, census, times, memory: Mutex::default() }
     }
 
     fn lease(&self, key: &ObjectKey) -> Option<Arc<Lease>> {
@@ -49,23 +50,23 @@ impl NodeLifecycle {
     }
 
     fn zone(&self, node: &Node, now: Timestamp) -> ZoneState {
-        let nodes = self.caches.nodes.list();
-        // Kubelets renew several times within the grace; half of it in silence is suspicious.
-        let overdue = |node: &Node| {
-            let lease = self.lease(&ObjectKey::of(node));
-            let patience = node_lifecycle::grace_of(node, lease.as_deref(), &self.times) / 2;
-            self.unheard_for(node, lease.as_deref(), now) >= patience
-        };
-        let zones = Health::by_zone(nodes.iter().map(|node| &**node), overdue);
-        ZoneState::of(&zone_of(node), &zones, &self.times)
+        self.census.state(&zone_of(node), now, |name| self.late_from(name, now))
     }
 
-    /// How long nothing has been heard of `node`, including what its look hasn't noted yet.
-    fn unheard_for(&self, node: &Node, lease: Option<&Lease>, now: Timestamp) -> SignedDuration {
+    /// When a node will be late by what the cache shows of it, which its look may not have noted yet.
+    fn late_from(&self, name: &str, now: Timestamp) -> Option<Timestamp> {
+        let key = ObjectKey::cluster(name);
+        let (node, lease) = (self.caches.nodes.get(&key)?, self.lease(&key));
         let memory = self.memory.lock();
-        let heard = memory.heard.get(&node.name_any());
-        let silent = heard.filter(|heard| heard.sign == sign_of(node, lease));
-        silent.map_or(SignedDuration::ZERO, |heard| now.duration_since(heard.at))
+        let known = memory.heard.get(name)?;
+        let heard = if known.sign == sign_of(&node, lease.as_deref()) { known.at } else { now };
+        Some(self.late_after(heard, &node, lease.as_deref()))
+    }
+
+    /// Kubelets renew several times within the grace; half of it in silence is suspicious.
+    fn late_after(&self, heard: Timestamp, node: &Node, lease: Option<&Lease>) -> Timestamp {
+        let patience = node_lifecycle::grace_of(node, lease, &self.times) / 2;
+        heard.saturating_add(patience).unwrap_or(Timestamp::MAX)
     }
 
     /// When the node was last heard of. If this look comes late, it is *we* who were stopped; the time we
@@ -114,24 +115,27 @@ impl Controller for NodeLifecycle {
 
     async fn look(&self, key: &ObjectKey, now: Timestamp) -> kube::Result<Plan> {
         let Some(node) = self.caches.nodes.get(key) else {
-            self.memory.lock().heard.remove(&key.name);
+            let mut memory = self.memory.lock();
+            memory.heard.remove(&key.name);
+            memory.turns.leave(&key.name);
             return Ok(Plan::nothing());
         };
         let lease = self.lease(key);
         let heard = self.heard(&node, lease.as_deref(), now);
+        self.census.heard(&key.name, self.late_after(heard, &node, lease.as_deref()), now);
         let asks = node_lifecycle::asks_for_zone(&node, lease.as_deref(), heard, &self.times, now);
         let zone = if asks { self.zone(&node, now) } else { ZoneState::Normal };
-        let evict_from = self.memory.lock().evict_from.get(&zone_of(&node)).copied();
+        let pause = zone.pause(&self.times).filter(|_| asks);
         let view = node_lifecycle::Snapshot {
             lease,
             heard,
             pods: self.caches.pods.by_index(BY_NODE, &key.name),
             zone,
-            evict_from: evict_from.unwrap_or(Timestamp::MIN),
+            evict_from: self.turn(&node, pause, now),
         };
         let plan = node_lifecycle::reconcile(&node, &view, &self.times, now);
-        if node_lifecycle::starts_eviction(&node, &plan) {
-            self.use_allowance(&node, view.zone, now);
+        if let Some(pause) = pause.filter(|_| node_lifecycle::starts_eviction(&node, &plan)) {
+            self.memory.lock().turns.used(&zone_of(&node), &key.name, pause, now);
         }
         Ok(plan)
     }
@@ -147,17 +151,16 @@ impl Controller for NodeLifecycle {
 }
 
 impl NodeLifecycle {
-    fn use_allowance(&self, node: &Node, zone: ZoneState, now: Timestamp) {
-        let rate = zone.rate(&self.times);
-        let pause = if rate > 0.0 {
-            SignedDuration::from_secs_f64((1.0 / rate).min(1e9))
-        } else {
-            SignedDuration::ZERO
-        };
-        self.memory
-            .lock()
-            .evict_from
-            .insert(zone_of(node), now.saturating_add(pause).unwrap_or(Timestamp::MAX));
+    /// When the node may be evicted; one that needn't be, or is already, doesn't stand in line.
+    fn turn(&self, node: &Node, pause: Option<SignedDuration>, now: Timestamp) -> Timestamp {
+        let turns = &mut self.memory.lock().turns;
+        match pause.filter(|_| !node_lifecycle::is_evicted(node)) {
+            Some(pause) => turns.of(&zone_of(node), &node.name_any(), pause, now),
+            None => {
+                turns.leave(&node.name_any());
+                Timestamp::MIN
+            }
+        }
     }
 }
 
@@ -170,7 +173,7 @@ impl Controller for NodeTtl {
 
     async fn look(&self, key: &ObjectKey, _: Timestamp) -> kube::Result<Plan> {
         let node = self.0.nodes.get(key);
-        Ok(node.map_or_else(Plan::nothing, |node| node_ttl::reconcile(&node, self.0.nodes.list().len())))
+        Ok(node.map_or_else(Plan::nothing, |node| node_ttl::reconcile(&node, self.0.nodes.len())))
     }
 }
 

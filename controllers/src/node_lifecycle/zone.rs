@@ -1,6 +1,7 @@
 //! The zone brake: how fast pods may be evicted, given how many nodes of a zone are silent.
 
-use super::{NodeTimes, ready_of};
+use super::NodeTimes;
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
@@ -22,13 +23,17 @@ pub enum ZoneState {
     AllSilent,
 }
 
-/// Ready and silent nodes of a zone.
+/// The nodes of a zone: all of them, and how many of them are what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Health {
+    /// All.
+    pub nodes: usize,
     /// Nodes that are ready.
     pub ready: usize,
-    /// All others.
+    /// Nodes that have reported, and aren't.
     pub silent: usize,
+    /// Nodes that haven't reported yet.
+    pub unreported: usize,
 }
 
 /// The zone of `node`.
@@ -38,23 +43,15 @@ pub fn zone_of(node: &Node) -> Zone {
 }
 
 impl Health {
-    /// The health of each zone. A node that has not reported yet is neither ready nor silent; one that is
-    /// overdue counts as silent before it is marked, or the first node of an outage would be evicted
-    /// before the others are known to be silent, too.
-    pub fn by_zone<'a>(
-        nodes: impl IntoIterator<Item = &'a Node>,
-        is_overdue: impl Fn(&Node) -> bool,
-    ) -> BTreeMap<Zone, Health> {
-        let mut zones: BTreeMap<Zone, Health> = BTreeMap::new();
-        for node in nodes {
-            let health = zones.entry(zone_of(node)).or_default();
-            match ready_of(node) {
-                Some("True") if !is_overdue(node) => health.ready += 1,
-                Some(_) => health.silent += 1,
-                None => {}
-            }
+    /// The state of a zone, as far as it doesn't depend on the others.
+    fn state(self, times: &NodeTimes) -> ZoneState {
+        if self.is_full_outage() || !self.is_partial_outage(times) {
+            ZoneState::Normal
+        } else if self.ready + self.silent > times.large_zone {
+            ZoneState::Slow
+        } else {
+            ZoneState::Stopped
         }
-        zones
     }
 
     fn is_full_outage(self) -> bool {
@@ -69,29 +66,22 @@ impl Health {
 }
 
 impl ZoneState {
-    /// The state of `zone` among all zones.
-    pub fn of(zone: &Zone, zones: &BTreeMap<Zone, Health>, times: &NodeTimes) -> ZoneState {
+    /// The states of all zones.
+    pub fn of_all(zones: &BTreeMap<Zone, Health>, times: &NodeTimes) -> BTreeMap<Zone, ZoneState> {
         let mut reporting = zones.values().filter(|health| health.ready + health.silent > 0).peekable();
-        if reporting.peek().is_some() && reporting.all(|health| health.is_full_outage()) {
-            return ZoneState::AllSilent;
-        }
-        let health = zones.get(zone).copied().unwrap_or_default();
-        if health.is_full_outage() || !health.is_partial_outage(times) {
-            ZoneState::Normal
-        } else if health.ready + health.silent > times.large_zone {
-            ZoneState::Slow
-        } else {
-            ZoneState::Stopped
-        }
+        let all_silent = reporting.peek().is_some() && reporting.all(|health| health.is_full_outage());
+        let state = |health: &Health| if all_silent { ZoneState::AllSilent } else { health.state(times) };
+        zones.iter().map(|(zone, health)| (zone.clone(), state(health))).collect()
     }
 
-    /// Evictions a second.
-    pub fn rate(self, times: &NodeTimes) -> f64 {
-        match self {
+    /// The time between two evictions; none if nobody may be evicted.
+    pub fn pause(self, times: &NodeTimes) -> Option<SignedDuration> {
+        let rate = match self {
             ZoneState::Normal => times.eviction_rate,
             ZoneState::Slow => times.secondary_eviction_rate,
             ZoneState::Stopped | ZoneState::AllSilent => 0.0,
-        }
+        };
+        (rate > 0.0).then(|| SignedDuration::from_secs_f64((1.0 / rate).min(1e9)))
     }
 }
 
@@ -105,10 +95,11 @@ mod tests {
             .iter()
             .enumerate()
             .map(|(number, (ready, silent))| {
-                (Zone(number.to_string()), Health { ready: *ready, silent: *silent })
+                let nodes = ready + silent;
+                (Zone(number.to_string()), Health { nodes, ready: *ready, silent: *silent, unreported: 0 })
             })
             .collect();
-        ZoneState::of(&Zone(of.to_string()), &zones, &NodeTimes::upstream())
+        ZoneState::of_all(&zones, &NodeTimes::upstream())[&Zone(of.to_string())]
     }
 
     #[test]

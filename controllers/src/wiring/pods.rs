@@ -65,6 +65,15 @@ impl Wires {
         });
     }
 
+    /// The slices of Services that select the pod.
+    pub(super) fn slices_of_pod(&self, pod: &Pod) {
+        let Some(caches) = self.caches.get() else { return };
+        let namespace = pod.namespace().unwrap_or_default();
+        add_mapping(&caches.services, &namespace, pod.labels(), &self.queues.services, |service| {
+            service.spec.as_ref()?.selector.as_ref()
+        });
+    }
+
     /// Services and budgets that select the pod, before or now.
     fn selectors_of_pod(&self, change: &Change<Pod>) {
         let Some(caches) = self.caches.get() else { return };

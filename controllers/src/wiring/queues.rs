@@ -50,6 +50,10 @@ pub struct Queues {
     pub roles: WorkQueue<ObjectKey>,
     /// Secrets with a service account's token.
     pub token_secrets: WorkQueue<ObjectKey>,
+    /// Secrets whose token may not be used any more.
+    pub legacy_tokens: WorkQueue<ObjectKey>,
+    /// ServiceCIDRs.
+    pub service_ranges: WorkQueue<ObjectKey>,
     /// Nodes whose TTL depends on how many there are.
     pub node_ttl: WorkQueue<ObjectKey>,
     /// Nodes that may have no range of pod addresses.

@@ -1,6 +1,6 @@
 //! Crash after every write, and caches as late as they like: the end is the same, and nothing is overdone.
 
-use super::{CONTROLLERS, World, object_key, objects::words, text};
+use super::{World, object_key, objects::words, text};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -203,7 +203,8 @@ fn simulate(seed: u64) {
     deploy(&mut world);
     for step in 0..400 {
         disturb(&mut world, &mut random);
-        let (controller, _) = CONTROLLERS[random.below(CONTROLLERS.len())];
+        let controllers = world.controllers();
+        let controller = controllers[random.below(controllers.len())];
         let keys = world.keys(controller);
         if keys.is_empty() || controller == "garbage" || controller == "namespaces" {
             continue;

@@ -2,284 +2,28 @@
 //! skip states in between, keys come twice and in any order; the end is that of the undisturbed run.
 //!
 //! Unlike `convergence`, nothing is looked at unless an event, a retry or a deadline leads to it, so the wiring of
-//! events to keys is under test, too. `PERTURBATION_SEEDS=n` runs more seeds, `PERTURBATION_SEED=n` replays one.
+//! events to keys is under test, too. `PERTURBATION_SEEDS=n` runs more seeds, `PERTURBATION_SEED=n`,
+//! `PERTURBATION_STORY=name` and `PERTURBATION_CRASH=n` replay one run and tell its plans.
 
-use super::{CONTROLLERS, World, convergence::Random, object_key, objects::words, text};
+mod more;
+mod steps;
+mod stories;
+
+use super::{World, convergence::Random, process::Parts, text};
 use crate::driver::End;
 use jiff::Timestamp;
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+use stories::{STORIES, Story};
 
 /// So many of the first writes are crash points, each with this many seeds of disorder.
 const CRASH_POINTS: usize = 200;
 const SEEDS: u64 = 2;
 /// A run that takes more looks than this goes round in circles.
 const MOST_LOOKS: usize = 20_000;
-
-type Step = fn(&mut World);
-
-struct Story {
-    name: &'static str,
-    steps: &'static [Step],
-}
-
-const STORIES: &[Story] = &[
-    Story { name: "job", steps: &[cluster, job, live, work, live, work, live] },
-    Story {
-        name: "indexed job with failures",
-        steps: &[cluster, indexed_job, live, work_badly, later, live, work, live],
-    },
-    Story {
-        name: "suspended job",
-        steps: &[cluster, job, live, suspend, live, resume, live, work, live, work, live],
-    },
-    Story { name: "deleted job", steps: &[cluster, job, live, work, delete_job, live] },
-    Story {
-        name: "statefulset",
-        steps: &[
-            cluster,
-            stateful_set,
-            live,
-            live,
-            live,
-            new_image,
-            live,
-            live,
-            live,
-            live,
-            shrink,
-            live,
-            live,
-        ],
-    },
-    Story {
-        name: "statefulset with claims",
-        steps: &[cluster, claiming_set, live, live, shrink_claiming, live, live],
-    },
-    Story {
-        name: "daemonset",
-        steps: &[cluster, daemon_set, live, new_daemon_image, live, live, live, live, live],
-    },
-    Story {
-        name: "cronjob",
-        steps: &[cluster, cron_job, minutes, live, work, live, minutes, live, work, live],
-    },
-    Story {
-        name: "replication controller",
-        steps: &[cluster, replication_controller, live, lose_a_pod, live],
-    },
-    Story { name: "service", steps: &[cluster, service, pods_with_addresses, lose_p1, live] },
-    Story {
-        name: "deployment and budget",
-        steps: &[cluster, deployment_and_budget, live, roll_deployment, live, live, live, live],
-    },
-    Story { name: "volumes", steps: &[cluster, volumes, claims, delete_claim, late_volume] },
-    Story {
-        name: "local path",
-        steps: &[cluster, waiting_claim, select_node, live, delete_cache, live, removed, live],
-    },
-    Story { name: "ephemeral claims", steps: &[cluster, ephemeral_pod, live, lose_ephemeral_claim, live] },
-    Story { name: "rights", steps: &[cluster, rights, end_account_and_role] },
-];
-
-fn cluster(world: &mut World) {
-    for node in ["n1", "n2"] {
-        world.make("node", node, &words(&[]));
-        world.make("lease", node, &words(&[]));
-    }
-    world.make("namespace", "default", &words(&[]));
-}
-
-fn live(world: &mut World) {
-    world.pass(1);
-    world.schedule();
-    world.kubelets(&[]);
-}
-
-fn later(world: &mut World) {
-    world.pass(15);
-    world.kubelets(&[]);
-}
-
-fn minutes(world: &mut World) {
-    world.pass(65);
-    world.kubelets(&[]);
-}
-
-fn work(world: &mut World) {
-    world.finish_jobs(|_| true);
-}
-
-fn work_badly(world: &mut World) {
-    world.finish_jobs(|pod| {
-        text(pod, "/metadata/annotations/batch.kubernetes.io~1job-completion-index") != "1"
-    });
-}
-
-fn job(world: &mut World) {
-    world.make("job", "work", &words(&["completions=3", "parallelism=2", "app=work"]));
-}
-
-fn indexed_job(world: &mut World) {
-    let spec = ["completions=3", "parallelism=3", "indexed", "per-index=2", "app=index"];
-    world.make("job", "index", &words(&spec));
-}
-
-fn spec(world: &mut World, plural: &str, name: &str, spec: Value) {
-    world.edit(plural, &object_key(&format!("default/{name}")), &json!({ "spec": spec }));
-}
-
-fn suspend(world: &mut World) {
-    spec(world, "jobs", "work", json!({"suspend": true}));
-}
-
-fn resume(world: &mut World) {
-    spec(world, "jobs", "work", json!({"suspend": false}));
-}
-
-fn delete_job(world: &mut World) {
-    world.server.delete(&("jobs".to_owned(), object_key("default/work")), None, None);
-}
-
-fn image(name: &str) -> Value {
-    json!({"template": {"spec": {"containers": [{"name": "c", "image": name}]}}})
-}
-
-fn stateful_set(world: &mut World) {
-    world.make("statefulset", "db", &words(&["replicas=3", "app=db"]));
-}
-
-fn new_image(world: &mut World) {
-    spec(world, "statefulsets", "db", image("b"));
-}
-
-fn shrink(world: &mut World) {
-    spec(world, "statefulsets", "db", json!({"replicas": 1}));
-}
-
-fn claiming_set(world: &mut World) {
-    let claims = json!({"spec": {
-        "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}],
-        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Delete"}}});
-    world.make_with("statefulset", "db", &words(&["replicas=2", "parallel", "app=db"]), &claims);
-}
-
-fn shrink_claiming(world: &mut World) {
-    spec(world, "statefulsets", "db", json!({"replicas": 1}));
-}
-
-fn daemon_set(world: &mut World) {
-    world.make("daemonset", "log", &words(&["app=log"]));
-}
-
-fn new_daemon_image(world: &mut World) {
-    spec(world, "daemonsets", "log", image("b"));
-}
-
-fn cron_job(world: &mut World) {
-    world.make("cronjob", "tick", &words(&["every=1", "app=tick", "policy=Forbid"]));
-}
-
-fn replication_controller(world: &mut World) {
-    world.make("rc", "old", &words(&["replicas=3", "app=old"]));
-}
-
-fn lose_a_pod(world: &mut World) {
-    let pod = world.keys("podgc").into_iter().next().expect("a pod");
-    world.server.delete(&("pods".to_owned(), object_key(&pod)), None, None);
-}
-
-fn service(world: &mut World) {
-    world.make("service", "web", &words(&[]));
-}
-
-fn pods_with_addresses(world: &mut World) {
-    for number in 1..=3 {
-        let status = json!({"status": {"podIP": format!("10.0.0.{number}")}});
-        world.make_with("pod", &format!("p{number}"), &words(&["node=n1", "ready"]), &status);
-    }
-}
-
-fn lose_p1(world: &mut World) {
-    world.server.delete(&("pods".to_owned(), object_key("default/p1")), None, None);
-}
-
-fn deployment_and_budget(world: &mut World) {
-    world.make("deployment", "web", &words(&["replicas=3", "image=a"]));
-    world.make("budget", "web", &words(&["max=1"]));
-}
-
-fn roll_deployment(world: &mut World) {
-    spec(world, "deployments", "web", image("b"));
-}
-
-fn volumes(world: &mut World) {
-    world.make("volume", "small", &words(&["size=1Gi"]));
-    world.make("volume", "large", &words(&["size=10Gi"]));
-}
-
-fn claims(world: &mut World) {
-    world.make("claim", "data", &words(&["size=5Gi"]));
-    world.make("claim", "more", &words(&["size=20Gi"]));
-}
-
-fn delete_claim(world: &mut World) {
-    world.server.delete(&("persistentvolumeclaims".to_owned(), object_key("default/data")), None, None);
-}
-
-fn late_volume(world: &mut World) {
-    world.make("volume", "huge", &words(&["size=30Gi"]));
-}
-
-fn waiting_claim(world: &mut World) {
-    world.make("class", "local", &words(&["waits"]));
-    world.make("claim", "cache", &words(&["uid=u-cache", "size=1Gi", "class=local"]));
-}
-
-fn select_node(world: &mut World) {
-    let chosen = json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "n1"}}});
-    world.edit("persistentvolumeclaims", &object_key("default/cache"), &chosen);
-}
-
-fn delete_cache(world: &mut World) {
-    world.server.delete(&("persistentvolumeclaims".to_owned(), object_key("default/cache")), None, None);
-}
-
-fn removed(world: &mut World) {
-    world.end(&object_key("kube-system/remove-pvc-u-cache"), "Succeeded", 0);
-}
-
-fn ephemeral_pod(world: &mut World) {
-    let template = json!({"spec": {"accessModes": ["ReadWriteOnce"]}});
-    let volume = json!({"name": "scratch", "ephemeral": {"volumeClaimTemplate": template}});
-    world.make_with("pod", "p", &words(&[]), &json!({"spec": {"volumes": [volume]}}));
-}
-
-fn lose_ephemeral_claim(world: &mut World) {
-    let claim = object_key("default/p-scratch");
-    world.server.delete(&("persistentvolumeclaims".to_owned(), claim), None, None);
-}
-
-fn rights(world: &mut World) {
-    let rule = |resource: &str| json!([{"apiGroups": [""], "resources": [resource], "verbs": ["get"]}]);
-    let selectors = json!([{"matchLabels": {"to": "all"}}]);
-    let sum = json!({"aggregationRule": {"clusterRoleSelectors": selectors}});
-    world.make_with("clusterrole", "all", &words(&[]), &sum);
-    for (name, resource) in [("a", "pods"), ("b", "services")] {
-        let part = json!({"metadata": {"labels": {"to": "all"}}, "rules": rule(resource)});
-        world.make_with("clusterrole", name, &words(&[]), &part);
-    }
-    world.make("account", "builder", &words(&["uid=u-b"]));
-    let names =
-        json!({"kubernetes.io/service-account.name": "builder", "kubernetes.io/service-account.uid": "u-b"});
-    let token = json!({"type": "kubernetes.io/service-account-token", "metadata": {"annotations": names}});
-    world.make_with("secret", "token", &words(&[]), &token);
-}
-
-fn end_account_and_role(world: &mut World) {
-    world.server.delete(&("serviceaccounts".to_owned(), object_key("default/builder")), None, None);
-    world.server.delete(&("clusterroles".to_owned(), object_key("a")), None, None);
-}
 
 /// One process after another over a world, in an order that a seed chooses.
 struct Run {
@@ -298,7 +42,7 @@ struct Run {
 impl Run {
     fn new(seed: u64, crash: Option<usize>, orderly: bool) -> Run {
         Run {
-            world: World::new(),
+            world: World::with(Parts::All),
             random: Random::new(seed),
             queued: BTreeSet::new(),
             timers: BTreeMap::new(),
@@ -344,23 +88,13 @@ impl Run {
     }
 
     fn take_events(&mut self) {
-        for (controller, _) in CONTROLLERS {
-            let keys = match controller {
-                // The collector is driven by every change; its own tests are about what it looks at.
-                "garbage" => self.world.keys("garbage"),
-                controller => {
-                    let queue = self.world.process.queue(controller);
-                    queue.take_ready().into_iter().map(|key| key.to_string()).collect()
-                }
-            };
-            if controller != "garbage" {
-                self.queued.extend(keys.into_iter().map(|key| (controller, key)));
-            } else if self.world.server.changed.is_empty() && self.queued.is_empty() {
-                let idle: Vec<String> = keys;
-                for key in idle {
-                    let plan = self.world.look("garbage", &key);
-                    self.perform("garbage", &key, &plan);
-                }
+        for controller in self.world.controllers() {
+            match self.world.queued(controller) {
+                Some(keys) => self.queued.extend(keys.into_iter().map(|key| (controller, key))),
+                // The collector is driven by every change; its own tests are about what it looks at. Others have
+                // informers of their own.
+                None if self.is_idle() => self.look_at_all(controller),
+                None => {}
             }
         }
         let now = self.world.server.now;
@@ -369,6 +103,17 @@ impl Run {
         for key in due {
             self.timers.remove(&key);
             self.queued.insert(key);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.world.server.changed.is_empty() && self.queued.is_empty()
+    }
+
+    fn look_at_all(&mut self, controller: &'static str) {
+        for key in self.world.keys(controller) {
+            let plan = self.world.look(controller, &key);
+            self.perform(controller, &key, &plan);
         }
     }
 
@@ -407,6 +152,9 @@ impl Run {
         let mut left =
             self.crash.filter(|crash| *crash > self.writes).map_or(usize::MAX, |crash| crash - self.writes);
         let before = left;
+        if trace() && !plan.actions.is_empty() {
+            println!("after write {}, at {}: {controller} {key}\n{plan}", self.writes, self.world.server.now);
+        }
         let report = self.world.perform(controller, key, plan, &mut left);
         self.writes += before - left;
         if left == 0 {
@@ -447,16 +195,27 @@ fn summary(world: &World) -> Vec<String> {
         "secrets",
         "poddisruptionbudgets",
         "controllerrevisions",
+        "nodes",
+        "namespaces",
+        "servicecidrs",
+        "resourcequotas",
+        "certificatesigningrequests",
+        "serviceaccounts",
+        "configmaps",
     ];
     for line in named.iter().flat_map(|plural| world.show(plural)) {
         *lines.entry(without_times(&line)).or_default() += 1;
     }
+    // Which node has which range depends on the order.
+    let given = world.server.of_kind("nodes").map(|(_, node)| text(node, "/spec/podCIDR"));
+    let given: BTreeSet<String> = given.filter(|range| !range.is_empty()).collect();
+    lines.insert(format!("{} ranges of nodes", given.len()), 1);
     for (_, slice) in world.server.of_kind("endpointslices") {
         let mut addresses: Vec<String> = slice["endpoints"]
             .as_array()
             .into_iter()
             .flatten()
-            .map(|it| it["addresses"].to_string() + &it["conditions"].to_string())
+            .map(|it| format!("{} {} {} {}", it["addresses"], it["conditions"], it["zone"], it["hints"]))
             .collect();
         addresses.sort();
         *lines.entry(format!("slice {addresses:?}")).or_default() += 1;
@@ -485,6 +244,20 @@ fn is_uid(quoted: &str) -> bool {
     quoted.trim_matches('"').strip_prefix('u').is_some_and(|number| number.parse::<u64>().is_ok())
 }
 
+/// Whether each plan is to be told; `PERTURBATION_CRASH` is the one crash of the run.
+fn trace() -> bool {
+    std::env::var_os("PERTURBATION_CRASH").is_some()
+}
+
+/// The crashes of a story that takes so many writes: none, and one after each of the first.
+fn crashes(writes: usize) -> Vec<Option<usize>> {
+    let only = std::env::var("PERTURBATION_CRASH").ok().and_then(|crash| crash.parse().ok());
+    match only {
+        Some(crash) => vec![Some(crash)],
+        None => std::iter::once(None).chain((1..=writes.min(CRASH_POINTS)).map(Some)).collect(),
+    }
+}
+
 fn seeds() -> Vec<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     match number("PERTURBATION_SEED") {
@@ -493,26 +266,55 @@ fn seeds() -> Vec<u64> {
     }
 }
 
+/// The story's undisturbed end, and how many writes it takes.
+fn undisturbed(story: &Story) -> (Vec<String>, usize) {
+    let run = Run::new(1, None, true).play(story);
+    (summary(&run.world), run.writes)
+}
+
+/// What each story comes to when nothing is disturbed: if a story came to nothing, its runs would prove nothing.
+#[test]
+fn stories_end_as_written() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/stories/ends.txt");
+    let told = STORIES.iter().map(|story| format!("{}\n{}\n", story.name, undisturbed(story).0.join("\n")));
+    let told = told.collect::<Vec<_>>().join("\n");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, &told).expect("writable");
+    }
+    let expected = fs::read_to_string(&path).expect("readable");
+    assert!(told == expected, "UPDATE=1 rewrites {}:\n{told}", path.display());
+}
+
+/// Runs `story` with disorder: without a crash and with one after each of its first writes; returns the counts.
+fn perturb(story: &Story, seed: u64) -> (usize, usize) {
+    let (expected, writes) = undisturbed(story);
+    let (mut runs, mut crashed) = (0, 0);
+    for crash in crashes(writes) {
+        let run = Run::new(seed, crash, false).play(story);
+        runs += 1;
+        crashed += usize::from(crash.is_some_and(|crash| run.writes >= crash));
+        assert_eq!(
+            summary(&run.world),
+            expected,
+            "{}: PERTURBATION_SEED={seed}, crash after write {crash:?} of {writes}",
+            story.name
+        );
+    }
+    (runs, crashed)
+}
+
 #[test]
 fn perturbed_controllers_reach_the_same_end() {
+    let only = std::env::var("PERTURBATION_STORY").ok();
+    let stories = STORIES.iter().filter(|story| only.as_ref().is_none_or(|only| only == story.name));
     let (mut runs, mut crashes) = (0, 0);
-    for story in STORIES {
-        let undisturbed = Run::new(1, None, true).play(story);
-        let expected = summary(&undisturbed.world);
-        for seed in seeds() {
-            for crash in std::iter::once(None).chain((1..=undisturbed.writes.min(CRASH_POINTS)).map(Some)) {
-                let run = Run::new(seed, crash, false).play(story);
-                runs += 1;
-                crashes += usize::from(crash.is_some_and(|crash| run.writes >= crash));
-                assert_eq!(
-                    summary(&run.world),
-                    expected,
-                    "{}: PERTURBATION_SEED={seed}, crash after write {crash:?} of {}",
-                    story.name,
-                    undisturbed.writes
-                );
-            }
+    for story in stories {
+        let mut of_story = (0, 0);
+        for (more_runs, more_crashes) in seeds().into_iter().map(|seed| perturb(story, seed)) {
+            of_story = (of_story.0 + more_runs, of_story.1 + more_crashes);
         }
+        println!("{}: {} runs, {} crashes", story.name, of_story.0, of_story.1);
+        (runs, crashes) = (runs + of_story.0, crashes + of_story.1);
     }
     println!("{} stories, {runs} runs, {crashes} crashes, 0 divergences", STORIES.len());
 }

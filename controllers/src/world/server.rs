@@ -1,10 +1,12 @@
 //! The API server's rules as far as controllers rely on them.
 
-use super::{kind, text};
+use super::{kinds::kind, text};
 use crate::{
     driver::{End, Report},
     expectations::Written,
+    namespace::{Content, Remaining},
     plan::{Action, Part, Plan, Presence, Target, difference},
+    resource_quota::Objects,
 };
 use client::informer::ObjectKey;
 use jiff::Timestamp;
@@ -44,9 +46,41 @@ impl Server {
             .map(|((_, key), object)| (key, object))
     }
 
-    pub fn typed<K: DeserializeOwned>(&self, plural: &str) -> Vec<K> {
+    /// The objects of a kind, restricted as by a field selector unless that is empty.
+    pub fn typed<K: DeserializeOwned>(&self, plural: &str, fields: &str) -> Vec<K> {
         let typed = |object: &Value| serde_json::from_value(object.clone()).expect("a valid object");
-        self.of_kind(plural).map(|(_, object)| typed(object)).collect()
+        let listed = self.of_kind(plural).filter(|(_, object)| is_selected(object, fields));
+        listed.map(|(_, object)| typed(object)).collect()
+    }
+
+    /// What a quota counts of a namespace.
+    pub fn objects_of(&self, namespace: &str, group: &str, plural: &str) -> Objects {
+        let there = self.of_kind(plural).filter(|(key, _)| key.namespace == namespace);
+        let items = there.map(|(_, object)| object.clone()).collect();
+        Objects { group: group.to_owned(), plural: plural.to_owned(), items }
+    }
+
+    /// What a namespace holds, as the namespace controller asks for it.
+    pub fn content(&self, namespace: &str) -> Content {
+        let mut kinds: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
+        for ((plural, key), object) in &self.objects {
+            if key.namespace == namespace {
+                kinds.entry(plural.clone()).or_default().push(object);
+            }
+        }
+        let remaining = kinds.into_iter().map(|(plural, objects)| {
+            let mut finalizers = BTreeMap::new();
+            for finalizer in objects.iter().flat_map(|object| api::object::finalizers(object)) {
+                *finalizers.entry(finalizer).or_default() += 1;
+            }
+            Remaining {
+                kind: kind(&plural),
+                count: objects.len(),
+                undeleted: objects.iter().filter(|object| !api::object::is_deleting(object)).count(),
+                finalizers,
+            }
+        });
+        Content { remaining: remaining.collect(), ..Content::default() }
     }
 
     /// As the real performer: in order, until something isn't as expected, or no write is left.
@@ -151,7 +185,7 @@ impl Server {
         let mut new = object.clone();
         merge(&mut new, patch);
         let mut next = object.clone();
-        if part == Part::Status {
+        if matches!(part, Part::Status | Part::Approval) {
             next["status"] = new["status"].clone();
         } else {
             let status = object.get("status").cloned();
@@ -265,6 +299,13 @@ impl Server {
             _ => Ok(Some(object)),
         }
     }
+}
+
+/// `FIELD=VALUE` holds.
+fn is_selected(object: &Value, fields: &str) -> bool {
+    fields
+        .split_once('=')
+        .is_none_or(|(field, value)| text(object, &format!("/{}", field.replace('.', "/"))) == value)
 }
 
 /// A kubelet has it, and it hasn't ended.
