@@ -28,6 +28,7 @@ pub mod quantity;
 pub mod quota;
 pub mod schema;
 pub mod selector;
+pub mod self_fence;
 pub mod status;
 #[cfg(test)]
 mod testing;

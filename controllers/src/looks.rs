@@ -26,7 +26,7 @@ pub use garbage::{GarbageCollector, Uid};
 pub use jobs::{JobEnds, JobPods};
 pub use namespaces::{Namespaces, RootCa};
 pub use network::{Budgets, ClaimProtection, ClusterDns, EndpointsLists};
-pub use nodes::{NodeLifecycle, NodeRanges, NodeTtl, PodGc, TaintEviction};
+pub use nodes::{NodeLifecycle, NodeRanges, NodeTtl, PodGc, Silences, TaintEviction};
 pub use quotas::Quotas;
 pub use volumes::{ClaimBinding, EphemeralClaims, VolumeBinding, VolumeProtection};
 pub use workloads::Workload;

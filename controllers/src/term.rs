@@ -160,8 +160,9 @@ impl Term<'_> {
     }
 
     async fn run_nodes(&self) {
-        let nodes = looks::NodeLifecycle::new(self.caches(), self.census.clone(), self.config.nodes.clone());
-        let pod_gc = looks::PodGc::new(self.caches(), self.config.missing_node_quarantine);
+        let (census, times, silences) = (self.census.clone(), self.config.nodes.clone(), looks::Silences::default());
+        let nodes = looks::NodeLifecycle::new(self.caches(), census, times, silences.clone());
+        let pod_gc = looks::PodGc::new(self.caches(), self.config.missing_node_quarantine, silences);
         tokio::join!(
             self.run(nodes, &self.queues.nodes),
             self.run(looks::NodeTtl(self.caches()), &self.queues.node_ttl),

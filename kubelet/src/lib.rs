@@ -13,6 +13,7 @@ pub mod confined;
 pub mod container;
 pub mod credentials;
 pub mod eviction;
+pub mod fence;
 pub mod hollow;
 pub mod image;
 pub mod node;

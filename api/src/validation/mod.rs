@@ -97,7 +97,11 @@ pub fn validate_resize(group: &str, kind: &str, object: &Value, old: &Value) -> 
 /// The rules about an object alone.
 fn content(group: &str, kind: &str, root: &Field<'_>) -> Errors {
     match (group, kind) {
-        ("", "Pod") => pod::spec(&root.get("spec"), pod::Owner::None),
+        ("", "Pod") => {
+            let mut errors = pod::self_fence(&root.at("metadata.annotations"));
+            errors.extend(pod::spec(&root.get("spec"), pod::Owner::None));
+            errors
+        }
         ("apiextensions.k8s.io", "CustomResourceDefinition") => crate::crd::validate_definition(root.value),
         ("apps", "Deployment") => workload::deployment(&root.get("spec")),
         ("apps", "ReplicaSet") => workload::replica_set(&root.get("spec")),
@@ -136,7 +140,11 @@ fn content(group: &str, kind: &str, root: &Field<'_>) -> Errors {
 /// The rules about what may not change.
 fn immutability(group: &str, kind: &str, root: &Field<'_>, old: &Field<'_>) -> Errors {
     match (group, kind) {
-        ("", "Pod") => pod_update::spec(&root.get("spec"), &old.get("spec")),
+        ("", "Pod") => {
+            let mut errors = pod_update::spec(&root.get("spec"), &old.get("spec"));
+            errors.extend(pod_update::self_fence(root, old));
+            errors
+        }
         ("apps", "Deployment" | "ReplicaSet" | "DaemonSet") => {
             field::same(&root.at("spec.selector"), &old.at("spec.selector"))
         }

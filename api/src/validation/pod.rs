@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::field::{Errors, Field, labels};
 use super::{container, resources, scheduling, volume};
 use crate::name;
+use crate::self_fence::ANNOTATION;
 use crate::status::FieldError;
 
 /// Whose pod spec this is.
@@ -26,8 +27,15 @@ pub fn validate_pod_spec(path: &str, spec: &Value) -> Vec<FieldError> {
 /// A pod template: labels, annotations and spec.
 pub(super) fn template(template: &Field<'_>) -> Errors {
     let mut errors = labels(&template.at("metadata.labels"));
+    errors.extend(self_fence(&template.at("metadata.annotations")));
     errors.extend(spec(&template.get("spec"), Owner::Workload));
     errors
+}
+
+/// A wish that is misspelt would be found out when the pod runs twice.
+pub(super) fn self_fence(annotations: &Field<'_>) -> Errors {
+    let wish = annotations.entries().find(|(key, _)| *key == ANNOTATION);
+    wish.map(|(_, wish)| wish.one_of(&["true", "false"])).unwrap_or_default()
 }
 
 /// A pod spec.

@@ -5,6 +5,8 @@ use serde_json::Value;
 
 use super::field::{Errors, Field};
 use crate::k8s::api::core::v1::PodSpec;
+use crate::self_fence::ANNOTATION;
+use crate::status::FieldError;
 
 const MAY_CHANGE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
     `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing \
@@ -108,10 +110,21 @@ fn gates(new: &Field<'_>, old: &Field<'_>) -> Errors {
 /// A pod's node is decided once, and a container that has ended for good stays so.
 pub(super) fn status(new: &Field<'_>, old: &Field<'_>) -> Errors {
     let (node, before) = (new.at("spec.nodeName"), old.at("spec.nodeName"));
-    match before.is_empty() || node.value == before.value {
-        true => Errors::new(),
-        false => vec![node.forbidden("may not be changed directly")],
+    let mut errors = self_fence(new, old);
+    if !before.is_empty() && node.value != before.value {
+        errors.push(node.forbidden("may not be changed directly"));
     }
+    errors
+}
+
+/// Who supervises a container that runs has read whether it is to be ended; the controllers rely on it.
+pub(super) fn self_fence(new: &Field<'_>, old: &Field<'_>) -> Errors {
+    let asks = |pod: &Field<'_>| pod.at("metadata.annotations").get(ANNOTATION).text() == "true";
+    if asks(new) == asks(old) {
+        return Errors::new();
+    }
+    let path = format!("metadata.annotations[{ANNOTATION}]");
+    vec![FieldError::forbidden(path, "may not be changed in a pod that exists")]
 }
 
 /// Ephemeral containers may only be added.
@@ -143,7 +156,7 @@ pub(super) fn resize(new: &Field<'_>, old: &Field<'_>) -> Errors {
     };
     let mut errors = Errors::new();
     if class(new) != class(old) {
-        errors.push(crate::status::FieldError::invalid(
+        errors.push(FieldError::invalid(
             "metadata",
             class(new).map(|class| class.as_str()),
             "Pod QOS Class may not change as a result of resizing",

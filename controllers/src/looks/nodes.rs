@@ -8,6 +8,7 @@ use crate::{
     plan::Plan,
     pod, pod_gc, taint_eviction,
 };
+use api::self_fence::{Silence, asks, is_kept};
 use client::informer::ObjectKey;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node};
@@ -15,11 +16,30 @@ use kube::ResourceExt;
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc};
 
+/// Since when nodes have been silent whose pods may fence themselves, by name. Who looks at each renewal tells those
+/// who look at pods.
+#[derive(Clone, Default)]
+pub struct Silences(Arc<Mutex<HashMap<String, Silence>>>);
+
+impl Silences {
+    fn see(&self, node: &str, lease: Option<&Lease>, now: Timestamp) -> Option<Silence> {
+        let mut all = self.0.lock();
+        let Some(lease) = lease.filter(|lease| is_kept(lease)) else {
+            all.remove(node);
+            return None;
+        };
+        let known = all.entry(node.to_owned()).or_insert_with(|| Silence::of(lease, now));
+        known.see(lease, now);
+        Some(known.clone())
+    }
+}
+
 /// The node lifecycle controller.
 pub struct NodeLifecycle {
     caches: Caches,
     census: Census,
     times: NodeTimes,
+    silences: Silences,
     memory: Mutex<Memory>,
 }
 
@@ -41,8 +61,8 @@ struct Heard {
 
 impl NodeLifecycle {
     /// Over these caches and the counts of their nodes; every node's grace starts when it is first looked at.
-    pub fn new(caches: Caches, census: Census, times: NodeTimes) -> NodeLifecycle {
-        NodeLifecycle { caches, census, times, memory: Mutex::default() }
+    pub fn new(caches: Caches, census: Census, times: NodeTimes, silences: Silences) -> NodeLifecycle {
+        NodeLifecycle { caches, census, times, silences, memory: Mutex::default() }
     }
 
     fn lease(&self, key: &ObjectKey) -> Option<Arc<Lease>> {
@@ -114,13 +134,14 @@ impl Controller for NodeLifecycle {
     const NAME: &'static str = "node-controller";
 
     async fn look(&self, key: &ObjectKey, now: Timestamp) -> kube::Result<Plan> {
+        let lease = self.lease(key);
+        self.silences.see(&key.name, lease.as_deref(), now);
         let Some(node) = self.caches.nodes.get(key) else {
             let mut memory = self.memory.lock();
             memory.heard.remove(&key.name);
             memory.turns.leave(&key.name);
             return Ok(Plan::nothing());
         };
-        let lease = self.lease(key);
         let heard = self.heard(&node, lease.as_deref(), now);
         self.census.heard(&key.name, self.late_after(heard, &node, lease.as_deref()), now);
         let asks = node_lifecycle::asks_for_zone(&node, lease.as_deref(), heard, &self.times, now);
@@ -222,13 +243,14 @@ pub struct PodGc {
     quarantine: SignedDuration,
     /// Since when nodes that pods are bound to are missing.
     missing: Mutex<HashMap<String, Timestamp>>,
+    silences: Silences,
 }
 
 impl PodGc {
     /// Over these caches; a node must be missing for `quarantine`.
-    pub fn new(caches: Caches, quarantine: std::time::Duration) -> PodGc {
+    pub fn new(caches: Caches, quarantine: std::time::Duration, silences: Silences) -> PodGc {
         let quarantine = SignedDuration::try_from(quarantine).unwrap_or(SignedDuration::MAX);
-        PodGc { caches, quarantine, missing: Mutex::default() }
+        PodGc { caches, quarantine, missing: Mutex::default(), silences }
     }
 
     fn missing_since(&self, node: &str, exists: bool, now: Timestamp) -> Option<Timestamp> {
@@ -238,6 +260,14 @@ impl PodGc {
             return None;
         }
         Some(*missing.entry(node.to_owned()).or_insert(now))
+    }
+
+    /// Only of a pod to which it matters.
+    fn silence(&self, node: &str, pod: &pod::Pod, now: Timestamp) -> Option<(Arc<Lease>, Silence)> {
+        let asks = asks(pod.metadata.annotations.as_ref());
+        let lease = self.caches.leases.get(&ObjectKey::new(NODE_LEASES, node)).filter(|_| asks)?;
+        let silence = self.silences.see(node, Some(&lease), now)?;
+        Some((lease, silence))
     }
 }
 
@@ -250,6 +280,8 @@ impl Controller for PodGc {
         let name = pod::node_name(&pod);
         let node = self.caches.nodes.get(&ObjectKey::cluster(name));
         let missing_since = self.missing_since(name, node.is_some(), now);
-        Ok(pod_gc::reconcile(&pod, &pod_gc::Snapshot { node, missing_since }, self.quarantine, now))
+        let silence = self.silence(name, &pod, now);
+        let view = pod_gc::Snapshot { node, missing_since, silence };
+        Ok(pod_gc::reconcile(&pod, &view, self.quarantine, now))
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     looks::{
         Accounts, Budgets, ClaimBinding, ClaimProtection, ClusterDns, EndpointsLists, EphemeralClaims,
         GarbageCollector, JobEnds, JobPods, NodeLifecycle, NodeRanges, NodeTtl, PodGc, RoleAggregation,
-        RootCa, ServiceRanges, TaintEviction, TokenSecrets, VolumeBinding, VolumeProtection, Workload,
+        RootCa, ServiceRanges, Silences, TaintEviction, TokenSecrets, VolumeBinding, VolumeProtection, Workload,
     },
     node_lifecycle::{Census, NodeTimes},
     node_ranges,
@@ -209,10 +209,11 @@ fn everywhere(caches: &Caches, queues: &Queues) -> Vec<Row> {
 
 fn nodes(caches: &Caches, queues: &Queues, census: &Census) -> Vec<Row> {
     let caches = || caches.clone();
-    let lifecycle = NodeLifecycle::new(caches(), census.clone(), NodeTimes::upstream());
+    let silences = Silences::default();
+    let lifecycle = NodeLifecycle::new(caches(), census.clone(), NodeTimes::upstream(), silences.clone());
     vec![
         row("nodes", "nodes", &queues.nodes, lifecycle),
         row("evictions", "pods", &queues.evictions, TaintEviction(caches())),
-        row("podgc", "pods", &queues.pod_gc, PodGc::new(caches(), Duration::from_secs(40))),
+        row("podgc", "pods", &queues.pod_gc, PodGc::new(caches(), Duration::from_secs(40), silences)),
     ]
 }

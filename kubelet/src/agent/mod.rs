@@ -48,6 +48,7 @@ use crate::credentials::keeper::Keeper;
 use crate::eviction::Observation;
 use crate::image::{ImageError, ImageStore};
 use crate::node::object::Health;
+use crate::node::tenure::GivenUp;
 use crate::node::{NodeReporter, facts};
 use crate::pod::admission::amounts;
 use crate::pod::downward::NodeFacts;
@@ -154,7 +155,8 @@ pub async fn run(
     }
     // The node says that it lives until its pods are drained: it does.
     let (drained, speaking) = client::shutdown::channel();
-    tasks.spawn(reporter.clone().heartbeat(speaking.clone()));
+    let keeper = reporter.keeper(agent.give_up.clone());
+    tasks.spawn(reporter.clone().heartbeat(keeper, speaking.clone()));
     tasks.spawn(reporter.report(speaking));
     let result = agent.run(&config, shutdown).await;
     drained.request();
@@ -194,6 +196,9 @@ struct Agent {
     /// Where the other end of `observations` is told what was measured.
     observer: mpsc::Sender<Observation>,
     health: watch::Sender<Health>,
+    /// Where the other end of `given_up` is told which pods may not begin any more.
+    give_up: mpsc::Sender<GivenUp>,
+    given_up: mpsc::Receiver<GivenUp>,
     ended: watch::Sender<u64>,
     asker: Asker,
     recorder_task: recorder::RecorderTask,
@@ -219,6 +224,8 @@ impl Agent {
             stop: stop(config),
             observations: self.observations,
             health: self.health,
+            given_up: self.given_up,
+            ending: Vec::new(),
         };
         let result = run_loop.run(&informer, shutdown).await;
         stop_publishing.request();
@@ -307,10 +314,12 @@ fn build(
         network,
         classes: RuntimeClasses::new(client.clone()),
         recorder,
+        promised: reporter.promised(),
     };
     let (asker, queries, ended) = server::asker();
     // One look at a time: who measures waits for the loop.
     let (observer, observations) = mpsc::channel(1);
+    let (give_up, given_up) = mpsc::channel(1); // the heartbeat, which waits for the answer
     Ok(Agent {
         publisher: Publisher::new(client.clone()),
         client,
@@ -321,6 +330,8 @@ fn build(
         observations,
         observer,
         health: reporter.health(),
+        give_up,
+        given_up,
         ended,
         asker,
         recorder_task,

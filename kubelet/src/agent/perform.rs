@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::self_fence;
 use client::recorder::{Note as EventNote, Recorder, Severity, reference};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
 use network::pod::host_ports::HostPort;
+use tokio::sync::watch;
 
 use crate::agent::action;
 use crate::agent::checkpoint::Checkpoints;
@@ -16,6 +18,7 @@ use crate::agent::references::References;
 use crate::agent::runtime_class::RuntimeClasses;
 use crate::agent::volumes::Volumes;
 use crate::container::Mount;
+use crate::fence;
 use crate::image::registry::Login;
 use crate::pod::admission::amounts;
 use crate::pod::downward::NodeFacts;
@@ -31,6 +34,8 @@ use crate::runtime::{Asked, ContainerConfig, Fetch, ImageUse, NetworkPlace, Runt
 
 /// A postStart hook has no limit upstream; this one keeps a hanging hook from holding a task forever.
 const POST_START_LIMIT: Duration = Duration::from_secs(3600);
+/// How long a container that ends with the node's promise waits for one before its start fails.
+const PROMISE_LIMIT: Duration = Duration::from_secs(10);
 /// Where upstream leaves termination messages. The host has one such file for all, so it isn't read.
 const SHARED_MESSAGE_PATH: &str = "/dev/termination-log";
 
@@ -53,6 +58,8 @@ pub struct Performer {
     pub classes: RuntimeClasses,
     /// Where Events go.
     pub recorder: Recorder,
+    /// Until when pods that fence themselves may run.
+    pub promised: watch::Receiver<Duration>,
 }
 
 /// A pod's place in the network.
@@ -203,6 +210,9 @@ impl Performer {
     ) -> Result<(ContainerId, Timestamp), StartFailure> {
         let config = self.resolve(pod, spec, bare).await.map_err(StartFailure::Config)?;
         let config = self.isolate(pod, spec, config, image).await?;
+        if config.self_fence {
+            self.wait_for_promise().await;
+        }
         let created = self.runtime.create_container(config).await;
         let id = created.map_err(|error| match error {
             RuntimeError::Config(message) => StartFailure::Config(message),
@@ -212,6 +222,14 @@ impl Performer {
             Ok(at) => Ok((id, at)),
             Err(error) => Err(StartFailure::Run { id, message: error.chain() }),
         }
+    }
+
+    /// A node that has just started, or is heard of again, promises something in a moment. Without that the container's
+    /// supervisor refuses.
+    async fn wait_for_promise(&self) {
+        let mut promised = self.promised.clone();
+        let holds = promised.wait_for(|until| fence::now() < *until);
+        let _ = tokio::time::timeout(PROMISE_LIMIT, holds).await;
     }
 
     /// Gives the container a root of its own and its volumes, if there is an image to make it from.
@@ -263,6 +281,11 @@ impl Performer {
     ) -> Result<ContainerConfig, StartFailure> {
         let image =
             image.image().ok_or_else(|| StartFailure::Config("the container has no image".to_owned()))?;
+        if config.self_fence {
+            let why = "only the agent's own runtime ends containers when the node is silent: take the annotation away, or \
+                       choose a RuntimeClass whose handler is `native`";
+            return Err(StartFailure::Config(format!("annotation {}: {why}", self_fence::ANNOTATION)));
+        }
         let mounts = self.mounts(pod, spec, &config).await?;
         let asked = Asked { pod: Arc::new(pod.clone()), image: Box::new(image.clone()), mounts };
         let termination_message_path = Some(last_words_path(spec));
@@ -382,6 +405,7 @@ fn bare_config(
         stdin_once: spec.stdin_once == Some(true),
         tty: spec.tty == Some(true),
         asked: None,
+        self_fence: self_fence::asks(pod.metadata.annotations.as_ref()),
     }
 }
 

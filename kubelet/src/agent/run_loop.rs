@@ -7,7 +7,7 @@ use client::Shutdown;
 use client::clock::Clock;
 use client::informer::{Change, Informer, Subscription};
 use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::agent::perform::Performer;
@@ -16,6 +16,7 @@ use crate::agent::references::Key;
 use crate::agent::table::{PodTable, Work};
 use crate::eviction::Observation;
 use crate::node::object::Health;
+use crate::node::tenure::GivenUp;
 use crate::pod::effect::{Effect, PodEvent};
 use crate::pod::env::references;
 use crate::pod::life::PodLife;
@@ -49,6 +50,10 @@ pub struct RunLoop {
     pub observations: mpsc::Receiver<Observation>,
     /// How the node is, for those who report it.
     pub health: watch::Sender<Health>,
+    /// Pods that may not begin any more.
+    pub given_up: mpsc::Receiver<GivenUp>,
+    /// Who waits until they have ended.
+    pub ending: Vec<oneshot::Sender<()>>,
 }
 
 /// What of the pods becomes when the agent is asked to stop.
@@ -86,6 +91,7 @@ enum Event {
     Tokens(Vec<PodUid>),
     Query(Query),
     Observed(Observation),
+    GivenUp(GivenUp),
     Timer,
     Stop,
 }
@@ -131,6 +137,7 @@ impl RunLoop {
             pods = self.performer.volumes.due() => Event::Tokens(pods),
             Some(query) = self.queries.recv() => Event::Query(query),
             Some(seen) = self.observations.recv() => Event::Observed(seen),
+            Some(pods) = self.given_up.recv() => Event::GivenUp(pods),
             () = sleep_until(wake) => Event::Timer,
         }
     }
@@ -179,10 +186,20 @@ impl RunLoop {
                 self.tell_health(false);
                 work
             }
+            Event::GivenUp(GivenUp { listed, until, done }) => {
+                self.ending.push(done);
+                self.table.give_up(listed, until, now)
+            }
             Event::Timer => self.table.tick(now),
             Event::Answer(Answer::None) | Event::Stop => Vec::new(),
         };
         self.carry_out(work);
+        if !self.ending.is_empty() && self.table.given_up_have_ended() {
+            // Who waited in vain asks again.
+            for done in self.ending.drain(..) {
+                let _ = done.send(());
+            }
+        }
     }
 
     fn refresh_where(&mut self, wanted: impl Fn(&PodLife) -> bool) {

@@ -25,6 +25,7 @@ use crate::pod::{ContainerId, PodRef, PodUid};
 use crate::runtime::{Exit, FoundContainer, FoundState};
 
 use super::status_patch::{owned_part, patch};
+use room::GoneBy;
 
 /// How long pods that were down with their node wait for the API server before they are run again anyway.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -81,6 +82,8 @@ pub struct PodTable {
     /// Pods that were refused what they ask for, until somebody makes room.
     deferred: BTreeSet<PodUid>,
     eviction: Eviction,
+    /// Which pods may have been replaced while the node was silent.
+    given_up: GoneBy,
     /// The node goes down.
     shutting_down: bool,
     /// The agent is being stopped: statuses are no longer published.
@@ -98,6 +101,7 @@ impl PodTable {
             orphans: BTreeMap::new(),
             deferred: BTreeSet::new(),
             eviction: Eviction::new(EvictionConfig::off()),
+            given_up: GoneBy::default(),
             shutting_down: false,
             stopping: false,
         }

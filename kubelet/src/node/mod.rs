@@ -7,5 +7,6 @@ pub mod facts;
 pub mod lease;
 pub mod object;
 mod report;
+pub mod tenure;
 
 pub use report::NodeReporter;

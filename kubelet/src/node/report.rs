@@ -8,18 +8,19 @@ use client::Shutdown;
 use client::backoff::{Backoff, Policy};
 use client::informer::{Change, Informer};
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use crate::config::KubeletConfig;
+use crate::config::{KubeletConfig, RuntimeKind};
+use crate::fence;
 use crate::node::facts::Machine;
 use crate::node::lease;
 use crate::node::object::{Health, NodeDescription};
+use crate::node::tenure::{GivenUp, Keeper};
 use crate::runtime::Runtime;
 
 /// The longest a renewal may take before it is tried anew: a lost connection must not eat the lease.
@@ -36,6 +37,7 @@ pub struct NodeReporter {
     uid: Arc<Mutex<Option<String>>>,
     health: watch::Sender<Health>,
     registered: Arc<watch::Sender<bool>>,
+    promised: watch::Sender<Duration>,
 }
 
 impl NodeReporter {
@@ -59,6 +61,7 @@ impl NodeReporter {
             uid: Arc::default(),
             health: watch::Sender::default(),
             registered: Arc::new(watch::Sender::new(false)),
+            promised: watch::Sender::new(Duration::ZERO),
         }
     }
 
@@ -85,10 +88,23 @@ impl NodeReporter {
         &self.description.config.node_name.0
     }
 
+    /// Who keeps the node's Lease; tells of pods that may not begin any more.
+    pub fn keeper(&self, given_up: mpsc::Sender<GivenUp>) -> Keeper {
+        let config = &self.description.config;
+        let keeps = matches!(config.runtime, RuntimeKind::Native { .. });
+        let promise = (fence::path(&config.data_dir), keeps);
+        let tell = (self.promised.clone(), given_up);
+        Keeper::new(self.client.clone(), self.name(), config.heartbeat.lease_duration, promise, tell)
+    }
+
+    /// Until when pods that fence themselves may run, as of [`fence::now`].
+    pub fn promised(&self) -> watch::Receiver<Duration> {
+        self.promised.subscribe()
+    }
+
     /// Renews the Lease until asked to stop; in a task of its own.
-    pub async fn heartbeat(self, shutdown: Shutdown) {
+    pub async fn heartbeat(self, mut keeper: Keeper, shutdown: Shutdown) {
         let times = self.description.config.heartbeat;
-        let leases: Api<Lease> = Api::namespaced(self.client.clone(), lease::NAMESPACE);
         let mut ticks = interval(times.renew_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let limit = times.lease_duration.min(RENEWAL_LIMIT);
@@ -98,10 +114,9 @@ impl NodeReporter {
                 _ = ticks.tick() => {}
             }
             let owner = self.uid.lock().as_ref().map(|uid| lease::owner(self.name(), uid));
-            let renewal = lease::renew(&leases, self.name(), owner, times.lease_duration);
             let renewed = tokio::select! {
                 () = shutdown.requested() => return,
-                renewed = timeout(limit, renewal) => renewed,
+                renewed = timeout(limit, keeper.renew(owner)) => renewed,
             };
             if let Some(problem) = problem(renewed) {
                 tracing::warn!(node = self.name(), problem, "renew the node's lease");

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::self_fence;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
@@ -112,6 +113,11 @@ impl Verdict {
     /// The pod's own fault, or nobody's.
     pub fn plain(reason: &str, message: String) -> Self {
         Self { reason: reason.to_owned(), message, disruption: false }
+    }
+
+    /// It may run elsewhere, since nobody heard of the node.
+    pub fn fenced() -> Self {
+        Self::disruption(self_fence::REASON, self_fence::MESSAGE.to_owned())
     }
 
     /// The node's.
@@ -333,6 +339,7 @@ impl PodLife {
 
     fn advance(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         self.check_active_deadline(now, out);
+        self.check_fence(now, out);
         self.check_over(now);
         self.advance_resize(now, out);
         self.press_on_with_stops(now, out);
@@ -351,6 +358,17 @@ impl PodLife {
         self.verdict = Some(Verdict::plain("DeadlineExceeded", message.to_owned()));
         out.push(Effect::Record(Note::normal("DeadlineExceeded", message)));
         self.end(Why::Over, now);
+    }
+
+    /// What the node's silence has ended may run elsewhere by now: the pod is over, whatever its restart policy.
+    fn check_fence(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        let reason =
+            |container: &ContainerLife| container.ended().and_then(|ended| ended.exit.reason.clone());
+        let fenced = |container: &ContainerLife| reason(container).as_deref() == Some(self_fence::REASON);
+        if self.ending.is_none() && self.containers.iter().any(fenced) {
+            out.push(Effect::Record(Note::warning(self_fence::REASON, self_fence::MESSAGE)));
+            self.evicted(Verdict::fenced(), Duration::ZERO, now);
+        }
     }
 
     fn check_over(&mut self, now: Timestamp) {

@@ -158,6 +158,9 @@ pub struct ContainerConfig {
     /// What a runtime reads that makes roots and namespaces by itself.
     #[serde(skip)]
     pub asked: Option<Asked>,
+    /// It ends when the node can no longer say that it lives.
+    #[serde(default)]
+    pub self_fence: bool,
 }
 
 /// A container as its pod and its image have it, for a runtime that makes roots and namespaces by itself.

@@ -32,6 +32,9 @@ pub struct Order {
     pub log_path: PathBuf,
     /// When to rotate.
     pub limits: LogLimits,
+    /// The node's promise, if it ends with that.
+    #[serde(default)]
+    pub promise: Option<PathBuf>,
 }
 
 /// Who runs.

@@ -17,6 +17,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 use crate::container::{self, Credentials, Isolation};
+use crate::fence::{self, Fence};
 use crate::process::ProcessIdentity;
 use crate::runtime::native::pty;
 use crate::runtime::{ContainerConfig, NetworkPlace};
@@ -39,6 +40,8 @@ pub struct Running {
     pub message_before: Option<SystemTime>,
     /// Open before anybody hears that the container runs.
     pub attached: Attached,
+    /// Ends it when the node can no longer say that it lives.
+    pub fence: Option<Fence>,
 }
 
 /// The command's first process.
@@ -67,6 +70,7 @@ pub fn modified(path: &Path) -> Option<SystemTime> {
 pub fn start(directory: &ContainerDir) -> Result<Running, String> {
     let order = directory.order().map_err(|error| format!("read the container's configuration: {error}"))?;
     prepare().map_err(|error| format!("prepare the supervisor: {error}"))?;
+    let fence = order.promise.as_deref().map(fenced).transpose()?;
     let log = LogWriter::open(&order.log_path, order.limits)
         .map_err(|error| format!("open the log {}: {error}", order.log_path.display()))?;
     let message_before = order.config.termination_message_path.as_deref().and_then(modified);
@@ -92,7 +96,15 @@ pub fn start(directory: &ContainerDir) -> Result<Running, String> {
         process.kill();
         return Err("the start was given up by the agent".to_owned());
     }
-    Ok(Running { order, process, log, started_at, message_before, attached })
+    Ok(Running { order, process, log, started_at, message_before, attached, fence })
+}
+
+/// What needs the node's promise isn't started without it: it may run elsewhere.
+fn fenced(promise: &Path) -> Result<Fence, String> {
+    match fence::holds(promise) {
+        true => Fence::new(promise).map_err(|error| format!("watch the node's promise: {error}")),
+        false => Err("the pod fences itself, and the node can't say that it lives".to_owned()),
+    }
 }
 
 /// The supervisor moves, and its child with it. A plain process sees the host's files, but for those that

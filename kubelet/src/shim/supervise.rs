@@ -13,6 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::fence::Fence;
 use crate::process::children_of;
 use crate::runtime::native::pty;
 use crate::runtime::{ContainerConfig, Exit, TerminalSize};
@@ -48,15 +49,16 @@ struct Traffic {
     terminal: Option<OwnedFd>,
     attached: Attached,
     log: LogWriter,
+    fence: Option<Fence>,
 }
 
 /// Runs until the command and all its descendants are gone and everything is written down. Returns the
 /// shim's exit code.
 pub fn run(directory: &ContainerDir, running: Running) -> i32 {
-    let Running { order, process, log, started_at, message_before, attached } = running;
+    let Running { order, process, log, started_at, message_before, attached, fence } = running;
     let main = process.pid;
     // What else the process has, its hold on the image, stays until the end of this function.
-    let mut traffic = Traffic::of(&order.config, process.streams, attached, log);
+    let mut traffic = Traffic::of(&order.config, process.streams, attached, log, fence);
     let code = traffic.watch(main).unwrap_or(255);
     let finished_at = Timestamp::now();
     for stream in [Stream::Stdout, Stream::Stderr] {
@@ -74,15 +76,24 @@ pub fn run(directory: &ContainerDir, running: Running) -> i32 {
         }
         cgroup.remove();
     }
+    if traffic.fence.as_ref().is_some_and(Fence::has_passed) {
+        exit.reason = Some(api::self_fence::REASON.to_owned());
+    }
     i32::from(directory.set_exit(&exit).is_err())
 }
 
 impl Traffic {
-    fn of(config: &ContainerConfig, streams: Ours, attached: Attached, log: LogWriter) -> Self {
+    fn of(
+        config: &ContainerConfig,
+        streams: Ours,
+        attached: Attached,
+        log: LogWriter,
+        fence: Option<Fence>,
+    ) -> Self {
         let Ours { stdin, stdout, stderr, terminal } = streams;
         let stdin = stdin.and_then(|fd| Stdin::new(fd, config.stdin_once && !config.tty).ok());
         let pipes = [Pipe::new(Stream::Stdout, Some(stdout)), Pipe::new(Stream::Stderr, stderr)];
-        Self { pipes, stdin, terminal, attached, log }
+        Self { pipes, stdin, terminal, attached, log, fence }
     }
 
     /// Pumps output until the main process has ended, then kills what it left and pumps the rest.
@@ -100,6 +111,10 @@ impl Traffic {
                 kill_descendants()?;
             }
             self.wait_and_pump(&signals, code.is_some() && childless)?;
+            if self.fence.as_mut().is_some_and(Fence::look) && code.is_none() {
+                // Not waited for yet, so the number is still its own; the rest ends as after any end.
+                let _ = kill(main, Signal::SIGKILL);
+            }
         }
     }
 
@@ -130,6 +145,7 @@ impl Traffic {
         fds.extend(full.map(|stdin| PollFd::new(stdin.fd(), PollFlags::POLLOUT)));
         let interests = self.attached.interests(full.is_none());
         fds.extend(interests.into_iter().map(|(fd, flags)| PollFd::new(fd, flags)));
+        fds.extend(self.fence.as_ref().map(|fence| PollFd::new(fence.fd(), PollFlags::POLLIN)));
         let timeout = match () {
             () if last => PollTimeout::ZERO,
             () if self.attached.has_stalled() => PollTimeout::from(STALLED),

@@ -57,6 +57,7 @@ pub fn shell(attempt: u32, script: &str) -> ContainerConfig {
         stdin_once: false,
         tty: false,
         asked: None,
+        self_fence: false,
     }
 }
 
@@ -130,6 +131,31 @@ async fn a_process_that_ignores_term_is_killed() {
     runtime.stop_container(&id, Duration::ZERO).await.expect("kill");
     assert_eq!(end(&mut events).await.code, 137);
     runtime.stop_container(&id, Duration::ZERO).await.expect("an ended container is no error");
+}
+
+#[tokio::test]
+async fn a_container_that_fences_itself_ends_with_the_nodes_promise() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (runtime, mut events) = runtime(dir.path(), LogLimits::default());
+    let fenced = |attempt| {
+        let script = "setsid sh -c 'echo child $$; exec sleep 1000' & wait";
+        ContainerConfig { self_fence: true, ..shell(attempt, script) }
+    };
+    let id = runtime.create_container(fenced(0)).await.expect("create");
+    let refused = runtime.start_container(&id).await.expect_err("nothing was promised").chain();
+    assert!(refused.contains("the node can't say that it lives"), "{refused}");
+
+    let promise = kubelet::fence::path(dir.path());
+    let until = kubelet::fence::now() + Duration::from_secs(3);
+    kubelet::fence::promise(&promise, until).expect("written");
+    start(&runtime, fenced(1)).await;
+    wait_for_log(&log(dir.path(), 1), "child ").await;
+    let child = text(&log(dir.path(), 1)).trim().rsplit(' ').next().expect("pid").to_owned();
+    // Nobody renews, as when the agent is dead or cut off.
+    let exit = end(&mut events).await;
+    assert!(kubelet::fence::now() >= until, "not earlier than was promised");
+    assert_eq!((exit.code, exit.reason.as_deref()), (137, Some("SelfFenced")));
+    assert!(!is_alive(&child), "nothing of it is left");
 }
 
 #[tokio::test]

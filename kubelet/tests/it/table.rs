@@ -348,3 +348,44 @@ fn a_node_that_goes_down_ends_its_pods_by_priority_and_takes_no_more() {
     let work = table.end_for_shutdown(true, Duration::from_secs(10), now());
     assert_eq!(stops(&work), [("s0".to_owned(), 10)]);
 }
+
+fn fencing(name: &str, version: &str) -> Pod {
+    let mut pod = pod(name, "0");
+    let asks = (api::self_fence::ANNOTATION.to_owned(), "true".to_owned());
+    pod.metadata.annotations = Some(BTreeMap::from([asks]));
+    pod.metadata.resource_version = Some(version.to_owned());
+    pod
+}
+
+#[test]
+fn who_fences_himself_and_was_given_up_never_begins_here() {
+    let mut table = table();
+    table.applied(&fencing("begins", "5"), now());
+    table.applied(&pod("other", "0"), now());
+    let reason = |work: &[Work]| published(work).last().map(|told| told.patch["status"]["reason"].clone());
+    let work = table.give_up(BTreeSet::from([uid("listed")]), 10, now());
+    assert_eq!(reason(&work), Some("SelfFenced".into()), "the other one isn't asked");
+    assert!(!table.given_up_have_ended(), "its sandbox is being made");
+    let work = table.answered(&uid("begins"), PodEvent::SandboxReady { ip: None }, now());
+    assert_eq!(effects(&work), Vec::<&Effect>::new(), "nothing is started in it");
+    assert!(table.given_up_have_ended());
+    // A watch that is late tells of one that the server has no more, or had when the node came back.
+    for (name, version) in [("old", "9"), ("listed", "20")] {
+        let work = table.applied(&fencing(name, version), now());
+        assert_eq!(reason(&work), Some("SelfFenced".into()), "{name}");
+    }
+    let work = table.applied(&fencing("new", "11"), now());
+    assert!(effects(&work).contains(&&Effect::RunSandbox), "who came later is welcome");
+}
+
+#[test]
+fn a_pod_that_has_fenced_itself_is_over_whatever_its_restart_policy() {
+    let mut table = table();
+    start(&mut table, "a", "r0");
+    let reason = Some("SelfFenced".to_owned());
+    let exit = Exit { reason, ..Exit::with_code(137, now(), now()) };
+    let work = table.exited(&PodRef::of(&pod("a", "0")), run("r0"), exit, now());
+    let status = &published(&work).last().expect("it is told").patch["status"];
+    assert_eq!((&status["phase"], &status["reason"]), (&"Failed".into(), &"SelfFenced".into()));
+    assert!(table.tick(now() + Duration::from_secs(600)).is_empty(), "and not restarted");
+}

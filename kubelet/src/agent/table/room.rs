@@ -1,7 +1,9 @@
 //! Who may have how much of the node: admission, resizes, and who must go when something runs out.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use api::self_fence;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -25,6 +27,7 @@ impl PodTable {
             let message = "Pod was rejected as the node is shutting down.".to_owned();
             return Err(Verdict::plain("NodeShutdown", message));
         }
+        self.given_up.admit(pod)?;
         self.eviction.admit(pod)?;
         let (used, count) = self.used(None);
         admit(pod, &used, count, &self.allocatable)
@@ -85,6 +88,26 @@ impl PodTable {
         work
     }
 
+    /// The node was silent for so long that pods that fence themselves may run elsewhere: those that are listed, and
+    /// those of this version or older. None of them begins here any more.
+    pub fn give_up(&mut self, listed: BTreeSet<PodUid>, until: u64, now: Timestamp) -> Vec<Work> {
+        self.given_up = GoneBy { listed, until };
+        let given_up = |entry: &&Entry| self.given_up.has(entry.life.pod()) && !entry.life.is_over();
+        let uids: Vec<PodUid> =
+            self.pods.values().filter(given_up).map(|entry| entry.life.pod_ref().uid.clone()).collect();
+        let mut work = Vec::new();
+        for uid in uids {
+            let event = PodEvent::Evicted { verdict: Verdict::fenced(), grace: Duration::ZERO };
+            self.step(&uid, event, now, &mut work);
+        }
+        work
+    }
+
+    /// No process of a pod that was given up runs or is on its way.
+    pub fn given_up_have_ended(&self) -> bool {
+        self.pods().filter(|life| self.given_up.has(life.pod())).all(PodLife::is_quiet)
+    }
+
     /// What the node is to report of itself.
     pub fn pressure(&self) -> Pressure {
         self.eviction.pressure()
@@ -113,6 +136,26 @@ impl PodTable {
     pub fn has_ended(&self, critical: bool) -> bool {
         let mut group = self.pods().filter(|life| is_critical(life) == critical);
         group.all(PodLife::is_quiet)
+    }
+}
+
+/// Pods that fence themselves and may have been replaced.
+#[derive(Debug, Default)]
+pub(super) struct GoneBy {
+    listed: BTreeSet<PodUid>,
+    until: u64,
+}
+
+impl GoneBy {
+    fn has(&self, pod: &Pod) -> bool {
+        let version = pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
+        self_fence::asks(pod.metadata.annotations.as_ref())
+            && (self.listed.contains(&PodRef::of(pod).uid) || version.unwrap_or(0_u64) <= self.until)
+    }
+
+    /// A watch that lags behind may tell of one that is gone.
+    fn admit(&self, pod: &Pod) -> Result<(), Verdict> {
+        if self.until > 0 && self.has(pod) { Err(Verdict::fenced()) } else { Ok(()) }
     }
 }
 

@@ -59,6 +59,8 @@ pub struct NativeRuntime {
     sandboxes: Sandboxes,
     data_dir: PathBuf,
     launcher: Arc<Launcher>,
+    /// Where the node's promise is kept.
+    promise: PathBuf,
     limits: LogLimits,
     events: mpsc::Sender<RuntimeEvent>,
     receiver: Mutex<Option<mpsc::Receiver<RuntimeEvent>>>,
@@ -91,6 +93,7 @@ impl NativeRuntime {
             sandboxes: Sandboxes::new(data_dir),
             data_dir: data_dir.to_owned(),
             launcher: Arc::new(Launcher::new(shim_command, data_dir)),
+            promise: crate::fence::path(data_dir),
             limits,
             events,
             receiver: Mutex::new(Some(receiver)),
@@ -234,7 +237,8 @@ impl Runtime for NativeRuntime {
         let (id, dir) = self.store.place(&config.pod, &config.container, config.attempt);
         let config = settled(self.joined(config)?, &id, dir.path());
         let log_path = self.store.log_path(&config.pod, &config.container, config.attempt);
-        let order = Order { config: config.clone(), log_path, limits: self.limits };
+        let promise = config.self_fence.then(|| self.promise.clone());
+        let order = Order { config: config.clone(), log_path, limits: self.limits, promise };
         let created = dir.clone();
         let sandboxes = self.sandboxes.clone();
         let made = move || {
