@@ -26,10 +26,8 @@ use crate::storage::follower::RETRY;
 pub async fn ensure(server: &Arc<ApiServer>) -> Result<(), StartError> {
     let own = crate::kubernetes_service::objects(&server.config);
     let services = crate::bootstrap::api_services(&server.registry.groups());
-    let published = [
-        aggregation::authentication(&server.config),
-        token_tracking::since(jiff::Timestamp::now()),
-    ];
+    let published =
+        [aggregation::authentication(&server.config), token_tracking::since(jiff::Timestamp::now())];
     for object in crate::bootstrap::objects().into_iter().chain(own).chain(services).chain(published) {
         let mut refusals = 0;
         while let Some((method, object)) = missing(server, &object) {

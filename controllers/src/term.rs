@@ -160,7 +160,8 @@ impl Term<'_> {
     }
 
     async fn run_nodes(&self) {
-        let (census, times, silences) = (self.census.clone(), self.config.nodes.clone(), looks::Silences::default());
+        let (census, times, silences) =
+            (self.census.clone(), self.config.nodes.clone(), looks::Silences::default());
         let nodes = looks::NodeLifecycle::new(self.caches(), census, times, silences.clone());
         let pod_gc = looks::PodGc::new(self.caches(), self.config.missing_node_quarantine, silences);
         tokio::join!(

@@ -160,6 +160,11 @@ impl Machines {
         command.split_whitespace().skip(2).map(str::to_owned).collect()
     }
 
+    /// Starts the only member again.
+    pub fn start_only_member(&mut self) {
+        self.start_member(1, 1, 0);
+    }
+
     /// Kills a member or a node's agent. Pods run on.
     pub fn kill(&mut self, name: &str) {
         self.running.remove(name).expect("it runs");

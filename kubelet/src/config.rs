@@ -74,6 +74,8 @@ pub struct KubeletConfig {
     pub eviction: EvictionConfig,
     /// Gives pods addresses of their own, and Services a way to them; without it pods have the host's network.
     pub network: Option<PodNetworking>,
+    /// The folder of manifests of pods that run whatever the API server says.
+    pub static_pods: Option<PathBuf>,
     /// What `nodeInfo.kubeletVersion` reports, such as `v1.37.0`.
     pub version: String,
 }
@@ -103,6 +105,7 @@ impl KubeletConfig {
             node_shutdown: None,
             eviction: EvictionConfig::off(),
             network: None,
+            static_pods: None,
             version: "v1.37.0".to_owned(),
         }
     }

@@ -43,7 +43,9 @@ impl NodeGraph {
         if self.pods.contains_key(key) || !stored.windows(BOUND.len()).any(|window| window == BOUND) {
             return;
         }
-        let Ok(pod) = api::pluck::only(stored, &["/metadata/namespace", "/metadata/name", "/spec"]) else { return };
+        let Ok(pod) = api::pluck::only(stored, &["/metadata/namespace", "/metadata/name", "/spec"]) else {
+            return;
+        };
         let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else { return };
         let needed = needed(&pod);
         let uses = self.uses.entry(node.to_owned()).or_default();

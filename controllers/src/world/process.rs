@@ -8,7 +8,8 @@ use crate::{
     looks::{
         Accounts, Budgets, ClaimBinding, ClaimProtection, ClusterDns, EndpointsLists, EphemeralClaims,
         GarbageCollector, JobEnds, JobPods, NodeLifecycle, NodeRanges, NodeTtl, PodGc, RoleAggregation,
-        RootCa, ServiceRanges, Silences, TaintEviction, TokenSecrets, VolumeBinding, VolumeProtection, Workload,
+        RootCa, ServiceRanges, Silences, TaintEviction, TokenSecrets, VolumeBinding, VolumeProtection,
+        Workload,
     },
     node_lifecycle::{Census, NodeTimes},
     node_ranges,

@@ -51,6 +51,10 @@ pub struct Args {
     /// handler `native`; without it all pods are the agent's own
     #[arg(long, value_name = "unix://PATH", value_parser = parse_endpoint, conflicts_with = "fake")]
     container_runtime_endpoint: Option<PathBuf>,
+    /// A folder of manifests of pods that run whatever the API server says, such as its own; the API shows a mirror of
+    /// each
+    #[arg(long, value_name = "DIR", conflicts_with = "fake")]
+    pod_manifest_path: Option<PathBuf>,
     /// Certificate of the agent's API; without it, and without joining, the API isn't served and logs can't be read
     #[arg(long, value_name = "FILE", requires_all = ["tls_private_key_file", "client_ca_file"])]
     tls_cert_file: Option<PathBuf>,
@@ -337,6 +341,7 @@ fn config(
         shutdown_grace: args.shutdown_grace_period,
         node_shutdown: args.graceful_node_shutdown.then_some(args.shutdown_grace_period_critical_pods),
         eviction: args.eviction.config()?,
+        static_pods: args.pod_manifest_path,
         ..KubeletConfig::new(name, data_dir, address)
     })
 }

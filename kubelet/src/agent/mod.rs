@@ -6,6 +6,7 @@
 pub(crate) mod action;
 pub mod checkpoint;
 mod grpc;
+mod manifests;
 mod network;
 mod perform;
 pub mod pressure;
@@ -34,6 +35,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::agent::checkpoint::Checkpoints;
+use crate::agent::manifests::{Manifests, Mirrors};
 use crate::agent::network::{Network, route_services, settle};
 use crate::agent::perform::Performer;
 use crate::agent::publisher::Publisher;
@@ -191,6 +193,8 @@ struct Agent {
     performer: Performer,
     publisher: Publisher,
     table: PodTable,
+    /// The Node's uid, once it is registered.
+    node_uid: watch::Receiver<Option<String>>,
     queries: mpsc::Receiver<Query>,
     observations: mpsc::Receiver<Observation>,
     /// Where the other end of `observations` is told what was measured.
@@ -212,7 +216,9 @@ impl Agent {
         let (stop_publishing, publishing) = client::shutdown::channel();
         let publisher = self.publisher.clone();
         let mut tasks = JoinSet::new();
+        let following = publishing.clone();
         tasks.spawn(async move { publisher.run(publishing).await });
+        let (files, mirrors) = self.follow_files(config, &informer, &mut tasks, following);
         let run_loop = RunLoop {
             performer: self.performer,
             publisher: self.publisher,
@@ -226,6 +232,8 @@ impl Agent {
             health: self.health,
             given_up: self.given_up,
             ending: Vec::new(),
+            files,
+            mirrors,
         };
         let result = run_loop.run(&informer, shutdown).await;
         stop_publishing.request();
@@ -233,6 +241,35 @@ impl Agent {
         while tasks.join_next().await.is_some() {}
         self.recorder_task.drain().await;
         result.map_err(RunError::from)
+    }
+}
+
+impl Agent {
+    /// The pods that run from files, and who is told of them to keep their mirrors. Without a folder nobody tells
+    /// anything, and what was left by one goes.
+    fn follow_files(
+        &self,
+        config: &KubeletConfig,
+        informer: &Informer<Pod>,
+        tasks: &mut JoinSet<()>,
+        shutdown: Shutdown,
+    ) -> (mpsc::Receiver<Vec<Pod>>, watch::Sender<Vec<Pod>>) {
+        let (tell, files) = mpsc::channel(1); // who looks waits for the loop
+        let (mirrors, wanted) = watch::channel(Vec::new());
+        let node = config.node_name.0.clone();
+        let keeper = Mirrors {
+            client: self.client.clone(),
+            node: node.clone(),
+            node_uid: self.node_uid.clone(),
+            seen: informer.store(),
+            wanted,
+        };
+        tasks.spawn(keeper.keep(shutdown.clone()));
+        match &config.static_pods {
+            Some(dir) => drop(tasks.spawn(Manifests::new(dir.clone(), &node).watch(tell, shutdown))),
+            None => drop(tasks.spawn(async move { drop(tell.send(Vec::new()).await) })),
+        }
+        (files, mirrors)
     }
 }
 
@@ -326,6 +363,7 @@ fn build(
         performer,
         table: PodTable::new(Arc::new(settings), amounts(&allocatable))
             .with_eviction(config.eviction.clone()),
+        node_uid: reporter.uid(),
         queries,
         observations,
         observer,

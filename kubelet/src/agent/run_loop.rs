@@ -6,6 +6,7 @@ use std::time::Duration;
 use client::Shutdown;
 use client::clock::Clock;
 use client::informer::{Change, Informer, Subscription};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -20,6 +21,7 @@ use crate::node::tenure::GivenUp;
 use crate::pod::effect::{Effect, PodEvent};
 use crate::pod::env::references;
 use crate::pod::life::PodLife;
+use crate::pod::static_pod::mirrored;
 use crate::pod::volumes::{is_made_of_objects, volumes};
 use crate::pod::{PodRef, PodUid};
 use crate::runtime::{RuntimeError, RuntimeEvent};
@@ -54,6 +56,10 @@ pub struct RunLoop {
     pub given_up: mpsc::Receiver<GivenUp>,
     /// Who waits until they have ended.
     pub ending: Vec<oneshot::Sender<()>>,
+    /// The pods that run from files, whenever they change.
+    pub files: mpsc::Receiver<Vec<Pod>>,
+    /// Who keeps their mirrors is told of them.
+    pub mirrors: watch::Sender<Vec<Pod>>,
 }
 
 /// What of the pods becomes when the agent is asked to stop.
@@ -92,6 +98,8 @@ enum Event {
     Query(Query),
     Observed(Observation),
     GivenUp(GivenUp),
+    /// The pods that run from files are these now.
+    Files(Vec<Pod>),
     Timer,
     Stop,
 }
@@ -138,23 +146,16 @@ impl RunLoop {
             Some(query) = self.queries.recv() => Event::Query(query),
             Some(seen) = self.observations.recv() => Event::Observed(seen),
             Some(pods) = self.given_up.recv() => Event::GivenUp(pods),
+            Some(pods) = self.files.recv() => Event::Files(pods),
             () = sleep_until(wake) => Event::Timer,
         }
     }
 
     fn handle(&mut self, event: Event, informer: &Informer<Pod>) {
         let now = self.clock.now();
+        let stirred = matches!(&event, Event::Change(change) if stirs_mirrors(change));
         let work = match event {
-            Event::Change(Change::Applied { new, .. }) => {
-                // Its labels may have changed, which a volume shows.
-                self.refresh_volumes(&new);
-                self.table.applied(&new, now)
-            }
-            Event::Change(Change::Deleted(old)) => self.table.removed(&PodRef::of(&old).uid, now),
-            Event::Change(Change::Synced) => {
-                let present = informer.store().list().iter().map(|pod| PodRef::of(pod).uid).collect();
-                self.table.synced(&present, now)
-            }
+            Event::Change(change) => self.changed(change, informer, now),
             Event::Ended(RuntimeEvent { pod, id, exit }) => {
                 let work = self.table.exited(&pod, id, exit, now);
                 self.ended.send_modify(|count| *count += 1);
@@ -167,8 +168,9 @@ impl RunLoop {
             Event::Answer(Answer::Pod(uid, event)) => self.table.answered(&uid, event, now),
             Event::Answer(Answer::Forgotten(uid)) => {
                 self.table.forgotten(&uid);
-                Vec::new()
+                self.table.begin_static_pods(now)
             }
+            Event::Files(pods) => self.table.static_pods(pods, now),
             Event::Tokens(pods) => {
                 self.refresh_where(|life| pods.contains(&life.pod_ref().uid));
                 Vec::new()
@@ -194,12 +196,46 @@ impl RunLoop {
             Event::Answer(Answer::None) | Event::Stop => Vec::new(),
         };
         self.carry_out(work);
+        self.tell_mirrors(stirred);
         if !self.ending.is_empty() && self.table.given_up_have_ended() {
             // Who waited in vain asks again.
             for done in self.ending.drain(..) {
                 let _ = done.send(());
             }
         }
+    }
+
+    /// The API server told of a pod.
+    fn changed(&mut self, change: Change<Pod>, informer: &Informer<Pod>, now: Timestamp) -> Vec<Work> {
+        match change {
+            Change::Applied { new, .. } if let Some(of) = mirrored(&new) => {
+                self.table.mirrored(&of, Some(&new), now)
+            }
+            Change::Deleted(old) if let Some(of) = mirrored(&old) => self.table.mirrored(&of, None, now),
+            Change::Applied { new, .. } => {
+                // Its labels may have changed, which a volume shows.
+                self.refresh_volumes(&new);
+                self.table.applied(&new, now)
+            }
+            Change::Deleted(old) => self.table.removed(&PodRef::of(&old).uid, now),
+            Change::Synced => {
+                let present = informer.store().list().iter().map(|pod| PodRef::of(pod).uid).collect();
+                self.table.synced(&present, now)
+            }
+        }
+    }
+
+    /// Each of those that run from files has a mirror as long as anything of it is left. `stirred`: one may have
+    /// changed in the API.
+    fn tell_mirrors(&self, stirred: bool) {
+        self.mirrors.send_if_modified(|told| {
+            let uid = |pod: &Pod| pod.metadata.uid.clone();
+            let changed = !told.iter().map(uid).eq(self.table.from_files().map(uid));
+            if changed {
+                *told = self.table.from_files().cloned().collect();
+            }
+            changed || stirred
+        });
     }
 
     fn refresh_where(&mut self, wanted: impl Fn(&PodLife) -> bool) {
@@ -351,6 +387,16 @@ impl RunLoop {
             Some(done) = self.answers.join_next(), if !self.answers.is_empty() => Event::Answer(answer(done)),
             () = sleep_until(wake) => Event::Timer,
         }
+    }
+}
+
+/// A mirror comes or is to go, or a name becomes free.
+fn stirs_mirrors(change: &Change<Pod>) -> bool {
+    match change {
+        Change::Applied { old, new } => {
+            mirrored(new).is_some() && (old.is_none() || new.metadata.deletion_timestamp.is_some())
+        }
+        Change::Deleted(_) | Change::Synced => true,
     }
 }
 

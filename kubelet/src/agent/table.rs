@@ -4,6 +4,7 @@
 //! what is published is what was computed last; a pod's records go only after its processes.
 
 mod room;
+mod statics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use client::cause::Cause;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::Value;
 
 use crate::eviction::{Eviction, EvictionConfig};
@@ -20,12 +21,14 @@ use crate::pod::container::{ContainerLife, State};
 use crate::pod::effect::{Effect, Note, PodEvent};
 use crate::pod::env::{Reference, references};
 use crate::pod::life::{PodLife, Settings};
+use crate::pod::static_pod::is_static;
 use crate::pod::time::later;
 use crate::pod::{ContainerId, PodRef, PodUid};
 use crate::runtime::{Exit, FoundContainer, FoundState};
 
 use super::status_patch::{owned_part, patch};
 use room::GoneBy;
+use statics::Wanted;
 
 /// How long pods that were down with their node wait for the API server before they are run again anyway.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -64,6 +67,8 @@ struct Entry {
     life: PodLife,
     wake: Option<Timestamp>,
     published: Option<Publication>,
+    /// What stands in the API for a pod that runs from a file.
+    mirror: Option<PodUid>,
     /// The first, durable record was asked for.
     recorded: bool,
     forgotten: bool,
@@ -84,6 +89,8 @@ pub struct PodTable {
     eviction: Eviction,
     /// Which pods may have been replaced while the node was silent.
     given_up: GoneBy,
+    /// Pods that run from files.
+    wanted: Wanted,
     /// The node goes down.
     shutting_down: bool,
     /// The agent is being stopped: statuses are no longer published.
@@ -102,6 +109,7 @@ impl PodTable {
             deferred: BTreeSet::new(),
             eviction: Eviction::new(EvictionConfig::off()),
             given_up: GoneBy::default(),
+            wanted: Wanted::new(),
             shutting_down: false,
             stopping: false,
         }
@@ -147,7 +155,15 @@ impl PodTable {
     fn insert(&mut self, uid: PodUid, life: PodLife, recorded: bool) {
         self.pods.insert(
             uid,
-            Entry { life, wake: None, published: None, recorded, forgotten: false, released: false },
+            Entry {
+                life,
+                wake: None,
+                published: None,
+                mirror: None,
+                recorded,
+                forgotten: false,
+                released: false,
+            },
         );
     }
 
@@ -208,7 +224,8 @@ impl PodTable {
 
     /// The list is complete: what isn't on it is gone.
     pub fn synced(&mut self, present: &BTreeSet<PodUid>, now: Timestamp) -> Vec<Work> {
-        let gone: Vec<PodUid> = self.pods.keys().filter(|uid| !present.contains(uid)).cloned().collect();
+        let gone = |(uid, entry): &(&PodUid, &Entry)| !present.contains(uid) && !is_static(entry.life.pod());
+        let gone: Vec<PodUid> = self.pods.iter().filter(gone).map(|(uid, _)| uid.clone()).collect();
         let mut work: Vec<Work> = gone.iter().flat_map(|uid| self.removed(uid, now)).collect();
         for (_, containers) in std::mem::take(&mut self.orphans) {
             work.extend(containers.into_iter().map(end_orphan));
@@ -380,7 +397,7 @@ fn report(entry: &mut Entry, now: Timestamp, work: &mut Vec<Work>) {
         work.push(Work::Release(entry.life.pod_ref().clone()));
     }
     let status = entry.life.status(now);
-    let pod = entry.life.pod_ref().clone();
+    let Some(pod) = told_as(entry) else { return record(entry, status, work) };
     let seen = entry.life.pod().status.as_ref();
     let publication =
         Publication { patch: patch(&pod, &status, seen), pod, then_delete: entry.life.may_be_deleted() };
@@ -388,12 +405,25 @@ fn report(entry: &mut Entry, now: Timestamp, work: &mut Vec<Work>) {
         return;
     }
     entry.published = Some(publication.clone());
+    record(entry, status, work);
+    work.push(Work::Publish(publication));
+}
+
+/// Under which identity the API has the pod, if it has it at all.
+fn told_as(entry: &Entry) -> Option<PodRef> {
+    let own = entry.life.pod_ref().clone();
+    if !is_static(entry.life.pod()) {
+        return Some(own);
+    }
+    entry.mirror.clone().map(|uid| PodRef { uid, ..own })
+}
+
+fn record(entry: &mut Entry, status: PodStatus, work: &mut Vec<Work>) {
     if std::mem::replace(&mut entry.recorded, true) && !entry.life.is_preparing() {
         let mut record = entry.life.pod().clone();
         record.status = Some(status);
         work.push(Work::Save(Arc::new(record)));
     }
-    work.push(Work::Publish(publication));
 }
 
 /// Whether the API server has another phase or another verdict on a condition than we have told. Details

@@ -22,6 +22,7 @@ use crate::eviction::rank::by_urgency;
 use crate::eviction::threshold::{Resource, Signal, Threshold};
 use crate::pod::admission::qos_class;
 use crate::pod::life::Verdict;
+use crate::pod::static_pod::is_static;
 use crate::pod::time::{later, seconds, since};
 use crate::pod::{ContainerName, PodUid};
 
@@ -218,9 +219,9 @@ impl Eviction {
     }
 }
 
-/// Needed by the cluster or the node itself.
+/// Needed by the cluster or the node itself, as everything is that runs from its files.
 pub fn is_critical(pod: &Pod) -> bool {
-    pod.spec.as_ref().and_then(|spec| spec.priority).is_some_and(|priority| priority >= CRITICAL)
+    is_static(pod) || pod.spec.as_ref().and_then(|spec| spec.priority).is_some_and(|it| it >= CRITICAL)
 }
 
 /// It says that it can do with little memory.

@@ -11,7 +11,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
@@ -34,7 +33,7 @@ pub struct NodeReporter {
     client: kube::Client,
     description: Arc<NodeDescription>,
     /// The Node's uid, once it is registered; it owns the Lease.
-    uid: Arc<Mutex<Option<String>>>,
+    uid: watch::Sender<Option<String>>,
     health: watch::Sender<Health>,
     registered: Arc<watch::Sender<bool>>,
     promised: watch::Sender<Duration>,
@@ -58,7 +57,7 @@ impl NodeReporter {
         Self {
             client,
             description: Arc::new(description),
-            uid: Arc::default(),
+            uid: watch::Sender::new(None),
             health: watch::Sender::default(),
             registered: Arc::new(watch::Sender::new(false)),
             promised: watch::Sender::new(Duration::ZERO),
@@ -73,6 +72,11 @@ impl NodeReporter {
     /// What pods may use.
     pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
         self.description.capacity()
+    }
+
+    /// The Node's uid, once it is registered.
+    pub fn uid(&self) -> watch::Receiver<Option<String>> {
+        self.uid.subscribe()
     }
 
     /// Turns true when the Node has been registered, or was found.
@@ -113,7 +117,7 @@ impl NodeReporter {
                 () = shutdown.requested() => return,
                 _ = ticks.tick() => {}
             }
-            let owner = self.uid.lock().as_ref().map(|uid| lease::owner(self.name(), uid));
+            let owner = self.uid.borrow().as_ref().map(|uid| lease::owner(self.name(), uid));
             let renewed = tokio::select! {
                 () = shutdown.requested() => return,
                 renewed = timeout(limit, keeper.renew(owner)) => renewed,
@@ -207,7 +211,9 @@ impl NodeReporter {
                 nodes.create(&PostParams::default(), &self.description.node(self.health_now(), now)).await?
             }
         };
-        *self.uid.lock() = node.metadata.uid;
+        self.uid.send_if_modified(|known| {
+            std::mem::replace(known, node.metadata.uid.clone()) != node.metadata.uid
+        });
         self.registered.send_replace(true);
         Ok(())
     }

@@ -24,6 +24,7 @@ pub mod roles;
 pub mod sandbox;
 pub mod start_outcome;
 pub mod starting;
+pub mod static_pod;
 pub mod status;
 pub mod time;
 pub mod volumes;

@@ -9,7 +9,7 @@ use std::path::Path;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Tells of writes, new files and renames in one directory.
+/// Tells of writes, and of files that come, go or are renamed in one directory.
 pub struct DirectoryWatch(AsyncFd<OwnedFd>);
 
 impl DirectoryWatch {
@@ -23,7 +23,8 @@ impl DirectoryWatch {
         }
         // SAFETY: the kernel has just returned this descriptor to us and to no one else.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let events = libc::IN_MODIFY | libc::IN_CREATE | libc::IN_MOVED_TO | libc::IN_DELETE_SELF;
+        let gone = libc::IN_DELETE | libc::IN_MOVED_FROM | libc::IN_DELETE_SELF;
+        let events = libc::IN_MODIFY | libc::IN_CREATE | libc::IN_MOVED_TO | gone;
         // SAFETY: the path is a terminated string that outlives the call.
         if unsafe { libc::inotify_add_watch(fd.as_raw_fd(), path.as_ptr(), events) } < 0 {
             return Err(io::Error::last_os_error());

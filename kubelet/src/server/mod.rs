@@ -6,7 +6,7 @@
 mod answer;
 pub mod auth;
 mod connection;
-mod inotify;
+pub(crate) mod inotify;
 pub mod logs;
 mod route;
 mod streams;

@@ -389,3 +389,49 @@ fn a_pod_that_has_fenced_itself_is_over_whatever_its_restart_policy() {
     assert_eq!((&status["phase"], &status["reason"]), (&"Failed".into(), &"SelfFenced".into()));
     assert!(table.tick(now() + Duration::from_secs(600)).is_empty(), "and not restarted");
 }
+
+/// A pod from a file, called NAME-n1, that runs this image.
+fn from_file(name: &str, image: &str) -> Pod {
+    let text = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: main, image: {image}}}]}}\n"
+    );
+    let file = std::path::Path::new("/static/pod.yaml");
+    kubelet::pod::static_pod::read(text.as_bytes(), file, "n1", "2026-01-01T00:00:00Z").expect("a pod")
+}
+
+#[test]
+fn a_pod_of_a_file_is_told_of_by_its_mirror() {
+    let mut table = table();
+    let pod = from_file("web", "one");
+    let own = PodRef::of(&pod).uid;
+    let work = table.static_pods(vec![pod.clone()], now());
+    assert!(effects(&work).contains(&&Effect::RunSandbox), "it waits for no API server");
+    assert!(published(&work).is_empty(), "nobody stands for it yet");
+    let mut mirror = kubelet::pod::static_pod::mirror(&pod, "n1", "node-uid");
+    mirror.metadata.uid = Some("m1".to_owned());
+    let work = table.mirrored(&own, Some(&mirror), now());
+    assert_eq!(published(&work)[0].pod.uid, PodUid("m1".to_owned()));
+    assert_eq!(published(&work)[0].patch["metadata"]["uid"], "m1");
+    // Another one in its place is told at once, too; and the API's list says nothing about who runs from files.
+    mirror.metadata.uid = Some("m2".to_owned());
+    assert_eq!(published(&table.mirrored(&own, Some(&mirror), now())).len(), 1);
+    assert!(table.synced(&BTreeSet::new(), now()).is_empty());
+    assert_eq!(table.from_files().count(), 1);
+}
+
+#[test]
+fn a_file_that_changes_ends_one_pod_before_the_next_begins() {
+    let mut table = table();
+    let (old, new) = (from_file("web", "one"), from_file("web", "two"));
+    table.static_pods(vec![old.clone()], now());
+    let work = table.static_pods(vec![new.clone()], now());
+    assert!(!effects(&work).contains(&&Effect::RunSandbox), "the old one's sandbox is being made: {work:?}");
+    let work = table.answered(&PodRef::of(&old).uid, PodEvent::SandboxReady { ip: None }, now());
+    assert!(matches!(work.last(), Some(Work::Forget(_))), "{work:?}");
+    table.forgotten(&PodRef::of(&old).uid);
+    let work = table.begin_static_pods(now());
+    assert!(effects(&work).contains(&&Effect::RunSandbox), "{work:?}");
+    // And the file goes.
+    let work = table.static_pods(Vec::new(), now());
+    assert!(!effects(&work).contains(&&Effect::RunSandbox), "{work:?}");
+}

@@ -29,7 +29,8 @@ impl Scheduler {
             changes.concern(pod, hopes, |pod, slot| {
                 // Equal pods are asked by one of them, which may be the one that the room is reserved for: it is
                 // among the heirs.
-                let reserved = Reserved::on(slot, nominations, snapshot, |one| one.pod.priority >= pod.priority);
+                let reserved =
+                    Reserved::on(slot, nominations, snapshot, |one| one.pod.priority >= pod.priority);
                 reserved.filled(snapshot, |snapshot| {
                     decision::would_admit(snapshot, memo, pod, slot)
                         || pod.preempts() && preemption::has_room_below(snapshot, pod, slot)

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Entry, PodTable, Work};
-use crate::eviction::{CRITICAL, Eviction, EvictionConfig, Observation, Pressure, Victim};
+use crate::eviction::{self, Eviction, EvictionConfig, Observation, Pressure, Victim};
 use crate::pod::admission::{Amounts, add, admit, requests};
 use crate::pod::effect::{Effect, Note, PodEvent};
 use crate::pod::life::{PodLife, Verdict};
@@ -164,5 +164,5 @@ fn priority(life: &PodLife) -> i32 {
 }
 
 fn is_critical(life: &PodLife) -> bool {
-    priority(life) >= CRITICAL
+    eviction::is_critical(life.pod())
 }
