@@ -16,6 +16,7 @@ use network::pod::addresses::Range;
 
 use crate::credentials::Renewal;
 use crate::eviction::EvictionConfig;
+use crate::pod::sysctls::Allowed;
 use crate::runtime::fake::FakeScript;
 
 /// The name of a Node object; a DNS subdomain.
@@ -76,6 +77,8 @@ pub struct KubeletConfig {
     pub network: Option<PodNetworking>,
     /// The folder of manifests of pods that run whatever the API server says.
     pub static_pods: Option<PathBuf>,
+    /// Kernel settings that pods may have beside those that concern nobody else.
+    pub allowed_sysctls: Allowed,
     /// What `nodeInfo.kubeletVersion` reports, such as `v1.37.0`.
     pub version: String,
 }
@@ -106,6 +109,7 @@ impl KubeletConfig {
             eviction: EvictionConfig::off(),
             network: None,
             static_pods: None,
+            allowed_sysctls: Allowed::default(),
             version: "v1.37.0".to_owned(),
         }
     }

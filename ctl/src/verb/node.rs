@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::runtime::wait::await_condition;
 use kubelet::hollow::{self, HollowConfig, HollowError};
+use kubelet::pod::sysctls::Allowed;
 use kubelet::{
     CapacityOverrides, Heartbeat, KubeletConfig, PodNetworking, RuntimeKind, ServingCertificate, ServingTls,
 };
@@ -111,6 +112,10 @@ pub struct Args {
     /// The part of --shutdown-grace-period that is kept for critical pods, which end last
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     shutdown_grace_period_critical_pods: Duration,
+    /// Kernel settings that pods may have beside those that concern nobody else, such as net.core.somaxconn or
+    /// kernel.msg*; only such as are the pod's own
+    #[arg(long, value_name = "SYSCTL,…", value_delimiter = ',', conflicts_with = "fake")]
+    allowed_unsafe_sysctls: Vec<String>,
     #[command(flatten)]
     eviction: EvictionArgs,
     /// Simulate so many nodes in this process, called NAME-1, NAME-2, …: pods are said to run, and nothing does
@@ -342,6 +347,8 @@ fn config(
         node_shutdown: args.graceful_node_shutdown.then_some(args.shutdown_grace_period_critical_pods),
         eviction: args.eviction.config()?,
         static_pods: args.pod_manifest_path,
+        allowed_sysctls: Allowed::parse(&args.allowed_unsafe_sysctls)
+            .map_err(|why| Failure::Usage(format!("--allowed-unsafe-sysctls: {why}")))?,
         ..KubeletConfig::new(name, data_dir, address)
     })
 }

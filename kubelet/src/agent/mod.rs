@@ -362,7 +362,8 @@ fn build(
         client,
         performer,
         table: PodTable::new(Arc::new(settings), amounts(&allocatable))
-            .with_eviction(config.eviction.clone()),
+            .with_eviction(config.eviction.clone())
+            .with_sysctls(config.allowed_sysctls.clone(), config.network.is_some() || config.cri_socket.is_some()),
         node_uid: reporter.uid(),
         queries,
         observations,

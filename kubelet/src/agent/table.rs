@@ -22,6 +22,7 @@ use crate::pod::effect::{Effect, Note, PodEvent};
 use crate::pod::env::{Reference, references};
 use crate::pod::life::{PodLife, Settings};
 use crate::pod::static_pod::is_static;
+use crate::pod::sysctls::Allowed;
 use crate::pod::time::later;
 use crate::pod::{ContainerId, PodRef, PodUid};
 use crate::runtime::{Exit, FoundContainer, FoundState};
@@ -87,6 +88,8 @@ pub struct PodTable {
     /// Pods that were refused what they ask for, until somebody makes room.
     deferred: BTreeSet<PodUid>,
     eviction: Eviction,
+    /// What kernel settings pods may have, and whether they have networks of their own.
+    sysctls: (Allowed, bool),
     /// Which pods may have been replaced while the node was silent.
     given_up: GoneBy,
     /// Pods that run from files.
@@ -108,6 +111,7 @@ impl PodTable {
             orphans: BTreeMap::new(),
             deferred: BTreeSet::new(),
             eviction: Eviction::new(EvictionConfig::off()),
+            sysctls: (Allowed::default(), true),
             given_up: GoneBy::default(),
             wanted: Wanted::new(),
             shutting_down: false,

@@ -93,7 +93,17 @@ fn build(isolation: &Isolation, dirs: &RunDirs) -> Result<Confined, String> {
     system_mounts(isolation, &root)?;
     // Written before what they stand in is made read-only.
     for (name, value) in &isolation.sysctls {
-        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+        // A slash is a dot within a name, such as that of an interface.
+        let swapped = name.chars().map(|c| {
+            if c == '.' {
+                '/'
+            } else if c == '/' {
+                '.'
+            } else {
+                c
+            }
+        });
+        let path = Path::new("/proc/sys").join(swapped.collect::<String>());
         write_inside(&root, &path, value).map_err(about(format_args!("set the sysctl {name}")))?;
     }
     for mount in &isolation.mounts {

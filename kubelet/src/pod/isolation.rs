@@ -9,6 +9,7 @@ use crate::image::{Image, ImageConfig};
 use crate::pod::PodRef;
 use crate::pod::admission::{Amounts, amounts, qos_class};
 use crate::pod::sandbox::hostname;
+use crate::pod::sysctls::{self, normalized};
 use crate::runtime::{ContainerConfig, PullPolicy};
 
 /// What the node and the runtime know of a container to be isolated.
@@ -59,6 +60,11 @@ pub fn isolate(
     config: ContainerConfig,
     mounts: Vec<Mount>,
 ) -> Result<ContainerConfig, String> {
+    if let Some(name) = sysctls::of_network(pod).filter(|_| config.network.is_none()) {
+        return Err(format!(
+            "the sysctl {name:?} would be set for the whole machine: the pod has no network of its own"
+        ));
+    }
     let image = &ground.image.config;
     let (command, args) = command(image, config.command, config.args);
     let mut env = config.env;
@@ -100,7 +106,7 @@ fn isolation(pod: &Pod, container: &Container, ground: &Ground<'_>) -> Result<Is
     let own = container.security_context.clone().unwrap_or_default();
     let shared = spec.security_context.clone().unwrap_or_default();
     let host_network = spec.host_network == Some(true);
-    let sysctls = shared.sysctls.iter().flatten().map(|s| (s.name.clone(), s.value.clone())).collect();
+    let sysctls = shared.sysctls.iter().flatten().map(|s| (normalized(&s.name), s.value.clone())).collect();
     Ok(Isolation {
         image: ground.image_file.clone(),
         image_id: ground.image.id.to_string(),

@@ -26,6 +26,7 @@ pub mod start_outcome;
 pub mod starting;
 pub mod static_pod;
 pub mod status;
+pub mod sysctls;
 pub mod time;
 pub mod volumes;
 pub mod winding_down;

@@ -13,12 +13,18 @@ use crate::pod::admission::{Amounts, add, admit, requests};
 use crate::pod::effect::{Effect, Note, PodEvent};
 use crate::pod::life::{PodLife, Verdict};
 use crate::pod::resize::{Decision, judge};
+use crate::pod::sysctls::Allowed;
 use crate::pod::{PodRef, PodUid};
 
 impl PodTable {
     /// Ends pods when the node runs out of something.
     pub fn with_eviction(self, config: EvictionConfig) -> Self {
         Self { eviction: Eviction::new(config), ..self }
+    }
+
+    /// Admits pods with these kernel settings beside the safe ones. `own_network`: pods have networks of their own.
+    pub fn with_sysctls(self, allowed: Allowed, own_network: bool) -> Self {
+        Self { sysctls: (allowed, own_network), ..self }
     }
 
     /// Whether a pod that is new to this node may run here.
@@ -28,6 +34,7 @@ impl PodTable {
             return Err(Verdict::plain("NodeShutdown", message));
         }
         self.given_up.admit(pod)?;
+        self.sysctls.0.admit(pod, self.sysctls.1)?;
         self.eviction.admit(pod)?;
         let (used, count) = self.used(None);
         admit(pod, &used, count, &self.allocatable)
