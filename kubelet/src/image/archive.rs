@@ -1,4 +1,4 @@
-//! Archives of images, as `docker save`, `podman save`, `skopeo` and `crane` write them: plain or gzipped tar
+//! Archives of images, as `docker save`, `podman save`, `skopeo` and `crane` write them: plain or compressed tar
 //! files that hold an OCI layout, Docker's own layout, or both.
 //!
 //! An archive's parts come in any order, so it is first laid out in a directory.
@@ -10,25 +10,23 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 
 use crate::image::unpack::unpack;
+use crate::image::zstd::Frames;
 use crate::image::{ImageError, system};
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// What is inside a file or stream, whether or not it is gzipped.
-///
-/// # Errors
-/// Contents compressed with zstd, which is not supported.
+/// What is inside a file or stream, whether or not it is compressed, by gzip or zstd.
 pub fn decompress<'a>(reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut reader = BufReader::with_capacity(64 << 10, reader);
     let mut magic = Vec::new();
     reader.by_ref().take(ZSTD.len() as u64).read_to_end(&mut magic)?;
     let whole = io::Cursor::new(magic.clone()).chain(reader);
-    if magic == ZSTD {
-        let why = "compressed with zstd, which is not supported: compress it with gzip or not at all";
-        return Err(io::Error::new(io::ErrorKind::Unsupported, why));
-    }
-    Ok(if magic.starts_with(&GZIP) { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) })
+    Ok(match () {
+        () if magic == ZSTD => Box::new(Frames::new(whole)),
+        () if magic.starts_with(&GZIP) => Box::new(MultiGzDecoder::new(whole)),
+        () => Box::new(whole),
+    })
 }
 
 /// Lays an archive out in a directory, which exists and is empty.

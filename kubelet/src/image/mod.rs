@@ -14,6 +14,7 @@ pub mod reference;
 pub mod registry;
 pub mod store;
 pub mod unpack;
+mod zstd;
 
 use std::io;
 use std::path::{Path, PathBuf};
