@@ -15,6 +15,7 @@ mod references;
 mod run_loop;
 mod runtime_class;
 pub mod status_patch;
+mod storage;
 pub mod table;
 mod volumes;
 
@@ -33,6 +34,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::agent::checkpoint::Checkpoints;
 use crate::agent::manifests::{Manifests, Mirrors};
@@ -234,6 +236,8 @@ impl Agent {
             ending: Vec::new(),
             files,
             mirrors,
+            looks: looks(),
+            data_dir: config.data_dir.clone(),
         };
         let result = run_loop.run(&informer, shutdown).await;
         stop_publishing.request();
@@ -271,6 +275,13 @@ impl Agent {
         }
         (files, mirrors)
     }
+}
+
+/// At what pods with a limit have on the disk.
+fn looks() -> Interval {
+    let mut looks = tokio::time::interval(pressure::INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks
 }
 
 fn stop(config: &KubeletConfig) -> Stop {
@@ -363,7 +374,10 @@ fn build(
         performer,
         table: PodTable::new(Arc::new(settings), amounts(&allocatable))
             .with_eviction(config.eviction.clone())
-            .with_sysctls(config.allowed_sysctls.clone(), config.network.is_some() || config.cri_socket.is_some()),
+            .with_sysctls(
+                config.allowed_sysctls.clone(),
+                config.network.is_some() || config.cri_socket.is_some(),
+            ),
         node_uid: reporter.uid(),
         queries,
         observations,

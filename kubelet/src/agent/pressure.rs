@@ -20,7 +20,7 @@ use crate::runtime::Runtime;
 use crate::stats::{ContainerUsage, machine};
 
 /// Between two looks, as upstream's.
-const INTERVAL: Duration = Duration::from_secs(10);
+pub const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Where the numbers come from.
 pub trait Measure: Send + Sync + 'static {
@@ -99,7 +99,7 @@ fn processes() -> Option<Supply> {
 }
 
 /// Without following links, and without what is mounted from elsewhere.
-fn add_tree(dir: &Path, sum: &mut (u64, u64)) -> io::Result<()> {
+pub fn add_tree(dir: &Path, sum: &mut (u64, u64)) -> io::Result<()> {
     let device = fs::symlink_metadata(dir)?.dev();
     let mut next = vec![dir.to_owned()];
     while let Some(dir) = next.pop() {

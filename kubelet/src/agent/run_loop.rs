@@ -1,6 +1,7 @@
 //! The loop itself: select, step, perform.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use client::Shutdown;
@@ -10,12 +11,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Interval;
 
 use crate::agent::perform::Performer;
 use crate::agent::publisher::Publisher;
 use crate::agent::references::Key;
+use crate::agent::storage;
 use crate::agent::table::{PodTable, Work};
 use crate::eviction::Observation;
+use crate::eviction::storage::{StorageUsage, is_limited};
 use crate::node::object::Health;
 use crate::node::tenure::GivenUp;
 use crate::pod::effect::{Effect, PodEvent};
@@ -60,6 +64,10 @@ pub struct RunLoop {
     pub files: mpsc::Receiver<Vec<Pod>>,
     /// Who keeps their mirrors is told of them.
     pub mirrors: watch::Sender<Vec<Pod>>,
+    /// When to look at what pods with a limit have on the disk.
+    pub looks: Interval,
+    /// Where that is.
+    pub data_dir: PathBuf,
 }
 
 /// What of the pods becomes when the agent is asked to stop.
@@ -84,6 +92,8 @@ pub enum Answer {
     Pod(PodUid, PodEvent),
     /// All traces of a pod are gone.
     Forgotten(PodUid),
+    /// What a pod has on the disk.
+    Stored(PodUid, StorageUsage),
     /// Nothing.
     None,
 }
@@ -100,6 +110,8 @@ enum Event {
     GivenUp(GivenUp),
     /// The pods that run from files are these now.
     Files(Vec<Pod>),
+    /// Time to look at what pods have on the disk.
+    Look,
     Timer,
     Stop,
 }
@@ -147,6 +159,7 @@ impl RunLoop {
             Some(seen) = self.observations.recv() => Event::Observed(seen),
             Some(pods) = self.given_up.recv() => Event::GivenUp(pods),
             Some(pods) = self.files.recv() => Event::Files(pods),
+            _ = self.looks.tick() => Event::Look,
             () = sleep_until(wake) => Event::Timer,
         }
     }
@@ -171,6 +184,11 @@ impl RunLoop {
                 self.table.begin_static_pods(now)
             }
             Event::Files(pods) => self.table.static_pods(pods, now),
+            Event::Look => {
+                self.measure_limited();
+                Vec::new()
+            }
+            Event::Answer(Answer::Stored(uid, usage)) => self.table.stored(&uid, &usage, now),
             Event::Tokens(pods) => {
                 self.refresh_where(|life| pods.contains(&life.pod_ref().uid));
                 Vec::new()
@@ -222,6 +240,19 @@ impl RunLoop {
                 let present = informer.store().list().iter().map(|pod| PodRef::of(pod).uid).collect();
                 self.table.synced(&present, now)
             }
+        }
+    }
+
+    /// Beside everything else, since it may take long.
+    fn measure_limited(&mut self) {
+        let limited = self.table.pods().filter(|life| !life.is_ending() && is_limited(life.pod()));
+        let pods: Vec<PodRef> = limited.map(|life| life.pod_ref().clone()).collect();
+        for pod in pods {
+            let dir = self.data_dir.clone();
+            self.answers.spawn_blocking(move || {
+                let usage = storage::measure(&dir, &pod);
+                Answer::Stored(pod.uid, usage)
+            });
         }
     }
 

@@ -9,6 +9,7 @@
 
 mod message;
 mod rank;
+pub mod storage;
 pub mod threshold;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use crate::pod::time::{later, seconds, since};
 use crate::pod::{ContainerName, PodUid};
 
 /// What a pod gets that is ended at once (upstream's).
-const IMMEDIATELY: Duration = Duration::from_secs(1);
+pub const IMMEDIATELY: Duration = Duration::from_secs(1);
 /// From this priority on a pod is critical to its cluster or node.
 pub const CRITICAL: i32 = 2_000_000_000;
 

@@ -435,3 +435,28 @@ fn a_file_that_changes_ends_one_pod_before_the_next_begins() {
     let work = table.static_pods(Vec::new(), now());
     assert!(!effects(&work).contains(&&Effect::RunSandbox), "{work:?}");
 }
+
+#[test]
+fn a_pod_that_keeps_more_than_it_has_said_is_evicted() {
+    let mut table = table();
+    let mut pod = pod("a", "0");
+    let volume = "{name: cache, emptyDir: {sizeLimit: 1Mi}}";
+    let volume = serde_yaml::from_str(volume).expect("a volume");
+    pod.spec.as_mut().expect("a spec").volumes = Some(vec![volume]);
+    start(&mut table, "a", "r0");
+    table.applied(&pod, now());
+    let used = |bytes| kubelet::eviction::storage::StorageUsage {
+        volumes: BTreeMap::from([("cache".to_owned(), bytes)]),
+        ..Default::default()
+    };
+    assert!(table.stored(&uid("a"), &used(1 << 20), now()).is_empty());
+    let work = table.stored(&uid("a"), &used((1 << 20) + 1), now());
+    let stop = Effect::StopContainer { id: run("r0"), grace: Duration::from_secs(1) };
+    assert!(effects(&work).contains(&&stop), "{work:?}");
+    let exit = Exit::with_code(143, now(), now());
+    let work = table.exited(&PodRef::of(&pod), run("r0"), exit, now());
+    let status = &published(&work).last().expect("it is told").patch["status"];
+    assert_eq!((&status["phase"], &status["reason"]), (&"Failed".into(), &"Evicted".into()));
+    assert_eq!(status["message"], "Usage of EmptyDir volume \"cache\" exceeds the limit \"1Mi\". ");
+    assert!(table.stored(&uid("a"), &used(9 << 20), now()).is_empty(), "once");
+}

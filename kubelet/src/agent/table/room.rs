@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Entry, PodTable, Work};
-use crate::eviction::{self, Eviction, EvictionConfig, Observation, Pressure, Victim};
+use crate::eviction::storage::{StorageUsage, exceeded};
+use crate::eviction::{self, Eviction, EvictionConfig, IMMEDIATELY, Observation, Pressure, Victim};
 use crate::pod::admission::{Amounts, add, admit, requests};
 use crate::pod::effect::{Effect, Note, PodEvent};
 use crate::pod::life::{PodLife, Verdict};
@@ -85,14 +86,27 @@ impl PodTable {
         let Some(Victim { pod, message, grace }) = self.eviction.observe(seen, &pods, now).victim else {
             return Vec::new();
         };
+        self.evict(&pod, message, grace, now)
+    }
+
+    fn evict(&mut self, pod: &PodUid, message: String, grace: Duration, now: Timestamp) -> Vec<Work> {
         let mut work = Vec::new();
-        if let Some(entry) = self.pods.get(&pod) {
+        if let Some(entry) = self.pods.get(pod) {
             let note = Effect::Record(Note::warning("Evicted", message.clone()));
             work.push(Work::Effect(entry.life.pod().clone().into(), note));
         }
         let verdict = Verdict::disruption("Evicted", message);
-        self.step(&pod, PodEvent::Evicted { verdict, grace }, now, &mut work);
+        self.step(pod, PodEvent::Evicted { verdict, grace }, now, &mut work);
         work
+    }
+
+    /// A pod's files were measured: it must go if they are more than it has said.
+    pub fn stored(&mut self, pod: &PodUid, used: &StorageUsage, now: Timestamp) -> Vec<Work> {
+        let life = self.pods.get(pod).map(|entry| &entry.life).filter(|life| !life.is_ending());
+        match life.and_then(|life| exceeded(life.pod(), used)) {
+            Some(message) => self.evict(pod, message, IMMEDIATELY, now),
+            None => Vec::new(),
+        }
     }
 
     /// The node was silent for so long that pods that fence themselves may run elsewhere: those that are listed, and
