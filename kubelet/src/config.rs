@@ -19,6 +19,9 @@ use crate::eviction::EvictionConfig;
 use crate::pod::sysctls::Allowed;
 use crate::runtime::fake::FakeScript;
 
+/// How long a runtime may be silent, as upstream has it: it survives being restarted.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(30);
+
 /// The name of a Node object; a DNS subdomain.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(pub String);
@@ -47,6 +50,8 @@ pub struct KubeletConfig {
     /// The socket of a runtime that speaks the Container Runtime Interface: it gets all pods but those whose
     /// RuntimeClass has the handler `native`.
     pub cri_socket: Option<PathBuf>,
+    /// How long that runtime may be silent before the node isn't ready.
+    pub runtime_patience: Duration,
     /// How often the node says that it lives.
     pub heartbeat: Heartbeat,
     /// Certificate, key and client CA of the HTTPS API. Without it the API isn't served.
@@ -95,6 +100,7 @@ impl KubeletConfig {
             address,
             runtime: RuntimeKind::Native { shim_command: Vec::new() },
             cri_socket: None,
+            runtime_patience: RUNTIME_PATIENCE,
             heartbeat: Heartbeat::default(),
             tls: None,
             renewal: None,

@@ -62,8 +62,12 @@ pub struct NodeFlags<'a> {
 
 impl NodeFlags<'_> {
     fn endpoint(&self) -> impl Iterator<Item = OsString> {
-        let flag = |socket: &Path| ["--container-runtime-endpoint".into(), socket.into()];
-        self.cri_socket.map(flag).into_iter().flatten()
+        let flags = |socket: &Path| {
+            let [endpoint, patience, time] =
+                ["--container-runtime-endpoint", "--container-runtime-patience", "10s"].map(OsString::from);
+            [endpoint, socket.into(), patience, time]
+        };
+        self.cri_socket.map(flags).into_iter().flatten()
     }
 }
 

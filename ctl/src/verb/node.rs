@@ -56,6 +56,9 @@ pub struct Args {
     /// each
     #[arg(long, value_name = "DIR", conflicts_with = "fake")]
     pod_manifest_path: Option<PathBuf>,
+    /// How long that runtime may be silent, as while it is upgraded, before the node isn't ready
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    container_runtime_patience: Duration,
     /// Certificate of the agent's API; without it, and without joining, the API isn't served and logs can't be read
     #[arg(long, value_name = "FILE", requires_all = ["tls_private_key_file", "client_ca_file"])]
     tls_cert_file: Option<PathBuf>,
@@ -336,6 +339,7 @@ fn config(
         listen: args.listen.unwrap_or(SocketAddr::new(address, KUBELET_PORT)),
         runtime: RuntimeKind::Native { shim_command: Vec::new() },
         cri_socket: args.container_runtime_endpoint.clone(),
+        runtime_patience: args.container_runtime_patience,
         heartbeat: args.heartbeat(),
         tls,
         renewal: membership.map(|membership| membership.renewal),

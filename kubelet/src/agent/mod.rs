@@ -14,6 +14,7 @@ mod publisher;
 mod references;
 mod run_loop;
 mod runtime_class;
+mod runtime_state;
 pub mod status_patch;
 mod storage;
 pub mod table;
@@ -146,6 +147,10 @@ pub async fn run(
         let served = server::Served { tls, gate, logs, asker, runtime, sampler, node };
         let patience = server::Patience::default();
         tasks.spawn(server::serve(listener, served, patience, shutdown.clone()));
+    }
+    if config.cri_socket.is_some() {
+        let (runtime, health) = (agent.performer.runtime.clone(), reporter.health());
+        tasks.spawn(runtime_state::watch(runtime, config.runtime_patience, health, shutdown.clone()));
     }
     if let Some(images) = agent.performer.runtime.image_store() {
         tasks.spawn(pressure::collect_images(images.clone(), shutdown.clone()));

@@ -336,8 +336,12 @@ impl RunLoop {
     }
 
     fn tell_health(&self, shutting_down: bool) {
-        let now = Health { pressure: self.table.pressure(), shutting_down };
-        self.health.send_if_modified(|told| std::mem::replace(told, now) != now);
+        let pressure = self.table.pressure();
+        self.health.send_if_modified(|told| {
+            let before = (told.pressure, told.shutting_down);
+            (told.pressure, told.shutting_down) = (pressure, shutting_down);
+            before != (pressure, shutting_down)
+        });
     }
 
     /// Ends the pods if so configured; otherwise everything runs on for the next agent.

@@ -117,18 +117,17 @@ impl Nodes {
     async fn try_register(&self, number: usize) -> Result<(), kube::Error> {
         let (description, now) = (self.describe(number), Timestamp::now());
         let name = &description.config.node_name.0;
-        let node = match self
-            .nodes
-            .create(&PostParams::default(), &description.node(Health::default(), now))
-            .await
-        {
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                let status =
-                    Patch::Strategic(json!({"status": description.status(None, Health::default(), now)}));
-                self.nodes.patch_status(name, &PatchParams::default(), &status).await?
-            }
-            made => made?,
-        };
+        let node =
+            match self.nodes.create(&PostParams::default(), &description.node(&Health::default(), now)).await
+            {
+                Err(kube::Error::Api(status)) if status.code == 409 => {
+                    let status = Patch::Strategic(
+                        json!({"status": description.status(None, &Health::default(), now)}),
+                    );
+                    self.nodes.patch_status(name, &PatchParams::default(), &status).await?
+                }
+                made => made?,
+            };
         let owner = node.metadata.uid.map(|uid| lease::owner(name, &uid));
         lease::renew(&self.leases, name, owner, self.config.heartbeat.lease_duration).await
     }

@@ -32,25 +32,42 @@ pub struct NodeDescription {
 }
 
 /// The four conditions: type, status while all is well, reason, message.
-const CONDITIONS: [(&str, &str, &str, &str); 4] = [
+const CONDITIONS: [Row<'static>; 4] = [
     ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
     ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
     ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
     ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
 ];
 
+/// A condition: type, status, reason, message.
+type Row<'a> = (&'a str, &'a str, &'a str, &'a str);
+
 /// How the node is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
     /// What it is running out of.
     pub pressure: Pressure,
     /// It goes down.
     pub shutting_down: bool,
+    /// Why the container runtime can't run pods.
+    pub runtime: Vec<String>,
 }
 
-/// What is said while all isn't well: type, status, reason, message.
-fn trouble(health: Health) -> Vec<(&'static str, &'static str, &'static str, &'static str)> {
-    let Health { pressure, shutting_down } = health;
+impl Health {
+    /// Why the node isn't ready, several reasons as upstream lists them; `None` if it is.
+    fn unready(&self) -> Option<String> {
+        let down = self.shutting_down.then_some("node is shutting down");
+        let all: Vec<&str> = self.runtime.iter().map(String::as_str).chain(down).collect();
+        match all.as_slice() {
+            [] => None,
+            [one] => Some((*one).to_owned()),
+            several => Some(format!("[{}]", several.join(", "))),
+        }
+    }
+}
+
+/// What is said while all isn't well.
+fn trouble(pressure: Pressure, unready: Option<&str>) -> Vec<Row<'_>> {
     let rows = [
         (
             pressure.memory,
@@ -66,7 +83,7 @@ fn trouble(health: Health) -> Vec<(&'static str, &'static str, &'static str, &'s
             pressure.processes,
             ("PIDPressure", "True", "KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
         ),
-        (shutting_down, ("Ready", "False", "KubeletNotReady", "node is shutting down")),
+        (unready.is_some(), ("Ready", "False", "KubeletNotReady", unready.unwrap_or_default())),
     ];
     rows.into_iter().filter(|(holds, _)| *holds).map(|(_, row)| row).collect()
 }
@@ -87,7 +104,7 @@ impl NodeDescription {
     }
 
     /// The Node to create.
-    pub fn node(&self, health: Health, now: Timestamp) -> Node {
+    pub fn node(&self, health: &Health, now: Timestamp) -> Node {
         Node {
             metadata: ObjectMeta {
                 name: Some(self.config.node_name.0.clone()),
@@ -124,7 +141,7 @@ impl NodeDescription {
     }
 
     /// The status to report over the one that is there.
-    pub fn status(&self, before: Option<&NodeStatus>, health: Health, now: Timestamp) -> NodeStatus {
+    pub fn status(&self, before: Option<&NodeStatus>, health: &Health, now: Timestamp) -> NodeStatus {
         NodeStatus {
             capacity: Some(self.capacity()),
             allocatable: Some(self.capacity()),
@@ -172,10 +189,10 @@ impl NodeDescription {
     }
 
     /// Whether the reported status is as it should be, apart from its heartbeat times.
-    pub fn is_reported(&self, node: &Node, health: Health, now: Timestamp) -> bool {
+    pub fn is_reported(&self, node: &Node, health: &Health, now: Timestamp) -> bool {
         let Some(seen) = &node.status else { return false };
         let wanted = self.status(Some(seen), health, now);
-        let verdicts = |status: &NodeStatus| -> Vec<(String, String)> {
+        let verdicts = |status: &NodeStatus| -> Vec<[String; 3]> {
             let known = |c: &&NodeCondition| CONDITIONS.iter().any(|(kind, ..)| c.type_ == *kind);
             let mut all: Vec<_> = status.conditions.iter().flatten().filter(known).map(verdict).collect();
             all.sort();
@@ -190,26 +207,26 @@ impl NodeDescription {
     }
 
     /// The strategic merge patch of the `status` subresource.
-    pub fn status_patch(&self, node: &Node, health: Health, now: Timestamp) -> Value {
+    pub fn status_patch(&self, node: &Node, health: &Health, now: Timestamp) -> Value {
         json!({ "status": self.status(node.status.as_ref(), health, now) })
     }
 }
 
-fn verdict(condition: &NodeCondition) -> (String, String) {
-    (condition.type_.clone(), condition.status.clone())
+fn verdict(condition: &NodeCondition) -> [String; 3] {
+    let message = condition.message.clone().unwrap_or_default();
+    [condition.type_.clone(), condition.status.clone(), message]
 }
 
-fn conditions(before: Option<&NodeStatus>, health: Health, now: Timestamp) -> Vec<NodeCondition> {
+fn conditions(before: Option<&NodeStatus>, health: &Health, now: Timestamp) -> Vec<NodeCondition> {
     let before = before.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let trouble = trouble(health);
-    let row = |well: &'static (&str, &str, &str, &str)| {
-        *trouble.iter().find(|(kind, ..)| *kind == well.0).unwrap_or(well)
-    };
+    let unready = health.unready();
+    let trouble = trouble(health.pressure, unready.as_deref());
+    let row = |well: &Row<'static>| *trouble.iter().find(|(kind, ..)| *kind == well.0).unwrap_or(well);
     CONDITIONS.iter().map(|well| condition(&row(well), before, now)).collect()
 }
 
 fn condition(
-    (kind, status, reason, message): &(&str, &str, &str, &str),
+    (kind, status, reason, message): &Row<'_>,
     before: &[NodeCondition],
     now: Timestamp,
 ) -> NodeCondition {
@@ -233,11 +250,13 @@ mod tests {
         let then: Timestamp = "2026-01-01T00:00:00Z".parse().expect("time");
         let now: Timestamp = "2026-01-01T01:00:00Z".parse().expect("time");
         let before = NodeStatus {
-            conditions: Some(conditions(None, Health::default(), then)),
+            conditions: Some(conditions(None, &Health::default(), then)),
             ..NodeStatus::default()
         };
         let pressure = Pressure { disk: true, ..Pressure::default() };
-        let told = conditions(Some(&before), Health { pressure, shutting_down: true }, now);
+        let runtime = vec!["container runtime is down".to_owned()];
+        let health = Health { pressure, shutting_down: true, runtime };
+        let told = conditions(Some(&before), &health, now);
         let rows: Vec<(&str, &str, &str, bool)> = told
             .iter()
             .map(|c| {
@@ -249,7 +268,7 @@ mod tests {
             ("MemoryPressure", "False", "kubelet has sufficient memory available", false),
             ("DiskPressure", "True", "kubelet has disk pressure", true),
             ("PIDPressure", "False", "kubelet has sufficient PID available", false),
-            ("Ready", "False", "node is shutting down", true),
+            ("Ready", "False", "[container runtime is down, node is shutting down]", true),
         ];
         assert_eq!(rows, want);
     }

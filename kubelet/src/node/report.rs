@@ -85,7 +85,7 @@ impl NodeReporter {
     }
 
     fn health_now(&self) -> Health {
-        *self.health.borrow()
+        self.health.borrow().clone()
     }
 
     fn name(&self) -> &str {
@@ -168,7 +168,7 @@ impl NodeReporter {
 
     async fn register_once(&self, nodes: &Api<Node>) -> Result<(), kube::Error> {
         if nodes.get_opt(self.name()).await?.is_none() {
-            let silent = Node { status: None, ..self.description.node(self.health_now(), Timestamp::now()) };
+            let silent = Node { status: None, ..self.description.node(&self.health_now(), Timestamp::now()) };
             nodes.create(&PostParams::default(), &silent).await?;
         }
         Ok(())
@@ -177,7 +177,7 @@ impl NodeReporter {
     fn needs_report(&self, change: &Change<Node>) -> bool {
         match change {
             Change::Applied { new, .. } => {
-                !self.description.is_reported(new, self.health_now(), Timestamp::now())
+                !self.description.is_reported(new, &self.health_now(), Timestamp::now())
             }
             Change::Deleted(_) => true,
             Change::Synced => false,
@@ -208,7 +208,7 @@ impl NodeReporter {
                 node
             }
             None => {
-                nodes.create(&PostParams::default(), &self.description.node(self.health_now(), now)).await?
+                nodes.create(&PostParams::default(), &self.description.node(&self.health_now(), now)).await?
             }
         };
         self.uid.send_if_modified(|known| {
@@ -223,7 +223,7 @@ impl NodeReporter {
         if let Some(labels) = self.description.label_patch(node) {
             nodes.patch(self.name(), &params, &Patch::Merge(labels)).await?;
         }
-        let status = self.description.status_patch(node, self.health_now(), now);
+        let status = self.description.status_patch(node, &self.health_now(), now);
         nodes.patch_status(self.name(), &params, &Patch::Strategic(status)).await.map(drop)
     }
 }

@@ -188,6 +188,11 @@ impl Runtime for ByClass {
         self.other.shut_down().await
     }
 
+    /// The agent's own answers for itself, by the agent's signs of life.
+    async fn troubles(&self) -> Result<Vec<String>, RuntimeError> {
+        self.other.troubles().await
+    }
+
     async fn usage(&self) -> Result<Vec<ContainerUsage>, RuntimeError> {
         let mut all = self.native.usage().await?;
         all.extend(self.other.usage().await?);

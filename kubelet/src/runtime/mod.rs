@@ -481,6 +481,14 @@ pub trait Runtime: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Why it can't run pods now, in upstream's words; nothing if it can.
+    ///
+    /// # Errors
+    /// It doesn't answer.
+    async fn troubles(&self) -> Result<Vec<String>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
     /// What the containers that run use.
     async fn usage(&self) -> Result<Vec<ContainerUsage>, RuntimeError>;
 

@@ -67,6 +67,7 @@ async fn containers_live_at_containerd_beyond_their_agent() {
     let connect = || CriRuntime::connect(&socket, dir.path(), "me".to_owned(), LogLimits::default());
     let runtime = connect().await.expect("it answers");
     assert_eq!(runtime.name(), "containerd");
+    assert!(runtime.troubles().await.expect("it answers").is_empty());
     let who = PodRef::of(&pod("u1"));
     sandboxed(&runtime, &pod("u1"), "").await.expect("a sandbox");
     let address = runtime.address(&who).await.expect("known").expect("its own");

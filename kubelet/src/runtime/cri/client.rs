@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use tonic::{Response, Status};
+use tonic::{Response, Status, Streaming};
 
 use super::channel::Channel;
 use super::proto::image_service_client::ImageServiceClient;
@@ -75,6 +75,20 @@ impl CriClient {
     pub async fn version(&self) -> Result<proto::VersionResponse, Status> {
         let request = proto::VersionRequest { version: "v1".to_owned() };
         within(LIMIT, self.runtime.clone().version(request)).await
+    }
+
+    /// What it says of itself: whether it and its network are ready.
+    pub async fn status(&self) -> Result<proto::RuntimeStatus, Status> {
+        let answer =
+            within(LIMIT, self.runtime.clone().status(proto::StatusRequest { verbose: false })).await?;
+        Ok(answer.status.unwrap_or_default())
+    }
+
+    /// What becomes of containers, from now on, whoever's they are. Servers written with gRPC's Go library answer
+    /// only when there is something to tell, so this waits as long as it must.
+    pub async fn events(&self) -> Result<Streaming<proto::ContainerEventResponse>, Status> {
+        let answer = self.runtime.clone().get_container_events(proto::GetEventsRequest {}).await?;
+        Ok(answer.into_inner())
     }
 
     /// The sandboxes with these labels, the newest first.

@@ -2,7 +2,7 @@
 //! namespaces and the pod's network, and gives the pod its address.
 //!
 //! The pod's life is the same as on the native runtime. `client.rs` speaks; `sandbox.rs` and `container.rs` say
-//! what is asked for, as values; `watch.rs` looks how containers end.
+//! what is asked for, as values; `watch.rs` looks how containers end, as soon as `events.rs` hears of it.
 //!
 //! Always holds: what this agent makes bears its label, and nothing else of the runtime is touched; what a
 //! restarted agent needs it reads from the runtime and from the pod's directory.
@@ -10,10 +10,14 @@
 mod channel;
 mod client;
 mod container;
+mod events;
+#[cfg(test)]
+mod fake_socket;
 mod files;
 mod image;
 mod sandbox;
 mod state;
+mod status;
 mod streams;
 mod watch;
 
@@ -26,6 +30,7 @@ mod proto {
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,7 +42,7 @@ use tokio::task::JoinSet;
 
 use self::client::{CriClient, refused, text};
 use self::proto::{ContainerState, PodSandboxState};
-use self::state::{Known, Life, Sandbox, Shared, usage};
+use self::state::{Known, Life, Pace, Sandbox, Shared, usage};
 use crate::config::LogLimits;
 use crate::container::cgroup::Limits;
 use crate::pod::{ContainerId, ContainerName, PodRef, PodUid};
@@ -74,6 +79,16 @@ impl CriRuntime {
         agent: String,
         limits: LogLimits,
     ) -> Result<Self, RuntimeError> {
+        Self::connect_at(Pace::default(), socket, data_dir, agent, limits).await
+    }
+
+    async fn connect_at(
+        pace: Pace,
+        socket: &Path,
+        data_dir: &Path,
+        agent: String,
+        limits: LogLimits,
+    ) -> Result<Self, RuntimeError> {
         let client = CriClient::new(socket);
         let attempted = format!("ask the container runtime at unix://{} for its version", socket.display());
         let version = client.version().await.map_err(refused(&attempted))?;
@@ -86,6 +101,8 @@ impl CriRuntime {
             events,
             known: Mutex::default(),
             look: Notify::new(),
+            hears: AtomicBool::new(false),
+            pace,
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -332,6 +349,7 @@ impl Runtime for CriRuntime {
         let mut watcher = self.watcher.lock();
         if watcher.is_empty() {
             watcher.spawn(watch::watch(self.shared.clone()));
+            watcher.spawn(events::follow(self.shared.clone()));
         }
         Ok(all)
     }
@@ -390,6 +408,11 @@ impl Runtime for CriRuntime {
         }
         self.sandboxes.lock().clear();
         Ok(())
+    }
+
+    async fn troubles(&self) -> Result<Vec<String>, RuntimeError> {
+        let status = self.client().status().await.map_err(refused("ask the container runtime how it is"))?;
+        Ok(status::troubles(&status))
     }
 
     async fn usage(&self) -> Result<Vec<ContainerUsage>, RuntimeError> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -69,11 +70,41 @@ pub struct Shared {
     pub events: mpsc::Sender<RuntimeEvent>,
     /// The containers that were made or found.
     pub known: Mutex<BTreeMap<ContainerId, Known>>,
-    /// Something was asked to end: look at once.
+    /// Something was asked to end, or has ended: look at once.
     pub look: Notify,
+    /// The runtime tells by itself what becomes of containers.
+    pub hears: AtomicBool,
+    /// How often to look.
+    pub pace: Pace,
+}
+
+/// How often to look at the runtime's containers.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// While it tells nothing by itself. Upstream looks once a second.
+    pub alone: Duration,
+    /// While it does. A look then only finds what was missed.
+    pub beside_events: Duration,
+    /// Before it is asked again to tell.
+    pub retry: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            alone: Duration::from_millis(500),
+            beside_events: Duration::from_secs(10),
+            retry: Duration::from_secs(1),
+        }
+    }
 }
 
 impl Shared {
+    /// How long to wait before the next look.
+    pub fn pause(&self) -> Duration {
+        if self.hears.load(Ordering::Relaxed) { self.pace.beside_events } else { self.pace.alone }
+    }
+
     /// The label that all of this agent's things have.
     pub fn agents_labels(&self) -> BTreeMap<String, String> {
         [(sandbox::AGENT.to_owned(), self.agent.clone())].into()

@@ -1,7 +1,7 @@
 //! Looks after a runtime's containers: tells how they end, and keeps their logs from growing.
 //!
 //! The interface has no other way to hear of an end that every runtime knows: upstream lists once a second, we
-//! do twice, and at once after something was asked to end.
+//! do twice, and at once after something was asked to end. A runtime that tells of events is looked at when it does.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep};
 
 use super::container::{FROM_LOGS, MESSAGE_POLICY};
 use super::proto::{self, ContainerState};
@@ -19,20 +19,16 @@ use crate::pod::ContainerId;
 use crate::runtime::{Exit, RuntimeEvent};
 use crate::shim::{last_words, log};
 
-/// Between two looks.
-const INTERVAL: Duration = Duration::from_millis(500);
 /// Between two looks at the sizes of logs, as upstream.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Watches for as long as the runtime's driver lives.
 pub async fn watch(shared: Arc<Shared>) {
-    let mut ticks = interval(INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next_logs = Instant::now() + LOG_INTERVAL;
     let mut silent = false;
     loop {
         tokio::select! {
-            _ = ticks.tick() => {}
+            () = sleep(shared.pause()) => {}
             () = shared.look.notified() => {}
         }
         let looked = look(&shared).await;
