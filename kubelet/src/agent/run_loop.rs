@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use client::Shutdown;
+use client::backoff::{Backoff, Policy};
 use client::clock::Clock;
 use client::informer::{Change, Informer, Subscription};
 use jiff::Timestamp;
@@ -454,8 +455,11 @@ async fn sleep_until(wake: Option<tokio::time::Instant>) {
 
 async fn forget(performer: Performer, pod: PodRef) -> Answer {
     performer.references.unfollow(&pod.uid);
-    if let Err(error) = performer.runtime.remove_sandbox(&pod).await {
+    let mut backoff = Backoff::new(Policy::RETRY);
+    // A runtime that is just being restarted refuses what it does a moment later, and nobody else would ask again.
+    while let Err(error) = performer.runtime.remove_sandbox(&pod).await {
         tracing::error!(%pod, error = %error.chain(), "remove the pod's containers");
+        tokio::time::sleep(backoff.failed(rand::random())).await;
     }
     let (volumes, uid) = (performer.volumes.clone(), pod.uid.clone());
     let removed = tokio::task::spawn_blocking(move || volumes.remove(&uid)).await;
