@@ -1,5 +1,9 @@
 //! A pod from an image, with everything that hangs on it, by unmodified kubectl on real processes.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
 use e2e::{Cluster, eventually, free_port, image};
 
 /// What the container does: it says what it sees, serves it, and tells when its configuration changes.
@@ -77,6 +81,7 @@ fn a_pod_from_an_image_lives_through_its_agents_death() {
     sees_what_it_should(&cluster);
     follows_its_configuration(&cluster);
     outlives_its_agent(&cluster);
+    copies_stay_inside(&cluster);
     let refused = cluster.amoeba(["image", "rm", "box:1"]);
     assert!(refused.err.contains("in use by a container"), "{}", refused.err);
     cluster.k("delete pod box --timeout=60s");
@@ -132,4 +137,37 @@ fn outlives_its_agent(cluster: &Cluster) {
     });
     cluster.ready_pods("app=box", 1);
     assert_eq!(identity(), before, "nothing was restarted");
+}
+
+/// What a container hands over as its files lands in the directory that was asked for, or nowhere.
+fn copies_stay_inside(cluster: &Cluster) {
+    let dir = tempfile::tempdir().expect("a directory");
+    // What doesn't begin with `data` ends the copy, so it comes last.
+    let hostile = r#"
+        mkdir made outside into; echo x > made/x; ln -s "$PWD/outside" made/door
+        tar -P -C made -cf evil.tar --transform 's,^x$,data/fine,' x
+        tar -P -C made -rf evil.tar --transform 's,^door$,data/door,' door
+        for name in data/door/escaped data/../escaped data/../../escaped data/../outside/escaped ../escaped "$PWD/outside/escaped"; do
+          tar -P -C made -rf evil.tar --transform "s,^x\$,$name," x
+        done"#;
+    let made = Command::new("sh").args(["-ec", hostile]).current_dir(dir.path()).status();
+    assert!(made.expect("tar").success());
+    let archive = std::fs::File::open(dir.path().join("evil.tar")).expect("an archive");
+    let planted = cluster
+        .kubectl_command(&["exec", "-i", "box", "--", "sh", "-c", "cat > /evil.tar"])
+        .stdin(archive)
+        .status();
+    assert!(planted.expect("kubectl").success());
+    let script = "printf '#!/bin/sh\ncat /evil.tar\n' > /bin/tar && busybox chmod +x /bin/tar";
+    assert!(cluster.kubectl(["exec", "box", "--", "sh", "-c", script]).ok);
+    let into = dir.path().join("into/data");
+    let told = cluster.kubectl(["cp", "box:data", into.to_str().expect("UTF-8")]);
+    let names = |dir: &Path| -> Vec<_> {
+        let entries = std::fs::read_dir(dir).expect("list").map(|entry| entry.expect("entry").file_name());
+        entries.collect::<BTreeSet<_>>().into_iter().collect()
+    };
+    assert!(into.join("fine").exists(), "{told:?}");
+    assert_eq!(names(&dir.path().join("into")), ["data"], "{told:?}");
+    assert_eq!(names(&dir.path().join("outside")).len(), 0, "{told:?}");
+    assert_eq!(names(dir.path()), ["evil.tar", "into", "made", "outside"], "{told:?}");
 }

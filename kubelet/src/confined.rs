@@ -147,6 +147,9 @@ pub fn relative(bytes: &[u8]) -> Result<Option<PathBuf>, String> {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
     #[test]
     fn links_and_dots_stay_inside() {
@@ -169,6 +172,46 @@ mod tests {
         assert_eq!(fs::read_dir(&outside).expect("list").count(), 0);
         confined.place(Path::new("absolute")).expect("place").clear().expect("the link goes, not its target");
         assert!(outside.exists() && !inside.join("absolute").exists());
+    }
+
+    /// Who may write to a volume swaps a directory in it for a link that leads out, again and again.
+    #[test]
+    fn nothing_is_reached_through_a_directory_that_turns_into_a_link() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (inside, outside) = (dir.path().join("in"), dir.path().join("out"));
+        fs::create_dir_all(inside.join("door")).expect("mkdir");
+        fs::create_dir_all(&outside).expect("mkdir");
+        fs::write(inside.join("door/kept"), "mine").expect("write");
+        fs::write(outside.join("kept"), "precious").expect("write");
+        symlink(&outside, inside.join("link")).expect("symlink");
+        let confined = Confined::open(&inside).expect("open");
+        let (swaps, done) = (AtomicU32::new(0), AtomicBool::new(false));
+        let swap = || {
+            while !done.load(Ordering::Relaxed) {
+                let (door, link) = (inside.join("door"), inside.join("link"));
+                renameat2(AT_FDCWD, &door, AT_FDCWD, &link, RenameFlags::RENAME_EXCHANGE).expect("swapped");
+                swaps.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        // Made in the directory, and refused at the link.
+        let (mut made, mut refused) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(swap);
+            while made < 1000 || refused < 1000 || swaps.load(Ordering::Relaxed) < 1000 {
+                match confined.place(Path::new("door/new")) {
+                    Ok(place) => made += u32::from(fs::write(place.path(), "x").is_ok()),
+                    Err(_) => refused += 1,
+                }
+                let cleared = confined.place(Path::new("door/new")).and_then(|place| place.clear());
+                let read = confined.read(Path::new("door/kept"), 100);
+                assert!(read.as_ref().map_or(true, |bytes| bytes == b"mine"), "{read:?}, {cleared:?}");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let found: Vec<_> =
+            fs::read_dir(&outside).expect("list").map(|e| e.expect("entry").file_name()).collect();
+        assert_eq!(found, ["kept"]);
+        assert_eq!(fs::read(outside.join("kept")).expect("read"), b"precious");
     }
 
     #[test]

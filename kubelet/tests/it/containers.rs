@@ -22,16 +22,16 @@ use crate::tars::{Tar, docker_archive};
 const BUSYBOX: &str = "/bin/busybox";
 
 /// A runtime with an image, and one pod on it.
-struct World {
-    dir: tempfile::TempDir,
-    runtime: NativeRuntime,
-    events: mpsc::Receiver<RuntimeEvent>,
+pub struct World {
+    pub dir: tempfile::TempDir,
+    pub runtime: NativeRuntime,
+    pub events: mpsc::Receiver<RuntimeEvent>,
     image: Image,
     pod: Pod,
 }
 
 /// `None` where containers can't be made; says so.
-fn world(image: &str, spec: &str) -> Option<World> {
+pub fn world(image: &str, spec: &str) -> Option<World> {
     if !crate::privileged::is_root() {
         return None;
     }
@@ -67,7 +67,7 @@ fn rand_id() -> u64 {
 }
 
 impl World {
-    fn config(&self, attempt: u32, script: &str) -> ContainerConfig {
+    pub fn config(&self, attempt: u32, script: &str) -> ContainerConfig {
         let spec = &self.pod.spec.as_ref().expect("a spec").containers[0];
         let words = ["/bin/busybox", "sh", "-c", script].map(str::to_owned);
         let command = if script.is_empty() { Vec::new() } else { words.to_vec() };
@@ -91,7 +91,7 @@ impl World {
         isolate(&self.pod, spec, &ground, bare, Vec::new()).expect("isolated")
     }
 
-    async fn make_sandbox(&self) {
+    pub async fn make_sandbox(&self) {
         let host = HostFiles { resolv_conf: "nameserver 192.0.2.1\n".to_owned(), ..HostFiles::default() };
         self.runtime.run_sandbox(&sandbox(&self.pod, &host, "192.0.2.7", None)).await.expect("sandbox");
     }
@@ -105,7 +105,7 @@ impl World {
         (exit, text(&path))
     }
 
-    fn log(&self, config: &ContainerConfig) -> std::path::PathBuf {
+    pub fn log(&self, config: &ContainerConfig) -> std::path::PathBuf {
         kubelet::runtime::native::log_path(self.dir.path(), &config.pod, &config.container, config.attempt)
     }
 
@@ -127,7 +127,7 @@ impl Drop for World {
 /// Applets are called by name: the image has no links but `sh`.
 const APPLETS: &str = "for a in ls cat id hostname ps stat mount touch mkdir mknod chroot sleep dd grep wc head readlink pwd env cut sort ip unshare sysctl ln rm nproc kill; do alias $a=\"busybox $a\"; done\n";
 
-fn script(text: &str) -> String {
+pub fn script(text: &str) -> String {
     format!("{APPLETS}{text}")
 }
 

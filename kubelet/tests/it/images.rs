@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use kubelet::image::unpack::unpack;
 use kubelet::image::{Digest, Image, ImageStore};
+use proptest::prelude::*;
 
 use crate::tars::{Tar, docker_archive, oci_archive};
 
@@ -139,29 +140,72 @@ fn escapes(outside: &Path) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// Unpacks what `archive` makes for a directory that it must not reach; nothing there may change.
+fn stays_inside(archive: impl FnOnce(&Path) -> (String, Vec<u8>)) {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (inside, outside) = (dir.path().join("inside"), dir.path().join("outside"));
+    fs::create_dir(&inside).expect("mkdir");
+    fs::create_dir(&outside).expect("mkdir");
+    fs::write(outside.join("kept"), "precious").expect("write");
+    let before = fs::metadata(&outside).expect("stat");
+    let (name, archive) = archive(&outside);
+    let _either_way = unpack(archive.as_slice(), &inside);
+    let list = |dir: &Path| -> Vec<_> {
+        let mut found: Vec<_> =
+            fs::read_dir(dir).expect("list").map(|e| e.expect("entry").file_name()).collect();
+        found.sort();
+        found
+    };
+    assert_eq!(list(&outside), ["kept"], "{name}");
+    assert_eq!(list(dir.path()), ["inside", "outside"], "{name}");
+    assert_eq!(fs::read(outside.join("kept")).expect("read"), b"precious", "{name}");
+    let kept = fs::metadata(outside.join("kept")).expect("stat");
+    assert_eq!((kept.nlink(), kept.mode() & 0o777), (1, 0o644), "{name}");
+    let after = fs::metadata(&outside).expect("stat");
+    assert_eq!((after.mode(), after.mtime_nsec()), (before.mode(), before.mtime_nsec()), "{name}");
+}
+
 #[test]
 fn no_archive_reaches_outside() {
     if !crate::privileged::is_root() {
         return;
     }
-    let count = escapes(Path::new("/")).len();
-    for number in 0..count {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let (inside, outside) = (dir.path().join("inside"), dir.path().join("outside"));
-        fs::create_dir(&inside).expect("mkdir");
-        fs::create_dir(&outside).expect("mkdir");
-        fs::write(outside.join("kept"), "precious").expect("write");
-        let before = fs::metadata(&outside).expect("stat");
-        let (name, archive) = escapes(&outside).swap_remove(number);
-        let _either_way = unpack(archive.as_slice(), &inside);
-        let found: Vec<_> =
-            fs::read_dir(&outside).expect("list").map(|e| e.expect("entry").file_name()).collect();
-        assert_eq!(found, ["kept"], "{name}");
-        assert_eq!(fs::read(outside.join("kept")).expect("read"), b"precious", "{name}");
-        let kept = fs::metadata(outside.join("kept")).expect("stat");
-        assert_eq!((kept.nlink(), kept.mode() & 0o777), (1, 0o644), "{name}");
-        let after = fs::metadata(&outside).expect("stat");
-        assert_eq!((after.mode(), after.mtime_nsec()), (before.mode(), before.mtime_nsec()), "{name}");
+    for number in 0..escapes(Path::new("/")).len() {
+        stays_inside(|outside| {
+            let (name, archive) = escapes(outside).swap_remove(number);
+            (name.to_owned(), archive)
+        });
+    }
+}
+
+/// A path of parts that lead out sooner or later; from the root, or from the directory that must not be reached.
+fn path() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        8 => prop::sample::select(vec!["door", "a", "kept", "outside", ".wh.kept", ".wh.door", ".wh..wh..opq", "."]),
+        1 => Just(".."),
+    ];
+    let start = prop_oneof![8 => Just(""), 1 => Just("/"), 1 => Just("OUTSIDE/"), 1 => Just("../outside/")];
+    (start, prop::collection::vec(part, 1..4)).prop_map(|(start, parts)| start.to_owned() + &parts.join("/"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Directories, files, links and hard links that meet each other in all ways.
+    #[test]
+    fn no_random_archive_reaches_outside(entries in prop::collection::vec((0..4_u8, path(), path()), 1..10)) {
+        if crate::privileged::is_root() {
+            stays_inside(|outside| {
+                let real = |text: &str| text.replace("OUTSIDE", outside.to_str().expect("UTF-8"));
+                let tar = entries.iter().fold(Tar::new(), |tar, (kind, path, target)| match kind {
+                    0 => tar.dir(&real(path), 0o777),
+                    1 => tar.file(&real(path), 0o666, b"x"),
+                    2 => tar.link(&real(path), &real(target)),
+                    _ => tar.hard_link(&real(path), &real(target)),
+                });
+                (format!("{entries:?}"), tar.finish())
+            });
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod logs;
 mod native;
 mod privileged;
 mod properties;
+mod races;
 mod registry;
 mod scripts;
 mod table;
