@@ -13,7 +13,7 @@ HELM             ?= $(CACHE)/helm-4
 KUBERNETES_PYTHON ?= $(CACHE)/python-kubernetes-37/bin/python
 export CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC KUBECTL HELM KUBERNETES_PYTHON
 
-.PHONY: help demo test soak build bench bench-store bench-api bench-scheduler check setup clean
+.PHONY: help demo test soak build bench bench-store bench-api bench-scheduler bench-nodes check setup clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -83,6 +83,12 @@ bench-scheduler: build ## Measure scheduler and controllers (make bench-schedule
 	@cargo build --locked --release -p bench
 	@$(CARGO_TARGET_DIR)/release/bench scheduler --amoeba bin/amoeba --output docs \
 	    $(if $(filter command,$(firstword $(origin KUBECONFIG))),--kubeconfig "$(KUBECONFIG)") $(BENCH_SCHEDULER)
+
+# A machine of the measurement's own (a network namespace), so it needs root; BENCH_NODES="--pairs 10" and the like.
+BENCH_NODES ?=
+bench-nodes: build ## Measure a node's pods beside containerd and runc, and its Services (as root)
+	@cargo build --locked --release -p bench
+	@$(CARGO_TARGET_DIR)/release/bench nodes --amoeba bin/amoeba --output docs $(BENCH_NODES)
 
 check: setup $(ROCKSDB_LIB_DIR)/librocksdb.a ## Formatting, lints and (if cargo-deny is installed) licences
 	@cargo fmt --all --check

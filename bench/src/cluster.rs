@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid as UnixPid;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -53,12 +54,17 @@ pub async fn within<T>(what: &str, future: impl Future<Output = Result<T>>) -> R
 impl Cluster {
     /// Starts a cluster in a fresh directory; returns before it is ready.
     pub async fn start(binary: &Path, shape: Shape) -> Result<Self> {
+        Self::start_with(binary, shape, &[]).await
+    }
+
+    async fn start_with(binary: &Path, shape: Shape, flags: &[String]) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("amoeba-bench-").tempdir()?;
         let log = std::fs::File::create(directory.path().join("up.log"))?;
         let started = Instant::now();
         let mut up = Command::new(binary)
             .args(["up", "--members", &shape.members.to_string(), "--nodes", &shape.nodes.to_string()])
             .args(fake_nodes(shape.fake_nodes))
+            .args(flags)
             .args(["--port", &free_port()?.to_string()])
             .arg("--data-dir")
             .arg(directory.path().join("cluster"))
@@ -86,7 +92,12 @@ impl Cluster {
 
     /// Starts a cluster and waits until all its nodes are Ready. Returns how long that took as well.
     pub async fn ready(binary: &Path, shape: Shape) -> Result<(Self, Duration)> {
-        let cluster = Cluster::start(binary, shape).await?;
+        Self::ready_with(binary, shape, &[]).await
+    }
+
+    /// The same with further flags of `amoeba up`.
+    pub async fn ready_with(binary: &Path, shape: Shape, flags: &[String]) -> Result<(Self, Duration)> {
+        let cluster = Cluster::start_with(binary, shape, flags).await?;
         match within("wait for all nodes to be Ready", cluster.nodes_ready(shape.nodes)).await {
             Ok(()) => {
                 let took = cluster.started.elapsed();
@@ -158,6 +169,20 @@ impl Cluster {
         }
     }
 
+    /// Waits until a node's condition Ready is this.
+    pub async fn node_is(&self, name: &str, ready: &str) -> Result<()> {
+        let key = format!("/{name}");
+        let is = |nodes: &BTreeMap<String, Value>| {
+            nodes.get(&key).is_some_and(|node| condition(node, "Ready") == Some(ready))
+        };
+        within("wait for the node", self.watch_until("/api/v1/nodes", is)).await
+    }
+
+    /// Where everything of the cluster lies.
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.path().join("cluster")
+    }
+
     /// The name of the member that leads.
     pub async fn leader(&self) -> Result<String> {
         let table = self.chaos(&["ls"]).await?;
@@ -167,25 +192,49 @@ impl Cluster {
 
     /// Runs `amoeba chaos …` against this cluster. Returns what it prints.
     pub async fn chaos(&self, arguments: &[&str]) -> Result<String> {
+        self.run([&["chaos"][..], arguments].concat().iter().map(OsStr::new)).await
+    }
+
+    /// Gives the nodes an image from an archive.
+    pub async fn load_image(&self, archive: &Path) -> Result<()> {
+        self.run([OsStr::new("image"), OsStr::new("load"), archive.as_os_str()].into_iter()).await.map(drop)
+    }
+
+    async fn run<'a>(&self, arguments: impl Iterator<Item = &'a OsStr>) -> Result<String> {
+        let arguments: Vec<&OsStr> = arguments.collect();
         let mut command = Command::new(&self.binary);
-        command.arg("chaos").args(arguments).arg("--data-dir").arg(self.directory.path().join("cluster"));
-        let output = command.stdin(Stdio::null()).output().await.context("run amoeba chaos")?;
+        command.args(&arguments).arg("--data-dir").arg(self.data_dir());
+        let output = command.stdin(Stdio::null()).output().await.context("run amoeba")?;
         if !output.status.success() {
-            bail!("amoeba chaos {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+            bail!("amoeba {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// The processes of the members of the control plane.
     pub fn servers(&self) -> Vec<Pid> {
+        self.children_of_verb("server")
+    }
+
+    /// The processes of the nodes' agents.
+    pub fn agents(&self) -> Vec<Pid> {
+        self.children_of_verb("node")
+    }
+
+    /// The supervisors of containers, and the process that they come from.
+    pub fn supervisors(&self) -> Vec<Pid> {
+        let is_supervisor = |pid: &Pid| process::arguments(*pid).get(1).is_some_and(|word| word == "shim");
+        self.processes().into_iter().filter(is_supervisor).collect()
+    }
+
+    fn children_of_verb(&self, verb: &str) -> Vec<Pid> {
         let all = self
             .up
             .id()
             .and_then(|pid| Pid::try_from(pid).ok())
             .map(process::descendants)
             .unwrap_or_default();
-        let servers =
-            all.into_iter().filter(|(_, command)| command.get(1).is_some_and(|word| word == "server"));
+        let servers = all.into_iter().filter(|(_, command)| command.get(1).is_some_and(|word| word == verb));
         servers.map(|(pid, _)| pid).collect()
     }
 

@@ -10,6 +10,7 @@ mod http;
 mod kubeconfig;
 mod measure;
 mod measured;
+mod nodes;
 mod objects;
 mod process;
 mod report;
@@ -44,6 +45,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Api(api::Arguments),
+    Nodes(nodes::Arguments),
     Scheduler(scheduler::Arguments),
     Store(store::Arguments),
 }
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.command {
         Some(Command::Api(arguments)) => api::run(arguments),
+        Some(Command::Nodes(arguments)) => nodes::run(arguments),
         Some(Command::Scheduler(arguments)) => scheduler::run(arguments),
         Some(Command::Store(arguments)) => store::run(arguments),
         None => cluster(&arguments),

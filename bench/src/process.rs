@@ -46,6 +46,11 @@ pub fn with_argument(text: &str) -> Vec<Pid> {
         .collect()
 }
 
+/// The arguments of a process, its name first; none if it has ended.
+pub fn arguments(pid: Pid) -> Vec<String> {
+    process(pid).map(|one| one.command).unwrap_or_default()
+}
+
 /// CPU time that these processes have used so far. One that has ended counts as zero.
 pub fn cpu(pids: &[Pid]) -> Duration {
     let table = table();
