@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::self_fence;
+use client::backoff::{Backoff, Policy};
 use client::recorder::{Note as EventNote, Recorder, Severity, reference};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
@@ -81,7 +82,7 @@ impl Performer {
                 Some(self.start(&pod, pod_ref.clone(), container, attempt).await)
             }
             Effect::StopContainer { id, grace } => {
-                complain(&pod_ref, "stop a container", self.runtime.stop_container(&id, grace).await);
+                self.stop(&pod_ref, &id, grace).await;
                 None
             }
             Effect::ResizeContainer { container, id } => self.resize(&pod, &container, id).await,
@@ -97,6 +98,15 @@ impl Performer {
             }
         };
         answer.map(|event| (pod_ref.uid, event))
+    }
+
+    /// Asks until the runtime has heard it: one that is just being restarted can't, and a pod is asked to end once.
+    async fn stop(&self, pod: &PodRef, id: &ContainerId, grace: Duration) {
+        let mut backoff = Backoff::new(Policy::RETRY);
+        while let Err(error) = self.runtime.stop_container(id, grace).await {
+            complain(pod, "stop a container", Err(error));
+            tokio::time::sleep(backoff.failed(rand::random())).await;
+        }
     }
 
     async fn run_sandbox(&self, pod: &Arc<Pod>) -> PodEvent {
