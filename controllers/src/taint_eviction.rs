@@ -7,6 +7,7 @@ use crate::{
     plan::{Action, Part, Plan, Severity, Target},
     pod::{self, Pod},
 };
+use api::self_fence;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::core::v1::{Node, PodCondition, Taint, Toleration},
@@ -75,10 +76,17 @@ fn evict(pod: &Pod, taint: &Taint, now: Timestamp, plan: &mut Plan) {
     plan.push(Action::Delete {
         target: Target::of(pod).in_any_state(),
         propagation: None,
-        grace: None,
+        grace: least_grace(pod),
         announce: None,
         reason,
     });
+}
+
+/// A grace of zero would take the object away while the pod may still run: who fences himself is only asked to end,
+/// and given up by the pod garbage collector.
+fn least_grace(pod: &Pod) -> Option<u32> {
+    let own = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+    (own == Some(0) && self_fence::asks(pod.metadata.annotations.as_ref())).then_some(1)
 }
 
 /// Says in the pod's conditions why it is being ended from outside, which Jobs rely on.

@@ -42,6 +42,8 @@ pub struct PodSpec {
     pub hostname: Option<String>,
     /// The Service that it has a name in.
     pub subdomain: Option<String>,
+    /// Seconds.
+    pub termination_grace_period_seconds: Option<i64>,
     /// Only if it names nodes, as that of a daemon's pod does.
     #[serde(deserialize_with = "naming_nodes")]
     pub affinity: Option<Box<Affinity>>,
