@@ -8,12 +8,12 @@ use serde_json::Value;
 use std::time::Duration;
 
 /// One identity, whose pod writes its uid down all the time.
-fn stateful_set(name: &str, annotations: &str, file: &str) -> String {
+fn stateful_set(name: &str, annotations: &str, grace: u32, file: &str) -> String {
     format!(
         "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: {name}}}\nspec:\n  serviceName: {name}\n  \
          selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    \
          metadata: {{labels: {{app: {name}}}, annotations: {{{annotations}}}}}\n    spec:\n      \
-         terminationGracePeriodSeconds: 0\n      automountServiceAccountToken: false\n      containers:\n      \
+         terminationGracePeriodSeconds: {grace}\n      automountServiceAccountToken: false\n      containers:\n      \
          - name: main\n        image: plain\n        imagePullPolicy: Never\n        \
          env: [{{name: UID_OF_POD, valueFrom: {{fieldRef: {{fieldPath: metadata.uid}}}}}}]\n        \
          command: [sh, -c, 'while :; do echo $UID_OF_POD >> {file}; sleep 0.02; done']\n"
@@ -34,11 +34,12 @@ fn an_identity_fails_over_in_seconds_and_never_runs_twice() {
     const SIGCONT: i32 = 18;
     let cluster = Cluster::up(1, 2);
     let [fenced, plain] = ["fenced", "plain"].map(|name| cluster.path().join(name).display().to_string());
-    assert!(cluster.apply(&stateful_set("db", "amoeba.dev/self-fence: 'true'", &fenced)).ok);
+    assert!(cluster.apply(&stateful_set("db", "amoeba.dev/self-fence: 'true'", 0, &fenced)).ok);
     let first = cluster.ready_pods("app=db", 1).remove(0);
     let node = field(&first, "/spec/nodeName").to_owned();
     // On the same node, which will be silent.
-    let pinned = stateful_set("old", "", &plain)
+    // A grace of zero would take its object away at once, as in Kubernetes.
+    let pinned = stateful_set("old", "", 30, &plain)
         .replace("    spec:\n      ", "    spec:\n      nodeName: NODE\n      ");
     assert!(cluster.apply(&pinned.replace("NODE", &node)).ok);
     let left = cluster.ready_pods("app=old", 1).remove(0);
