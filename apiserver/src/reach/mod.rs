@@ -5,6 +5,7 @@
 //! [`Target`] is asked one question over a connection of its own. Redirects are never followed, and a name is
 //! looked up only where an administrator's configuration holds one.
 
+mod authorities;
 mod client;
 pub mod services;
 pub mod tls;

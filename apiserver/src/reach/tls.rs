@@ -3,12 +3,15 @@
 use std::fs;
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::WantsClientCert;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::{ClientConfig, ConfigBuilder, WantsVerifier};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use streaming::anyone::Anyone;
 
 use crate::pki::{PkiError, Renewed, tls as pki};
+use crate::reach::authorities::Authorities;
 
 /// Where systems keep the authorities that they believe.
 const AUTHORITIES: [&str; 3] =
@@ -51,12 +54,9 @@ pub fn client(trust: Trust<'_>, identity: Option<&Arc<Renewed>>) -> Result<Arc<C
         .with_safe_default_protocol_versions()
         .map_err(PkiError::Tls)?;
     let builder = match trust {
-        Trust::Bundle(pem) => builder.with_root_certificates(roots(pem)?),
-        Trust::Machine => builder.with_root_certificates(roots(&machine()?)?),
-        Trust::Anyone => {
-            let verifier = Arc::new(Anyone::new(pki::provider()));
-            builder.dangerous().with_custom_certificate_verifier(verifier)
-        }
+        Trust::Bundle(pem) => believing(builder, Authorities::new(certificates(pem)?)?),
+        Trust::Machine => believing(builder, Authorities::new(certificates(&machine()?)?)?),
+        Trust::Anyone => believing(builder, Anyone::new(pki::provider())),
     };
     let mut config = match identity {
         None => builder.with_no_client_auth(),
@@ -66,14 +66,16 @@ pub fn client(trust: Trust<'_>, identity: Option<&Arc<Renewed>>) -> Result<Arc<C
     Ok(Arc::new(config))
 }
 
-fn roots(pem: &[u8]) -> Result<RootCertStore, TrustError> {
-    let mut roots = RootCertStore::empty();
-    let unreadable = |error: &dyn std::error::Error| TrustError::Bundle(error.to_string());
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| unreadable(&error))?;
-        roots.add(certificate).map_err(|error| unreadable(&error))?;
-    }
-    if roots.is_empty() { Err(TrustError::Empty) } else { Ok(roots) }
+fn believing(
+    builder: ConfigBuilder<ClientConfig, WantsVerifier>,
+    verifier: impl ServerCertVerifier + 'static,
+) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let all = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>();
+    all.map_err(|error| TrustError::Bundle(error.to_string()))
 }
 
 fn machine() -> Result<Vec<u8>, TrustError> {
