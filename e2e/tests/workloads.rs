@@ -1,6 +1,6 @@
 //! Every workload kind on real processes, with unmodified kubectl and helm: one cluster for all.
 
-use e2e::{Cluster, eventually, helm, manifest};
+use e2e::{Cluster, eventually, helm, kubectls, manifest, script};
 use std::process::Command;
 
 #[test]
@@ -16,6 +16,7 @@ fn each_kind_lives_as_its_users_expect() {
     cron_job(&cluster);
     chart_of_all(&cluster);
     gone(&cluster);
+    script::play(&cluster, &kubectls()[0], "controllers");
 }
 
 fn stateful_set(cluster: &Cluster) {
@@ -141,9 +142,12 @@ fn cron_job(cluster: &Cluster) {
     assert_eq!(cluster.k("create job now --from=cronjob/nightly"), "job.batch/now created\n");
     cluster.k("wait --for=condition=complete job/now --timeout=60s");
     cluster.k("get cronjob nightly");
-    // Due at the next full minute, or at once if one has passed since the CronJob was made.
-    let schedule = r#"{"spec":{"schedule":"*/1 * * * *"}}"#;
-    let patched = cluster.kubectl(["patch", "cronjob", "nightly", "--type=merge", "-p", schedule]);
+    // Due at the next full minute of a place five hours behind, or at once if that has passed meanwhile: without its
+    // time zone the CronJob would be due at another time of the day.
+    let date = Command::new("date").args(["-u", "-d", "now + 1 minute - 5 hours", "+%M %H"]).output();
+    let due = String::from_utf8(date.expect("date runs").stdout).expect("text");
+    let schedule = format!(r#"{{"spec":{{"schedule":"{} * * *","timeZone":"Etc/GMT+5"}}}}"#, due.trim());
+    let patched = cluster.kubectl(["patch", "cronjob", "nightly", "--type=merge", "-p", &schedule]);
     assert!(patched.ok, "{}", patched.err);
     eventually("the schedule started a Job, which is complete", || {
         let last = cluster.k("get cronjob nightly -o jsonpath={.status.lastSuccessfulTime}");
