@@ -228,7 +228,7 @@ mod tests {
             let (stream, _) = listener.accept().await.expect("accept");
             let mut stream =
                 TlsAcceptor::from(Arc::new(testing::config())).accept(stream).await.expect("a handshake");
-            stream.read(&mut [0; 4096]).await.expect("read");
+            let _request = stream.read(&mut [0; 4096]).await.expect("read");
             stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("write");
             stream.shutdown().await.expect("an end");
         });
