@@ -15,8 +15,9 @@ fn pods_find_their_places_among_many_nodes() {
     workloads_come_to_their_ends(&cluster);
     the_important_drive_others_away(&cluster);
     gangs_start_together_or_not_at_all(&cluster);
-    parts_run_alone(&cluster);
     profiles_place_by_their_rules(&cluster);
+    // Last: the nodes that it starts end with it, and would take pods for a while yet.
+    parts_run_alone(&cluster);
 }
 
 fn workloads_come_to_their_ends(cluster: &Cluster) {
