@@ -1,6 +1,6 @@
 //! Every workload kind on real processes, with unmodified kubectl and helm: one cluster for all.
 
-use e2e::{Cluster, eventually, helm, kubectls, manifest, script};
+use e2e::{Cluster, eventually, helm, manifest};
 use std::process::Command;
 
 #[test]
@@ -16,7 +16,6 @@ fn each_kind_lives_as_its_users_expect() {
     cron_job(&cluster);
     chart_of_all(&cluster);
     gone(&cluster);
-    script::play(&cluster, &kubectls()[0], "controllers");
 }
 
 fn stateful_set(cluster: &Cluster) {
