@@ -1,7 +1,9 @@
 //! Taint eviction: deletes pods that don't tolerate a NoExecute taint of their node, when their time is over.
 //!
 //! What always holds: the time counts from when the taint was added, so a restart neither prolongs nor shortens
-//! it; a taint that disappears in time cancels the eviction, since nothing but this look decides it.
+//! it; a taint that disappears in time cancels the eviction, since nothing but this look decides it. Of a taint that
+//! doesn't say when it was added, as `kubectl taint` makes them, it counts from when the pod was first seen under it,
+//! as upstream; a restart prolongs that.
 
 use crate::{
     plan::{Action, Part, Plan, Severity, Target},
@@ -15,18 +17,45 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 use serde_json::json;
+use std::collections::BTreeMap;
+
+/// When a pod was first seen under taints that don't say when they were added, by their keys.
+#[derive(Debug, Default)]
+pub struct Seen(BTreeMap<String, Timestamp>);
+
+impl Seen {
+    /// Whether there is nothing to remember.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn note(&mut self, taints: &[&Taint], now: Timestamp) {
+        let untimed = || taints.iter().filter(|taint| taint.time_added.is_none());
+        self.0.retain(|key, _| untimed().any(|taint| taint.key == *key));
+        for taint in untimed() {
+            self.0.entry(taint.key.clone()).or_insert(now);
+        }
+    }
+
+    fn since(&self, taint: &Taint) -> Timestamp {
+        let added = taint.time_added.as_ref().map(|time| time.0);
+        added.or_else(|| self.0.get(&taint.key).copied()).unwrap_or(Timestamp::MIN)
+    }
+}
 
 /// What to do for `pod`, bound to `node`.
-pub fn reconcile(pod: &Pod, node: &Node, now: Timestamp) -> Plan {
+pub fn reconcile(pod: &Pod, node: &Node, seen: &mut Seen, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
     if pod::is_terminating(pod) {
         return plan;
     }
     let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+    let taints: Vec<&Taint> = taints.filter(|taint| taint.effect == "NoExecute").collect();
+    seen.note(&taints, now);
     let ends = taints
-        .filter(|taint| taint.effect == "NoExecute")
-        .filter_map(|taint| tolerated_until(taint, tolerations).map(|end| (end, taint)))
+        .into_iter()
+        .filter_map(|taint| tolerated_until(taint, tolerations, seen.since(taint)).map(|end| (end, taint)))
         .min_by_key(|(end, _)| *end);
     match ends {
         Some((end, taint)) if end <= now => evict(pod, taint, now, &mut plan),
@@ -37,7 +66,7 @@ pub fn reconcile(pod: &Pod, node: &Node, now: Timestamp) -> Plan {
 }
 
 /// Until when the taint is tolerated; none if for ever.
-fn tolerated_until(taint: &Taint, tolerations: &[Toleration]) -> Option<Timestamp> {
+fn tolerated_until(taint: &Taint, tolerations: &[Toleration], since: Timestamp) -> Option<Timestamp> {
     let Some(toleration) = tolerations.iter().find(|toleration| tolerates(toleration, taint)) else {
         return Some(Timestamp::MIN);
     };
@@ -45,9 +74,7 @@ fn tolerated_until(taint: &Taint, tolerations: &[Toleration]) -> Option<Timestam
     if seconds <= 0 {
         return Some(Timestamp::MIN);
     }
-    // A taint that was added by hand may lack the time; without a beginning there is no end to wait for.
-    let added = taint.time_added.as_ref().map_or(Timestamp::MIN, |time| time.0);
-    Some(added.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX))
+    Some(since.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX))
 }
 
 /// True if the toleration bears the taint, whatever its effect.

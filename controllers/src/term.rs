@@ -168,7 +168,7 @@ impl Term<'_> {
             self.run(nodes, &self.queues.nodes),
             self.run(looks::NodeTtl(self.caches()), &self.queues.node_ttl),
             self.give_ranges(),
-            self.run(looks::TaintEviction(self.caches()), &self.queues.evictions),
+            self.run(looks::TaintEviction::new(self.caches()), &self.queues.evictions),
             self.run(pod_gc, &self.queues.pod_gc),
         );
     }

@@ -224,16 +224,38 @@ impl Controller for NodeRanges {
 }
 
 /// The taint eviction controller.
-pub struct TaintEviction(pub Caches);
+pub struct TaintEviction {
+    caches: Caches,
+    /// Of pods under taints that don't say since when; by the pod's uid, too: another of its name begins anew.
+    seen: Mutex<HashMap<ObjectKey, (Option<String>, taint_eviction::Seen)>>,
+}
+
+impl TaintEviction {
+    /// Over these caches.
+    pub fn new(caches: Caches) -> TaintEviction {
+        TaintEviction { caches, seen: Mutex::default() }
+    }
+}
 
 impl Controller for TaintEviction {
     type Key = ObjectKey;
     const NAME: &'static str = "taint-eviction-controller";
 
     async fn look(&self, key: &ObjectKey, now: Timestamp) -> kube::Result<Plan> {
-        let Some(pod) = self.0.pods.get(key) else { return Ok(Plan::nothing()) };
-        let node = self.0.nodes.get(&ObjectKey::cluster(pod::node_name(&pod)));
-        Ok(node.map_or_else(Plan::nothing, |node| taint_eviction::reconcile(&pod, &node, now)))
+        let mut all = self.seen.lock();
+        let known = all.remove(key);
+        let Some(pod) = self.caches.pods.get(key) else { return Ok(Plan::nothing()) };
+        let Some(node) = self.caches.nodes.get(&ObjectKey::cluster(pod::node_name(&pod))) else {
+            return Ok(Plan::nothing());
+        };
+        let (uid, mut seen) = known
+            .filter(|(uid, _)| *uid == pod.metadata.uid)
+            .unwrap_or_else(|| (pod.uid(), Default::default()));
+        let plan = taint_eviction::reconcile(&pod, &node, &mut seen, now);
+        if !seen.is_empty() {
+            all.insert(key.clone(), (uid, seen));
+        }
+        Ok(plan)
     }
 }
 

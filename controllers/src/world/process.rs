@@ -214,7 +214,7 @@ fn nodes(caches: &Caches, queues: &Queues, census: &Census) -> Vec<Row> {
     let lifecycle = NodeLifecycle::new(caches(), census.clone(), NodeTimes::upstream(), silences.clone());
     vec![
         row("nodes", "nodes", &queues.nodes, lifecycle),
-        row("evictions", "pods", &queues.evictions, TaintEviction(caches())),
+        row("evictions", "pods", &queues.evictions, TaintEviction::new(caches())),
         row("podgc", "pods", &queues.pod_gc, PodGc::new(caches(), Duration::from_secs(40), silences)),
     ]
 }
