@@ -15,6 +15,12 @@ fn helm_does_what_its_users_expect() {
 }
 
 #[test]
+fn controllers_do_what_their_users_expect() {
+    let cluster = Cluster::up(1, 2);
+    script::play(&cluster, &kubectls()[0], "controllers");
+}
+
+#[test]
 fn kubectl_does_what_its_users_expect() {
     let cluster = Cluster::up(1, 2);
     let only = std::env::var("SESSION").ok();
