@@ -70,7 +70,6 @@ impl Colour {
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "made once in a process's life")]
 pub enum Command {
     /// Start a cluster on this machine and keep it running until Ctrl-C
     Up(verb::up::Args),

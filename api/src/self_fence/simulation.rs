@@ -64,6 +64,7 @@ enum Request {
 
 /// What it answers; none is a refusal.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are a few at a time, in a test")]
 enum Answer {
     Refused,
     Lease(Lease, Option<Promise>),
