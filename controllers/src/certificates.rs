@@ -144,13 +144,7 @@ pub fn reconcile(
     let Some(end) = end(request) else { return plan };
     match end <= now {
         false => plan.look_again(end),
-        true => plan.push(Action::Delete {
-            target: Target::of(request),
-            propagation: None,
-            grace: None,
-            announce: None,
-            reason: "it was kept long enough".to_owned(),
-        }),
+        true => plan.delete(Target::of(request), "it was kept long enough"),
     }
     plan
 }

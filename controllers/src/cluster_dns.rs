@@ -32,13 +32,7 @@ pub fn reconcile<'a>(
 ) -> Plan {
     let mut plan = Plan::nothing();
     match (service.filter(|service| !has_selector(service)), slice) {
-        (None, Some(slice)) if is_ours(slice) => plan.push(Action::Delete {
-            target: Target::of(slice),
-            propagation: None,
-            grace: None,
-            announce: None,
-            reason: "the nodes don't serve it".to_owned(),
-        }),
+        (None, Some(slice)) if is_ours(slice) => plan.delete(Target::of(slice), "the nodes don't serve it"),
         (Some(service), None) => plan.push(Action::Create {
             kind: ApiResource::erase::<EndpointSlice>(&()),
             object: wanted(service, nodes),

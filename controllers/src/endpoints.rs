@@ -30,13 +30,7 @@ pub fn reconcile(service: Option<&Service>, known: Option<&Endpoints>, pods: &[A
         (Some(service), _) if endpoint_slice::selector(service).is_none() => {}
         (Some(service), known) => publish(service, known, pods, &mut plan),
         (None, Some(known)) if known.labels().get(MANAGED_BY).is_some_and(|manager| manager == MANAGER) => {
-            plan.push(Action::Delete {
-                target: Target::of(known),
-                propagation: None,
-                grace: None,
-                announce: None,
-                reason: "its Service is gone".to_owned(),
-            });
+            plan.delete(Target::of(known), "its Service is gone");
         }
         (None, _) => {}
     }

@@ -129,13 +129,7 @@ impl<'a, O: Owned> History<'a, O> {
         let spare: Vec<_> = self.claimed.iter().filter(|revision| !is_needed(revision)).collect();
         let surplus = spare.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
         for revision in spare.into_iter().take(surplus) {
-            plan.push(Action::Delete {
-                target: Target::of(&**revision),
-                propagation: None,
-                grace: None,
-                announce: None,
-                reason: format!("older than the last {limit} that nothing runs"),
-            });
+            plan.delete(Target::of(&**revision), format!("older than the last {limit} that nothing runs"));
         }
     }
 }

@@ -5,7 +5,7 @@
 //! What always holds: nothing is marked before its use has been watched for a whole year, nor while a pod names it.
 
 use crate::{
-    plan::{Action, Part, Plan, Target},
+    plan::{Part, Plan, Target},
     token_secrets,
 };
 use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
@@ -49,13 +49,7 @@ pub fn reconcile(secret: &Secret, view: &Snapshot, now: Timestamp) -> Plan {
             plan.patch(Target::of(secret), Part::Whole, labels, "its token hasn't been used for a year");
         }
         Some(end) if end > now => plan.look_again(end),
-        Some(_) => plan.push(Action::Delete {
-            target: Target::of(secret),
-            propagation: None,
-            grace: None,
-            announce: None,
-            reason: "nobody has missed its token for a year".to_owned(),
-        }),
+        Some(_) => plan.delete(Target::of(secret), "nobody has missed its token for a year"),
     }
     plan
 }

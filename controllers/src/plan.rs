@@ -164,6 +164,12 @@ impl Plan {
         self.again = Some(self.again.map_or(when, |again| again.min(when)));
     }
 
+    /// Deletes an object as its kind does by default, in its own time, and tells nobody.
+    pub fn delete(&mut self, target: Target, reason: impl Into<String>) {
+        let reason = reason.into();
+        self.push(Action::Delete { target, propagation: None, grace: None, announce: None, reason });
+    }
+
     /// Adds a patch unless it would change nothing.
     pub fn patch(&mut self, target: Target, part: Part, patch: Value, reason: impl Into<String>) {
         if patch.as_object().is_some_and(|fields| !fields.is_empty()) {

@@ -174,13 +174,7 @@ fn ports_of(slice: &EndpointSlice) -> Vec<EndpointPort> {
 }
 
 fn delete(slice: &EndpointSlice, plan: &mut Plan) {
-    plan.push(Action::Delete {
-        target: Target::of(slice),
-        propagation: None,
-        grace: None,
-        announce: None,
-        reason: "none of its endpoints is left".to_owned(),
-    });
+    plan.delete(Target::of(slice), "none of its endpoints is left");
 }
 
 /// The type of an address, as slices name it.

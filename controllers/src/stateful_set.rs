@@ -233,13 +233,7 @@ impl<'a> Look<'a> {
 
     fn delete(&mut self, pod: &Pod, reason: &str) {
         let (set, name) = (self.set.name_any(), pod.name_any());
-        self.plan.push(Action::Delete {
-            target: Target::of(pod).in_any_state(),
-            propagation: None,
-            grace: None,
-            announce: None,
-            reason: reason.to_owned(),
-        });
+        self.plan.delete(Target::of(pod).in_any_state(), reason.to_owned());
         self.event(
             Severity::Normal,
             "SuccessfulDelete",

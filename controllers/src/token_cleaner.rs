@@ -1,6 +1,6 @@
 //! Bootstrap tokens that have ended are deleted, as upstream's tokencleaner does.
 
-use crate::plan::{Action, Plan, Target, to_value};
+use crate::plan::{Plan, Target, to_value};
 use api::bootstrap_token::{SECRET_TYPE, TokenTerms};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -12,13 +12,7 @@ pub fn reconcile(secret: &Secret, now: Timestamp) -> Plan {
     let terms = TokenTerms::of_secret(&to_value(secret));
     match terms.expiration.filter(|_| is_token && secret.metadata.deletion_timestamp.is_none()) {
         Some(end) if end > now => plan.look_again(end),
-        Some(_) => plan.push(Action::Delete {
-            target: Target::of(secret),
-            propagation: None,
-            grace: None,
-            announce: None,
-            reason: "the bootstrap token has ended".to_owned(),
-        }),
+        Some(_) => plan.delete(Target::of(secret), "the bootstrap token has ended"),
         None => {}
     }
     plan

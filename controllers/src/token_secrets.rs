@@ -41,12 +41,6 @@ pub fn reconcile(secret: &Secret, account: Option<&Arc<ServiceAccount>>) -> Plan
         expected: Presence::Gone,
         reason: "a late cache must not cost a token".to_owned(),
     });
-    plan.push(Action::Delete {
-        target: Target::of(secret),
-        propagation: None,
-        grace: None,
-        announce: None,
-        reason: format!("its service account {name} is gone"),
-    });
+    plan.delete(Target::of(secret), format!("its service account {name} is gone"));
     plan
 }

@@ -126,13 +126,7 @@ pub fn delete(volume: &PersistentVolume, remover: Option<&Pod>, plan: &mut Plan)
     let phase = remover.and_then(|pod| pod.status.as_ref()?.phase.as_deref());
     match (remover, phase) {
         (Some(_), Some("Succeeded")) if volume.metadata.deletion_timestamp.is_some() => {}
-        (Some(_), Some("Succeeded")) => plan.push(Action::Delete {
-            target: Target::of(volume),
-            propagation: None,
-            grace: None,
-            announce: None,
-            reason: "its directory is removed".to_owned(),
-        }),
+        (Some(_), Some("Succeeded")) => plan.delete(Target::of(volume), "its directory is removed"),
         (Some(pod), Some("Failed")) => failed(volume, pod, plan),
         (Some(_), _) => {}
         (None, _) => plan.actions.extend(removal(volume)),
