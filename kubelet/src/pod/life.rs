@@ -208,6 +208,11 @@ impl PodLife {
         self.ending.as_ref().is_some_and(|ending| ending.why >= Why::Over) && !self.is_any_active()
     }
 
+    /// Its object is gone from the API server.
+    pub fn is_disowned(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| ending.why == Why::Removed)
+    }
+
     /// No container will ever run again.
     pub fn has_ended(&self) -> bool {
         self.sandbox == Sandbox::Gone
@@ -220,7 +225,7 @@ impl PodLife {
 
     /// Nothing of the pod is left anywhere but its records.
     pub fn is_forgotten(&self) -> bool {
-        self.ending.as_ref().is_some_and(|ending| ending.why == Why::Removed) && self.sandbox == Sandbox::Gone
+        self.is_disowned() && self.sandbox == Sandbox::Gone
     }
 
     /// The sandbox is being made, and with it the pod's first record.

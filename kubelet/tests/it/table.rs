@@ -95,6 +95,16 @@ fn a_pod_that_does_not_fit_is_refused_in_upstreams_words() {
 }
 
 #[test]
+fn a_pod_whose_object_is_gone_takes_no_room_while_its_processes_end() {
+    let mut table = table();
+    start(&mut table, "a", "r0");
+    start(&mut table, "b", "r1");
+    table.removed(&uid("a"), now());
+    let work = table.applied(&pod("c", "850m"), now());
+    assert!(effects(&work).contains(&&Effect::RunSandbox));
+}
+
+#[test]
 fn what_runs_is_adopted_and_ends_only_after_a_complete_list_without_it() {
     let mut table = table();
     let running = found("a", "r0", FoundState::Running { started_at: now() });

@@ -41,10 +41,14 @@ impl PodTable {
         admit(pod, &used, count, &self.allocatable)
     }
 
-    /// What the pods that aren't over were promised, and how many they are; one may be left out.
+    /// What the pods that aren't over were promised, and how many they are; one may be left out. Those whose objects
+    /// are gone don't count, though their processes may still be ending: the scheduler has given their room to others,
+    /// who would fail for good if they were refused (upstream's kubelet counts likewise).
     fn used(&self, but: Option<&PodUid>) -> (Amounts, usize) {
         let mut total = Amounts::new();
-        let counts = |(uid, entry): &(&PodUid, &Entry)| Some(*uid) != but && !entry.life.is_over();
+        let counts = |(uid, entry): &(&PodUid, &Entry)| {
+            Some(*uid) != but && !entry.life.is_over() && !entry.life.is_disowned()
+        };
         let active = || self.pods.iter().filter(counts);
         active().for_each(|(_, entry)| add(&mut total, &requests(&entry.life.allocated_pod())));
         (total, active().count())
