@@ -2,16 +2,17 @@
 //! image, in the same cluster, measured in turns; how many pods it carries; how fast Services are and follow.
 //!
 //! A start is counted as a user sees it: from the request that creates a pod bound to the node until a watch says
-//! that its container runs. So both sides carry the same API server, store and agent. No figure is asserted.
+//! that its container runs. So both sides carry the same API server, store and agent; what the runtimes alone take of
+//! it is what the agent counts. No figure is asserted.
 
 mod many;
+mod operations;
 mod page;
 mod pods;
 mod services;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use e2e::containerd::Containerd;
@@ -90,8 +91,8 @@ async fn beside_containerd(binary: &Path, archive: &Path, arguments: &Arguments)
     let endpoint = containerd.endpoint();
     let flags = ["--pod-network", "bridge", "--container-runtime-endpoint", &endpoint].map(str::to_owned);
     let cluster = prepared(binary, archive, &flags).await?;
-    let mut lines =
-        vec![starts(&cluster, arguments.pairs).await?, rounds(&cluster, &containerd, arguments).await?];
+    let mut lines = starts(&cluster, arguments.pairs).await?.to_vec();
+    lines.push(rounds(&cluster, &containerd, arguments).await?);
     lines.extend(services::services(&cluster, arguments.services.into()).await?);
     cluster.stop().await?;
     Ok(lines)
@@ -133,25 +134,35 @@ fn percentiles(samples: &Samples, unit: &str) -> String {
     format!("p50 {} {unit}, p99 {} {unit}", at(0.5), at(0.99))
 }
 
-/// One pod at a time, the sides in turns.
-async fn starts(cluster: &Cluster, pairs: u16) -> Result<Line> {
-    let mut figures = Pairs::default();
+/// One pod at a time, the sides in turns: the whole of it, and the runtime's part.
+async fn starts(cluster: &Cluster, pairs: u16) -> Result<[Line; 2]> {
+    let (mut whole, mut part) = (Pairs::default(), Pairs::default());
+    let mut connection = cluster.connect().await?;
     for pair in 0..=pairs {
-        let mut took = [Duration::ZERO; 2];
+        let mut took = [(0.0, 0.0); 2];
         for class in in_turns(pair) {
-            took[class as usize] = create_and_wait(cluster, class, 1).await?;
+            let before = operations::starting(&mut connection).await?;
+            let whole = create_and_wait(cluster, class, 1).await?.as_secs_f64() * 1e3;
+            took[class as usize] = (whole, operations::starting(&mut connection).await? - before);
             remove(cluster, class, 1).await?;
         }
         // The first pair warms up.
         if pair > 0 {
-            let [own, cri] = took.map(|took| took.as_secs_f64() * 1e3);
-            figures.push(own, cri, cri / own);
+            let [own, cri] = took;
+            whole.push(own.0, cri.0, cri.0 / own.0);
+            part.push(own.1, cri.1, cri.1 / own.1);
         }
     }
-    Ok(Line::new(format!("one pod starts, {pairs} times"))
-        .with("own:", percentiles(&figures.own, "ms"))
-        .with("containerd:", percentiles(&figures.cri, "ms"))
-        .with("containerd ÷ own in each pair", median(&figures.ratios, "")))
+    let line = |what: &str, figures: &Pairs| {
+        Line::new(format!("{what}, {pairs} times"))
+            .with("own:", percentiles(&figures.own, "ms"))
+            .with("containerd:", percentiles(&figures.cri, "ms"))
+            .with("containerd ÷ own in each pair", median(&figures.ratios, ""))
+    };
+    Ok([
+        line("one pod starts", &whole),
+        line("what the runtime takes of it: network, namespaces, cgroup, root, process", &part),
+    ])
 }
 
 /// Many pods at once, and what the agent and all that holds the containers take while they run.

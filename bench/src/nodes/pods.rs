@@ -31,13 +31,14 @@ impl Class {
         }
     }
 
-    /// Bound to the node, so that no scheduler is measured.
+    /// Bound to the node, so that no scheduler is measured. With time to end, however short, its object stays until
+    /// the node has taken away all of it, so that nobody's end is in the next one's start.
     fn pod(self, number: usize) -> Value {
         let mut pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": format!("{}-{number}", self.label()), "labels": {"runtime": self.label()}},
             "spec": {
-                "nodeName": NODE, "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
+                "nodeName": NODE, "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false,
                 "containers": [{
                     "name": "main", "image": "box:1", "imagePullPolicy": "IfNotPresent",
                     "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},

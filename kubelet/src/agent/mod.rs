@@ -65,7 +65,7 @@ use crate::runtime::native::{NativeRuntime, own_shim_command};
 use crate::runtime::{Runtime, RuntimeError};
 use crate::server::auth::{ClusterReviewer, Gate};
 use crate::server::{self, Asker, Query, ServerError};
-use crate::stats::Sampler;
+use crate::stats::{Operations, Sampler};
 
 /// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +144,8 @@ pub async fn run(
         tasks.spawn(sampler.clone().run(shutdown.clone()));
         let node = config.node_name.0.clone();
         let gate = Gate::new(&node, ClusterReviewer(client));
-        let served = server::Served { tls, gate, logs, asker, runtime, sampler, node };
+        let operations = agent.performer.operations.clone();
+        let served = server::Served { tls, gate, logs, asker, runtime, sampler, operations, node };
         let patience = server::Patience::default();
         tasks.spawn(server::serve(listener, served, patience, shutdown.clone()));
     }
@@ -368,6 +369,7 @@ fn build(
         classes: RuntimeClasses::new(client.clone()),
         recorder,
         promised: reporter.promised(),
+        operations: Operations::default(),
     };
     let (asker, queries, ended) = server::asker();
     // One look at a time: who measures waits for the loop.

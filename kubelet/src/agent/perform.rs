@@ -32,6 +32,10 @@ use crate::pod::sandbox::{HostFiles, sandbox};
 use crate::pod::volumes::mounts::mounts;
 use crate::pod::{ContainerId, ContainerName, PodRef, PodUid, handler, pull_secrets};
 use crate::runtime::{Asked, ContainerConfig, Fetch, ImageUse, NetworkPlace, Runtime, RuntimeError};
+use crate::stats::Operation::{
+    CreateContainer, RemoveContainer, RunPodSandbox, StartContainer, StopContainer,
+};
+use crate::stats::Operations;
 
 /// A postStart hook has no limit upstream; this one keeps a hanging hook from holding a task forever.
 const POST_START_LIMIT: Duration = Duration::from_secs(3600);
@@ -61,6 +65,8 @@ pub struct Performer {
     pub recorder: Recorder,
     /// Until when pods that fence themselves may run.
     pub promised: watch::Receiver<Duration>,
+    /// What the runtime is asked for.
+    pub operations: Operations,
 }
 
 /// A pod's place in the network.
@@ -87,7 +93,8 @@ impl Performer {
             }
             Effect::ResizeContainer { container, id } => self.resize(&pod, &container, id).await,
             Effect::RemoveContainer { id } => {
-                complain(&pod_ref, "remove a container", self.runtime.remove_container(&id).await);
+                let removed = self.operations.timed(RemoveContainer, self.runtime.remove_container(&id)).await;
+                complain(&pod_ref, "remove a container", removed);
                 None
             }
             Effect::Probe { container, id, kind } => Some(self.probe(&pod, &container, id, kind).await),
@@ -103,7 +110,8 @@ impl Performer {
     /// Asks until the runtime has heard it: one that is just being restarted can't, and a pod is asked to end once.
     async fn stop(&self, pod: &PodRef, id: &ContainerId, grace: Duration) {
         let mut backoff = Backoff::new(Policy::RETRY);
-        while let Err(error) = self.runtime.stop_container(id, grace).await {
+        let stop = || self.operations.timed(StopContainer, self.runtime.stop_container(id, grace));
+        while let Err(error) = stop().await {
             complain(pod, "stop a container", Err(error));
             tokio::time::sleep(backoff.failed(rand::random())).await;
         }
@@ -117,7 +125,7 @@ impl Performer {
             return PodEvent::SandboxFailed { message: format!("record the pod: {error}") };
         }
         self.sync_record(PodRef::of(pod));
-        match self.make_sandbox(pod).await {
+        match self.operations.timed(RunPodSandbox, self.make_sandbox(pod)).await {
             Ok(ip) => PodEvent::SandboxReady { ip },
             Err(message) => PodEvent::SandboxFailed { message },
         }
@@ -223,12 +231,12 @@ impl Performer {
         if config.self_fence {
             self.wait_for_promise().await;
         }
-        let created = self.runtime.create_container(config).await;
+        let created = self.operations.timed(CreateContainer, self.runtime.create_container(config)).await;
         let id = created.map_err(|error| match error {
             RuntimeError::Config(message) => StartFailure::Config(message),
             other => StartFailure::Create(other.chain()),
         })?;
-        match self.runtime.start_container(&id).await {
+        match self.operations.timed(StartContainer, self.runtime.start_container(&id)).await {
             Ok(at) => Ok((id, at)),
             Err(error) => Err(StartFailure::Run { id, message: error.chain() }),
         }

@@ -24,7 +24,7 @@ use crate::server::logs::{LogOptions, LogReader};
 use crate::server::route::{Metrics, Place, Refusal, Route, route};
 use crate::server::streams::{self, Agreed, Doing};
 use crate::server::{Asker, Found, LogSource};
-use crate::stats::{self, Sampler};
+use crate::stats::{self, Operations, Sampler};
 
 /// How long a command may run whose output is answered whole.
 const RUN_LIMIT: Duration = Duration::from_secs(60);
@@ -46,6 +46,8 @@ pub struct Served {
     pub runtime: Arc<dyn Runtime>,
     /// What they use.
     pub sampler: Sampler,
+    /// What the runtime was asked for.
+    pub operations: Operations,
     /// The node's name.
     pub node: String,
 }
@@ -102,7 +104,7 @@ impl Served {
             Metrics::Cadvisor => stats::cadvisor(&stats),
             Metrics::Own => {
                 let pods = self.asker.pods().await.map_err(|error| stopping(&error))?;
-                stats::own(&self.node, &stats, pods.len())
+                stats::own(&self.node, &stats, pods.len(), &self.operations)
             }
         };
         Ok(of_type("text/plain; version=0.0.4; charset=utf-8", metrics))

@@ -133,7 +133,7 @@ mod tests {
     use crate::runtime::fake::{FakeRuntime, FakeScript};
     use crate::server::auth::{Act, Gate, Reviewer};
     use crate::server::{LogSource, Shown, Tls, asker, testing};
-    use crate::stats::Sampler;
+    use crate::stats::{Operations, Sampler};
 
     struct Nobody;
 
@@ -156,6 +156,7 @@ mod tests {
             logs: LogSource { data_dir: "/nowhere".into(), limits: LogLimits::default() },
             asker: asker().0,
             sampler: Sampler::new(runtime.clone()),
+            operations: Operations::default(),
             runtime,
             node: "n1".to_owned(),
         }

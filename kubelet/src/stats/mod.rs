@@ -1,9 +1,11 @@
 //! What the node and its containers use: sampled every ten seconds, told in upstream's forms.
 //!
-//! `meter.rs` makes rates of counters and `render.rs` texts of both, without I/O; `sampler.rs` reads the
+//! `meter.rs` makes rates of counters, `operations.rs` counts what the runtime is asked for and `render.rs` makes texts
+//! of all, without I/O; `sampler.rs` reads the
 //! machine and asks the runtime.
 
 mod meter;
+mod operations;
 mod render;
 mod sampler;
 
@@ -12,6 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use meter::Meter;
+pub use operations::{Operation, Operations};
 pub use render::{cadvisor, own, resource, summary};
 pub use sampler::{Sampler, machine};
 

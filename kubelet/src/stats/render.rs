@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::pod::{PodRef, PodUid};
-use crate::stats::{ContainerUsage, Stats, Usage};
+use crate::stats::{ContainerUsage, Operations, Stats, Usage};
 
 /// One pod's containers, each with its rate.
 type ByPod<'a> = BTreeMap<&'a PodUid, Vec<(&'a ContainerUsage, Option<u64>)>>;
@@ -88,24 +88,30 @@ fn pod(at: Timestamp, containers: &[(&ContainerUsage, Option<u64>)]) -> Value {
 }
 
 /// Lines of Prometheus' text format.
-struct Text(String);
+#[derive(Default)]
+pub(super) struct Text(String);
 
 impl Text {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
     /// Labels' values are names of Kubernetes, or quoted by `Debug`'s rules, which are Prometheus' for them.
-    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+    pub(super) fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+
+    #[cfg(test)]
+    pub(super) fn into_string(self) -> String {
+        self.0
     }
 }
 
 /// The body of `/metrics/resource`.
 pub fn resource(stats: &Stats) -> String {
-    let mut text = Text(String::new());
+    let mut text = Text::default();
     let (machine, containers) = (&stats.sample.machine, &stats.sample.containers);
     let pods: Vec<_> = by_pod(stats)
         .into_values()
@@ -158,7 +164,7 @@ fn start_times(text: &mut Text, containers: &[ContainerUsage]) {
 
 /// The body of `/metrics/cadvisor`: what dashboards ask cAdvisor for, as far as it is known here.
 pub fn cadvisor(stats: &Stats) -> String {
-    let mut text = Text(String::new());
+    let mut text = Text::default();
     let (machine, containers) = (&stats.sample.machine, &stats.sample.containers);
     type Number = (&'static str, &'static str, &'static str, fn(&Usage) -> f64);
     const NUMBERS: [Number; 3] = [
@@ -196,14 +202,15 @@ pub fn cadvisor(stats: &Stats) -> String {
 }
 
 /// The body of `/metrics`: the agent's own.
-pub fn own(node: &str, stats: &Stats, pods: usize) -> String {
-    let mut text = Text(String::new());
+pub fn own(node: &str, stats: &Stats, pods: usize, operations: &Operations) -> String {
+    let mut text = Text::default();
     text.family("kubelet_node_name", "gauge", "The node's name. The count is always 1.");
     text.line("kubelet_node_name", &[("node", node)], 1);
     text.family("kubelet_running_pods", "gauge", "Number of pods that are tended");
     text.line("kubelet_running_pods", &[], pods);
     text.family("kubelet_running_containers", "gauge", "Number of containers currently running");
     text.line("kubelet_running_containers", &[("container_state", "running")], stats.sample.containers.len());
+    operations.render(&mut text);
     text.0
 }
 
@@ -270,8 +277,7 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }
         assert!(cadvisor(&stats()).contains("id=\"/kubepods/podu1/id-app\",name=\"id-app\""));
-        assert!(
-            own("n1", &stats(), 3).ends_with("kubelet_running_containers{container_state=\"running\"} 2\n")
-        );
+        let own = own("n1", &stats(), 3, &Operations::default());
+        assert!(own.contains("kubelet_running_containers{container_state=\"running\"} 2\n"), "{own}");
     }
 }
