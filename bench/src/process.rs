@@ -89,6 +89,30 @@ pub fn load() -> f64 {
     text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(f64::NAN)
 }
 
+/// Waits until the machine does little, such as when the kernel has cleared away the namespaces of a hundred pods; not
+/// for ever on one that others use.
+pub async fn calm() {
+    const LOOK: Duration = Duration::from_millis(500);
+    for _ in 0..60 {
+        let (busy, all) = ticks();
+        tokio::time::sleep(LOOK).await;
+        let (busy, all) = (ticks().0 - busy, ticks().1 - all);
+        if busy * 10 <= all {
+            return;
+        }
+    }
+}
+
+/// Ticks of all processors since the start, those in which something ran and all.
+fn ticks() -> (u64, u64) {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let words = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let ticks: Vec<u64> = words.take(8).filter_map(|word| word.parse().ok()).collect();
+    let all = ticks.iter().sum();
+    // The fourth and the fifth: idle, and idle while a disk works.
+    (ticks.iter().enumerate().filter(|(n, _)| !matches!(n, 3 | 4)).map(|(_, ticks)| ticks).sum(), all)
+}
+
 /// Model of the processor and number of cores.
 pub fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

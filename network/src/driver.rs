@@ -17,7 +17,7 @@ use kube::Api;
 use rtnetlink::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::conntrack::{UdpRoutes, forget};
 use crate::dns::server::{Resolver, serve, upstream};
@@ -34,7 +34,8 @@ use crate::service::plan::{Route, SERVICE_NAME, routes};
 use crate::service::table::{TABLE, TURN_BACK, frame};
 use crate::table::Table;
 
-/// Changes that come together are told to the kernel together.
+/// Changes that come together are told to the kernel together: between two looks there is at least this. One that
+/// comes alone doesn't wait.
 const TOGETHER: Duration = Duration::from_millis(20);
 /// Between tries when another process has this part, or the kernel refused.
 const RETRY: Duration = Duration::from_secs(2);
@@ -263,18 +264,20 @@ async fn route(objects: &Objects, settings: &Settings, changed: &Notify, shutdow
     }
 }
 
-/// When to look: whenever something has changed, and again a while after a look that failed. What the kernel refuses
-/// now, as when memory is short, it takes later.
+/// When to look: whenever something has changed, but not at once after another look, and again a while after one that
+/// failed. What the kernel refuses now, as when memory is short, it takes later.
 pub(crate) struct Looks<'a> {
     changed: &'a Notify,
     shutdown: &'a Shutdown,
     failed: bool,
+    /// When the next look may begin.
+    earliest: Instant,
 }
 
 impl<'a> Looks<'a> {
     /// Nobody has looked yet.
     pub(crate) fn new(changed: &'a Notify, shutdown: &'a Shutdown) -> Self {
-        Self { changed, shutdown, failed: false }
+        Self { changed, shutdown, failed: false, earliest: Instant::now() }
     }
 
     /// Waits until it is time; `false` once `shutdown` is requested.
@@ -285,12 +288,14 @@ impl<'a> Looks<'a> {
                 return sleep(RETRY).await;
             }
             self.changed.notified().await;
-            sleep(TOGETHER).await;
+            sleep_until(self.earliest).await;
         };
-        tokio::select! {
+        let goes_on = tokio::select! {
             () = self.shutdown.requested() => false,
             () = due => true,
-        }
+        };
+        self.earliest = Instant::now() + TOGETHER;
+        goes_on
     }
 
     /// Remembers how the look ended.
@@ -299,6 +304,7 @@ impl<'a> Looks<'a> {
             tracing::error!(%error, "change the kernel's rules; it is tried again");
         }
         self.failed = ended.is_err();
+        self.earliest = Instant::now() + TOGETHER;
         !self.failed
     }
 }
@@ -340,5 +346,22 @@ mod tests {
         assert!(looks.went_well(Ok(())));
         trigger.request();
         assert!(!looks.next().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_waits_only_for_those_that_came_just_before() {
+        let (changed, (_trigger, shutdown)) = (Notify::new(), client::shutdown::channel());
+        let mut looks = Looks::new(&changed, &shutdown);
+        let begun = Instant::now();
+        changed.notify_one();
+        assert!(looks.next().await && looks.went_well(Ok(())));
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        changed.notify_one();
+        assert!(looks.next().await && looks.went_well(Ok(())));
+        assert_eq!(begun.elapsed(), TOGETHER);
+        sleep(TOGETHER).await;
+        changed.notify_one();
+        assert!(looks.next().await);
+        assert_eq!(begun.elapsed(), TOGETHER * 2);
     }
 }

@@ -24,6 +24,7 @@ pub async fn many(binary: &Path, archive: &Path, pods: usize) -> Result<Line> {
     cluster.load_image(archive).await?;
     let pid = agent.id().and_then(|pid| Pid::try_from(pid).ok()).context("the agent has ended")?;
     let bare = crate::process::memory(pid)?.rss;
+    crate::process::calm().await;
     let took = create_and_wait(&cluster, Class::Own, pods).await?;
     let (rss, total) = memory(&pid, &cluster, None)?;
     eprintln!("{pods} pods in {took:.1?}");

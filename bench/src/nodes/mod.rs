@@ -171,6 +171,7 @@ async fn rounds(cluster: &Cluster, containerd: &Containerd, arguments: &Argument
     for round in 0..arguments.rounds {
         let mut found = [(0.0, 0.0, 0.0); 2];
         for class in in_turns(round) {
+            process::calm().await;
             let took = create_and_wait(cluster, class, arguments.pods.into()).await?;
             let rate = f64::from(arguments.pods) / took.as_secs_f64();
             let (agent, total) = memory(&agent_of(cluster)?, cluster, Some(containerd))?;

@@ -28,6 +28,8 @@ const PORT: u16 = 8080;
 const FEW: usize = 10;
 /// A connection that isn't answered by then went nowhere.
 const ATTEMPT: Duration = Duration::from_secs(2);
+/// The same while a Service isn't routed yet: the kernel itself asks again only after a second.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// The lines of the table: latency directly, by one of few and by one of many Services, and updates.
 pub async fn services(cluster: &Cluster, count: usize) -> Result<Vec<Line>> {
@@ -124,11 +126,13 @@ async fn updates(
 async fn answered_by(address: SocketAddrV4, pod: Ipv4Addr) -> Result<()> {
     let pod = pod.to_string();
     within("wait for the Service to lead to its pod", async {
-        // Until the rules are there nobody may answer.
-        while ask(address).await.ok().as_deref() != Some(&pod) {
-            tokio::time::sleep(Duration::from_micros(200)).await;
+        // Until the rules are there nobody, or somebody else, may answer.
+        loop {
+            match timeout(GLANCE, ask(address)).await {
+                Ok(Ok(found)) if found == pod => return Ok(()),
+                _ => tokio::time::sleep(Duration::from_micros(200)).await,
+            }
         }
-        Ok(())
     })
     .await
 }
