@@ -23,7 +23,9 @@ pub async fn starting(connection: &mut Connection) -> Result<f64> {
 fn millis(metrics: &str) -> Result<f64> {
     let mut total = 0.0;
     for line in metrics.lines() {
-        let Some(rest) = line.strip_prefix("kubelet_runtime_operations_duration_seconds_sum") else { continue };
+        let Some(rest) = line.strip_prefix("kubelet_runtime_operations_duration_seconds_sum") else {
+            continue;
+        };
         if START.iter().any(|operation| rest.contains(&format!("{operation:?}"))) {
             let seconds = rest.rsplit(' ').next().context("a line without a value")?;
             total += seconds.parse::<f64>().with_context(|| format!("the line {line:?}"))? * 1e3;

@@ -93,7 +93,8 @@ impl Performer {
             }
             Effect::ResizeContainer { container, id } => self.resize(&pod, &container, id).await,
             Effect::RemoveContainer { id } => {
-                let removed = self.operations.timed(RemoveContainer, self.runtime.remove_container(&id)).await;
+                let removed =
+                    self.operations.timed(RemoveContainer, self.runtime.remove_container(&id)).await;
                 complain(&pod_ref, "remove a container", removed);
                 None
             }

@@ -9,7 +9,8 @@ use super::render::Text;
 
 /// Bounds of the buckets in seconds (upstream's: 14 from 5 ms on, each 2.5 times the one before), without the last,
 /// which hold less than half a day.
-const BUCKETS: [f64; 8] = [0.005, 0.0125, 0.03125, 0.078125, 0.1953125, 0.48828125, 1.220703125, 3.0517578125];
+const BUCKETS: [f64; 8] =
+    [0.005, 0.0125, 0.03125, 0.078125, 0.1953125, 0.48828125, 1.220703125, 3.0517578125];
 
 /// What a runtime is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
