@@ -22,6 +22,8 @@ use crate::statistics::Samples;
 const REQUESTS: usize = 2000;
 /// Changes that are followed.
 const CHANGES: usize = 50;
+/// Between them: one that comes at once after another waits a little, so that those that come next go with it.
+const APART: Duration = Duration::from_millis(100);
 /// Where the pods listen.
 const PORT: u16 = 8080;
 /// Services before the many are made.
@@ -112,6 +114,7 @@ async fn updates(
     let mut samples = Samples::default();
     for change in 1..=CHANGES {
         let pod = pods[change % 2];
+        tokio::time::sleep(APART).await;
         let begun = Instant::now();
         let path = format!("{}/{}", slices(), name(count - 1));
         connection.json(Method::PUT, &path, Some(&slice(count - 1, pod))).await?;
