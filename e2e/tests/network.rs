@@ -57,6 +57,8 @@ spec:
           echo "web $(curl -sf -m 5 http://web/index.html)"
           echo "full $(curl -sf -m 5 http://web.default.svc.cluster.local/index.html)"
           echo "api $(curl -sk -m 5 https://kubernetes.default/version | grep -c amoeba)"
+          echo "told $(curl -sf -m 5 $WEB_SERVICE_HOST:$WEB_SERVICE_PORT_HTTP/index.html)"
+          echo "linked $(curl -sk -m 5 https://${{KUBERNETES_PORT#tcp://}}/version | grep -c amoeba)"
 "#
     )
 }
@@ -107,7 +109,7 @@ fn pods_have_addresses_services_lead_to_them_and_names_to_services() {
 
     let seen = run_client(&cluster, "client");
     assert!(seen.contains("each 3\n"), "{seen}");
-    for line in ["web pod 10.244.", "full pod 10.244.", "api 1"] {
+    for line in ["web pod 10.244.", "full pod 10.244.", "api 1", "told pod 10.244.", "linked 1"] {
         assert!(seen.contains(line), "{line}: {seen}");
     }
 

@@ -15,6 +15,7 @@ mod references;
 mod run_loop;
 mod runtime_class;
 mod runtime_state;
+mod services;
 pub mod status_patch;
 mod storage;
 pub mod table;
@@ -364,6 +365,7 @@ fn build(
         checkpoints,
         volumes: Volumes::new(&config.data_dir, client.clone(), references.clone(), node.clone()),
         references,
+        services: services::Services::new(client.clone(), &config.data_dir),
         node,
         network,
         classes: RuntimeClasses::new(client.clone()),

@@ -17,6 +17,7 @@ use crate::agent::checkpoint::Checkpoints;
 use crate::agent::network::Network;
 use crate::agent::references::References;
 use crate::agent::runtime_class::RuntimeClasses;
+use crate::agent::services::Services;
 use crate::agent::volumes::Volumes;
 use crate::container::Mount;
 use crate::fence;
@@ -24,7 +25,7 @@ use crate::image::registry::Login;
 use crate::pod::admission::amounts;
 use crate::pod::downward::NodeFacts;
 use crate::pod::effect::{Effect, Hook, Note, PodEvent, ProbeKind, StartFailure};
-use crate::pod::env::{Reference, container_references, environment};
+use crate::pod::env::{Reference, Sources, container_references, environment};
 use crate::pod::expand::expand_all;
 use crate::pod::isolation::{self, Ground, pull_policy};
 use crate::pod::roles::{roles, spec_of, target_of};
@@ -53,6 +54,8 @@ pub struct Performer {
     pub checkpoints: Checkpoints,
     /// ConfigMaps and Secrets.
     pub references: References,
+    /// Services that environments tell of.
+    pub services: Services,
     /// The pods' volumes.
     pub volumes: Volumes,
     /// What the downward API tells of the node.
@@ -318,7 +321,9 @@ impl Performer {
         spec: &Container,
         bare: ContainerConfig,
     ) -> Result<ContainerConfig, String> {
+        let services = self.services.variables(pod).await?;
         let sources = self.references.sources(&bare.pod.namespace, &container_references(spec)).await?;
+        let sources = Sources { services, ..sources };
         let place = self.place(pod).await?;
         let facts = NodeFacts { pod_ip: self.address(&place), ..(*self.node).clone() };
         let env = environment(pod, spec, &sources, &facts)?;

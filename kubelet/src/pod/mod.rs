@@ -22,6 +22,7 @@ pub mod resize;
 pub mod restore;
 pub mod roles;
 pub mod sandbox;
+pub mod service_links;
 pub mod start_outcome;
 pub mod starting;
 pub mod static_pod;
