@@ -3,9 +3,10 @@
 //! Always holds: the loop never waits for the API server, a process or a disk, so a stuck one of them
 //! holds up nothing else; the node's heartbeat runs in a task of its own.
 
-pub(crate) mod action;
+mod action;
 pub mod checkpoint;
 mod grpc;
+pub(crate) mod http_get;
 mod manifests;
 mod network;
 mod perform;

@@ -24,7 +24,7 @@ use crate::fence;
 use crate::image::registry::Login;
 use crate::pod::admission::amounts;
 use crate::pod::downward::NodeFacts;
-use crate::pod::effect::{Effect, Hook, Note, PodEvent, ProbeKind, StartFailure};
+use crate::pod::effect::{Effect, Hook, Note, PodEvent, ProbeKind, ProbeOutcome, StartFailure};
 use crate::pod::env::{Reference, Sources, container_references, environment};
 use crate::pod::expand::expand_all;
 use crate::pod::isolation::{self, Ground, pull_policy};
@@ -345,8 +345,8 @@ impl Performer {
 
     async fn probe(&self, pod: &Pod, name: &ContainerName, id: ContainerId, kind: ProbeKind) -> PodEvent {
         let outcome = match handler::probe(pod, name, kind, &self.pod_ip(pod).await) {
-            Ok((action, timeout)) => action::perform(self.runtime.as_ref(), &id, &action, timeout).await,
-            Err(message) => Err(message),
+            Ok((action, timeout)) => action::probe(self.runtime.as_ref(), &id, &action, timeout).await,
+            Err(message) => ProbeOutcome::Error(message),
         };
         PodEvent::Probed { id, kind, outcome }
     }

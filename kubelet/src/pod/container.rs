@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Container;
 
 use crate::config::Backoff;
 use crate::pod::backoff::Delay;
-use crate::pod::effect::ProbeKind;
+use crate::pod::effect::{ProbeKind, ProbeOutcome};
 use crate::pod::probe::Prober;
 use crate::pod::resize::Allocation;
 use crate::pod::roles::Role;
@@ -297,24 +297,29 @@ impl ContainerLife {
     pub fn next_wake(&self) -> Option<Timestamp> {
         match &self.state {
             State::Waiting(waiting) => waiting.until,
-            State::Running(run) => match &run.stopping {
-                Some(stopping) => (!stopping.killed).then_some(stopping.deadline),
-                None => self.probes_due(run).filter_map(|(_, prober)| prober.next()).min(),
-            },
+            State::Running(run) => {
+                let kill = run.stopping.as_ref().filter(|stopping| !stopping.killed).map(|s| s.deadline);
+                self.probes_due(run).filter_map(|(_, prober)| prober.next()).chain(kill).min()
+            }
             State::Starting(_) | State::Ended(_) => None,
         }
     }
 
-    /// The probes that may run now: the startup probe holds the others back.
+    /// The probes that may run now: the startup probe holds the others back. Of a run that is being ended only the
+    /// readiness is asked for, so that Services hear when it takes nobody any more.
     fn probes_due(&self, run: &Run) -> impl Iterator<Item = &(ProbeKind, Prober)> {
-        let started = self.is_started();
-        let hooked = run.post_start_pending;
-        self.probes.iter().filter(move |(kind, _)| !hooked && (started || *kind == ProbeKind::Startup))
+        let (started, hooked, stopping) = (self.is_started(), run.post_start_pending, run.stopping.is_some());
+        let may = move |kind: ProbeKind| match kind {
+            ProbeKind::Startup => !stopping,
+            ProbeKind::Liveness => started && !stopping,
+            ProbeKind::Readiness => started,
+        };
+        self.probes.iter().filter(move |(kind, _)| !hooked && may(*kind))
     }
 
     /// Takes the turns of all probes that are due.
     pub fn take_probe_turns(&mut self, now: Timestamp) -> Vec<ProbeKind> {
-        let Some(run) = self.run().filter(|run| run.stopping.is_none()) else { return Vec::new() };
+        let Some(run) = self.run() else { return Vec::new() };
         let allowed: Vec<ProbeKind> = self.probes_due(run).map(|(kind, _)| *kind).collect();
         self.probes
             .iter_mut()
@@ -324,9 +329,16 @@ impl ContainerLife {
     }
 
     /// Hands an answer to its prober; returns the settled result if it changed.
-    pub fn probed(&mut self, kind: ProbeKind, success: bool, now: Timestamp) -> Option<bool> {
+    pub fn probed(&mut self, kind: ProbeKind, outcome: &ProbeOutcome, now: Timestamp) -> Option<bool> {
         let (_, prober) = self.probes.iter_mut().find(|(k, _)| *k == kind)?;
-        let changed = prober.answer(success, now);
+        let changed = match outcome {
+            ProbeOutcome::Success | ProbeOutcome::Warning(_) => prober.answer(true, now),
+            ProbeOutcome::Failure(_) => prober.answer(false, now),
+            ProbeOutcome::Error(_) => {
+                prober.skip(now);
+                None
+            }
+        };
         if kind == ProbeKind::Startup && changed == Some(true) {
             self.probes.iter_mut().for_each(|(_, prober)| prober.hold_until(now));
         }

@@ -59,14 +59,14 @@ pub enum PodEvent {
         /// How.
         exit: Exit,
     },
-    /// A probe answered, or failed to in time.
+    /// A probe came to its end.
     Probed {
         /// Which run was probed.
         id: ContainerId,
         /// Which probe.
         kind: ProbeKind,
-        /// `Err` holds what the event shall say.
-        outcome: Result<(), String>,
+        /// What it came to.
+        outcome: ProbeOutcome,
     },
     /// A lifecycle hook returned.
     HookDone {
@@ -126,6 +126,19 @@ pub enum StartFailure {
         /// Why.
         message: String,
     },
+}
+
+/// What a probe came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeOutcome {
+    /// All is well.
+    Success,
+    /// All is well as far as anybody asked; an event says what isn't known.
+    Warning(String),
+    /// It isn't; the event says why.
+    Failure(String),
+    /// Nobody could be asked: that says nothing of the container, and the next probe decides.
+    Error(String),
 }
 
 /// The three probes of a container.

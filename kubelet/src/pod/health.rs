@@ -4,11 +4,33 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::pod::effect::{Effect, Hook, Note, ProbeKind};
+use crate::pod::effect::{Effect, Hook, Note, ProbeKind, ProbeOutcome};
 use crate::pod::life::PodLife;
+use crate::pod::phase::restarts_after;
 use crate::pod::roles::spec_of;
 use crate::pod::time::{later, seconds};
 use crate::pod::{ContainerId, ContainerName};
+
+/// How a run ends that had to be killed: not well.
+const KILLED: i32 = 137;
+
+/// What an event says of a probe, if anything.
+fn told(kind: ProbeKind, outcome: ProbeOutcome) -> Option<Note> {
+    let title = kind.title();
+    match outcome {
+        ProbeOutcome::Success => None,
+        ProbeOutcome::Warning(text) => {
+            Some(Note::warning("ProbeWarning", format!("{title} probe warning: {text}")))
+        }
+        ProbeOutcome::Failure(text) => {
+            Some(Note::warning("Unhealthy", format!("{title} probe failed: {text}")))
+        }
+        ProbeOutcome::Error(why) => {
+            let text = format!("{title} probe errored and resulted in unknown state: {why}");
+            Some(Note::warning("Unhealthy", text))
+        }
+    }
+}
 
 impl PodLife {
     pub(crate) fn send_probes(&mut self, index: usize, now: Timestamp, out: &mut Vec<Effect>) {
@@ -27,18 +49,14 @@ impl PodLife {
         &mut self,
         id: &ContainerId,
         kind: ProbeKind,
-        outcome: Result<(), String>,
+        outcome: ProbeOutcome,
         now: Timestamp,
         out: &mut Vec<Effect>,
     ) {
         let Some(index) = self.index_of_run(id) else { return };
         let container = &mut self.containers[index];
-        let name = container.name.clone();
-        let changed = container.probed(kind, outcome.is_ok(), now);
-        if let Err(output) = outcome {
-            let text = format!("{} probe failed: {output}", kind.title());
-            out.push(Effect::Record(Note::warning("Unhealthy", text).about(&name)));
-        }
+        let changed = container.probed(kind, &outcome, now);
+        out.extend(told(kind, outcome).map(|note| Effect::Record(note.about(&container.name))));
         if changed == Some(false) && kind != ProbeKind::Readiness {
             self.kill_unhealthy(index, kind, now, out);
         }
@@ -46,7 +64,9 @@ impl PodLife {
 
     fn kill_unhealthy(&mut self, index: usize, kind: ProbeKind, now: Timestamp, out: &mut Vec<Effect>) {
         let name = self.containers[index].name.clone();
-        let message = format!("Container {name} failed {} probe, will be restarted", kind.word());
+        let again = restarts_after(&self.pod, &self.containers[index], KILLED);
+        let then = if again { ", will be restarted" } else { "" };
+        let message = format!("Container {name} failed {} probe{then}", kind.word());
         let grace = self.probe_grace(&name, kind);
         self.begin_stop(index, message, later(now, grace), now, out);
     }

@@ -353,6 +353,7 @@ impl PodLife {
         } else if self.sandbox_is_ready(now, out) {
             self.advance_containers(now, out);
         }
+        (0..self.containers.len()).for_each(|index| self.send_probes(index, now, out));
     }
 
     fn check_active_deadline(&mut self, now: Timestamp, out: &mut Vec<Effect>) {

@@ -87,8 +87,13 @@ impl Prober {
         if self.in_a_row >= threshold {
             self.result = Some(success);
         }
-        self.next = self.goes_on().then(|| later(now, self.period));
+        self.skip(now);
         (self.result != before).then_some(success)
+    }
+
+    /// Nobody could be asked: all is as before.
+    pub fn skip(&mut self, now: Timestamp) {
+        self.next = self.goes_on().then(|| later(now, self.period));
     }
 
     fn count(&mut self, success: bool) {

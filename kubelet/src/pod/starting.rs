@@ -62,7 +62,6 @@ impl PodLife {
         if self.advance_inits(inits, now, out) {
             self.advance_apps(inits..inits + apps, now, out);
         }
-        (0..self.containers.len()).for_each(|index| self.send_probes(index, now, out));
     }
 
     /// Returns whether the app containers may run. Once they have begun, only sidecars are tended.

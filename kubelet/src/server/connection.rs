@@ -127,7 +127,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::agent::action::UNVERIFIED;
+    use crate::agent::http_get::UNVERIFIED;
     use crate::config::LogLimits;
     use crate::runtime::Runtime;
     use crate::runtime::fake::{FakeRuntime, FakeScript};

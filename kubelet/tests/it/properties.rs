@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kubelet::Backoff;
 use kubelet::pod::container::State;
-use kubelet::pod::effect::{Effect, Hook, PodEvent, ProbeKind, StartFailure};
+use kubelet::pod::effect::{Effect, Hook, PodEvent, ProbeKind, ProbeOutcome, StartFailure};
 use kubelet::pod::life::{PodLife, Settings};
 use kubelet::pod::{ContainerId, ContainerName};
 use kubelet::runtime::{Exit, ImageUse};
@@ -113,7 +113,8 @@ impl World {
             }
             Move::Probed(n, kind, ok) => {
                 let kinds = [ProbeKind::Startup, ProbeKind::Liveness, ProbeKind::Readiness];
-                let outcome = if *ok { Ok(()) } else { Err("no".to_owned()) };
+                let failure = || ProbeOutcome::Failure("no".to_owned());
+                let outcome = if *ok { ProbeOutcome::Success } else { failure() };
                 PodEvent::Probed { id: self.run(*n)?, kind: kinds[usize::from(*kind)], outcome }
             }
             Move::Hook(n, post, ok) => {

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kubelet::Backoff;
-use kubelet::pod::effect::{Effect, Hook, PodEvent, ProbeKind, StartFailure};
+use kubelet::pod::effect::{Effect, Hook, PodEvent, ProbeKind, ProbeOutcome, StartFailure};
 use kubelet::pod::life::{PodLife, Settings, Verdict};
 use kubelet::pod::resize::{Decision, Shortage};
 use kubelet::pod::{ContainerId, ContainerName};
@@ -94,7 +94,7 @@ impl Conversation {
             }
             ["exited", id, code] => PodEvent::Exited { id: run(id), exit: self.exit(code) },
             ["probed", id, kind, rest @ ..] => {
-                PodEvent::Probed { id: run(id), kind: probe_kind(kind), outcome: outcome(rest) }
+                PodEvent::Probed { id: run(id), kind: probe_kind(kind), outcome: probed(rest) }
             }
             ["hook", id, hook, rest @ ..] => {
                 let hook = if *hook == "postStart" { Hook::PostStart } else { Hook::PreStop };
@@ -236,6 +236,16 @@ fn outcome(rest: &[&str]) -> Result<(), String> {
         ["ok"] => Ok(()),
         ["failed", message @ ..] => Err(message.join(" ")),
         _ => panic!("ok or failed: {rest:?}"),
+    }
+}
+
+fn probed(rest: &[&str]) -> ProbeOutcome {
+    match rest {
+        ["ok"] => ProbeOutcome::Success,
+        ["warned", message @ ..] => ProbeOutcome::Warning(message.join(" ")),
+        ["failed", message @ ..] => ProbeOutcome::Failure(message.join(" ")),
+        ["errored", message @ ..] => ProbeOutcome::Error(message.join(" ")),
+        _ => panic!("ok, warned, failed or errored: {rest:?}"),
     }
 }
 
