@@ -28,6 +28,10 @@ pub struct ContainerLife {
     pub last: Option<Ended>,
     /// Runs begun so far; `restartCount` is one less.
     pub attempts: u32,
+    /// The name of the image that the newest run was to be made from; `None` before the first.
+    pub asked_image: Option<String>,
+    /// Its run is ended and made anew, whatever the restart policy says: another image is asked for.
+    pub renews: bool,
     /// The identity of the image that the newest run was made from; `None` for a plain process.
     pub image_id: Option<String>,
     /// The delay before the next restart.
@@ -65,9 +69,11 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// A volume could not be had.
-    pub fn is_for_volume(&self) -> bool {
-        self.reason == WaitReason::NotYet && self.until.is_some()
+    /// What it waits for may be there as soon as something of the pod or of what it refers to has changed.
+    pub fn awaits_change(&self) -> bool {
+        let for_volume = self.reason == WaitReason::NotYet && self.until.is_some();
+        let refused = [WaitReason::CreateContainerConfigError, WaitReason::CreateContainerError];
+        for_volume || refused.contains(&self.reason)
     }
 }
 
@@ -145,6 +151,8 @@ impl ContainerLife {
             state: State::Waiting(Waiting { reason: WaitReason::NotYet, message: None, until: None }),
             last: None,
             attempts: 0,
+            asked_image: None,
+            renews: false,
             image_id: None,
             delay: Delay::none(now),
             image_delay: Delay::none(now),
@@ -212,8 +220,9 @@ impl ContainerLife {
         self.probes.iter().find(|(k, _)| *k == kind).map(|(_, prober)| prober)
     }
 
-    /// The driver has been asked to start the next run.
-    pub fn begin_start(&mut self) {
+    /// The driver has been asked to start the next run, of this image.
+    pub fn begin_start(&mut self, image: Option<String>) {
+        self.asked_image = image;
         self.resources.actual = self.resources.allocated.clone();
         self.resources.under_way = None;
         let before = std::mem::replace(
@@ -234,6 +243,7 @@ impl ContainerLife {
     pub fn started(&mut self, run: Run, spec: Option<&Container>) -> Option<ContainerId> {
         assert!(self.run().is_none(), "a container has at most one run at a time");
         let dropped = self.settle_previous();
+        self.renews = false;
         self.attempts += 1;
         self.resources.restarts = false;
         self.image_delay = Delay::none(run.started_at);
@@ -252,12 +262,14 @@ impl ContainerLife {
     /// The try failed before there was a run.
     pub fn refused(&mut self, reason: WaitReason, message: String, until: Option<Timestamp>) {
         self.settle_previous();
+        self.renews = false;
         self.state = State::Waiting(Waiting { reason, message: Some(message), until });
     }
 
     /// The try failed for want of a volume: the container is still being created.
     pub fn awaits_volume(&mut self, until: Timestamp) {
         self.settle_previous();
+        self.renews = false;
         self.state =
             State::Waiting(Waiting { reason: WaitReason::NotYet, message: None, until: Some(until) });
     }
@@ -265,6 +277,7 @@ impl ContainerLife {
     /// A run was created and failed to start. Returns the record that no one needs any more.
     pub fn failed_to_run(&mut self, ended: Ended) -> Option<ContainerId> {
         let dropped = self.settle_previous();
+        self.renews = false;
         self.attempts += 1;
         self.resources.restarts = false;
         self.probes.clear();

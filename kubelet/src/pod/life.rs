@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
 use crate::config::Backoff;
-use crate::pod::container::{ContainerLife, State, WaitReason};
+use crate::pod::container::{ContainerLife, State};
 use crate::pod::effect::{Effect, Note, PodEvent};
 use crate::pod::phase::{Phase, phase};
 use crate::pod::resize::Progress;
@@ -291,14 +291,18 @@ impl PodLife {
             PodEvent::HookDone { id, hook, outcome } => self.hook_done(&id, hook, outcome, now, out),
             PodEvent::ResizeDecided(decision) => self.resize_decided(decision, out),
             PodEvent::Resized { id, outcome } => self.resized(&id, outcome, now, out),
-            PodEvent::ReferencesChanged => self.references_changed(now),
+            PodEvent::ReferencesChanged => self.try_again(now),
             PodEvent::Tick => {}
         }
     }
 
     fn applied(&mut self, pod: Box<Pod>, now: Timestamp) {
+        let changed = asks_for_something_else(&self.pod, &pod);
         self.pod = pod;
         self.take_up_added(now);
+        if changed {
+            self.try_again(now);
+        }
         if self.pod.metadata.deletion_timestamp.is_some() {
             self.end(Why::Deleted, now);
         }
@@ -322,16 +326,6 @@ impl PodLife {
             // An end of an earlier run, or told twice.
             None => {}
         }
-    }
-
-    fn references_changed(&mut self, now: Timestamp) {
-        let waiting = self.containers.iter_mut().filter_map(|c| match &mut c.state {
-            State::Waiting(waiting) => Some(waiting),
-            _ => None,
-        });
-        waiting
-            .filter(|w| w.reason == WaitReason::CreateContainerConfigError || w.is_for_volume())
-            .for_each(|w| w.until = Some(now));
     }
 
     /// `spec.terminationGracePeriodSeconds`.
@@ -400,4 +394,10 @@ impl PodLife {
             self.settled = Some(phase);
         }
     }
+}
+
+/// Whether a container may be made otherwise by this version of the pod than by the one before.
+fn asks_for_something_else(before: &Pod, now: &Pod) -> bool {
+    let told = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
+    before.spec != now.spec || told(before) != told(now)
 }

@@ -147,6 +147,6 @@ impl Count {
         let Some(ended) = ended else { return self.waiting += 1 };
         self.over += 1;
         self.well += u32::from(ended.exit.code == 0);
-        self.again += u32::from(restarts_after(pod, container, ended.exit.code));
+        self.again += u32::from(container.renews || restarts_after(pod, container, ended.exit.code));
     }
 }

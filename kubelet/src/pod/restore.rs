@@ -54,6 +54,7 @@ fn adopt(
 ) {
     let reported = reported(pod, container);
     let known_restarts = reported.map_or(0, |status| u32::try_from(status.restart_count).unwrap_or(0));
+    container.asked_image = reported.map(|status| status.image.clone()).filter(|_| !runs.is_empty());
     if let Some(had) = reported.and_then(|status| status.resources.clone()) {
         container.resources = Allocation::of(Some(&had));
     }

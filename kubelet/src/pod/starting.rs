@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::pod::ContainerName;
+use crate::pod::backoff::Delay;
 use crate::pod::container::{Ended, State, WaitReason};
 use crate::pod::effect::{Effect, Note};
 use crate::pod::life::{PodLife, Sandbox};
@@ -54,7 +55,48 @@ impl PodLife {
         self.sandbox == Sandbox::Ready
     }
 
+    /// Something that containers are made of has changed: those that wait for it get another try, and those whose
+    /// image is another one now begin as if they had never failed.
+    pub(crate) fn try_again(&mut self, now: Timestamp) {
+        for index in 0..self.containers.len() {
+            let renewed = self.is_of_another_image(index);
+            let container = &mut self.containers[index];
+            if renewed {
+                (container.delay, container.image_delay) = (Delay::none(now), Delay::none(now));
+            }
+            if let State::Waiting(waiting) = &mut container.state
+                && waiting.until.is_some()
+                && (renewed || waiting.awaits_change())
+            {
+                waiting.until = Some(now);
+            }
+        }
+    }
+
+    fn is_of_another_image(&self, index: usize) -> bool {
+        let container = &self.containers[index];
+        let wanted = spec_of(&self.pod, &container.name).and_then(|spec| spec.image.clone());
+        container.asked_image.is_some() && container.asked_image != wanted
+    }
+
+    /// What runs of another image than the pod names now is made anew, as upstream does it. An init container has
+    /// done its part.
+    fn renew_changed(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        for index in 0..self.containers.len() {
+            let container = &self.containers[index];
+            let stays = matches!(container.role, Role::App | Role::Sidecar);
+            let runs = container.run().is_some_and(|run| run.stopping.is_none());
+            if stays && runs && self.is_of_another_image(index) {
+                let message = format!("Container {} definition changed, will be restarted", container.name);
+                self.containers[index].renews = true;
+                self.begin_stop(index, message, later(now, self.spec_grace()), now, out);
+            }
+        }
+        self.press_on_with_stops(now, out);
+    }
+
     pub(crate) fn advance_containers(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        self.renew_changed(now, out);
         let inits = self.containers.iter().take_while(|c| c.role != Role::App).count();
         let apps = self.containers[inits..].iter().take_while(|c| c.role == Role::App).count();
         // Also into a pod that can't begin one may want to look.
@@ -121,7 +163,7 @@ impl PodLife {
     }
 
     fn tend_ended(&mut self, index: usize, ended: &Ended, now: Timestamp, out: &mut Vec<Effect>) {
-        if self.containers[index].resources.restarts {
+        if self.containers[index].resources.restarts || self.containers[index].renews {
             return self.start(index, false, now, out);
         }
         if !restarts_after(&self.pod, &self.containers[index], ended.exit.code) {
@@ -173,7 +215,8 @@ impl PodLife {
             let ended = container.ended().or(container.last.as_ref()).map_or(now, |e| e.exit.finished_at);
             container.delay.begin(ended, now, &backoff);
         }
-        container.begin_start();
+        let image = spec_of(&self.pod, &container.name).and_then(|spec| spec.image.clone());
+        container.begin_start(image);
         out.push(Effect::StartContainer { container: container.name.clone(), attempt: container.attempts });
     }
 }

@@ -86,7 +86,8 @@ impl PodLife {
 
     fn container_status(&self, container: &ContainerLife) -> ContainerStatus {
         let spec = spec_of(&self.pod, &container.name);
-        let image = spec.as_ref().and_then(|spec| spec.image.clone()).unwrap_or_default();
+        let image =
+            container.asked_image.clone().or_else(|| spec.as_ref().and_then(|spec| spec.image.clone()));
         let waiting = if has_init_containers(&self.pod) { "PodInitializing" } else { "ContainerCreating" };
         let shown = shown(&container.state);
         let current = current_id(shown).or_else(|| container.last.as_ref().and_then(|l| l.id.as_ref()));
@@ -103,7 +104,7 @@ impl PodLife {
             } else {
                 String::new()
             },
-            image,
+            image: image.unwrap_or_default(),
             allocated_resources: container.resources.allocated.requests.clone(),
             resources: (container.role != Role::Ephemeral).then(|| self.shown_resources(container)),
             ..ContainerStatus::default()
