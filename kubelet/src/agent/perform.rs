@@ -370,7 +370,7 @@ impl Performer {
         self.recorder.note(EventNote {
             regarding: ObjectReference { field_path, ..reference(pod) },
             severity,
-            reason: note.reason.to_owned(),
+            reason: note.reason.into_owned(),
             message: note.message,
             component: None,
         });

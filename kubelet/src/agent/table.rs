@@ -195,9 +195,9 @@ impl PodTable {
         let ending = pod.metadata.deletion_timestamp.is_some();
         let life = match self.welcome(&pod) {
             Err(verdict) if !ending => {
-                let reason = Effect::Record(Note::warning("Failed", verdict.message.clone()));
-                work.push(Work::Effect(Arc::new((*pod).clone()), reason));
-                PodLife::refused(pod, settings, verdict, now)
+                let reason = Note::warning(verdict.reason.clone(), verdict.message.clone());
+                work.push(Work::Effect(Arc::new((*pod).clone()), Effect::Record(reason)));
+                PodLife::rejected(pod, settings, verdict, now)
             }
             _ => {
                 work.push(Work::Follow(pod_ref.clone(), references(&pod)));

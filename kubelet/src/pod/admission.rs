@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 
 use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 use crate::pod::life::Verdict;
+use crate::pod::roles::{Role, declared};
 
 /// Resources by name, in thousandths for `cpu` and in units for all else.
 pub type Amounts = BTreeMap<String, i128>;
@@ -81,18 +82,70 @@ pub fn admit(pod: &Pod, used: &Amounts, pods: usize, allocatable: &Amounts) -> R
     Ok(())
 }
 
+/// Refuses a pod that is written for another operating system.
+pub fn admit_system(pod: &Pod) -> Result<(), Verdict> {
+    let system = pod.spec.as_ref().and_then(|spec| spec.os.as_ref()).map(|os| os.name.as_str());
+    if system.is_some_and(|system| system != "linux") {
+        let message = "Failed to admit pod as the OS field doesn't match node OS";
+        return Err(Verdict::plain("PodOSNotSupported", message.to_owned()));
+    }
+    Ok(())
+}
+
+/// Refuses a pod that asks for a port of the machine that another pod has.
+pub fn admit_ports<'p>(pod: &Pod, others: impl Iterator<Item = &'p Pod>) -> Result<(), Verdict> {
+    let wanted = host_ports(pod);
+    if !wanted.is_empty()
+        && others.flat_map(host_ports).any(|taken| wanted.iter().any(|port| port.meets(&taken)))
+    {
+        let message =
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        return Err(Verdict::plain("NodePorts", message.to_owned()));
+    }
+    Ok(())
+}
+
+/// A port of the machine.
+struct HostPort<'a> {
+    protocol: &'a str,
+    /// All addresses of the machine, or one.
+    ip: &'a str,
+    port: i32,
+}
+
+const ANY: &str = "0.0.0.0";
+
+impl HostPort<'_> {
+    fn meets(&self, other: &HostPort<'_>) -> bool {
+        let same = (self.protocol, self.port) == (other.protocol, other.port);
+        same && (self.ip == other.ip || self.ip == ANY || other.ip == ANY)
+    }
+}
+
+/// Those of the containers that stay. In the machine's own network every port is one of the machine.
+fn host_ports(pod: &Pod) -> Vec<HostPort<'_>> {
+    let stay = declared(pod).filter(|(_, role)| *role != Role::Init);
+    stay.flat_map(|(container, _)| container.ports.iter().flatten()).filter_map(host_port).collect()
+}
+
+fn host_port(port: &ContainerPort) -> Option<HostPort<'_>> {
+    Some(HostPort {
+        protocol: port.protocol.as_deref().unwrap_or("TCP"),
+        ip: port.host_ip.as_deref().filter(|ip| !ip.is_empty()).unwrap_or(ANY),
+        port: port.host_port.filter(|number| *number > 0)?,
+    })
+}
+
 fn out_of(name: &str, requested: i128, used: i128, capacity: i128) -> Verdict {
     let message = format!(
-        "Pod was rejected: Node didn't have enough resource: {name}, requested: {requested}, \
-         used: {used}, capacity: {capacity}"
+        "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
     );
     Verdict::plain(&format!("OutOf{name}"), message)
 }
 
 /// `status.qosClass`: Guaranteed if every container limits CPU and memory and requests no less.
 pub fn qos_class(pod: &Pod) -> &'static str {
-    let containers: Vec<&Container> =
-        crate::pod::roles::declared(pod).map(|(container, _)| container).collect();
+    let containers: Vec<&Container> = declared(pod).map(|(container, _)| container).collect();
     if containers.iter().all(|c| qos_amounts(c).0.is_empty() && qos_amounts(c).1.is_empty()) {
         return "BestEffort";
     }
@@ -111,4 +164,49 @@ fn qos_amounts(container: &Container) -> (Amounts, Amounts) {
         all.into_iter().filter(|(name, amount)| (name == "cpu" || name == "memory") && *amount > 0).collect()
     };
     (part(resources.requests), part(resources.limits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(spec: &str) -> Pod {
+        serde_yaml::from_str(&format!("{{spec: {spec}}}")).expect("a pod")
+    }
+
+    #[test]
+    fn a_port_of_the_machine_is_given_once() {
+        let has = |port: &str| {
+            pod(&format!("{{containers: [{{name: c, ports: [{{containerPort: 1, {port}}}]}}]}}"))
+        };
+        let taken = [
+            has("hostPort: 80, hostIP: 127.0.0.1"),
+            has("hostPort: 53, protocol: UDP"),
+            has("protocol: TCP"),
+        ];
+        for (port, free) in [
+            ("hostPort: 81", true),
+            ("hostPort: 53", true),
+            ("hostPort: 80, hostIP: 127.0.0.2", true),
+            ("protocol: UDP", true),
+            ("hostPort: 80", false),
+            ("hostPort: 80, hostIP: 127.0.0.1", false),
+            ("hostPort: 53, hostIP: 127.0.0.1, protocol: UDP", false),
+        ] {
+            let refused = admit_ports(&has(port), taken.iter()).err();
+            assert_eq!(refused.is_none(), free, "{port}: {refused:?}");
+        }
+        let before =
+            "{containers: [], initContainers: [{name: i, ports: [{containerPort: 80, hostPort: 80}]}]}";
+        assert_eq!(admit_ports(&pod(before), taken.iter()), Ok(()), "it is over before it is in the way");
+        let refused = admit_ports(&has("hostPort: 80"), taken.iter()).expect_err("taken");
+        assert_eq!(refused.reason, "NodePorts");
+    }
+
+    #[test]
+    fn a_pod_of_another_system_is_refused() {
+        assert_eq!(admit_system(&pod("{containers: [], os: {name: linux}}")), Ok(()));
+        let refused = admit_system(&pod("{containers: [], os: {name: windows}}")).expect_err("refused");
+        assert_eq!(refused.reason, "PodOSNotSupported");
+    }
 }

@@ -48,9 +48,11 @@ pub fn conditions(life: &PodLife, phase: Phase, now: Timestamp) -> Vec<PodCondit
         ("ContainersReady", containers_ready),
         ("PodScheduled", Verdict::yes()),
     ];
-    let mut all: Vec<PodCondition> =
-        verdicts.into_iter().map(|(kind, verdict)| condition(life, kind, verdict, now)).collect();
-    all.extend(resize(life, now));
+    let mut all = Vec::new();
+    if !life.was_rejected() {
+        all.extend(verdicts.into_iter().map(|(kind, verdict)| condition(life, kind, verdict, now)));
+        all.extend(resize(life, now));
+    }
     all.extend(disruption(life, now));
     let foreign = life.pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     let is_ours = |c: &PodCondition, all: &[PodCondition]| {

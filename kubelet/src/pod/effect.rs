@@ -1,5 +1,6 @@
 //! The language between a pod's life and the driver: what happened, and what must be done.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -240,7 +241,7 @@ pub struct Note {
     /// Warning rather than Normal.
     pub warning: bool,
     /// `reason`, in upstream's words.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// `message`.
     pub message: String,
     /// The container it is about: becomes `involvedObject.fieldPath`.
@@ -249,13 +250,13 @@ pub struct Note {
 
 impl Note {
     /// A Normal event.
-    pub fn normal(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { warning: false, reason, message: message.into(), container: None }
+    pub fn normal(reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { warning: false, reason: reason.into(), message: message.into(), container: None }
     }
 
     /// A Warning event.
-    pub fn warning(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { warning: true, reason, message: message.into(), container: None }
+    pub fn warning(reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { warning: true, reason: reason.into(), message: message.into(), container: None }
     }
 
     /// About this container.

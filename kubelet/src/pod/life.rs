@@ -23,6 +23,7 @@ use crate::pod::phase::{Phase, phase};
 use crate::pod::resize::Progress;
 use crate::pod::roles::{Role, ephemeral_names, roles};
 use crate::pod::time::{later, seconds};
+pub use crate::pod::verdict::Verdict;
 use crate::pod::{ContainerId, ContainerName, PodRef};
 use crate::runtime::Exit;
 
@@ -98,34 +99,6 @@ pub enum Why {
     Removed,
 }
 
-/// A terminal phase decided by the agent rather than by the containers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// `status.reason`.
-    pub reason: String,
-    /// `status.message`.
-    pub message: String,
-    /// The node ended a pod that would have gone on: the condition `DisruptionTarget` says so.
-    pub disruption: bool,
-}
-
-impl Verdict {
-    /// The pod's own fault, or nobody's.
-    pub fn plain(reason: &str, message: String) -> Self {
-        Self { reason: reason.to_owned(), message, disruption: false }
-    }
-
-    /// It may run elsewhere, since nobody heard of the node.
-    pub fn fenced() -> Self {
-        Self::disruption(self_fence::REASON, self_fence::MESSAGE.to_owned())
-    }
-
-    /// The node's.
-    pub fn disruption(reason: &str, message: String) -> Self {
-        Self { disruption: true, ..Self::plain(reason, message) }
-    }
-}
-
 impl PodLife {
     /// A pod this agent sees for the first time.
     pub fn new(pod: Box<Pod>, settings: Arc<Settings>, now: Timestamp) -> Self {
@@ -153,10 +126,10 @@ impl PodLife {
     }
 
     /// A pod that may not run here: it fails without ever having started.
-    pub fn refused(pod: Box<Pod>, settings: Arc<Settings>, verdict: Verdict, now: Timestamp) -> Self {
+    pub fn rejected(pod: Box<Pod>, settings: Arc<Settings>, verdict: Verdict, now: Timestamp) -> Self {
         let mut life = Self::new(pod, settings, now);
         if life.settled.is_none() {
-            life.verdict = Some(verdict);
+            life.verdict = Some(verdict.rejecting());
             life.end(Why::Over, now);
         }
         life

@@ -29,6 +29,7 @@ pub mod static_pod;
 pub mod status;
 pub mod sysctls;
 pub mod time;
+pub mod verdict;
 pub mod volumes;
 pub mod winding_down;
 

@@ -126,10 +126,7 @@ pub fn judge(wanted: &Pod, promised: &Pod, used: &Amounts, others: usize, alloca
     }
     match admit(wanted, used, others, allocatable) {
         Ok(()) => Decision::Allocated,
-        Err(verdict) => {
-            let message = verdict.message.trim_start_matches("Pod was rejected: ").to_owned();
-            Decision::Deferred(Shortage { reason: verdict.reason, message })
-        }
+        Err(verdict) => Decision::Deferred(Shortage { reason: verdict.reason, message: verdict.message }),
     }
 }
 

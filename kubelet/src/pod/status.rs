@@ -26,14 +26,15 @@ impl PodLife {
         let (reported, verdict) = self.reported_phase(phase);
         let [init, app, added] = self.container_statuses();
         let ip = self.pod_ip();
+        let host_ip = (!self.was_rejected()).then(|| self.settings.host_ip.clone());
         PodStatus {
             observed_generation: self.pod.metadata.generation,
             phase: Some(reported.as_str().to_owned()),
             conditions: Some(conditions),
             reason: verdict.map(|verdict| verdict.reason.clone()),
             message: verdict.map(|verdict| verdict.message.clone()),
-            host_ip: Some(self.settings.host_ip.clone()),
-            host_ips: Some(vec![HostIP { ip: self.settings.host_ip.clone() }]),
+            host_ips: host_ip.clone().map(|ip| vec![HostIP { ip }]),
+            host_ip,
             pod_ips: ip.clone().map(|ip| vec![PodIP { ip }]),
             pod_ip: ip,
             start_time: Some(Time(self.start_time)),
@@ -43,6 +44,11 @@ impl PodLife {
             qos_class: Some(qos_class(&self.pod).to_owned()),
             ..before
         }
+    }
+
+    /// Nothing is said of where it is and how it goes: it never was here.
+    pub(crate) fn was_rejected(&self) -> bool {
+        self.verdict.as_ref().is_some_and(Verdict::is_rejection)
     }
 
     /// A terminal phase and its reason are withheld while anything runs: whoever sees them may take it that

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kubelet::Backoff;
 use kubelet::agent::table::{LogRefusal, PodTable, Publication, Work};
-use kubelet::pod::effect::{Effect, PodEvent};
+use kubelet::pod::effect::{Effect, Note, PodEvent};
 use kubelet::pod::life::Settings;
 use kubelet::pod::{ContainerId, ContainerName, PodRef, PodUid};
 use kubelet::runtime::{Exit, FoundContainer, FoundState, ImageUse};
@@ -87,6 +87,10 @@ fn a_pod_that_does_not_fit_is_refused_in_upstreams_words() {
         "Pod was rejected: Node didn't have enough resource: cpu, requested: 300, used: 800, capacity: 1000"
     );
     assert_eq!(status.get("containerStatuses"), None);
+    // It was never of this node: nothing is said of where it is or how it goes.
+    assert_eq!((status.get("hostIP"), &status["conditions"]), (None, &serde_json::json!([])));
+    let rejected = "Node didn't have enough resource: cpu, requested: 300, used: 800, capacity: 1000";
+    assert!(effects(&work).contains(&&Effect::Record(Note::warning("OutOfcpu", rejected))), "{work:?}");
     // A refused pod takes no room.
     let work = table.applied(&pod("c", "200m"), now());
     assert!(effects(&work).contains(&&Effect::RunSandbox));
@@ -250,7 +254,7 @@ fn a_resize_waits_for_room_and_counts_from_when_it_is_promised() {
     start(&mut table, "b", "s0");
     let reason = |work: &[Work]| -> Vec<String> {
         let records = effects(work).into_iter().filter_map(|effect| match effect {
-            Effect::Record(note) => Some(note.reason.to_owned()),
+            Effect::Record(note) => Some(note.reason.clone().into_owned()),
             Effect::ResizeContainer { id, .. } => Some(format!("resize {id}")),
             _ => None,
         });
