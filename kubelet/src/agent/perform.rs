@@ -27,6 +27,7 @@ use crate::pod::downward::NodeFacts;
 use crate::pod::effect::{Effect, Hook, Note, PodEvent, ProbeKind, ProbeOutcome, StartFailure};
 use crate::pod::env::{Reference, Sources, container_references, environment};
 use crate::pod::expand::expand_all;
+use crate::pod::hostname::DEFAULT_DOMAIN;
 use crate::pod::isolation::{self, Ground, pull_policy};
 use crate::pod::roles::{roles, spec_of, target_of};
 use crate::pod::sandbox::{HostFiles, sandbox};
@@ -156,12 +157,12 @@ impl Performer {
         let config = |place: &Place| sandbox(pod, &host, &self.address(place), resolver);
         if !self.runtime.is_remote(&who) {
             let place = self.place(pod).await?;
-            self.runtime.run_sandbox(&config(&place)).await.map_err(chain)?;
+            self.runtime.run_sandbox(&config(&place)?).await.map_err(chain)?;
             return Ok(place.ip);
         }
-        self.runtime.run_sandbox(&config(&Place::default())).await.map_err(chain)?;
+        self.runtime.run_sandbox(&config(&Place::default())?).await.map_err(chain)?;
         let place = self.place(pod).await?;
-        self.runtime.set_hosts(&who, &config(&place).hosts).await.map_err(chain)?;
+        self.runtime.set_hosts(&who, &config(&place)?.hosts).await.map_err(chain)?;
         Ok(place.ip)
     }
 
@@ -276,8 +277,9 @@ impl Performer {
             return Err(StartFailure::Config(refusal));
         }
         let mounts = self.mounts(pod, spec, &config).await?;
-        let ground =
-            Ground { image, image_file: store.config_path(&image.id), layers_dir: store.layers(), sandbox };
+        let domain = self.network.as_ref().map_or(DEFAULT_DOMAIN, |network| &network.resolver.domain);
+        let (image_file, layers_dir) = (store.config_path(&image.id), store.layers());
+        let ground = Ground { image, image_file, layers_dir, sandbox, domain };
         let config = ContainerConfig { termination_message_path: Some(last_words_path(spec)), ..config };
         isolation::isolate(pod, spec, &ground, config, mounts).map_err(StartFailure::Config)
     }

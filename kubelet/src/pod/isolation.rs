@@ -8,7 +8,7 @@ use crate::container::{Isolation, Mount, Security};
 use crate::image::{Image, ImageConfig};
 use crate::pod::PodRef;
 use crate::pod::admission::{Amounts, amounts, qos_class};
-use crate::pod::sandbox::hostname;
+use crate::pod::hostname::hostname;
 use crate::pod::sysctls::{self, normalized};
 use crate::runtime::{ContainerConfig, PullPolicy};
 
@@ -23,6 +23,8 @@ pub struct Ground<'a> {
     pub layers_dir: std::path::PathBuf,
     /// What the pod's containers share.
     pub sandbox: std::path::PathBuf,
+    /// The cluster's domain.
+    pub domain: &'a str,
 }
 
 /// Why a container can't be run from an image as its pod is written; `None` if it can.
@@ -113,7 +115,7 @@ fn isolation(pod: &Pod, container: &Container, ground: &Ground<'_>) -> Result<Is
         layers_dir: ground.layers_dir.clone(),
         layers: ground.image.layers.clone(),
         sandbox: ground.sandbox.clone(),
-        hostname: (!host_network).then(|| hostname(pod)),
+        hostname: if host_network { None } else { Some(hostname(pod, ground.domain)?) },
         host_pid: spec.host_pid == Some(true),
         host_ipc: spec.host_ipc == Some(true),
         joins: None,

@@ -13,6 +13,7 @@ pub mod env;
 pub mod expand;
 pub mod handler;
 pub mod health;
+pub mod hostname;
 pub mod isolation;
 pub mod life;
 pub mod phase;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, PodDNSConfig};
 
 use crate::pod::PodRef;
+use crate::pod::hostname::{DEFAULT_DOMAIN, hostname, own_names};
 use crate::runtime::SandboxConfig;
 
 /// What the host's own files say.
@@ -27,51 +28,33 @@ pub struct ClusterDns {
     pub domain: String,
 }
 
-/// The longest name of a host.
-const HOSTNAME_LIMIT: usize = 63;
-
 /// What the pod's containers share. `ip` is the pod's address, `cluster` whom it asks for names unless its
 /// policy says otherwise.
-pub fn sandbox(pod: &Pod, host: &HostFiles, ip: &str, cluster: Option<&ClusterDns>) -> SandboxConfig {
+///
+/// # Errors
+/// What an event says: the pod can't be called as it asks.
+pub fn sandbox(
+    pod: &Pod,
+    host: &HostFiles,
+    ip: &str,
+    cluster: Option<&ClusterDns>,
+) -> Result<SandboxConfig, String> {
+    let domain = cluster.map_or(DEFAULT_DOMAIN, |dns| &dns.domain);
     let spec = pod.spec.clone().unwrap_or_default();
     let containers = spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len);
     let on_host = spec.host_network == Some(true);
-    SandboxConfig {
+    Ok(SandboxConfig {
         object: Arc::new(pod.clone()),
         pod: PodRef::of(pod),
         shares_ipc: containers > 1 && spec.host_ipc != Some(true),
-        hosts: hosts(pod, host, ip, on_host),
+        hosts: hosts(pod, host, ip, domain),
         resolv_conf: resolv_conf(&resolvers(pod, host, cluster), spec.dns_config.as_ref()),
-        hostname: if on_host { host.hostname.clone() } else { hostname(pod) } + "\n",
-    }
+        hostname: if on_host { host.hostname.clone() } else { hostname(pod, domain)? } + "\n",
+    })
 }
 
-/// `spec.hostname`, or the pod's name as far as a host's may be long.
-pub fn hostname(pod: &Pod) -> String {
-    let spec = pod.spec.as_ref();
-    if let Some(name) = spec.and_then(|spec| spec.hostname.clone()).filter(|name| !name.is_empty()) {
-        return name;
-    }
-    let name = pod.metadata.name.clone().unwrap_or_default();
-    let cut = &name[..name.floor_char_boundary(HOSTNAME_LIMIT)];
-    cut.trim_end_matches(['-', '.']).to_owned()
-}
-
-/// The name by which others of its Service find the pod.
-fn full_name(pod: &Pod) -> String {
-    let spec = pod.spec.as_ref();
-    let subdomain = spec.and_then(|spec| spec.subdomain.as_deref()).filter(|name| !name.is_empty());
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    match subdomain {
-        Some(subdomain) => {
-            let own = hostname(pod);
-            format!("{own}.{subdomain}.{namespace}.svc.cluster.local\t{own}")
-        }
-        None => hostname(pod),
-    }
-}
-
-fn hosts(pod: &Pod, host: &HostFiles, ip: &str, on_host: bool) -> String {
+fn hosts(pod: &Pod, host: &HostFiles, ip: &str, domain: &str) -> String {
+    let on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
     let mut text = if on_host {
         format!("# Kubernetes-managed hosts file (host network).\n{}", host.hosts)
     } else {
@@ -84,7 +67,7 @@ fn hosts(pod: &Pod, host: &HostFiles, ip: &str, on_host: bool) -> String {
             ("fe00::2", "ip6-allrouters"),
         ];
         let lines: String = known.iter().map(|(address, names)| format!("{address}\t{names}\n")).collect();
-        format!("# Kubernetes-managed hosts file.\n{lines}{ip}\t{}\n", full_name(pod))
+        format!("# Kubernetes-managed hosts file.\n{lines}{ip}\t{}\n", own_names(pod, domain))
     };
     let aliases = pod.spec.as_ref().and_then(|spec| spec.host_aliases.as_deref()).unwrap_or_default();
     if !aliases.is_empty() {
@@ -173,7 +156,7 @@ mod tests {
             resolv_conf: "nameserver 10.0.0.1\nsearch corp\noptions ndots:2\n".to_owned(),
             hostname: "node-1".to_owned(),
         };
-        sandbox(&pod, &host, "10.1.2.3", None)
+        sandbox(&pod, &host, "10.1.2.3", None).expect("a name")
     }
 
     #[test]
@@ -230,7 +213,8 @@ mod tests {
             let text = format!("metadata: {{name: web-0, namespace: shop, uid: u}}\nspec: {{{spec}}}");
             let text = text.replace("spec: {", "spec: {containers: [], ").replace(", }", "}");
             let pod: Pod = serde_yaml::from_str(&text).expect("a pod");
-            assert_eq!(sandbox(&pod, &host, "10.1.2.3", Some(&dns)).resolv_conf, expected, "{spec}");
+            let made = sandbox(&pod, &host, "10.1.2.3", Some(&dns)).expect("a name");
+            assert_eq!(made.resolv_conf, expected, "{spec}");
         }
     }
 }

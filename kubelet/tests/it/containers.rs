@@ -87,13 +87,15 @@ impl World {
             image_file: store.config_path(&self.image.id),
             layers_dir: store.layers(),
             sandbox: self.runtime.sandbox_dir(&bare.pod).expect("native"),
+            domain: "cluster.local",
         };
         isolate(&self.pod, spec, &ground, bare, Vec::new()).expect("isolated")
     }
 
     pub async fn make_sandbox(&self) {
         let host = HostFiles { resolv_conf: "nameserver 192.0.2.1\n".to_owned(), ..HostFiles::default() };
-        self.runtime.run_sandbox(&sandbox(&self.pod, &host, "192.0.2.7", None)).await.expect("sandbox");
+        let config = sandbox(&self.pod, &host, "192.0.2.7", None).expect("a name");
+        self.runtime.run_sandbox(&config).await.expect("sandbox");
     }
 
     async fn run(&mut self, config: ContainerConfig) -> (Exit, String) {

@@ -33,7 +33,7 @@ fn pod(uid: &str) -> Pod {
 async fn sandboxed(runtime: &CriRuntime, pod: &Pod, handler: &str) -> Result<(), RuntimeError> {
     let who = PodRef::of(pod);
     runtime.assign(&who, handler)?;
-    runtime.run_sandbox(&sandbox(pod, &HostFiles::default(), "", None)).await?;
+    runtime.run_sandbox(&sandbox(pod, &HostFiles::default(), "", None).expect("a name")).await?;
     runtime.set_hosts(&who, "1.2.3.4\tneighbour\n").await
 }
 

@@ -145,7 +145,7 @@ mod tests {
             resolv_conf: "nameserver 10.0.0.1\nsearch corp a\noptions ndots:2\n".to_owned(),
             ..HostFiles::default()
         };
-        order(&sandbox(&pod, &host, "", None), "me", Path::new("/logs"), 1)
+        order(&sandbox(&pod, &host, "", None).expect("a name"), "me", Path::new("/logs"), 1)
     }
 
     #[test]
