@@ -80,7 +80,7 @@ pub fn isolate(
         args,
         env,
         working_dir: config.working_dir.or(from_image),
-        stop_signal: signal_number(&image.stop_signal),
+        stop_signal: signal_number(stop_signal(container).unwrap_or(&image.stop_signal)),
         isolation: Some(Box::new(isolation)),
         ..config
     })
@@ -93,6 +93,11 @@ fn command(image: &ImageConfig, command: Vec<String>, args: Vec<String>) -> (Vec
         (true, false) => (image.entrypoint.clone(), args),
         (true, true) => (image.entrypoint.clone(), image.cmd.clone()),
     }
+}
+
+/// What the pod asks the container to end with, instead of what its image says.
+fn stop_signal(container: &Container) -> Option<&str> {
+    container.lifecycle.as_ref()?.stop_signal.as_deref().filter(|signal| !signal.is_empty())
 }
 
 /// `SIGTERM`, `TERM` or `15`, as images write it.

@@ -2,7 +2,7 @@
 //!
 //! Upstream's `getPhase`, as a function of values.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod};
 
 use crate::pod::container::{ContainerLife, State};
 use crate::pod::roles::{Role, spec_of};
@@ -70,14 +70,34 @@ pub fn pod_policy(pod: &Pod) -> RestartPolicy {
 
 /// Whether this container runs again after it ended with this code.
 pub fn restarts_after(pod: &Pod, container: &ContainerLife, code: i32) -> bool {
-    let own = spec_of(pod, &container.name).and_then(|spec| parse_policy(spec.restart_policy.as_deref()));
+    let spec = spec_of(pod, &container.name);
+    let own = spec.as_ref().and_then(|spec| parse_policy(spec.restart_policy.as_deref()));
     let policy = own.unwrap_or_else(|| pod_policy(pod));
+    if spec.is_some_and(|spec| has_rule_for(&spec, code)) {
+        return true;
+    }
     match (container.role, policy) {
         (Role::Sidecar, _) => true,
         (Role::Ephemeral, _) | (_, RestartPolicy::Never) => false,
         (Role::Init, _) | (Role::App, RestartPolicy::OnFailure) => code != 0,
         (Role::App, RestartPolicy::Always) => true,
     }
+}
+
+/// Whether one of `restartPolicyRules` asks for another run after this code, whatever the policy says.
+fn has_rule_for(spec: &Container, code: i32) -> bool {
+    let applies = |rule: &ContainerRestartRule| {
+        let codes = rule.exit_codes.as_ref().filter(|_| rule.action == "Restart");
+        codes.is_some_and(|codes| {
+            let listed = codes.values.iter().flatten().any(|value| *value == code);
+            match codes.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                _ => false,
+            }
+        })
+    };
+    spec.restart_policy_rules.iter().flatten().any(applies)
 }
 
 /// An init container has failed for good: the pod never starts.

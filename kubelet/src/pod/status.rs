@@ -111,6 +111,10 @@ impl PodLife {
                 String::new()
             },
             image: image.unwrap_or_default(),
+            stop_signal: spec
+                .as_ref()
+                .and_then(|spec| spec.lifecycle.as_ref())
+                .and_then(|lifecycle| lifecycle.stop_signal.clone()),
             allocated_resources: container.resources.allocated.requests.clone(),
             resources: (container.role != Role::Ephemeral).then(|| self.shown_resources(container)),
             ..ContainerStatus::default()

@@ -1,7 +1,8 @@
 //! Where a container sees the volumes of its pod.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 
@@ -20,7 +21,9 @@ pub fn mounts(
     let mut all = Vec::new();
     for wanted in container.volume_mounts.iter().flatten() {
         let root = roots.get(&wanted.name);
-        let root = root.ok_or_else(|| format!("volume \"{}\" is not among the pod's", wanted.name))?;
+        let missing =
+            || format!("cannot find volume {:?} to mount into container {:?}", wanted.name, container.name);
+        let root = root.ok_or_else(missing)?;
         all.push(mount(pod, wanted, root, env)?);
     }
     all.sort_by_key(|mount| mount.target.components().count());
@@ -48,22 +51,35 @@ fn mount(
     })
 }
 
-/// `subPath`, or `subPathExpr` with the container's variables; one that is unknown is an error, as upstream.
+/// `subPath`, or `subPathExpr` with the container's variables; the errors are upstream's.
 fn sub_path(wanted: &VolumeMount, env: &BTreeMap<String, String>) -> Result<Option<PathBuf>, String> {
     let text = match (&wanted.sub_path, &wanted.sub_path_expr) {
         (Some(path), _) if !path.is_empty() => path.clone(),
-        (_, Some(template)) if !template.is_empty() => {
-            let text = expand(template, |name| env.get(name).map(String::as_str));
-            if text.contains("$(") {
-                return Err(format!("subPathExpr {template:?}: a variable is not set"));
-            }
-            text
-        }
+        (_, Some(template)) if !template.is_empty() => expanded(template, env)?,
         _ => return Ok(None),
     };
     let path = PathBuf::from(&text);
-    let inside = path.is_relative() && !path.components().any(|part| part == std::path::Component::ParentDir);
-    if inside { Ok(Some(path)) } else { Err(format!("subPath {text:?} leads out of its volume")) }
+    if path.is_absolute() {
+        return Err(format!("error SubPath `{text}` must not be an absolute path"));
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(format!("unable to provision SubPath `{text}`: must not contain '..'"));
+    }
+    Ok(Some(path))
+}
+
+/// A variable without a value is one that is missing.
+fn expanded(template: &str, env: &BTreeMap<String, String>) -> Result<String, String> {
+    let missing = RefCell::new(BTreeSet::new());
+    let text = expand(template, |name| {
+        let value = env.get(name).filter(|value| !value.is_empty());
+        if value.is_none() {
+            missing.borrow_mut().insert(name.to_owned());
+        }
+        value.map(String::as_str)
+    });
+    let missing: Vec<String> = missing.into_inner().into_iter().collect();
+    if missing.is_empty() { Ok(text) } else { Err(format!("missing value for {}", missing.join(", "))) }
 }
 
 #[cfg(test)]
@@ -77,7 +93,8 @@ mod tests {
         );
         let pod: Pod = serde_yaml::from_str(&text).expect("a pod");
         let roots = ["m", "e", "h"].map(|name| (name.to_owned(), PathBuf::from("/v").join(name))).into();
-        let env = BTreeMap::from([("NAME".to_owned(), "web".to_owned()), ("UP".to_owned(), "..".to_owned())]);
+        let env = [("NAME", "web"), ("UP", ".."), ("ROOT", "/tmp"), ("EMPTY", "")];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         mounts(&pod, &pod.spec.as_ref().expect("a spec").containers[0], &roots, &env)
     }
 
@@ -96,12 +113,16 @@ mod tests {
     #[test]
     fn sub_paths_that_lead_out_are_refused() {
         for (mount, why) in [
-            ("subPathExpr: $(UP)/etc", "subPath \"../etc\" leads out of its volume"),
-            ("subPathExpr: $(NONE)", "subPathExpr \"$(NONE)\": a variable is not set"),
-            ("subPath: /etc", "subPath \"/etc\" leads out of its volume"),
+            ("subPathExpr: $(UP)/etc", "unable to provision SubPath `../etc`: must not contain '..'"),
+            ("subPathExpr: $(NONE)/$(EMPTY)", "missing value for EMPTY, NONE"),
+            ("subPathExpr: $(ROOT)", "error SubPath `/tmp` must not be an absolute path"),
+            ("subPath: /etc", "error SubPath `/etc` must not be an absolute path"),
         ] {
             assert_eq!(of(&format!("[{{name: e, mountPath: /a, {mount}}}]")), Err(why.to_owned()));
         }
-        assert_eq!(of("[{name: x, mountPath: /a}]"), Err("volume \"x\" is not among the pod's".to_owned()));
+        assert_eq!(
+            of("[{name: x, mountPath: /a}]"),
+            Err("cannot find volume \"x\" to mount into container \"c\"".to_owned())
+        );
     }
 }
