@@ -22,7 +22,7 @@ use crate::agent::volumes::Volumes;
 use crate::container::Mount;
 use crate::fence;
 use crate::image::registry::Login;
-use crate::pod::admission::amounts;
+use crate::pod::admission::{amounts, unsupported};
 use crate::pod::downward::NodeFacts;
 use crate::pod::effect::{Effect, Hook, Note, PodEvent, ProbeKind, ProbeOutcome, StartFailure};
 use crate::pod::env::{Reference, Sources, container_references, environment};
@@ -231,6 +231,9 @@ impl Performer {
         bare: ContainerConfig,
         image: &ImageUse,
     ) -> Result<(ContainerId, Timestamp), StartFailure> {
+        if let Some(refusal) = unsupported(pod, spec) {
+            return Err(StartFailure::Config(refusal));
+        }
         let config = self.resolve(pod, spec, bare).await.map_err(StartFailure::Config)?;
         let config = self.isolate(pod, spec, config, image).await?;
         if config.self_fence {

@@ -92,6 +92,31 @@ pub fn admit_system(pod: &Pod) -> Result<(), Verdict> {
     Ok(())
 }
 
+/// Refuses a pod that counts on AppArmor: nobody here applies its profiles.
+pub fn admit_profiles(pod: &Pod) -> Result<(), Verdict> {
+    let of_pod =
+        pod.spec.iter().filter_map(|spec| spec.security_context.as_ref()?.app_armor_profile.as_ref());
+    let of_containers = declared(pod)
+        .filter_map(|(container, _)| container.security_context.as_ref()?.app_armor_profile.as_ref());
+    if of_pod.chain(of_containers).any(|profile| profile.type_ != "Unconfined") {
+        let message = "Cannot enforce AppArmor: this node applies no profiles (appArmorProfile)";
+        return Err(Verdict::plain("AppArmor", message.to_owned()));
+    }
+    Ok(())
+}
+
+/// What a container asks for that no node gives; `None` if it asks for nothing of the kind.
+pub fn unsupported(pod: &Pod, container: &Container) -> Option<String> {
+    if pod.spec.as_ref().is_some_and(|spec| spec.resource_claims.iter().flatten().next().is_some()) {
+        return Some("dynamic resources (spec.resourceClaims) are not supported by this node".to_owned());
+    }
+    let device = container.volume_devices.iter().flatten().next()?;
+    Some(format!(
+        "volume {:?} cannot be a block device at {}: volumeDevices are not supported by this node",
+        device.name, device.device_path
+    ))
+}
+
 /// Refuses a pod that asks for a port of the machine that another pod has.
 pub fn admit_ports<'p>(pod: &Pod, others: impl Iterator<Item = &'p Pod>) -> Result<(), Verdict> {
     let wanted = host_ports(pod);
@@ -201,6 +226,26 @@ mod tests {
         assert_eq!(admit_ports(&pod(before), taken.iter()), Ok(()), "it is over before it is in the way");
         let refused = admit_ports(&has("hostPort: 80"), taken.iter()).expect_err("taken");
         assert_eq!(refused.reason, "NodePorts");
+    }
+
+    #[test]
+    fn what_nobody_would_enforce_is_refused() {
+        let with = |profile: &str| {
+            pod(&format!("{{containers: [], securityContext: {{appArmorProfile: {{type: {profile}}}}}}}"))
+        };
+        assert_eq!(admit_profiles(&with("Unconfined")), Ok(()));
+        let own = "{containers: [{name: c, securityContext: {appArmorProfile: {type: Localhost, localhostProfile: p}}}]}";
+        for refused in [with("RuntimeDefault"), pod(own)] {
+            assert_eq!(admit_profiles(&refused).expect_err("refused").reason, "AppArmor");
+        }
+        let why = |spec: &str| {
+            let pod = pod(spec);
+            unsupported(&pod, &pod.spec.as_ref().expect("a spec").containers[0]).unwrap_or_default()
+        };
+        assert_eq!(why("{containers: [{name: c}]}"), "");
+        assert!(why("{containers: [{name: c}], resourceClaims: [{name: gpu}]}").contains("resourceClaims"));
+        let device = why("{containers: [{name: c, volumeDevices: [{name: v, devicePath: /dev/x}]}]}");
+        assert!(device.starts_with("volume \"v\" cannot be a block device at /dev/x"), "{device}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::{Entry, PodTable, Work};
 use crate::eviction::storage::{StorageUsage, exceeded};
 use crate::eviction::{self, Eviction, EvictionConfig, IMMEDIATELY, Observation, Pressure, Victim};
-use crate::pod::admission::{Amounts, add, admit, admit_ports, admit_system, requests};
+use crate::pod::admission::{Amounts, add, admit, admit_ports, admit_profiles, admit_system, requests};
 use crate::pod::effect::{Effect, Note, PodEvent};
 use crate::pod::life::{PodLife, Verdict};
 use crate::pod::resize::{Decision, judge};
@@ -38,6 +38,7 @@ impl PodTable {
         self.sysctls.0.admit(pod, self.sysctls.1)?;
         self.eviction.admit(pod)?;
         admit_system(pod)?;
+        admit_profiles(pod)?;
         let (used, count) = self.used(None);
         admit(pod, &used, count, &self.allocatable)?;
         let others = self.pods.values().map(|entry| &entry.life).filter(|life| !life.is_over());

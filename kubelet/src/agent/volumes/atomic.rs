@@ -34,7 +34,7 @@ pub fn write(dir: &Path, payload: &Payload, group: Group, now: Timestamp) -> io:
         made.write_all(&file.bytes)?;
         // The group may read what it is given.
         let mode = if group.is_some() { file.mode | 0o440 } else { file.mode };
-        chown(&path, None, group)?;
+        chown(&path, file.owner, group)?;
         made.set_permissions(Permissions::from_mode(mode))?;
     }
     let next = dir.join("..data_tmp");
@@ -121,7 +121,7 @@ mod tests {
     use crate::pod::volumes::payload::File as Entry;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        let entry = |text: &str| Entry { bytes: text.as_bytes().to_vec(), mode: 0o640 };
+        let entry = |text: &str| Entry { bytes: text.as_bytes().to_vec(), mode: 0o640, owner: None };
         files.iter().map(|(path, text)| (PathBuf::from(path), entry(text))).collect()
     }
 

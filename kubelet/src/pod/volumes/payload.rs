@@ -12,9 +12,13 @@ use k8s_openapi::api::core::v1::{
 use crate::confined::relative;
 use crate::pod::downward::{self, NodeFacts};
 use crate::pod::env::Sources;
+use crate::pod::roles::declared;
 
 /// The mode of files whose volume names none.
 const DEFAULT_MODE: i32 = 0o644;
+
+/// A token is for nobody else, where it is known for whom it is.
+const TOKEN_MODE: i32 = 0o600;
 
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub struct File {
     pub bytes: Vec<u8>,
     /// Its permissions.
     pub mode: u32,
+    /// Whose it is; `None`: root's.
+    pub owner: Option<u32>,
 }
 
 /// The files of a volume by their paths in it.
@@ -113,10 +119,13 @@ struct Files(Payload);
 
 impl Files {
     fn add(&mut self, path: &str, bytes: Vec<u8>, mode: i32) -> Result<(), String> {
+        self.put(path, File { bytes, mode: bits(mode), owner: None })
+    }
+
+    fn put(&mut self, path: &str, file: File) -> Result<(), String> {
         let path = relative(Path::new(path).as_os_str().as_bytes())?
             .ok_or_else(|| "the path of a file is empty".to_owned())?;
-        let mode = u32::try_from(mode).unwrap_or_default() & 0o777;
-        self.0.insert(path, File { bytes, mode });
+        self.0.insert(path, file);
         Ok(())
     }
 
@@ -167,13 +176,37 @@ impl Files {
         }
         if let Some(wanted) = &part.service_account_token {
             let token = ground.tokens.get(&wanted.path).ok_or("the token has not been issued")?;
-            self.add(&wanted.path, token.clone().into_bytes(), mode)?;
+            let owner = only_user(ground.pod);
+            let mode = if owner.is_some() || has_group(ground.pod) { TOKEN_MODE } else { mode };
+            let bytes = token.clone().into_bytes();
+            self.put(&wanted.path, File { bytes, mode: bits(mode), owner })?;
         }
         if part.cluster_trust_bundle.is_some() || part.pod_certificate.is_some() {
             return Err("clusterTrustBundle and podCertificate are not supported by this node".to_owned());
         }
         Ok(())
     }
+}
+
+/// As files have it.
+fn bits(mode: i32) -> u32 {
+    u32::try_from(mode).unwrap_or_default() & 0o777
+}
+
+/// The one user that all containers run as by the pod's word.
+fn only_user(pod: &Pod) -> Option<u32> {
+    let shared = pod.spec.as_ref()?.security_context.as_ref().and_then(|context| context.run_as_user);
+    let mut users = declared(pod).map(|(container, _)| {
+        container.security_context.as_ref().and_then(|context| context.run_as_user).or(shared)
+    });
+    let first = users.next().flatten()?;
+    let same = users.all(|user| user == Some(first));
+    u32::try_from(first).ok().filter(|_| same)
+}
+
+fn has_group(pod: &Pod) -> bool {
+    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    context.is_some_and(|context| context.fs_group.is_some())
 }
 
 fn map_bytes(map: &ConfigMap) -> BTreeMap<String, Vec<u8>> {
@@ -272,6 +305,30 @@ mod tests {
             ),
         ] {
             assert_eq!(show(volume), Err(why.to_owned()), "{volume}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_its_users_where_that_is_known() {
+        let volume = "{name: v, projected: {sources: [{serviceAccountToken: {path: token}}]}}";
+        let volume: Volume = serde_yaml::from_str(volume).expect("a volume");
+        let tokens = BTreeMap::from([("token".to_owned(), "t0ken".to_owned())]);
+        for (spec, mode, owner) in [
+            ("containers: [{name: c}]", 0o644, None),
+            ("securityContext: {runAsUser: 7}, containers: [{name: c}]", 0o600, Some(7)),
+            ("securityContext: {fsGroup: 7}, containers: [{name: c}]", 0o600, None),
+            (
+                "securityContext: {runAsUser: 7}, containers: [{name: c}, {name: d, securityContext: {runAsUser: 8}}]",
+                0o644,
+                None,
+            ),
+        ] {
+            let pod: Pod = serde_yaml::from_str(&format!("{{spec: {{{spec}}}}}")).expect("a pod");
+            let ground =
+                Ground { pod: &pod, sources: &sources(), node: &NodeFacts::default(), tokens: &tokens };
+            let files = payload(&volume, ground).expect("files");
+            let token = &files[Path::new("token")];
+            assert_eq!((token.mode, token.owner), (mode, owner), "{spec}");
         }
     }
 }
