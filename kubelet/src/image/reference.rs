@@ -35,6 +35,16 @@ impl Reference {
     }
 }
 
+/// Whether an image's name says where the image comes from, rather than leaving it to a default.
+pub fn names_registry(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(host, _)| is_host(host))
+}
+
+/// A path's first part is a host if it can't be a directory's name.
+fn is_host(part: &str) -> bool {
+    part.contains(['.', ':']) || part == "localhost"
+}
+
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.registry, self.repository)?;
@@ -75,7 +85,7 @@ fn parse(text: &str) -> Result<Reference, String> {
 /// The first part is a registry if it looks like a host; `index.docker.io` is Docker Hub's old name.
 fn split_registry(name: &str) -> (&str, String) {
     let (registry, repository) = match name.split_once('/') {
-        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => (host, rest),
+        Some((host, rest)) if is_host(host) => (host, rest),
         _ => (DEFAULT_REGISTRY, name),
     };
     let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
@@ -137,6 +147,17 @@ mod tests {
             (&format!("busybox:1@{digest}"), format!("docker.io/library/busybox@{digest}")),
         ] {
             assert_eq!(text.parse::<Reference>().expect(text).to_string(), want);
+        }
+    }
+
+    #[test]
+    fn a_registry_is_named_or_not() {
+        for named in ["localhost/b", "127.0.0.1:5000/b", "registry.k8s.io/pause:3.10", "docker.io/library/b"]
+        {
+            assert!(names_registry(named), "{named}");
+        }
+        for short in ["busybox", "busybox:1.36", "a/b", "shop:1"] {
+            assert!(!names_registry(short), "{short}");
         }
     }
 

@@ -8,7 +8,9 @@ use kubelet::LogLimits;
 use kubelet::image::ImageStore;
 use kubelet::pod::{ContainerId, ContainerName, PodRef, PodUid};
 use kubelet::runtime::native::{NativeRuntime, log_path};
-use kubelet::runtime::{ContainerConfig, Exit, Fetch, FoundState, PullPolicy, Runtime, RuntimeEvent};
+use kubelet::runtime::{
+    ContainerConfig, Exit, Fetch, FoundState, ImageUse, PullPolicy, Runtime, RuntimeEvent,
+};
 use tokio::sync::mpsc;
 
 /// The longest anything here may take; far above what it does take.
@@ -226,6 +228,12 @@ async fn a_command_that_does_not_exist_is_named() {
     let error = runtime.ensure_image(&config, &never).await.expect_err("no such image");
     let want = "Container image \"nginx\" is not present with pull policy of Never";
     assert_eq!(error.chain(), want);
+    // Who names a registry doesn't mean the machine's own programs.
+    let named = ContainerConfig { image: "registry.example:5000/web:1".to_owned(), ..shell(0, "true") };
+    let error = runtime.ensure_image(&named, &never).await.expect_err("no such image");
+    assert!(error.chain().ends_with("is not present with pull policy of Never"), "{error}");
+    let short = ContainerConfig { image: "nginx".to_owned(), ..shell(0, "true") };
+    assert_eq!(runtime.ensure_image(&short, &never).await.expect("a plain process"), ImageUse::Plain);
 }
 
 #[tokio::test]

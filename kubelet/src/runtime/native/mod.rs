@@ -38,6 +38,7 @@ use crate::config::LogLimits;
 use crate::container::Mount;
 use crate::container::cgroup::{Cgroup, Limits};
 use crate::container::namespaces::unmount_below;
+use crate::image::reference::names_registry;
 use crate::image::{ImageError, ImageStore, Reference, registry};
 use crate::pod::{ContainerId, PodRef, volumes};
 use crate::runtime::native::launcher::Launcher;
@@ -214,16 +215,18 @@ impl Runtime for NativeRuntime {
         let (images, name) = (self.images.clone(), config.image.clone());
         let found = tokio::task::spawn_blocking(move || images.find(&name)).await;
         let found = found.map_err(io::Error::other).map_err(system("look for the image"))?;
+        // Who says where an image comes from means that image and no other, least of all this machine's files.
+        let plain = !config.command.is_empty() && !names_registry(&config.image);
         match (found, fetch.policy) {
             (Ok(Some(_)), PullPolicy::Always) => self.pull(&config.image, fetch).await,
             (Ok(Some(image)), _) => Ok(ImageUse::Present(Some(Box::new(image)))),
-            (Ok(None), _) if !config.command.is_empty() => Ok(ImageUse::Plain),
+            (Ok(None), _) if plain => Ok(ImageUse::Plain),
             (Ok(None), PullPolicy::Never) => Err(RuntimeError::NeverPull(format!(
                 "Container image \"{}\" is not present with pull policy of Never",
                 config.image
             ))),
             (Ok(None), _) => self.pull(&config.image, fetch).await,
-            (Err(ImageError::Reference { .. }), _) if !config.command.is_empty() => Ok(ImageUse::Plain),
+            (Err(ImageError::Reference { .. }), _) if plain => Ok(ImageUse::Plain),
             (Err(error @ ImageError::Reference { .. }), _) => {
                 let (image, why) = (&config.image, error.chain());
                 let text = format!("Failed to apply default image tag {image:?}: {why}");
