@@ -117,6 +117,8 @@ fn node_looked_at(cluster: &Cluster) {
     });
     assert_eq!(log, "host\n");
     cluster.k(&format!("delete pod {name} --now"));
+    let listed = cluster.k("get --raw /api/v1/nodes/n1/proxy/logs/");
+    assert!(listed.contains("<pre>\n"), "{listed}");
 }
 
 fn resized(cluster: &Cluster) {

@@ -1,5 +1,6 @@
 //! Answers requests: from what is asked for to who knows it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::server::Tls;
 use crate::server::auth::{Caller, Gate};
 use crate::server::connection::Slot;
 use crate::server::logs::{LogOptions, LogReader};
+use crate::server::machine_logs;
 use crate::server::route::{Metrics, Place, Refusal, Route, route};
 use crate::server::streams::{self, Agreed, Doing};
 use crate::server::{Asker, Found, LogSource};
@@ -85,6 +87,7 @@ impl Served {
                 Ok(of_type("application/json", summary.to_string()))
             }
             Route::Metrics(kind) => self.metrics(kind).await,
+            Route::MachineLogs(path) => machine_logs::show(Path::new(machine_logs::DIRECTORY), path).await,
             Route::Log { namespace, pod, container, options } => {
                 self.log(&namespace, &pod, &container, options).await
             }

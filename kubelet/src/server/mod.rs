@@ -8,6 +8,7 @@ pub mod auth;
 mod connection;
 pub(crate) mod inotify;
 pub mod logs;
+mod machine_logs;
 mod route;
 mod streams;
 mod tls;

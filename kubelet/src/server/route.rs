@@ -42,6 +42,8 @@ pub enum Route {
     Summary,
     /// The same, as text.
     Metrics(Metrics),
+    /// The machine's own logs: a path below their directory.
+    MachineLogs(String),
     /// A container's log.
     Log {
         /// The pod's namespace.
@@ -89,6 +91,7 @@ pub fn route(method: &http::Method, uri: &http::Uri, now: Timestamp) -> Result<R
         ["healthz"] => Ok(Route::Healthz),
         ["pods" | "runningpods"] => Ok(Route::Pods),
         ["stats", "summary"] => Ok(Route::Summary),
+        ["logs", path @ ..] => Ok(Route::MachineLogs(decode_path(&path.join("/")))),
         ["metrics"] => Ok(Route::Metrics(Metrics::Own)),
         ["metrics", "resource"] => Ok(Route::Metrics(Metrics::Resource)),
         ["metrics", "cadvisor"] => Ok(Route::Metrics(Metrics::Cadvisor)),
@@ -190,10 +193,13 @@ fn log_options(query: &str, now: Timestamp) -> Result<LogOptions, Refusal> {
     Ok(options)
 }
 
+fn decode_path(path: &str) -> String {
+    percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned()
+}
+
 /// `%3A` and `+`, as they occur in times.
 fn decode(value: &str) -> String {
-    let spaced = value.replace('+', " ");
-    percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+    decode_path(&value.replace('+', " "))
 }
 
 /// As Go's query decoding of booleans: anything but these words is true.
@@ -251,6 +257,8 @@ mod tests {
         assert_eq!(read("/pods/"), Ok(Route::Pods));
         assert_eq!(read("/stats/summary"), Ok(Route::Summary));
         assert_eq!(read("/metrics/resource"), Ok(Route::Metrics(Metrics::Resource)));
+        assert_eq!(read("/logs/a%20b/c"), Ok(Route::MachineLogs("a b/c".to_owned())));
+        assert_eq!(read("/logs/"), Ok(Route::MachineLogs(String::new())));
         assert_eq!(read("/containerLogs/default/web"), Err(404));
         assert_eq!(read("/run/a/b/c?cmd=ls"), Err(405));
         assert_eq!(read("/containerLogs/a/b/c?tailLines=-1"), Err(400));
