@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
@@ -29,6 +30,9 @@ const LAYER_DIGITS: usize = 24;
 
 /// Parts of the disk: with less free than the first, images go until the second is.
 const FREE_WANTED: (f64, f64) = (0.15, 0.20);
+
+/// For how long an image is kept that nobody uses yet, or any more (upstream's default).
+const LEAST_AGE: Duration = Duration::from_secs(120);
 
 /// An image of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,7 +266,8 @@ impl ImageStore {
         self.discard(&mut index, &image.id, name).map(|()| true)
     }
 
-    /// Removes the images that no container uses, the longest unused first, until `enough` says so.
+    /// Removes the images that no container uses, the longest unused first, until `enough` says so. One that has just
+    /// come, or was just used, is kept: somebody may be about to use it.
     /// Returns the bytes of the layers removed.
     pub fn collect(&self, enough: impl Fn() -> bool) -> Result<u64, ImageError> {
         let _lock = self.lock()?;
@@ -270,7 +275,7 @@ impl ImageStore {
         images.sort_by_key(|image| (!image.names.is_empty(), self.last_used(image)));
         let mut freed = 0;
         for image in images {
-            if !image.names.is_empty() && enough() {
+            if !image.names.is_empty() && (self.is_fresh(&image) || enough()) {
                 break;
             }
             let mut index = self.index()?;
@@ -295,6 +300,11 @@ impl ImageStore {
     /// When a container was last made from it.
     fn last_used(&self, image: &Image) -> Option<std::time::SystemTime> {
         fs::metadata(self.config_path(&image.id)).and_then(|meta| meta.modified()).ok()
+    }
+
+    fn is_fresh(&self, image: &Image) -> bool {
+        let age = self.last_used(image).and_then(|used| used.elapsed().ok());
+        age.is_none_or(|age| age < LEAST_AGE)
     }
 
     /// The index first, so that nothing is listed of which a part is missing.

@@ -79,6 +79,21 @@ fn a_name_moves_and_an_image_goes_with_its_last_one() {
 }
 
 #[test]
+fn an_image_that_has_just_come_is_not_collected() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let store = store(dir.path());
+    let layer = Tar::new().file("own", 0o644, b"o").finish();
+    let image =
+        store.load_archive(docker_archive("web:1", "{}", &[layer]).as_slice(), None).expect("load").remove(0);
+    assert_eq!(store.collect(|| false).expect("collect"), 0, "somebody may be about to use it");
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(121);
+    let config = fs::File::options().write(true).open(store.config_path(&image.id)).expect("open");
+    config.set_times(fs::FileTimes::new().set_modified(long_ago)).expect("set");
+    assert_eq!(store.collect(|| false).expect("collect"), image.size);
+    assert_eq!(store.find("web:1").expect("find"), None);
+}
+
+#[test]
 fn what_a_layer_removes_is_marked_for_overlayfs() {
     if !crate::privileged::is_root() {
         return;
