@@ -84,6 +84,7 @@ fn a_pod_from_an_image_lives_through_its_agents_death() {
     copies_stay_inside(&cluster);
     let refused = cluster.amoeba(["image", "rm", "box:1"]);
     assert!(refused.err.contains("in use by a container"), "{}", refused.err);
+    shows_an_image(&cluster);
     cluster.k("delete pod box --timeout=60s");
     eventually("nothing of a deleted pod is mounted", || {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
@@ -110,6 +111,49 @@ fn sees_what_it_should(cluster: &Cluster) {
     assert!(events.contains("Pulled") && !events.contains("NotIsolated"), "{events}");
     let id = cluster.k("get pod box -o jsonpath={.status.containerStatuses[0].imageID}");
     assert!(id.starts_with("sha256:"), "{id}");
+}
+
+/// A volume of another image: read beside the container's own files, held as long as it is used, and waited for where
+/// it is missing.
+fn shows_an_image(cluster: &Cluster) {
+    image::load(cluster, "data:1", "");
+    let pod = |name: &str, image: &str| {
+        format!(
+            r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: box:1
+    imagePullPolicy: IfNotPresent
+    command: [sh, -c, "echo sees $(ls /data) and $(ls /programs); exec sleep 1000"]
+    volumeMounts:
+    - {{name: data, mountPath: /data}}
+    - {{name: data, mountPath: /programs, subPathExpr: bin}}
+  volumes:
+  - {{name: data, image: {{reference: "{image}", pullPolicy: Never}}}}
+"#
+        )
+    };
+    assert!(cluster.apply(&pod("reader", "data:1")).ok);
+    cluster.k("wait --for=condition=Ready pod/reader --timeout=60s");
+    let log = cluster.k("logs reader");
+    assert!(log.starts_with("sees bin tmp and busybox cat echo"), "{log}");
+    let status = "get pod reader -o jsonpath={.status.containerStatuses[0].volumeMounts[0]}";
+    let status = cluster.k(status);
+    assert!(status.contains(r#""mountPath":"/data""#) && status.contains(r#""imageRef":"sha256:"#), "{status}");
+    let refused = cluster.amoeba(["image", "rm", "data:1"]);
+    assert!(refused.err.contains("in use by a container"), "{}", refused.err);
+    assert!(cluster.apply(&pod("waiter", "none:1")).ok);
+    let waiting = eventually("the other waits", || {
+        let why = "get pod waiter -o jsonpath={.status.containerStatuses[0].state.waiting.reason}";
+        Some(cluster.k(why)).filter(|why| why != "ContainerCreating" && !why.is_empty())
+    });
+    assert_eq!(waiting, "ErrImageNeverPull");
+    cluster.k("delete pod reader waiter --timeout=60s");
 }
 
 fn follows_its_configuration(cluster: &Cluster) {

@@ -7,7 +7,7 @@ use super::{probe, resources};
 use crate::name;
 use crate::status::FieldError;
 
-const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
+pub(super) const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 
 /// All containers of a pod spec; `volumes` are the names that mounts may use.

@@ -42,7 +42,7 @@ pub(super) fn self_fence(annotations: &Field<'_>) -> Errors {
 pub(super) fn spec(spec: &Field<'_>, owner: Owner) -> Errors {
     let volumes: BTreeSet<&str> =
         spec.get("volumes").items().map(|volume| volume.get("name").text()).collect();
-    let mut errors = volume::volumes(&spec.get("volumes"));
+    let mut errors = volume::volumes(&spec.get("volumes"), owner);
     errors.extend(container::containers(spec, &volumes));
     if owner == Owner::Workload && spec.get("ephemeralContainers").exists() {
         errors.push(

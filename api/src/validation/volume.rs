@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::container::relative_path;
+use super::container::{PULL_POLICIES, relative_path};
 use super::field::{Errors, Field};
+use super::pod::Owner;
 use crate::name;
 
 /// All volumes of a pod spec.
-pub(super) fn volumes(volumes: &Field<'_>) -> Errors {
+pub(super) fn volumes(volumes: &Field<'_>, owner: Owner) -> Errors {
     let mut errors = Errors::new();
     let mut names = BTreeSet::new();
     for volume in volumes.items() {
@@ -16,12 +17,12 @@ pub(super) fn volumes(volumes: &Field<'_>) -> Errors {
         if !name.is_empty() && !names.insert(name.text()) {
             errors.push(name.duplicate());
         }
-        errors.extend(one_source(&volume));
+        errors.extend(one_source(&volume, owner));
     }
     errors
 }
 
-fn one_source(volume: &Field<'_>) -> Errors {
+fn one_source(volume: &Field<'_>, owner: Owner) -> Errors {
     let keys = volume.value.as_object().into_iter().flat_map(|map| map.keys());
     let given: Vec<Field<'_>> = keys.filter(|key| *key != "name").map(|key| volume.get(key)).collect();
     let mut errors = Errors::new();
@@ -32,12 +33,12 @@ fn one_source(volume: &Field<'_>) -> Errors {
         errors.push(extra.forbidden("may not specify more than 1 volume type"));
     }
     if let Some(source) = given.first() {
-        errors.extend(self::source(source));
+        errors.extend(self::source(source, owner));
     }
     errors
 }
 
-fn source(source: &Field<'_>) -> Errors {
+fn source(source: &Field<'_>, owner: Owner) -> Errors {
     match source.path.rsplit('.').next() {
         Some("configMap") => files(source, "name"),
         Some("secret") => files(source, "secretName"),
@@ -50,9 +51,19 @@ fn source(source: &Field<'_>) -> Errors {
             errors.extend(source.get("path").present());
             errors
         }
-        Some("image") => source.get("reference").present(),
+        Some("image") => image(source, owner),
         _ => Errors::new(),
     }
+}
+
+/// In a template something else may fill the reference in, as upstream has it.
+fn image(source: &Field<'_>, owner: Owner) -> Errors {
+    let mut errors = Errors::new();
+    if owner == Owner::None {
+        errors.extend(source.get("reference").present());
+    }
+    errors.extend(source.get("pullPolicy").one_of(&PULL_POLICIES));
+    errors
 }
 
 fn files(source: &Field<'_>, name: &str) -> Errors {

@@ -6,6 +6,7 @@
 mod action;
 pub mod checkpoint;
 mod grpc;
+mod images;
 pub(crate) mod http_get;
 mod manifests;
 mod network;

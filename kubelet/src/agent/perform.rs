@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::agent::action;
 use crate::agent::checkpoint::Checkpoints;
+use crate::agent::images::Images;
 use crate::agent::network::Network;
 use crate::agent::references::References;
 use crate::agent::runtime_class::RuntimeClasses;
@@ -28,15 +29,13 @@ use crate::pod::effect::{Effect, Hook, Note, PodEvent, ProbeKind, ProbeOutcome, 
 use crate::pod::env::{Reference, Sources, container_references, environment};
 use crate::pod::expand::expand_all;
 use crate::pod::hostname::DEFAULT_DOMAIN;
-use crate::pod::isolation::{self, Ground, pull_policy};
+use crate::pod::isolation::{Ground, pull_policy, self};
 use crate::pod::roles::{roles, spec_of, target_of};
 use crate::pod::sandbox::{HostFiles, sandbox};
 use crate::pod::volumes::mounts::mounts;
 use crate::pod::{ContainerId, ContainerName, PodRef, PodUid, handler, pull_secrets};
 use crate::runtime::{Asked, ContainerConfig, Fetch, ImageUse, NetworkPlace, Runtime, RuntimeError};
-use crate::stats::Operation::{
-    CreateContainer, RemoveContainer, RunPodSandbox, StartContainer, StopContainer,
-};
+use crate::stats::Operation::{CreateContainer, RemoveContainer, RunPodSandbox, StartContainer, StopContainer};
 use crate::stats::Operations;
 
 /// A postStart hook has no limit upstream; this one keeps a hanging hook from holding a task forever.
@@ -200,28 +199,17 @@ impl Performer {
         }
         let memory = amounts(&self.node.allocatable).get("memory").copied().unwrap_or(0);
         let bare = bare_config(pod, pod_ref, &spec, attempt, memory);
-        let fetch = Fetch { policy: pull_policy(&spec), logins: self.logins(pod).await };
-        let image = match self.runtime.ensure_image(&bare, &fetch).await {
-            Ok(image) => image,
-            Err(error) => {
-                return PodEvent::StartFailed { container, failure: image_failure(error), image: None };
-            }
+        let images = match self.images(pod, &spec, &bare).await {
+            Ok(images) => images,
+            Err(failure) => return PodEvent::StartFailed { container, failure, image: None },
         };
-        match self.try_start(pod, &spec, bare, &image).await {
-            Ok((id, at)) => PodEvent::Started { container, id, at, image },
-            Err(failure) => PodEvent::StartFailed { container, failure, image: Some(image) },
+        match self.try_start(pod, &spec, bare, &images).await {
+            Ok((id, at)) => {
+                let mounted = images.mounted.into_iter().map(|(volume, image)| (volume, image.id)).collect();
+                PodEvent::Started { container, id, at, image: images.own, mounted }
+            }
+            Err(failure) => PodEvent::StartFailed { container, failure, image: Some(images.own) },
         }
-    }
-
-    /// A Secret that can't be looked up is one that is missing.
-    async fn logins(&self, pod: &Pod) -> Vec<(String, Login)> {
-        let references: Vec<Reference> = pull_secrets::references(pod).collect();
-        if references.is_empty() {
-            return Vec::new();
-        }
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let sources = self.references.sources(namespace, &references).await.unwrap_or_default();
-        pull_secrets::logins(pod, &sources)
     }
 
     async fn try_start(
@@ -229,13 +217,13 @@ impl Performer {
         pod: &Pod,
         spec: &Container,
         bare: ContainerConfig,
-        image: &ImageUse,
+        images: &Images,
     ) -> Result<(ContainerId, Timestamp), StartFailure> {
         if let Some(refusal) = unsupported(pod, spec) {
             return Err(StartFailure::Config(refusal));
         }
         let config = self.resolve(pod, spec, bare).await.map_err(StartFailure::Config)?;
-        let config = self.isolate(pod, spec, config, image).await?;
+        let config = self.isolate(pod, spec, config, images).await?;
         if config.self_fence {
             self.wait_for_promise().await;
         }
@@ -264,12 +252,12 @@ impl Performer {
         pod: &Pod,
         spec: &Container,
         config: ContainerConfig,
-        image: &ImageUse,
+        images: &Images,
     ) -> Result<ContainerConfig, StartFailure> {
         if self.runtime.is_remote(&config.pod) {
-            return self.ask(pod, spec, config, image).await;
+            return self.ask(pod, spec, config, images).await;
         }
-        let found = (image.image(), self.runtime.image_store(), self.runtime.sandbox_dir(&config.pod));
+        let found = (images.own.image(), self.runtime.image_store(), self.runtime.sandbox_dir(&config.pod));
         let (Some(image), Some(store), Some(sandbox)) = found else {
             return match self.runtime.refuses(pod, spec) {
                 Some(refusal) => Err(StartFailure::Config(refusal)),
@@ -279,7 +267,7 @@ impl Performer {
         if let Some(refusal) = isolation::refusal(pod, spec) {
             return Err(StartFailure::Config(refusal));
         }
-        let mounts = self.mounts(pod, spec, &config).await?;
+        let mounts = self.mounts(pod, spec, &config, images).await?;
         let domain = self.network.as_ref().map_or(DEFAULT_DOMAIN, |network| &network.resolver.domain);
         let (image_file, layers_dir) = (store.config_path(&image.id), store.layers());
         let ground = Ground { image, image_file, layers_dir, sandbox, domain };
@@ -293,8 +281,11 @@ impl Performer {
         pod: &Pod,
         spec: &Container,
         config: &ContainerConfig,
+        images: &Images,
     ) -> Result<Vec<Mount>, StartFailure> {
-        let roots = self.volumes.prepare(pod, spec, Timestamp::now()).await.map_err(StartFailure::Volume)?;
+        let mut roots =
+            self.volumes.prepare(pod, spec, Timestamp::now()).await.map_err(StartFailure::Volume)?;
+        roots.extend(self.image_roots(images));
         mounts(pod, spec, &roots, &config.env).map_err(StartFailure::Config)
     }
 
@@ -304,16 +295,16 @@ impl Performer {
         pod: &Pod,
         spec: &Container,
         config: ContainerConfig,
-        image: &ImageUse,
+        images: &Images,
     ) -> Result<ContainerConfig, StartFailure> {
-        let image =
-            image.image().ok_or_else(|| StartFailure::Config("the container has no image".to_owned()))?;
+        let image = images.own.image();
+        let image = image.ok_or_else(|| StartFailure::Config("the container has no image".to_owned()))?;
         if config.self_fence {
             let why = "only the agent's own runtime ends containers when the node is silent: take the annotation away, or \
                        choose a RuntimeClass whose handler is `native`";
             return Err(StartFailure::Config(format!("annotation {}: {why}", self_fence::ANNOTATION)));
         }
-        let mounts = self.mounts(pod, spec, &config).await?;
+        let mounts = self.mounts(pod, spec, &config, images).await?;
         let asked = Asked { pod: Arc::new(pod.clone()), image: Box::new(image.clone()), mounts };
         let termination_message_path = Some(last_words_path(spec));
         Ok(ContainerConfig { asked: Some(asked), termination_message_path, ..config })
@@ -435,14 +426,6 @@ fn bare_config(
         tty: spec.tty == Some(true),
         asked: None,
         self_fence: self_fence::asks(pod.metadata.annotations.as_ref()),
-    }
-}
-
-fn image_failure(error: RuntimeError) -> StartFailure {
-    match error {
-        RuntimeError::NeverPull(message) => StartFailure::NeverPull(message),
-        RuntimeError::InvalidImageName(message) => StartFailure::InvalidImageName(message),
-        other => StartFailure::Image(other.chain()),
     }
 }
 

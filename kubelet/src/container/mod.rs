@@ -11,6 +11,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub mod enter;
 pub mod init;
+pub mod layers;
 pub mod mount;
 pub mod namespaces;
 pub mod root;
@@ -19,7 +20,7 @@ pub mod spawn;
 pub mod user;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,14 @@ pub struct Isolation {
     pub sysctls: BTreeMap<String, String>,
 }
 
+impl Isolation {
+    /// The files of all images that the container is made from, its own first.
+    pub fn images(&self) -> impl Iterator<Item = &Path> {
+        let mounted = self.mounts.iter().filter_map(|mount| mount.image.as_ref());
+        std::iter::once(self.image.as_path()).chain(mounted.map(|image| image.file.as_path()))
+    }
+}
+
 /// Who a command is and what it may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Security {
@@ -96,6 +105,20 @@ pub struct Mount {
     pub follows_host: bool,
     /// Device files below it work.
     pub devices: bool,
+    /// An image whose files are shown; the source is where its layers are then.
+    #[serde(default)]
+    pub image: Option<MountedImage>,
+}
+
+/// An image that is seen inside as a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedImage {
+    /// Its identity.
+    pub id: String,
+    /// Its configuration file; held locked while the container runs, so that the image stays.
+    pub file: PathBuf,
+    /// Its layers' names, lowest first.
+    pub layers: Vec<String>,
 }
 
 impl Mount {
@@ -109,6 +132,7 @@ impl Mount {
             recursive: false,
             follows_host: false,
             devices: false,
+            image: None,
         }
     }
 }

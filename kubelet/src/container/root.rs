@@ -14,7 +14,7 @@ use nix::unistd::{chdir, fchdir, pivot_root, symlinkat};
 
 use crate::confined::{Confined, by_descriptor, relative};
 use crate::container::mount::{Tree, fresh, open_host, set_attributes};
-use crate::container::{Isolation, Mount};
+use crate::container::{Isolation, Mount, layers};
 
 /// Directories of a container's run.
 #[derive(Clone, Debug)]
@@ -25,12 +25,15 @@ pub struct RunDirs {
     pub work: PathBuf,
     /// Where the root is mounted; on the host it stays empty.
     pub root: PathBuf,
+    /// Where an image that is seen as a directory is mounted for a moment; it stays empty, too.
+    pub volume: PathBuf,
 }
 
 impl RunDirs {
     /// Below the run's directory.
     pub fn of(run: &Path) -> Self {
-        Self { upper: run.join("upper"), work: run.join("work"), root: run.join("root") }
+        let [upper, work, root, volume] = ["upper", "work", "root", "volume"].map(|name| run.join(name));
+        Self { upper, work, root, volume }
     }
 }
 
@@ -107,13 +110,25 @@ fn build(isolation: &Isolation, dirs: &RunDirs) -> Result<Confined, String> {
         write_inside(&root, &path, value).map_err(about(format_args!("set the sysctl {name}")))?;
     }
     for mount in &isolation.mounts {
-        let what = format!("mount {} at {}", mount.source.display(), mount.target.display());
-        bind(&root, mount).map_err(about(what))?;
+        let shown = match &mount.image {
+            Some(image) => layers::show(&root, mount, &image.layers, &dirs.volume),
+            None => bind(&root, mount),
+        };
+        shown.map_err(about(described(mount)))?;
     }
     if !isolation.privileged && !isolation.unmasked {
         mask(&root)?;
     }
     Ok(root)
+}
+
+fn described(mount: &Mount) -> String {
+    let source = match &mount.image {
+        Some(image) => format!("image {}", image.id),
+        None => mount.source.display().to_string(),
+    };
+    let part = mount.sub_path.as_ref().map(|part| format!("{} of ", part.display())).unwrap_or_default();
+    format!("mount {part}{source} at {}", mount.target.display())
 }
 
 /// Layers are named relative to their directory, so that many fit into the kernel's page of options; the
@@ -241,6 +256,8 @@ fn copy_devices(dir: &Path, root: &Confined) -> io::Result<()> {
 pub fn bind(root: &Confined, mount: &Mount) -> io::Result<()> {
     let source = match &mount.sub_path {
         None => open_host(&mount.source)?,
+        // Nothing can be made in an image.
+        Some(part) if mount.image.is_some() => Confined::open(&mount.source)?.lookup(part, OFlag::O_PATH)?,
         Some(part) => open_part(&mount.source, part)?,
     };
     let is_dir = fs::metadata(by_descriptor(source.as_fd()))?.is_dir();

@@ -20,8 +20,8 @@ pub struct Spawned {
     pub pid: Pid,
     /// Who the command is.
     pub credentials: Credentials,
-    /// The image stays as long as this is held.
-    pub image: Flock<File>,
+    /// Its images stay as long as these are held.
+    pub images: Vec<Flock<File>>,
 }
 
 /// Starts the container whose run has this directory. The error is the reason for the user.
@@ -34,7 +34,7 @@ pub unsafe fn spawn(
     run: &Path,
     streams: Theirs,
 ) -> Result<Spawned, String> {
-    let image = hold_image(isolation)?;
+    let images = isolation.images().map(hold_image).collect::<Result<_, _>>()?;
     let system = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     if let Some(cgroup) = &config.cgroup {
         cgroup.create(&config.limits).map_err(system("make the container's cgroup"))?;
@@ -52,7 +52,7 @@ pub unsafe fn spawn(
             cgroup.remove();
         }
     })?;
-    Ok(Spawned { pid, credentials, image })
+    Ok(Spawned { pid, credentials, images })
 }
 
 /// The supervisor's children are born into the pid namespace that it joins; itself it stays where it is.
@@ -78,13 +78,14 @@ fn namespaces(isolation: &Isolation) -> CloneFlags {
 }
 
 /// Whoever removes images asks for this lock first; its time tells when the image was last used.
-fn hold_image(isolation: &Isolation) -> Result<Flock<File>, String> {
-    let gone = |error: io::Error| format!("image {} was removed: {error}", isolation.image_id);
-    let file = File::open(&isolation.image).map_err(gone)?;
+fn hold_image(image: &Path) -> Result<Flock<File>, String> {
+    let id = image.file_stem().unwrap_or_default().display();
+    let gone = |error: io::Error| format!("image sha256:{id} was removed: {error}");
+    let file = File::open(image).map_err(gone)?;
     let now = std::time::SystemTime::now();
     let _ = file.set_times(std::fs::FileTimes::new().set_modified(now));
     let held = Flock::lock(file, FlockArg::LockSharedNonblock).map_err(|(_, errno)| gone(errno.into()))?;
-    if isolation.image.exists() { Ok(held) } else { Err(gone(io::ErrorKind::NotFound.into())) }
+    if image.exists() { Ok(held) } else { Err(gone(io::ErrorKind::NotFound.into())) }
 }
 
 /// Two lines may be told: who the command is, and what went wrong.

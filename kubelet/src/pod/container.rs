@@ -3,12 +3,14 @@
 //! Always holds: `attempts` never decreases, at most one run exists at a time, and an event of an
 //! earlier run changes nothing.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
 
 use crate::config::Backoff;
 use crate::pod::backoff::Delay;
-use crate::pod::effect::{ProbeKind, ProbeOutcome};
+use crate::pod::effect::{NeededImage, ProbeKind, ProbeOutcome};
 use crate::pod::probe::Prober;
 use crate::pod::resize::Allocation;
 use crate::pod::roles::Role;
@@ -34,6 +36,10 @@ pub struct ContainerLife {
     pub renews: bool,
     /// The identity of the image that the newest run was made from; `None` for a plain process.
     pub image_id: Option<String>,
+    /// The identities of the images that it mounts, by their volumes' names.
+    pub mounted: BTreeMap<String, String>,
+    /// The image that could not be had when it was last tried.
+    pub missing: Option<NeededImage>,
     /// The delay before the next restart.
     pub delay: Delay,
     /// The delay before the next try to get the image.
@@ -100,6 +106,23 @@ pub enum WaitReason {
     InvalidImageName,
 }
 
+impl WaitReason {
+    /// As upstream spells it; `None` where that depends on the pod.
+    pub fn word(self) -> Option<&'static str> {
+        Some(match self {
+            Self::NotYet => return None,
+            Self::CrashLoopBackOff => "CrashLoopBackOff",
+            Self::CreateContainerConfigError => "CreateContainerConfigError",
+            Self::CreateContainerError => "CreateContainerError",
+            Self::RunContainerError => "RunContainerError",
+            Self::ErrImagePull => "ErrImagePull",
+            Self::ImagePullBackOff => "ImagePullBackOff",
+            Self::ErrImageNeverPull => "ErrImageNeverPull",
+            Self::InvalidImageName => "InvalidImageName",
+        })
+    }
+}
+
 /// A run in progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -154,6 +177,8 @@ impl ContainerLife {
             asked_image: None,
             renews: false,
             image_id: None,
+            mounted: BTreeMap::new(),
+            missing: None,
             delay: Delay::none(now),
             image_delay: Delay::none(now),
             resources: Allocation::default(),
@@ -247,6 +272,7 @@ impl ContainerLife {
         self.attempts += 1;
         self.resources.restarts = false;
         self.image_delay = Delay::none(run.started_at);
+        self.missing = None;
         self.probes = spec.map(|spec| probers(spec, run.started_at)).unwrap_or_default();
         self.state = State::Running(run);
         dropped

@@ -1,6 +1,7 @@
 //! The language between a pod's life and the driver: what happened, and what must be done.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -43,6 +44,8 @@ pub enum PodEvent {
         at: Timestamp,
         /// What it runs from.
         image: ImageUse,
+        /// The identities of the images that it mounts, by their volumes' names.
+        mounted: BTreeMap<String, String>,
     },
     /// A requested container could not be started.
     StartFailed {
@@ -110,12 +113,8 @@ pub enum PodEvent {
 pub enum StartFailure {
     /// Its configuration can't be resolved: a missing ConfigMap, an impossible mount.
     Config(String),
-    /// Its image can't be had.
-    Image(String),
-    /// Its image isn't there and may not be fetched.
-    NeverPull(String),
-    /// Its image has no name that could be one.
-    InvalidImageName(String),
+    /// Its image, or that of one of its volumes, can't be had.
+    Image(NeededImage, ImageFailure),
     /// One of its volumes can't be had yet.
     Volume(String),
     /// The runtime refused to create it.
@@ -140,6 +139,26 @@ pub enum ProbeOutcome {
     Failure(String),
     /// Nobody could be asked: that says nothing of the container, and the next probe decides.
     Error(String),
+}
+
+/// An image that a container needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeededImage {
+    /// As written in the pod.
+    pub name: String,
+    /// It is that of a volume, so what is told of it is told of the pod.
+    pub of_volume: bool,
+}
+
+/// Why an image can't be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageFailure {
+    /// It can't be fetched.
+    Pull(String),
+    /// It isn't there and may not be fetched.
+    NeverPull(String),
+    /// It has no name that could be one.
+    InvalidName(String),
 }
 
 /// The three probes of a container.

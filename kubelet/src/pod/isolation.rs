@@ -224,9 +224,9 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_of_node: i128) -> 
     }
 }
 
-/// When the container's image is fetched; the API server fills it in for all it admits.
-pub fn pull_policy(container: &Container) -> PullPolicy {
-    match container.image_pull_policy.as_deref() {
+/// When an image is fetched; the API server fills it in for all it admits.
+pub fn pull_policy(written: Option<&str>) -> PullPolicy {
+    match written {
         Some("Always") => PullPolicy::Always,
         Some("Never") => PullPolicy::Never,
         _ => PullPolicy::IfNotPresent,

@@ -255,7 +255,9 @@ impl PodLife {
             PodEvent::SandboxReady { ip } => self.sandbox_ready(ip),
             PodEvent::SandboxFailed { message } => self.sandbox_failed(message, now, out),
             PodEvent::SandboxLost { container } => self.sandbox_lost(&container, out),
-            PodEvent::Started { container, id, at, image } => self.started(&container, (id, at), &image, out),
+            PodEvent::Started { container, id, at, image, mounted } => {
+                self.started(&container, (id, at), &image, mounted, out);
+            }
             PodEvent::StartFailed { container, failure, image } => {
                 self.start_failed(&container, failure, image.as_ref(), now, out);
             }

@@ -16,6 +16,7 @@ use crate::pod::effect::{Effect, ProbeKind};
 use crate::pod::life::{PodLife, Sandbox, Settings};
 use crate::pod::resize::Allocation;
 use crate::pod::roles::spec_of;
+use crate::pod::volumes::told;
 use crate::runtime::{Exit, FoundContainer, FoundState};
 
 impl PodLife {
@@ -61,6 +62,7 @@ fn adopt(
     let Some((newest, older)) = runs.split_last() else { return adopt_lost(container, reported, now) };
     container.attempts = (newest.attempt + 1).max(known_restarts + 1);
     container.image_id.clone_from(&newest.image_id);
+    container.mounted = reported.map(told::images).unwrap_or_default();
     take_state(container, pod, newest, reported, now);
     let begun = newest.started_at().unwrap_or(now);
     container.delay = Delay::after_restarts(container.restarts(), begun, backoff);

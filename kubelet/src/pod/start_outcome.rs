@@ -1,12 +1,13 @@
 //! What a start came to: the container runs, or waits for another try, and events say why.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::pod::container::{Ended, Run, WaitReason};
-use crate::pod::effect::{Effect, Hook, Note, StartFailure};
+use crate::pod::effect::{Effect, Hook, ImageFailure, NeededImage, Note, StartFailure};
 use crate::pod::life::PodLife;
 use crate::pod::roles::spec_of;
 use crate::pod::time::{go_duration, later};
@@ -27,6 +28,7 @@ impl PodLife {
         name: &ContainerName,
         (id, at): (ContainerId, Timestamp),
         image: &ImageUse,
+        mounted: BTreeMap<String, String>,
         out: &mut Vec<Effect>,
     ) {
         let Some(spec) = spec_of(&self.pod, name).map(Cow::into_owned) else { return };
@@ -35,8 +37,9 @@ impl PodLife {
         let run = Run { id: id.clone(), started_at: at, post_start_pending: hooked, stopping: None };
         let dropped = container.started(run, Some(&spec));
         container.image_id = image.image().map(|image| image.id.to_string());
+        container.mounted = mounted;
         out.extend(dropped.map(|id| Effect::RemoveContainer { id }));
-        record_image(name, spec.image.as_deref().unwrap_or_default(), image, out);
+        out.push(Effect::Record(found(spec.image.as_deref().unwrap_or_default(), image).about(name)));
         out.push(Effect::Record(Note::normal("Created", "Container created").about(name)));
         out.push(Effect::Record(Note::normal("Started", "Container started").about(name)));
         if let Some(known) = self.early_ends.iter().position(|(early, _)| *early == id) {
@@ -51,13 +54,13 @@ impl PodLife {
         &mut self,
         name: &ContainerName,
         failure: StartFailure,
-        found: Option<&ImageUse>,
+        image: Option<&ImageUse>,
         now: Timestamp,
         out: &mut Vec<Effect>,
     ) {
-        let image = spec_of(&self.pod, name).and_then(|spec| spec.image.clone()).unwrap_or_default();
-        if let Some(found) = found {
-            record_image(name, &image, found, out);
+        if let Some(image) = image {
+            let named = spec_of(&self.pod, name).and_then(|spec| spec.image.clone()).unwrap_or_default();
+            out.push(Effect::Record(found(&named, image).about(name)));
         }
         match failure {
             StartFailure::Config(message) => {
@@ -67,15 +70,7 @@ impl PodLife {
             StartFailure::Create(message) => {
                 self.refuse(name, WaitReason::CreateContainerError, message, now, out);
             }
-            StartFailure::Image(message) => self.image_failed(name, &image, message, now, out),
-            StartFailure::NeverPull(message) => {
-                out.push(Effect::Record(Note::warning("ErrImageNeverPull", message.clone()).about(name)));
-                self.refuse(name, WaitReason::ErrImageNeverPull, message, now, out);
-            }
-            StartFailure::InvalidImageName(message) => {
-                out.push(Effect::Record(Note::warning("InspectFailed", message.clone()).about(name)));
-                self.refuse(name, WaitReason::InvalidImageName, message, now, out);
-            }
+            StartFailure::Image(image, failure) => self.image_failed(name, image, failure, now, out),
             StartFailure::Run { id, message } => self.run_failed(name, id, message, now, out),
         }
     }
@@ -88,12 +83,7 @@ impl PodLife {
         now: Timestamp,
         out: &mut Vec<Effect>,
     ) {
-        let shown = match reason {
-            WaitReason::ErrImageNeverPull => "ErrImageNeverPull",
-            WaitReason::InvalidImageName => "InvalidImageName",
-            _ => &message,
-        };
-        out.push(Effect::Record(Note::warning("Failed", format!("Error: {shown}")).about(name)));
+        out.push(Effect::Record(Note::warning("Failed", format!("Error: {message}")).about(name)));
         if let Some(container) = self.container_mut(name) {
             container.refused(reason, message, Some(later(now, CONFIG_RETRY)));
         }
@@ -113,23 +103,30 @@ impl PodLife {
         }
     }
 
-    /// Shows `ErrImagePull` for a moment, then `ImagePullBackOff` until the next try.
+    /// Shows `ErrImagePull` for a moment, then `ImagePullBackOff` until the next try. What no fetching would mend is
+    /// looked at again like a configuration.
     fn image_failed(
         &mut self,
         name: &ContainerName,
-        image: &str,
-        message: String,
+        image: NeededImage,
+        failure: ImageFailure,
         now: Timestamp,
         out: &mut Vec<Effect>,
     ) {
+        let (reason, message) = failure.waiting();
+        image.tell(event(reason, &image.name, &message), name, out);
+        image.tell_refusal(reason, name, out);
         let backoff = self.settings.backoff;
-        let pull = format!("Failed to pull image \"{image}\": {message}");
-        out.push(Effect::Record(Note::warning("Failed", pull).about(name)));
-        out.push(Effect::Record(Note::warning("Failed", "Error: ErrImagePull").about(name)));
-        if let Some(container) = self.container_mut(name) {
-            container.image_delay.begin(now, now, &backoff);
-            container.refused(WaitReason::ErrImagePull, message, Some(later(now, ERR_IMAGE_PULL_SHOWN)));
-        }
+        let Some(container) = self.container_mut(name) else { return };
+        let shown = match reason {
+            WaitReason::ErrImagePull => {
+                container.image_delay.begin(now, now, &backoff);
+                container.missing = Some(image);
+                ERR_IMAGE_PULL_SHOWN
+            }
+            _ => CONFIG_RETRY,
+        };
+        container.refused(reason, message, Some(later(now, shown)));
     }
 
     fn run_failed(
@@ -148,21 +145,52 @@ impl PodLife {
     }
 }
 
-/// Says what the container runs from.
-fn record_image(name: &ContainerName, image: &str, found: &ImageUse, out: &mut Vec<Effect>) {
-    let note = match found {
+impl ImageFailure {
+    /// Why the container waits, and the details.
+    fn waiting(self) -> (WaitReason, String) {
+        match self {
+            Self::Pull(why) => (WaitReason::ErrImagePull, why),
+            Self::NeverPull(why) => (WaitReason::ErrImageNeverPull, why),
+            Self::InvalidName(why) => (WaitReason::InvalidImageName, why),
+        }
+    }
+}
+
+/// What is told of an image that can't be had.
+fn event(reason: WaitReason, image: &str, message: &str) -> Note {
+    match reason {
+        WaitReason::ErrImageNeverPull => Note::warning("ErrImageNeverPull", message),
+        WaitReason::InvalidImageName => Note::warning("InspectFailed", message),
+        _ => Note::warning("Failed", format!("Failed to pull image \"{image}\": {message}")),
+    }
+}
+
+impl NeededImage {
+    /// Records what is told of it.
+    pub(crate) fn tell(&self, note: Note, container: &ContainerName, out: &mut Vec<Effect>) {
+        out.push(Effect::Record(if self.of_volume { note } else { note.about(container) }));
+    }
+
+    /// Records that the container isn't made for want of it. Of a volume's upstream says only that it can't be had.
+    pub(crate) fn tell_refusal(&self, why: WaitReason, container: &ContainerName, out: &mut Vec<Effect>) {
+        if let Some(word) = why.word().filter(|_| !self.of_volume) {
+            out.push(Effect::Record(Note::warning("Failed", format!("Error: {word}")).about(container)));
+        }
+    }
+}
+
+/// Says where an image was found.
+pub fn found(image: &str, found: &ImageUse) -> Note {
+    match found {
         ImageUse::Present(_) => Note::normal(
             "Pulled",
             format!("Container image \"{image}\" already present on machine and can be accessed by the pod"),
         ),
-        ImageUse::Pulled(fetched, took) => Note::normal(
-            "Pulled",
-            format!(
-                "Successfully pulled image \"{image}\" in {}. Image size: {} bytes.",
-                go_duration(*took),
-                fetched.size
-            ),
-        ),
+        ImageUse::Pulled(fetched, took) => {
+            let (took, size) = (go_duration(*took), fetched.size);
+            let text = format!("Successfully pulled image \"{image}\" in {took}. Image size: {size} bytes.");
+            Note::normal("Pulled", text)
+        }
         ImageUse::Plain => Note::normal(
             "NotIsolated",
             format!(
@@ -170,6 +198,5 @@ fn record_image(name: &ContainerName, image: &str, found: &ImageUse, out: &mut V
                  isolated"
             ),
         ),
-    };
-    out.push(Effect::Record(note.about(name)));
+    }
 }

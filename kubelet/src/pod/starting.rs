@@ -13,7 +13,7 @@ use crate::pod::container::{Ended, State, WaitReason};
 use crate::pod::effect::{Effect, Note};
 use crate::pod::life::{PodLife, Sandbox};
 use crate::pod::phase::restarts_after;
-use crate::pod::roles::{Role, spec_of};
+use crate::pod::roles::Role;
 use crate::pod::time::{go_duration, later, since};
 
 /// Between tries to make a sandbox.
@@ -184,15 +184,15 @@ impl PodLife {
         }
         let container = &mut self.containers[index];
         let name = container.name.clone();
-        let image = spec_of(&self.pod, &name).and_then(|spec| spec.image.clone()).unwrap_or_default();
-        let text = format!("Back-off pulling image \"{image}\"");
+        let Some(image) = container.missing.clone() else { return self.start(index, false, now, out) };
+        let text = format!("Back-off pulling image \"{}\"", image.name);
         container.refused(
             WaitReason::ImagePullBackOff,
             format!("{text}: ErrImagePull: {message}"),
             Some(until),
         );
-        out.push(Effect::Record(Note::normal("BackOff", text).about(&name)));
-        out.push(Effect::Record(Note::warning("Failed", "Error: ImagePullBackOff").about(&name)));
+        image.tell(Note::normal("BackOff", text), &name, out);
+        image.tell_refusal(WaitReason::ImagePullBackOff, &name, out);
     }
 
     fn back_off(&mut self, index: usize, ended: &Ended, until: Timestamp, out: &mut Vec<Effect>) {

@@ -10,11 +10,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::pod::ContainerId;
 use crate::pod::admission::qos_class;
 use crate::pod::conditions::conditions;
-use crate::pod::container::{ContainerLife, Ended, Run, State, WaitReason, Waiting};
+use crate::pod::container::{ContainerLife, Ended, Run, State, Waiting};
 use crate::pod::life::{PodLife, Sandbox, Verdict};
 use crate::pod::phase::Phase;
 use crate::pod::resize::Allocation;
 use crate::pod::roles::{Role, spec_of};
+use crate::pod::volumes::told;
 
 impl PodLife {
     /// The status as of now. Keeps the times of the conditions' transitions for the next call.
@@ -115,6 +116,7 @@ impl PodLife {
                 .as_ref()
                 .and_then(|spec| spec.lifecycle.as_ref())
                 .and_then(|lifecycle| lifecycle.stop_signal.clone()),
+            volume_mounts: spec.as_deref().and_then(|spec| told::mounts(spec, &container.mounted)),
             allocated_resources: container.resources.allocated.requests.clone(),
             resources: (container.role != Role::Ephemeral).then(|| self.shown_resources(container)),
             ..ContainerStatus::default()
@@ -176,20 +178,9 @@ fn current_id(state: &State) -> Option<&ContainerId> {
 }
 
 fn waiting_state(waiting: &Waiting, not_yet: &str) -> ContainerState {
-    let reason = match waiting.reason {
-        WaitReason::NotYet => not_yet,
-        WaitReason::CrashLoopBackOff => "CrashLoopBackOff",
-        WaitReason::CreateContainerConfigError => "CreateContainerConfigError",
-        WaitReason::CreateContainerError => "CreateContainerError",
-        WaitReason::RunContainerError => "RunContainerError",
-        WaitReason::ErrImagePull => "ErrImagePull",
-        WaitReason::ImagePullBackOff => "ImagePullBackOff",
-        WaitReason::ErrImageNeverPull => "ErrImageNeverPull",
-        WaitReason::InvalidImageName => "InvalidImageName",
-    };
     ContainerState {
         waiting: Some(ContainerStateWaiting {
-            reason: Some(reason.to_owned()),
+            reason: Some(waiting.reason.word().unwrap_or(not_yet).to_owned()),
             message: waiting.message.clone(),
         }),
         ..ContainerState::default()

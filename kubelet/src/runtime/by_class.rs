@@ -114,6 +114,10 @@ impl Runtime for ByClass {
         self.of(&config.pod).ensure_image(config, fetch).await
     }
 
+    fn lacks_image_volumes(&self, pod: &PodRef) -> Option<String> {
+        self.of(pod).lacks_image_volumes(pod)
+    }
+
     fn sandbox_dir(&self, pod: &PodRef) -> Option<PathBuf> {
         self.of(pod).sandbox_dir(pod)
     }

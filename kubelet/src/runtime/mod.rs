@@ -422,6 +422,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Finds the image, and fetches it if need be.
     async fn ensure_image(&self, config: &ContainerConfig, fetch: &Fetch) -> Result<ImageUse, RuntimeError>;
 
+    /// Why this pod's containers can't see images as directories; `None` if they can.
+    fn lacks_image_volumes(&self, _pod: &PodRef) -> Option<String> {
+        None
+    }
+
     /// Where this pod's containers find what they share on the host; `None` where they can't see it.
     fn sandbox_dir(&self, _pod: &PodRef) -> Option<PathBuf> {
         None

@@ -50,7 +50,7 @@ pub struct Process {
     pub streams: Ours,
     credentials: Option<Credentials>,
     /// Held while the container runs.
-    _image: Option<Flock<File>>,
+    _images: Vec<Flock<File>>,
 }
 
 impl Process {
@@ -138,15 +138,15 @@ unsafe fn isolated(
 ) -> Result<Process, String> {
     // SAFETY: as the caller promises.
     let spawned = unsafe { container::spawn::spawn(config, isolation, run, theirs) }?;
-    let container::spawn::Spawned { pid, credentials, image } = spawned;
-    Ok(Process { pid, streams, credentials: Some(credentials), _image: Some(image) })
+    let container::spawn::Spawned { pid, credentials, images } = spawned;
+    Ok(Process { pid, streams, credentials: Some(credentials), _images: images })
 }
 
 fn plain(config: &ContainerConfig, streams: Ours, theirs: Theirs) -> Result<Process, String> {
     let failed = |error: io::Error| refusal(config, &error);
     let child = command(config, theirs).spawn().map_err(failed)?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other).map_err(failed)?;
-    Ok(Process { pid: Pid::from_raw(pid), streams, credentials: None, _image: None })
+    Ok(Process { pid: Pid::from_raw(pid), streams, credentials: None, _images: Vec::new() })
 }
 
 fn prepare() -> io::Result<()> {

@@ -98,7 +98,7 @@ impl World {
         self.runtime.run_sandbox(&config).await.expect("sandbox");
     }
 
-    async fn run(&mut self, config: ContainerConfig) -> (Exit, String) {
+    pub async fn run(&mut self, config: ContainerConfig) -> (Exit, String) {
         self.make_sandbox().await;
         let path = self.log(&config);
         let id = self.runtime.create_container(config).await.expect("create");

@@ -5,6 +5,7 @@ mod cri;
 mod environment;
 mod exec;
 mod fork_server;
+mod image_volumes;
 mod images;
 mod logs;
 mod native;

@@ -1,5 +1,6 @@
 //! What no row of events may do to a pod's life.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -7,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kubelet::Backoff;
 use kubelet::pod::container::State;
-use kubelet::pod::effect::{Effect, Hook, PodEvent, ProbeKind, ProbeOutcome, StartFailure};
+use kubelet::pod::effect::{Effect, Hook, ImageFailure, NeededImage, PodEvent, ProbeKind, ProbeOutcome, StartFailure};
 use kubelet::pod::life::{PodLife, Settings};
 use kubelet::pod::{ContainerId, ContainerName};
 use kubelet::runtime::{Exit, ImageUse};
@@ -100,7 +101,8 @@ impl World {
                 self.runs += 1;
                 let id = ContainerId(format!("r{}", self.runs));
                 let image = ImageUse::Present(None);
-                PodEvent::Started { container: self.name(*n), id, at: self.now, image }
+                let mounted = BTreeMap::new();
+                PodEvent::Started { container: self.name(*n), id, at: self.now, image, mounted }
             }
             Move::Failed(n, step) => {
                 self.runs += 1;
@@ -143,7 +145,10 @@ impl World {
 fn failure(step: u8, n: u32) -> StartFailure {
     match step {
         0 => StartFailure::Config("no".to_owned()),
-        1 => StartFailure::Image("no".to_owned()),
+        1 => StartFailure::Image(
+            NeededImage { name: "i".to_owned(), of_volume: n.is_multiple_of(2) },
+            ImageFailure::Pull("no".to_owned()),
+        ),
         2 => StartFailure::Create("no".to_owned()),
         _ => StartFailure::Run { id: ContainerId(format!("r{n}")), message: "no".to_owned() },
     }

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kubelet::Backoff;
-use kubelet::pod::effect::{Effect, Hook, PodEvent, ProbeKind, ProbeOutcome, StartFailure};
+use kubelet::pod::effect::{Effect, Hook, ImageFailure, NeededImage, PodEvent, ProbeKind, ProbeOutcome, StartFailure};
 use kubelet::pod::life::{PodLife, Settings, Verdict};
 use kubelet::pod::resize::{Decision, Shortage};
 use kubelet::pod::{ContainerId, ContainerName};
@@ -84,12 +84,24 @@ impl Conversation {
         match words {
             ["sandbox", "ready"] => PodEvent::SandboxReady { ip: None },
             ["sandbox", "failed", rest @ ..] => PodEvent::SandboxFailed { message: rest.join(" ") },
-            ["started", name, id] => {
+            ["started", name, id, mounted @ ..] => {
                 let image = ImageUse::Present(None);
-                PodEvent::Started { container: container(name), id: run(id), at: self.now, image }
+                let mounted = mounted.iter().map(|pair| pair.split_once('=').expect("VOLUME=IMAGE"));
+                let mounted = mounted.map(|(volume, id)| (volume.to_owned(), id.to_owned())).collect();
+                PodEvent::Started { container: container(name), id: run(id), at: self.now, image, mounted }
+            }
+            ["failed", name, "image", rest @ ..] => {
+                let spec = self.life().pod().spec.clone().expect("a spec");
+                let spec = spec.containers.into_iter().find(|c| c.name == *name).expect("a container");
+                let needed = NeededImage { name: spec.image.unwrap_or_default(), of_volume: false };
+                missing(name, needed, ImageFailure::Pull(rest.join(" ")))
+            }
+            ["failed", name, "volume-image", image, why, rest @ ..] => {
+                let needed = NeededImage { name: (*image).to_owned(), of_volume: true };
+                missing(name, needed, image_failure(why, rest.join(" ")))
             }
             ["failed", name, step, rest @ ..] => {
-                let image = (*step != "image").then_some(ImageUse::Present(None));
+                let image = Some(ImageUse::Present(None));
                 PodEvent::StartFailed { container: container(name), failure: failure(step, rest), image }
             }
             ["exited", id, code] => PodEvent::Exited { id: run(id), exit: self.exit(code) },
@@ -258,10 +270,23 @@ fn failure(step: &str, rest: &[&str]) -> StartFailure {
     let message = rest.join(" ");
     match step {
         "config" => StartFailure::Config(message),
-        "image" => StartFailure::Image(message),
         "create" => StartFailure::Create(message),
         "run" => StartFailure::Run { id: run(rest[0]), message: rest[1..].join(" ") },
         _ => panic!("unknown step {step}"),
+    }
+}
+
+fn missing(name: &str, needed: NeededImage, why: ImageFailure) -> PodEvent {
+    let failure = StartFailure::Image(needed, why);
+    PodEvent::StartFailed { container: container(name), failure, image: None }
+}
+
+fn image_failure(word: &str, message: String) -> ImageFailure {
+    match word {
+        "pull" => ImageFailure::Pull(message),
+        "never" => ImageFailure::NeverPull(message),
+        "name" => ImageFailure::InvalidName(message),
+        _ => panic!("unknown failure of an image {word}"),
     }
 }
 
@@ -304,6 +329,9 @@ fn container_text(status: &ContainerStatus) -> String {
     }
     if status.restart_count > 0 {
         write!(text, ", restarts {}", status.restart_count).expect("write");
+    }
+    for (volume, image) in &kubelet::pod::volumes::told::images(status) {
+        write!(text, ", {volume} is {image}").expect("write");
     }
     let flags = [(status.started == Some(true), ", started"), (status.ready, ", ready")];
     flags.into_iter().filter(|(set, _)| *set).for_each(|(_, word)| text += word);

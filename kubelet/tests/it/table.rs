@@ -62,7 +62,13 @@ fn start(table: &mut PodTable, name: &str, id: &str) {
     let container = ContainerName("main".to_owned());
     table.answered(
         &uid(name),
-        PodEvent::Started { container, id: run(id), at: now(), image: ImageUse::Present(None) },
+        PodEvent::Started {
+            container,
+            id: run(id),
+            at: now(),
+            image: ImageUse::Present(None),
+            mounted: Default::default(),
+        },
         now(),
     );
 }
@@ -205,7 +211,13 @@ fn logs_are_found_for_the_run_that_is_meant() {
     let container = ContainerName("main".to_owned());
     table.answered(
         &uid("a"),
-        PodEvent::Started { container, id: run("r1"), at: now(), image: ImageUse::Present(None) },
+        PodEvent::Started {
+            container,
+            id: run("r1"),
+            at: now(),
+            image: ImageUse::Present(None),
+            mounted: Default::default(),
+        },
         now(),
     );
     let target = table.log_target("default", "a", "main").expect("a run");
@@ -339,7 +351,11 @@ fn a_node_that_goes_down_ends_its_pods_by_priority_and_takes_no_more() {
     table.answered(&uid("b"), PodEvent::SandboxReady { ip: None }, now());
     let container = ContainerName("main".to_owned());
     let image = ImageUse::Present(None);
-    table.answered(&uid("b"), PodEvent::Started { container, id: run("s0"), at: now(), image }, now());
+    table.answered(
+        &uid("b"),
+        PodEvent::Started { container, id: run("s0"), at: now(), image, mounted: Default::default() },
+        now(),
+    );
     table.shut_down();
     let work = table.applied(&pod("c", "0"), now());
     assert_eq!(published(&work)[0].patch["status"]["reason"], "NodeShutdown");

@@ -26,6 +26,7 @@ use crate::agent::references::References;
 use crate::agent::volumes::tokens::Tokens;
 use crate::container::namespaces::{is_mount_point, unmount_below};
 use crate::pod::downward::NodeFacts;
+use crate::pod::volumes::mounts::Root;
 use crate::pod::volumes::payload::{Ground, payload};
 use crate::pod::volumes::{is_made_of_objects, kind, volume, volume_references, volumes};
 use crate::pod::{PodRef, PodUid};
@@ -49,22 +50,22 @@ impl Volumes {
         Self { dir: data_dir.join("volumes"), client, references, node, tokens, writing: Arc::default() }
     }
 
-    /// Makes the volumes that a container mounts and says where they are. The error names the volume.
+    /// Makes the volumes that a container mounts, but for images, and says where they are. The error names the volume.
     pub async fn prepare(
         &self,
         pod: &Pod,
         container: &Container,
         now: Timestamp,
-    ) -> Result<BTreeMap<String, PathBuf>, String> {
+    ) -> Result<BTreeMap<String, Root>, String> {
         let mut roots = BTreeMap::new();
         for mount in container.volume_mounts.iter().flatten() {
             let Some(volume) = volume(pod, &mount.name) else { continue };
-            if roots.contains_key(&volume.name) {
+            if volume.image.is_some() || roots.contains_key(&volume.name) {
                 continue;
             }
             let root = self.prepare_one(pod, volume, now).await;
-            let failed = |why| format!("MountVolume.SetUp failed for volume \"{}\" : {why}", volume.name);
-            roots.insert(volume.name.clone(), root.map_err(failed)?);
+            let root = root.map_err(|why| failed(&volume.name, &why))?;
+            roots.insert(volume.name.clone(), Root::Host(root));
         }
         Ok(roots)
     }
@@ -145,6 +146,11 @@ impl Volumes {
         }
         fs::remove_dir_all(&dir)
     }
+}
+
+/// What an event says of a volume that can't be had.
+pub fn failed(volume: &str, why: &str) -> String {
+    format!("MountVolume.SetUp failed for volume \"{volume}\" : {why}")
 }
 
 /// `fsGroup`: volumes that the node makes belong to it.

@@ -3,8 +3,11 @@
 pub mod mounts;
 pub mod payload;
 pub mod plain;
+pub mod told;
 
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Pod, Volume};
 
 use crate::pod::env::Reference;
 
@@ -16,6 +19,12 @@ pub fn volume<'a>(pod: &'a Pod, name: &str) -> Option<&'a Volume> {
 /// All volumes of the pod.
 pub fn volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
     pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten())
+}
+
+/// The images that the container mounts, by their volumes' names.
+pub fn mounted_images<'a>(pod: &'a Pod, container: &Container) -> BTreeMap<&'a str, &'a ImageVolumeSource> {
+    let mounted = container.volume_mounts.iter().flatten().filter_map(|mount| volume(pod, &mount.name));
+    mounted.filter_map(|volume| Some((volume.name.as_str(), volume.image.as_ref()?))).collect()
 }
 
 /// As the pod's author wrote it.

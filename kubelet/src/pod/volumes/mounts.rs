@@ -6,16 +6,34 @@ use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 
-use crate::container::Mount;
+use crate::container::{Mount, MountedImage};
 use crate::pod::expand::expand;
 use crate::pod::volumes::{is_made_of_objects, volume};
 
+/// What a volume is on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// A file or directory of the host.
+    Host(PathBuf),
+    /// An image, and where layers are.
+    Image(MountedImage, PathBuf),
+}
+
+impl Root {
+    fn mount(&self, target: &str) -> Mount {
+        match self {
+            Self::Host(path) => Mount::new(path, target),
+            Self::Image(image, layers) => Mount { image: Some(image.clone()), ..Mount::new(layers, target) },
+        }
+    }
+}
+
 /// The container's mounts, in the order of their targets' depth, so that one within another comes later.
-/// `roots` says where on the host each volume is.
+/// `roots` says what each volume is.
 pub fn mounts(
     pod: &Pod,
     container: &Container,
-    roots: &BTreeMap<String, PathBuf>,
+    roots: &BTreeMap<String, Root>,
     env: &BTreeMap<String, String>,
 ) -> Result<Vec<Mount>, String> {
     let mut all = Vec::new();
@@ -33,12 +51,12 @@ pub fn mounts(
 fn mount(
     pod: &Pod,
     wanted: &VolumeMount,
-    root: &Path,
+    root: &Root,
     env: &BTreeMap<String, String>,
 ) -> Result<Mount, String> {
     let volume = volume(pod, &wanted.name);
-    // What is written by the node is not the container's to change.
-    let own = volume.is_some_and(is_made_of_objects);
+    // What is written by the node, or shared with others, is not the container's to change.
+    let own = volume.is_some_and(|volume| is_made_of_objects(volume) || volume.image.is_some());
     let claim = volume.and_then(|volume| volume.persistent_volume_claim.as_ref());
     let read_only = own || wanted.read_only == Some(true) || claim.is_some_and(|c| c.read_only == Some(true));
     Ok(Mount {
@@ -47,7 +65,7 @@ fn mount(
         recursive: matches!(wanted.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
         follows_host: wanted.mount_propagation.as_deref() == Some("HostToContainer"),
         devices: volume.is_some_and(|volume| volume.host_path.is_some()),
-        ..Mount::new(root, &wanted.mount_path)
+        ..root.mount(&wanted.mount_path)
     })
 }
 
@@ -84,15 +102,19 @@ fn expanded(template: &str, env: &BTreeMap<String, String>) -> Result<String, St
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn of(mounts_yaml: &str) -> Result<Vec<Mount>, String> {
         let text = format!(
             "{{spec: {{volumes: [{{name: m, configMap: {{name: m}}}}, {{name: e, emptyDir: {{}}}}, {{name: h, hostPath: \
-             {{path: /x}}}}], containers: [{{name: c, volumeMounts: {mounts_yaml}}}]}}}}"
+             {{path: /x}}}}, {{name: i, image: {{reference: 'data:1'}}}}], containers: [{{name: c, volumeMounts: {mounts_yaml}}}]}}}}"
         );
         let pod: Pod = serde_yaml::from_str(&text).expect("a pod");
-        let roots = ["m", "e", "h"].map(|name| (name.to_owned(), PathBuf::from("/v").join(name))).into();
+        let mut roots: BTreeMap<String, Root> =
+            ["m", "e", "h"].map(|name| (name.to_owned(), Root::Host(Path::new("/v").join(name)))).into();
+        roots.insert("i".to_owned(), Root::Image(image(), "/layers".into()));
         let env = [("NAME", "web"), ("UP", ".."), ("ROOT", "/tmp"), ("EMPTY", "")];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         mounts(&pod, &pod.spec.as_ref().expect("a spec").containers[0], &roots, &env)
@@ -108,6 +130,19 @@ mod tests {
         assert!(host.read_only && host.devices && host.follows_host);
         assert_eq!(deep.sub_path.as_deref(), Some(Path::new("logs/web")));
         assert!(!deep.read_only);
+    }
+
+    fn image() -> MountedImage {
+        MountedImage { id: "sha256:1".to_owned(), file: "/configs/1".into(), layers: vec!["1".to_owned()] }
+    }
+
+    #[test]
+    fn an_image_is_mounted_for_reading() {
+        let mounts = of("[{name: i, mountPath: /i, subPathExpr: $(NAME)}]").expect("mounts");
+        let [only] = mounts.as_slice() else { panic!("{mounts:?}") };
+        assert!(only.read_only && !only.devices && only.image == Some(image()));
+        let paths = (only.source.as_path(), only.sub_path.as_deref());
+        assert_eq!(paths, (Path::new("/layers"), Some(Path::new("web"))));
     }
 
     #[test]

@@ -102,12 +102,21 @@ fn mount(mount: &Mount) -> proto::Mount {
         true => MountPropagation::PropagationHostToContainer,
         false => MountPropagation::PropagationPrivate,
     };
-    proto::Mount {
+    let shown = proto::Mount {
         container_path: mount.target.display().to_string(),
         host_path: mount.source.display().to_string(),
         readonly: mount.read_only,
         propagation: propagation.into(),
         recursive_read_only: mount.read_only && mount.recursive,
+        ..proto::Mount::default()
+    };
+    let Some(image) = &mount.image else { return shown };
+    let part = mount.sub_path.as_ref().map(|part| part.display().to_string());
+    proto::Mount {
+        host_path: String::new(),
+        image: Some(proto::ImageSpec { image: image.id.clone() }),
+        image_sub_path: part.unwrap_or_default(),
+        ..shown
     }
 }
 
@@ -198,6 +207,7 @@ mod tests {
     use k8s_openapi::api::core::v1::Pod;
 
     use super::*;
+    use crate::container::MountedImage;
     use crate::image::{Digest, Image};
     use crate::pod::{ContainerName, PodRef};
 
@@ -226,7 +236,10 @@ mod tests {
             ..ContainerConfig::default()
         };
         let asked = Asked { pod: Arc::new(pod), image: Box::new(image), mounts: Vec::new() };
-        let mounts = [Mount { read_only: true, ..Mount::new("/volumes/v", "/v") }];
+        let data = MountedImage { id: "sha256:1".to_owned(), file: "/c".into(), layers: Vec::new() };
+        let volume = Mount { read_only: true, ..Mount::new("/volumes/v", "/v") };
+        let shown = Mount { image: Some(data), sub_path: Some("a/b".into()), ..volume.clone() };
+        let mounts = [volume, Mount { target: "/i".into(), ..shown }];
         let files =
             RunFiles { hosts: "/h/hosts".into(), last_words: "/h/words".into(), log: "a/2.log".to_owned() };
         order(&config, &asked, &mounts, &files, None, "me")
@@ -236,11 +249,18 @@ mod tests {
     fn a_container_is_asked_for_with_all_it_needs() {
         let order =
             of("resources: {requests: {cpu: 250m}, limits: {cpu: 500m, memory: 1Mi}}", "").expect("an order");
-        let shown = |m: &proto::Mount| format!("{}:{}:{}", m.host_path, m.container_path, m.readonly);
-        assert_eq!(
-            order.mounts.iter().map(shown).collect::<Vec<_>>(),
-            ["/volumes/v:/v:true", "/h/hosts:/etc/hosts:false", "/h/words:/dev/termination-log:false"]
-        );
+        let image =
+            |m: &proto::Mount| m.image.as_ref().map(|image| format!("{}/{}", image.image, m.image_sub_path));
+        let source = |m: &proto::Mount| image(m).unwrap_or(m.host_path.clone());
+        let shown = |m: &proto::Mount| format!("{}:{}:{}", source(m), m.container_path, m.readonly);
+        let want = [
+            "/volumes/v:/v:true",
+            "sha256:1/a/b:/i:true",
+            "/h/hosts:/etc/hosts:false",
+            "/h/words:/dev/termination-log:false",
+        ];
+        assert_eq!(order.mounts.iter().map(shown).collect::<Vec<_>>(), want);
+        assert_eq!(order.mounts[1].host_path, "", "an image and a path of the host exclude each other");
         assert_eq!(order.labels[CONTAINER_NAME], "a");
         assert_eq!(order.annotations[MESSAGE_POLICY], FROM_LOGS);
         assert_eq!((order.log_path.as_str(), order.metadata.expect("metadata").attempt), ("a/2.log", 2));

@@ -113,8 +113,8 @@ impl PodFiles {
     ) -> Result<Vec<Mount>, RuntimeError> {
         let held = self.run(container, attempt).join("mounts");
         let resolve = |(n, wanted): (usize, &Mount)| match &wanted.sub_path {
-            None => Ok(wanted.clone()),
-            Some(part) => {
+            // Only the runtime knows what is in its images.
+            Some(part) if wanted.image.is_none() => {
                 let place = held.join(n.to_string());
                 hold(&wanted.source, part, &place).map_err(system(&format!(
                     "mount {} of {}",
@@ -123,6 +123,7 @@ impl PodFiles {
                 )))?;
                 Ok(Mount { source: place, sub_path: None, ..wanted.clone() })
             }
+            _ => Ok(wanted.clone()),
         };
         mounts.iter().enumerate().map(resolve).collect()
     }

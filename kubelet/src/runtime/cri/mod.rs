@@ -276,6 +276,10 @@ impl Runtime for CriRuntime {
         image::ensure(self.client(), &config.image, fetch).await
     }
 
+    fn lacks_image_volumes(&self, _pod: &PodRef) -> Option<String> {
+        status::lacks_image_volumes(&self.name, &self.version)
+    }
+
     async fn create_container(&self, config: ContainerConfig) -> Result<ContainerId, RuntimeError> {
         let asked = config.asked.as_ref();
         let asked =

@@ -21,9 +21,49 @@ fn text(condition: &RuntimeCondition) -> String {
     format!("{kind}={status} reason:{reason} message:{message}")
 }
 
+/// Since when runtimes show images as directories: major and minor version.
+const IMAGE_VOLUMES: [(&str, (u64, u64)); 2] = [("containerd", (2, 1)), ("cri-o", (1, 31))];
+
+/// Why a runtime can't show images as directories; `None` if it can, or nobody knows. An older one takes the field
+/// for one that it needn't know, and fails for want of a path of the host.
+pub fn lacks_image_volumes(name: &str, version: &str) -> Option<String> {
+    let (_, (major, minor)) = IMAGE_VOLUMES.into_iter().find(|(known, _)| *known == name)?;
+    let mut numbers = version.trim_start_matches('v').split('.').map(|number| number.parse::<u64>().ok());
+    let has = (numbers.next()??, numbers.next()??);
+    (has < (major, minor)).then(|| {
+        format!(
+            "{name} {version} can't mount images as volumes: it takes {major}.{minor} or newer, or a RuntimeClass whose \
+             handler is `native`"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn image_volumes_need_a_runtime_that_knows_of_them() {
+        let lacks = |name: &str, version: &str| lacks_image_volumes(name, version).is_some();
+        for version in ["1.6.20~ds1", "v1.7.28", "2.0.4"] {
+            assert!(lacks("containerd", version), "{version}");
+        }
+        assert!(lacks("cri-o", "1.30.9"));
+        for (name, version) in [
+            ("containerd", "v2.1.0-beta.1"),
+            ("containerd", "3.0.0"),
+            ("cri-o", "1.31.0"),
+            ("other", "0.1.0"),
+        ] {
+            assert!(!lacks(name, version), "{name} {version}");
+        }
+        assert!(!lacks("containerd", "built by hand"), "who says nothing is asked");
+        let why = lacks_image_volumes("containerd", "1.6.20~ds1").expect("too old");
+        assert!(
+            why.starts_with("containerd 1.6.20~ds1 can't mount images as volumes: it takes 2.1 or newer"),
+            "{why}"
+        );
+    }
 
     fn condition(kind: &str, status: bool) -> RuntimeCondition {
         RuntimeCondition {
