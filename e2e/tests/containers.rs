@@ -79,6 +79,7 @@ fn a_pod_from_an_image_lives_through_its_agents_death() {
     assert!(cluster.apply(&manifest(free_port())).ok);
     cluster.ready_pods("app=box", 1);
     sees_what_it_should(&cluster);
+    nodes_tell_of_their_images(&cluster);
     follows_its_configuration(&cluster);
     outlives_its_agent(&cluster);
     copies_stay_inside(&cluster);
@@ -111,6 +112,16 @@ fn sees_what_it_should(cluster: &Cluster) {
     assert!(events.contains("Pulled") && !events.contains("NotIsolated"), "{events}");
     let id = cluster.k("get pod box -o jsonpath={.status.containerStatuses[0].imageID}");
     assert!(id.starts_with("sha256:"), "{id}");
+}
+
+fn nodes_tell_of_their_images(cluster: &Cluster) {
+    let images = eventually("the node tells of its images", || {
+        let images = cluster.k("get node n1 -o jsonpath={.status.images}");
+        (!images.is_empty()).then_some(images)
+    });
+    let images: serde_json::Value = serde_json::from_str(&images).expect("JSON");
+    assert_eq!(images[0]["names"], serde_json::json!(["docker.io/library/box:1"]));
+    assert!(images[0]["sizeBytes"].as_u64().is_some_and(|size| size > 100_000), "{images}");
 }
 
 /// A volume of another image: read beside the container's own files, held as long as it is used, and waited for where

@@ -57,7 +57,7 @@ use crate::eviction::Observation;
 use crate::image::{ImageError, ImageStore};
 use crate::node::object::Health;
 use crate::node::tenure::GivenUp;
-use crate::node::{NodeReporter, facts};
+use crate::node::{self, NodeReporter, facts};
 use crate::pod::admission::amounts;
 use crate::pod::downward::NodeFacts;
 use crate::pod::life::Settings;
@@ -156,6 +156,7 @@ pub async fn run(
         let (runtime, health) = (agent.performer.runtime.clone(), reporter.health());
         tasks.spawn(runtime_state::watch(runtime, config.runtime_patience, health, shutdown.clone()));
     }
+    tasks.spawn(node::images::watch(agent.performer.runtime.clone(), reporter.health(), shutdown.clone()));
     if let Some(images) = agent.performer.runtime.image_store() {
         tasks.spawn(pressure::collect_images(images.clone(), shutdown.clone()));
     }

@@ -4,6 +4,7 @@
 //! make a living node look dead; what others write over the node's status is set right at once.
 
 pub mod facts;
+pub mod images;
 pub mod lease;
 pub mod object;
 mod report;

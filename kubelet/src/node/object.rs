@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::config::{CapacityOverrides, KubeletConfig};
 use crate::eviction::Pressure;
 use crate::node::facts::Machine;
+use crate::node::images::{self, NodeImage};
 
 /// Upstream's default of pods per node.
 const PODS: u32 = 110;
@@ -51,6 +52,8 @@ pub struct Health {
     pub shutting_down: bool,
     /// Why the container runtime can't run pods.
     pub runtime: Vec<String>,
+    /// The images that it tells of, the biggest first.
+    pub images: Vec<NodeImage>,
 }
 
 impl Health {
@@ -151,6 +154,8 @@ impl NodeDescription {
                 kubelet_endpoint: Some(DaemonEndpoint { port: port.into() }),
             }),
             node_info: Some(self.info()),
+            // Also if there are none: what is left out of a patch stays.
+            images: Some(images::told(&health.images)),
             ..NodeStatus::default()
         }
     }
@@ -203,6 +208,7 @@ impl NodeDescription {
             && wanted.addresses == seen.addresses
             && wanted.daemon_endpoints == seen.daemon_endpoints
             && wanted.node_info == seen.node_info
+            && wanted.images.as_deref().unwrap_or_default() == seen.images.as_deref().unwrap_or_default()
             && verdicts(&wanted) == verdicts(seen)
     }
 
@@ -255,7 +261,7 @@ mod tests {
         };
         let pressure = Pressure { disk: true, ..Pressure::default() };
         let runtime = vec!["container runtime is down".to_owned()];
-        let health = Health { pressure, shutting_down: true, runtime };
+        let health = Health { pressure, shutting_down: true, runtime, images: Vec::new() };
         let told = conditions(Some(&before), &health, now);
         let rows: Vec<(&str, &str, &str, bool)> = told
             .iter()

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::container::cgroup::Limits;
 use crate::image::ImageStore;
+use crate::node::images::NodeImage;
 use crate::pod::{ContainerId, PodRef, PodUid};
 use crate::runtime::{
     ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, Fetch, FoundContainer, ImageUse, NATIVE_HANDLER,
@@ -112,6 +113,12 @@ impl Runtime for ByClass {
 
     async fn ensure_image(&self, config: &ContainerConfig, fetch: &Fetch) -> Result<ImageUse, RuntimeError> {
         self.of(&config.pod).ensure_image(config, fetch).await
+    }
+
+    async fn images(&self) -> Result<Vec<NodeImage>, RuntimeError> {
+        let mut all = self.native.images().await?;
+        all.extend(self.other.images().await?);
+        Ok(all)
     }
 
     fn lacks_image_volumes(&self, pod: &PodRef) -> Option<String> {

@@ -24,6 +24,7 @@ use crate::container::cgroup::{Cgroup, Limits};
 use crate::container::{Isolation, Mount};
 use crate::image::registry::Login;
 use crate::image::{Image, ImageStore};
+use crate::node::images::NodeImage;
 use crate::pod::{ContainerId, ContainerName, PodRef};
 use crate::stats::ContainerUsage;
 pub use session::{ByteStream, Input, Output, Session, Streams, TerminalSize};
@@ -421,6 +422,11 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Finds the image, and fetches it if need be.
     async fn ensure_image(&self, config: &ContainerConfig, fetch: &Fetch) -> Result<ImageUse, RuntimeError>;
+
+    /// The images that it has.
+    async fn images(&self) -> Result<Vec<NodeImage>, RuntimeError> {
+        Ok(Vec::new())
+    }
 
     /// Why this pod's containers can't see images as directories; `None` if they can.
     fn lacks_image_volumes(&self, _pod: &PodRef) -> Option<String> {

@@ -239,6 +239,12 @@ impl CriClient {
         Ok(within(LIMIT, self.runtime.clone().list_container_stats(request)).await?.stats)
     }
 
+    /// All images that the runtime has.
+    pub async fn images(&self) -> Result<Vec<proto::Image>, Status> {
+        let request = proto::ListImagesRequest {};
+        Ok(within(LIMIT, self.images.clone().list_images(request)).await?.images)
+    }
+
     /// The image of this name, if the runtime has it.
     pub async fn image(&self, name: &str) -> Result<Option<proto::Image>, Status> {
         let image = proto::ImageSpec { image: name.to_owned() };

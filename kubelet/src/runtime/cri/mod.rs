@@ -45,6 +45,7 @@ use self::proto::{ContainerState, PodSandboxState};
 use self::state::{Known, Life, Pace, Sandbox, Shared, usage};
 use crate::config::LogLimits;
 use crate::container::cgroup::Limits;
+use crate::node::images::NodeImage;
 use crate::pod::{ContainerId, ContainerName, PodRef, PodUid};
 use crate::runtime::{
     ByteStream, ContainerConfig, EVENT_QUEUE, EXEC_OUTPUT_LIMIT, ExecOutput, Fetch, FoundContainer,
@@ -274,6 +275,15 @@ impl Runtime for CriRuntime {
 
     async fn ensure_image(&self, config: &ContainerConfig, fetch: &Fetch) -> Result<ImageUse, RuntimeError> {
         image::ensure(self.client(), &config.image, fetch).await
+    }
+
+    async fn images(&self) -> Result<Vec<NodeImage>, RuntimeError> {
+        let images = self.client().images().await.map_err(refused("list the runtime's images"))?;
+        let told = |image: proto::Image| NodeImage {
+            names: [image.repo_digests, image.repo_tags].concat(),
+            size: image.size,
+        };
+        Ok(images.into_iter().map(told).collect())
     }
 
     fn lacks_image_volumes(&self, _pod: &PodRef) -> Option<String> {

@@ -40,6 +40,7 @@ use crate::container::cgroup::{Cgroup, Limits};
 use crate::container::namespaces::unmount_below;
 use crate::image::reference::names_registry;
 use crate::image::{ImageError, ImageStore, Reference, registry};
+use crate::node::images::NodeImage;
 use crate::pod::{ContainerId, PodRef, volumes};
 use crate::runtime::native::launcher::Launcher;
 use crate::runtime::native::sandbox::Sandboxes;
@@ -234,6 +235,12 @@ impl Runtime for NativeRuntime {
             }
             (Err(error), _) => Err(RuntimeError::Image(error.chain())),
         }
+    }
+
+    async fn images(&self) -> Result<Vec<NodeImage>, RuntimeError> {
+        let images = self.images.clone();
+        let list = move || images.list().map_err(|error| io::Error::other(error.chain()));
+        Ok(blocking("list the images", list).await?.into_iter().map(NodeImage::from).collect())
     }
 
     async fn create_container(&self, config: ContainerConfig) -> Result<ContainerId, RuntimeError> {
