@@ -10,6 +10,7 @@ pub mod extension;
 pub mod image;
 pub mod machines;
 mod processes;
+pub mod registry;
 pub mod script;
 pub mod standalone;
 pub mod store;

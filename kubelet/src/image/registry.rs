@@ -1,10 +1,15 @@
 //! Fetches images from OCI registries: manifests and blobs over HTTPS, anonymously, with a password, or with a
 //! token that the registry's own service gives for either.
 //!
-//! Registries on loopback are spoken to without TLS, as by other runtimes.
+//! Registries on loopback are spoken to without TLS, as by other runtimes, unless a folder says how they are known
+//! (`trust.rs`).
+//!
+//! Always holds: only the registry itself learns who we are, and the token service that it names itself; nothing
+//! that began with TLS goes on without.
 
 mod challenge;
 mod http;
+mod trust;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,6 +20,7 @@ use crate::image::layout::{DOCUMENT_LIMIT, FoundImage, diff_ids, parse};
 use crate::image::reference::DEFAULT_REGISTRY;
 use crate::image::registry::challenge::Challenge;
 use crate::image::registry::http::{Answer, Transport, Url};
+use crate::image::registry::trust::Trust;
 use crate::image::{Digest, Image, ImageError, ImageStore, Reference};
 
 /// What manifests may look like.
@@ -44,6 +50,8 @@ impl std::fmt::Debug for Login {
 struct Pull<'a> {
     reference: &'a Reference,
     login: Option<&'a Login>,
+    /// Where the repository is.
+    base: String,
     transport: Transport,
     /// What the registry wants in `Authorization`, once it has said so.
     authorization: Option<String>,
@@ -71,8 +79,10 @@ pub async fn pull_as(
 
 /// Fetches the image into the store, unless the store has it already. The error is what the pod's event says.
 pub async fn pull(store: &ImageStore, reference: &Reference, login: Option<&Login>) -> Result<Image, String> {
-    let transport = Transport::new()?;
-    let mut pull = Pull { reference, login, transport, authorization: None };
+    let trust = Trust::of(&reference.registry, &store.certificates());
+    let base = base(reference, trust.is_told());
+    let transport = Transport::new(trust)?;
+    let mut pull = Pull { reference, login, base, transport, authorization: None };
     let (manifest, digest) = pull.manifest().await?;
     let config = manifest.config.ok_or("the manifest names no configuration")?;
     let config = pull.bytes(&pull.blob(&config.digest), Some(&config.digest)).await?;
@@ -110,24 +120,25 @@ fn tempfile_in(store: &ImageStore) -> Result<crate::image::store::Scratch, Strin
     store.scratch().map_err(|error| error.chain())
 }
 
-impl Pull<'_> {
-    fn base(&self) -> String {
-        let registry = &self.reference.registry;
-        let host = if registry == DEFAULT_REGISTRY { "registry-1.docker.io" } else { registry };
-        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-        let address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-        let on_loopback = name == "localhost" || address.is_ok_and(|address| address.is_loopback());
-        let scheme = if on_loopback { "http" } else { "https" };
-        format!("{scheme}://{host}/v2/{}", self.reference.repository)
-    }
+/// The repository's URL. `told`: how the registry is known.
+fn base(reference: &Reference, told: bool) -> String {
+    let registry = &reference.registry;
+    let host = if registry == DEFAULT_REGISTRY { "registry-1.docker.io" } else { registry };
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    let on_loopback = name == "localhost" || address.is_ok_and(|address| address.is_loopback());
+    let scheme = if on_loopback && !told { "http" } else { "https" };
+    format!("{scheme}://{host}/v2/{}", reference.repository)
+}
 
+impl Pull<'_> {
     fn blob(&self, digest: &Digest) -> String {
-        format!("{}/blobs/{digest}", self.base())
+        format!("{}/blobs/{digest}", self.base)
     }
 
     /// The manifest for this machine, and the digest under which the registry has what the name means.
     async fn manifest(&mut self) -> Result<(Document, Digest), String> {
-        let base = self.base();
+        let base = self.base.clone();
         let wanted = self.reference.digest.clone();
         let name = wanted.as_ref().map(Digest::to_string).or_else(|| self.reference.tag.clone());
         let first = format!("{base}/manifests/{}", name.unwrap_or_default());
@@ -176,39 +187,39 @@ impl Pull<'_> {
         check(&url, &hasher.finish(), Some(digest))
     }
 
-    /// Asks, and once more with what the registry wants to know of us.
+    /// Asks, and once more with what the registry wants to know of us. What others want to know isn't heard.
     async fn get(&mut self, url: &str) -> Result<Answer, String> {
-        let answer = self.follow(url).await?;
-        if answer.status != 401 {
+        let first = Url::parse(url)?;
+        let (answer, from) = self.follow(&first).await?;
+        if answer.status != 401 || !from.same_host(&first) {
             return good(answer, url, self.reference);
         }
         let challenge = answer.header("www-authenticate").and_then(|text| Challenge::parse(&text));
         let challenge = challenge.ok_or_else(|| format!("{url}: 401 Unauthorized without a challenge"))?;
-        self.authorization = Some(self.authorize(challenge).await?);
-        good(self.follow(url).await?, url, self.reference)
+        self.authorization = Some(self.authorize(&first, challenge).await?);
+        good(self.follow(&first).await?.0, url, self.reference)
     }
 
-    /// Follows redirects; another host isn't told who we are.
-    async fn follow(&self, url: &str) -> Result<Answer, String> {
-        let first = Url::parse(url)?;
+    /// Follows redirects, and says whose the answer is; another host isn't told who we are.
+    async fn follow(&self, first: &Url) -> Result<(Answer, Url), String> {
         let mut next = first.clone();
         for _ in 0..REDIRECTS {
-            let authorization = self.authorization.as_deref().filter(|_| next.same_host(&first));
+            let authorization = self.authorization.as_deref().filter(|_| next.same_host(first));
             let answer = self.transport.get(&next, authorization, MANIFESTS).await?;
             match answer.header("location").filter(|_| (300..400).contains(&answer.status)) {
                 Some(location) => next = next.join(&location)?,
-                None => return Ok(answer),
+                None => return Ok((answer, next)),
             }
         }
-        Err(format!("{url}: more than {REDIRECTS} redirects"))
+        Err(format!("{}: more than {REDIRECTS} redirects", first.server()))
     }
 
-    async fn authorize(&self, challenge: Challenge) -> Result<String, String> {
+    async fn authorize(&self, registry: &Url, challenge: Challenge) -> Result<String, String> {
         let basic = self.login.map(challenge::basic);
         match challenge {
             Challenge::Basic => basic.ok_or_else(|| self.denied("no basic auth credentials")),
             Challenge::Bearer { realm, service, scope } => {
-                let url = Url::parse(&challenge::token_url(&realm, &service, &scope))?;
+                let url = registry.join(&challenge::token_url(&realm, &service, &scope))?;
                 let answer = self.transport.get(&url, basic.as_deref(), "application/json").await?;
                 if answer.status != 200 {
                     return Err(self.denied(&format!("the token service answered {}", answer.status)));

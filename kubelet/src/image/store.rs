@@ -6,6 +6,7 @@
 //! | `configs/HEX.json` | an image's configuration; held locked (shared) by each container made from it |
 //! | `layers/HEX` | a layer, unpacked; the first digits of its digest, so that many fit into a mount's options |
 //! | `tmp/` | what is being loaded; whatever an earlier process left is removed by the next load |
+//! | `certs.d/HOST:PORT/` | how a registry is known, if somebody has said so (`registry/trust.rs`) |
 //! | `lock` | held (exclusive) by whoever changes the index |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,6 +98,11 @@ impl ImageStore {
     /// Where the layers' directories are.
     pub fn layers(&self) -> PathBuf {
         self.dir.join("layers")
+    }
+
+    /// Where it is said how registries are known.
+    pub fn certificates(&self) -> PathBuf {
+        self.dir.join("certs.d")
     }
 
     /// The file that a container made from this image holds locked.

@@ -13,7 +13,7 @@ use crate::pod::container::{Ended, State, WaitReason};
 use crate::pod::effect::{Effect, Note};
 use crate::pod::life::{PodLife, Sandbox};
 use crate::pod::phase::restarts_after;
-use crate::pod::roles::Role;
+use crate::pod::roles::{Role, spec_of};
 use crate::pod::time::{go_duration, later, since};
 
 /// Between tries to make a sandbox.

@@ -7,17 +7,15 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use rustls::RootCertStore;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
-/// Where systems keep the authorities that they believe.
-const AUTHORITIES: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+use crate::agent::chain;
+use crate::image::registry::trust::Trust;
+
 /// How long a connection, an answer's head, or the next part of a body may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -46,16 +44,27 @@ impl Url {
         Ok(Self { tls, host, port, path })
     }
 
-    /// Where a redirect leads. From HTTPS it must not lead away from it.
+    /// Where a redirect leads, or where a registry wants us to ask. From HTTPS it must not lead away from it.
     pub fn join(&self, location: &str) -> Result<Self, String> {
-        if location.starts_with('/') {
+        if location.starts_with('/') && !location.starts_with("//") {
             return Ok(Self { path: location.to_owned(), ..self.clone() });
         }
         let next = Self::parse(location)?;
         if self.tls && !next.tls {
-            return Err(format!("a redirect from https to {location}"));
+            return Err(format!("{}: leads from https to {location}", self.server()));
         }
         Ok(next)
+    }
+
+    /// As `Host` has it: the usual port is left out, since signatures of links may cover this text.
+    pub fn server(&self) -> String {
+        let usual = if self.tls { 443 } else { 80 };
+        if self.port == usual { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
+    }
+
+    /// Without the brackets of an IPv6 address.
+    fn name(&self) -> &str {
+        self.host.trim_matches(['[', ']'])
     }
 
     /// Whether both are one server.
@@ -65,7 +74,10 @@ impl Url {
 }
 
 /// Makes connections.
-pub struct Transport(TlsConnector);
+pub struct Transport {
+    tls: TlsConnector,
+    trust: Trust,
+}
 
 /// The head of an answer, and its body as it comes.
 pub struct Answer {
@@ -83,35 +95,23 @@ impl Drop for Answer {
 }
 
 impl Transport {
-    /// Believes the system's authorities.
-    pub fn new() -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        for file in
-            AUTHORITIES.iter().find_map(|path| CertificateDer::pem_file_iter(path).ok()).into_iter().flatten()
-        {
-            // One that can't be read is one less to believe.
-            let _ = file.map(|certificate| roots.add(certificate));
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self(TlsConnector::from(Arc::new(config))))
+    /// To those whom the registry's folder and the system's authorities vouch for.
+    pub fn new(trust: Trust) -> Result<Self, String> {
+        Ok(Self { tls: TlsConnector::from(Arc::new(trust.config()?)), trust })
     }
 
     /// Asks for a page.
     pub async fn get(&self, url: &Url, authorization: Option<&str>, accept: &str) -> Result<Answer, String> {
         let asking = async {
-            let stream = TcpStream::connect((url.host.trim_matches(['[', ']']), url.port)).await;
+            let stream = TcpStream::connect((url.name(), url.port)).await;
             let stream = stream.map_err(|error| format!("dial tcp {}:{}: {error}", url.host, url.port))?;
             if !url.tls {
                 return ask(stream, url, authorization, accept).await;
             }
-            let name = ServerName::try_from(url.host.clone()).map_err(|error| error.to_string())?;
-            let tls = self.0.connect(name, stream).await.map_err(|error| format!("{}: {error}", url.host))?;
-            ask(tls, url, authorization, accept).await
+            let name = ServerName::try_from(url.name().to_owned()).map_err(|error| error.to_string())?;
+            let shaken = self.tls.connect(name, stream).await;
+            let why = |error| format!("https://{}: {}", url.server(), self.trust.explain(url.name(), &error));
+            ask(shaken.map_err(why)?, url, authorization, accept).await
         };
         let late = || format!("{}:{}: no answer within {}s", url.host, url.port, PATIENCE.as_secs());
         tokio::time::timeout(PATIENCE, asking).await.map_err(|_| late())?
@@ -124,13 +124,13 @@ async fn ask(
     authorization: Option<&str>,
     accept: &str,
 ) -> Result<Answer, String> {
-    let text = |error: &dyn std::error::Error| format!("{}:{}: {error}", url.host, url.port);
+    let text = |error: &dyn std::error::Error| format!("{}:{}: {}", url.host, url.port, chain(error));
     let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = shaken.map_err(|error| text(&error))?;
     // Ended with the answer.
     let connection = tokio::spawn(async move { connection.await.unwrap_or_default() });
     let mut request = http::Request::get(&url.path)
-        .header("Host", format!("{}:{}", url.host, url.port))
+        .header("Host", url.server())
         .header("User-Agent", concat!("amoeba/", env!("CARGO_PKG_VERSION")))
         .header("Accept", accept);
     if let Some(authorization) = authorization {
@@ -181,6 +181,19 @@ mod tests {
         assert!(there.same_host(&url) && there.path == "/v2/b?c=d");
         assert!(!url.join("https://blobs.example/x").expect("another host").same_host(&url));
         assert!(url.join("http://r.example/x").is_err());
+        assert!(url.join("//r.example/x").is_err(), "it is no path");
         assert!(Url::parse("ftp://x/").is_err());
+    }
+
+    #[test]
+    fn a_server_is_called_by_its_usual_name() {
+        for (url, name) in [
+            ("https://r.example:443/", "r.example"),
+            ("https://r.example:80/", "r.example:80"),
+            ("http://r.example/", "r.example"),
+            ("https://[::1]:5000/", "[::1]:5000"),
+        ] {
+            assert_eq!(Url::parse(url).expect(url).server(), name);
+        }
     }
 }
