@@ -11,6 +11,8 @@ pub struct Environment {
     pub xdg_data_home: Option<PathBuf>,
     /// `$KUBECONFIG`, split at its colons.
     pub kubeconfig: Vec<PathBuf>,
+    /// `$DOCKER_CONFIG`, a directory.
+    pub docker_config: Option<PathBuf>,
 }
 
 impl Environment {
@@ -20,7 +22,18 @@ impl Environment {
         let kubeconfig = std::env::var_os("KUBECONFIG")
             .map(|list| std::env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect())
             .unwrap_or_default();
-        Self { home: path("HOME"), xdg_data_home: path("XDG_DATA_HOME"), kubeconfig }
+        Self {
+            home: path("HOME"),
+            xdg_data_home: path("XDG_DATA_HOME"),
+            kubeconfig,
+            docker_config: path("DOCKER_CONFIG"),
+        }
+    }
+
+    /// Where Docker keeps logins of registries; `None` without a home.
+    pub fn docker_config(&self) -> Option<PathBuf> {
+        let own = || Some(self.home.as_ref()?.join(".docker"));
+        Some(self.docker_config.clone().or_else(own)?.join("config.json"))
     }
 
     /// Where `amoeba up` keeps its cluster unless told otherwise: `$XDG_DATA_HOME/amoeba`, else

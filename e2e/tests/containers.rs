@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use e2e::registry::{Registry, Setup};
 use e2e::{Cluster, eventually, free_port, image};
 
 /// What the container does: it says what it sees, serves it, and tells when its configuration changes.
@@ -86,6 +87,7 @@ fn a_pod_from_an_image_lives_through_its_agents_death() {
     let refused = cluster.amoeba(["image", "rm", "box:1"]);
     assert!(refused.err.contains("in use by a container"), "{}", refused.err);
     shows_an_image(&cluster);
+    pulls_with_a_secret(&cluster);
     cluster.k("delete pod box --timeout=60s");
     eventually("nothing of a deleted pod is mounted", || {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
@@ -124,18 +126,16 @@ fn nodes_tell_of_their_images(cluster: &Cluster) {
     assert!(images[0]["sizeBytes"].as_u64().is_some_and(|size| size > 100_000), "{images}");
 }
 
-/// A volume of another image: read beside the container's own files, held as long as it is used, and waited for where
-/// it is missing.
-fn shows_an_image(cluster: &Cluster) {
-    image::load(cluster, "data:1", "");
-    let pod = |name: &str, image: &str| {
-        format!(
-            r#"
+/// A pod that reads the volume of another image.
+fn reader(name: &str, image: &str, policy: &str) -> String {
+    format!(
+        r#"
 apiVersion: v1
 kind: Pod
 metadata: {{name: {name}}}
 spec:
   terminationGracePeriodSeconds: 0
+  imagePullSecrets: [{{name: login}}]
   containers:
   - name: main
     image: box:1
@@ -145,26 +145,61 @@ spec:
     - {{name: data, mountPath: /data}}
     - {{name: data, mountPath: /programs, subPathExpr: bin}}
   volumes:
-  - {{name: data, image: {{reference: "{image}", pullPolicy: Never}}}}
+  - {{name: data, image: {{reference: "{image}", pullPolicy: {policy}}}}}
 "#
-        )
-    };
-    assert!(cluster.apply(&pod("reader", "data:1")).ok);
-    cluster.k("wait --for=condition=Ready pod/reader --timeout=60s");
-    let log = cluster.k("logs reader");
+    )
+}
+
+fn reads(cluster: &Cluster, name: &str, image: &str, policy: &str) {
+    assert!(cluster.apply(&reader(name, image, policy)).ok);
+    cluster.k(&format!("wait --for=condition=Ready pod/{name} --timeout=60s"));
+    let log = cluster.k(&format!("logs {name}"));
     assert!(log.starts_with("sees bin tmp and busybox cat echo"), "{log}");
-    let status = "get pod reader -o jsonpath={.status.containerStatuses[0].volumeMounts[0]}";
-    let status = cluster.k(status);
-    assert!(status.contains(r#""mountPath":"/data""#) && status.contains(r#""imageRef":"sha256:"#), "{status}");
+}
+
+/// A volume of another image: held as long as it is used, and waited for where it is missing.
+fn shows_an_image(cluster: &Cluster) {
+    image::load(cluster, "data:1", "");
+    reads(cluster, "reader", "data:1", "Never");
+    let status = cluster.k("get pod reader -o jsonpath={.status.containerStatuses[0].volumeMounts[0]}");
+    assert!(
+        status.contains(r#""mountPath":"/data""#) && status.contains(r#""imageRef":"sha256:"#),
+        "{status}"
+    );
     let refused = cluster.amoeba(["image", "rm", "data:1"]);
     assert!(refused.err.contains("in use by a container"), "{}", refused.err);
-    assert!(cluster.apply(&pod("waiter", "none:1")).ok);
+    assert!(cluster.apply(&reader("waiter", "none:1", "Never")).ok);
     let waiting = eventually("the other waits", || {
         let why = "get pod waiter -o jsonpath={.status.containerStatuses[0].state.waiting.reason}";
         Some(cluster.k(why)).filter(|why| why != "ContainerCreating" && !why.is_empty())
     });
     assert_eq!(waiting, "ErrImageNeverPull");
     cluster.k("delete pod reader waiter --timeout=60s");
+}
+
+/// From a registry that wants a password: by hand, and for the volume of a pod.
+fn pulls_with_a_secret(cluster: &Cluster) {
+    let dir = tempfile::tempdir().expect("a directory");
+    image::busybox(dir.path(), "unused:1", "");
+    let layer = std::fs::read(dir.path().join("image/layer.tar")).expect("a layer");
+    let registry = Registry::start(dir.path(), Setup::default());
+    registry.push(dir.path(), &layer);
+    drop(registry);
+    let registry = Registry::start(dir.path(), Setup::with_password(dir.path()));
+    let name = registry.name(":1");
+    let pull = |secret: &[&str]| cluster.amoeba([&["image", "pull", &name], secret].concat());
+    let denied = pull(&[]).err;
+    assert!(denied.contains("no basic auth credentials; pass --secret NAME or --auth-file FILE"), "{denied}");
+    let missing = pull(&["--secret", "login"]).err;
+    assert!(missing.contains("secrets \"login\" not found"), "{missing}");
+    let (server, user) = (&registry.address, "--docker-username=me --docker-password=secret");
+    cluster.k(&format!("create secret docker-registry login --docker-server={server} {user}"));
+    let pulled = pull(&["--secret", "login"]);
+    assert!(pulled.out.starts_with(&format!("pulled {name} (")), "{pulled:?}");
+    reads(cluster, "reader", &name, "Always");
+    let events = cluster.k("get events --field-selector involvedObject.name=reader,reason=Pulled -o jsonpath={.items[*].message}");
+    assert!(events.contains(&format!("Successfully pulled image \"{name}\"")), "{events}");
+    cluster.k("delete pod reader --timeout=60s");
 }
 
 fn follows_its_configuration(cluster: &Cluster) {

@@ -91,8 +91,8 @@ mod tests {
         };
         let environment = Environment {
             home: Some("/h".into()),
-            xdg_data_home: None,
             kubeconfig: variable.iter().map(PathBuf::from).collect(),
+            ..Environment::default()
         };
         App::new(target, environment)
     }

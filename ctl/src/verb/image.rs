@@ -1,10 +1,11 @@
 //! `amoeba image`: the images of this machine's nodes.
 
+mod pull;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
-use kubelet::image::{Image, ImageError, ImageStore, Reference, registry};
-use kubelet::pod::pull_secrets;
+use kubelet::image::{Image, ImageError, ImageStore, Reference};
 use serde_json::json;
 
 use super::{say, say_raw};
@@ -38,14 +39,7 @@ enum Action {
         name: Option<Reference>,
     },
     /// Fetch images from their registries
-    Pull {
-        /// Names, such as docker.io/library/busybox:1.36 or registry.example:5000/web@sha256:…
-        #[arg(required = true, value_name = "IMAGE")]
-        images: Vec<Reference>,
-        /// Docker's config.json with the logins, as a Secret of the type kubernetes.io/dockerconfigjson holds it
-        #[arg(long, value_name = "FILE")]
-        auth_file: Option<PathBuf>,
-    },
+    Pull(pull::PullArgs),
     /// List images
     #[command(visible_alias = "list")]
     Ls {
@@ -80,7 +74,7 @@ pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
     let store = ImageStore::open(&dir)?;
     match args.action {
         Action::Load { source, name } => load(&store, &source, name.as_ref()),
-        Action::Pull { images, auth_file } => pull(&store, &images, auth_file.as_deref()).await,
+        Action::Pull(args) => pull::pull(app, &store, &args).await,
         Action::Ls { output } => list(&store, output),
         Action::Rm { images } => images.iter().try_for_each(|image| remove(&store, image)),
     }
@@ -99,28 +93,6 @@ fn load(store: &ImageStore, source: &Path, name: Option<&Reference>) -> Result<(
             [] => say(format_args!("loaded {} without a name: load it again with --name", image.id)),
             names => names.iter().for_each(|name| say(format_args!("loaded {name}"))),
         }
-    }
-    Ok(())
-}
-
-async fn pull(store: &ImageStore, images: &[Reference], auth_file: Option<&Path>) -> Result<(), Failure> {
-    let logins = match auth_file {
-        None => Vec::new(),
-        Some(path) => {
-            let bytes = std::fs::read(path)
-                .map_err(|source| Failure::io(format!("read {}", path.display()), source))?;
-            let logins = pull_secrets::of_config(&bytes);
-            if logins.is_empty() {
-                let why = "no logins under \"auths\": it has to be a file such as ~/.docker/config.json";
-                return Err(Failure::Usage(format!("--auth-file {}: {why}", path.display())));
-            }
-            logins
-        }
-    };
-    for image in images {
-        let pulled = registry::pull_as(store, image, &logins).await;
-        let pulled = pulled.map_err(|why| Failure::io(format!("pull {image}"), io::Error::other(why)))?;
-        say(format_args!("pulled {image} ({})", size(pulled.size)));
     }
     Ok(())
 }

@@ -27,6 +27,8 @@ use crate::image::{Digest, Image, ImageError, ImageStore, Reference};
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.docker.distribution.manifest.v2+json";
+/// What a pod's author can do about a registry that denies access; the end of such an error.
+pub const REMEDY: &str = "set imagePullSecrets";
 /// Redirects that are followed, as from a registry to where it keeps its blobs.
 const REDIRECTS: usize = 5;
 
@@ -230,7 +232,7 @@ impl Pull<'_> {
     }
 
     fn denied(&self, why: &str) -> String {
-        format!("pull access denied for {}: {why}; set imagePullSecrets", self.reference.name())
+        format!("pull access denied for {}: {why}; {REMEDY}", self.reference.name())
     }
 }
 

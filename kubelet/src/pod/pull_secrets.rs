@@ -24,8 +24,8 @@ pub fn logins(pod: &Pod, sources: &Sources) -> Vec<(String, Login)> {
     secrets.flat_map(of_secret).collect()
 }
 
-/// Of `kubernetes.io/dockerconfigjson`, or of the older `kubernetes.io/dockercfg`.
-fn of_secret(secret: &Secret) -> Vec<(String, Login)> {
+/// Of a Secret of the type `kubernetes.io/dockerconfigjson`, or of the older `kubernetes.io/dockercfg`, by registry.
+pub fn of_secret(secret: &Secret) -> Vec<(String, Login)> {
     let text =
         |key: &str| secret.data.as_ref().and_then(|data| data.get(key)).map(|bytes| bytes.0.as_slice());
     match (text(".dockerconfigjson"), text(".dockercfg")) {
