@@ -86,7 +86,7 @@ impl SchedulerConfig {
         SchedulerConfig { elects: election.elects, profiles, backoff, ..self }
     }
 
-    /// Who we are in Events: the first of the profiles.
+    /// Who we are in Events that are no pod's: the first of the profiles.
     fn reporter(&self) -> &str {
         self.profiles.names().next().map_or(DEFAULT_SCHEDULER, |name| name)
     }
@@ -97,7 +97,7 @@ pub async fn run(client: Client, config: SchedulerConfig, shutdown: Shutdown) {
     let (recorder, events) = recorder::start(client.clone(), config.reporter(), "");
     let lead = |leadership| {
         let scheduler = Scheduler::with(config.profiles.clone(), config.backoff);
-        let writes = Writes::new(config.reporter(), client.clone(), recorder.clone(), leadership);
+        let writes = Writes::new(client.clone(), recorder.clone(), leadership);
         let sharer = config.shares_nodes.then(|| config.identity.clone());
         Term::new(client.clone(), scheduler, writes.sharing(sharer)).run()
     };

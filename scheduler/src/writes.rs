@@ -5,20 +5,20 @@
 //! for people: of several about one pod only the last is sent, and a failed one is repeated by the next
 //! attempt, not here.
 
-use crate::gang::{INITIALLY_SCHEDULED, Said};
+mod bodies;
+
+use crate::gang::Said;
 use crate::name::{NodeName, PodKey, PodUid};
 use crate::object::PodGroup;
 use crate::scheduler::{ClaimWrite, Effect, Event};
-use crate::storage::SELECTED_NODE;
-use api::k8s::api::core::v1::{Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
-use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use api::k8s::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
+use bodies::{binding_request, claim_patch, disrupted, group_condition, unschedulable};
 use client::cause::{Cause, acting, mark};
 use client::election::Leadership;
-use client::recorder::{Recorder, Severity};
+use client::recorder::{Note, Recorder, Severity};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
 use serde::de::IgnoredAny;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +27,6 @@ use tokio::task::JoinSet;
 /// Reports that may be under way at once; further ones wait, one per pod, so that a thousand unschedulable
 /// pods don't keep bindings waiting.
 const REPORTS_IN_FLIGHT: usize = 32;
-
-/// On a volume: whoever binds may take it back, since no user has said whose it is.
-const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 
 /// The writes under way and the reports that wait.
 pub struct Writes {
@@ -40,6 +37,14 @@ pub struct Writes {
     waiting: BTreeMap<PodKey, Report>,
 }
 
+/// The pod that is written to.
+struct Subject {
+    pod: PodKey,
+    uid: PodUid,
+    /// The `schedulerName` in whose name that is done.
+    scheduler: Arc<str>,
+}
+
 /// What is to be told of a group.
 struct GroupReport {
     uid: Box<str>,
@@ -48,16 +53,15 @@ struct GroupReport {
 
 /// What a user is to be told of a pod.
 struct Report {
-    uid: PodUid,
+    subject: Subject,
     message: Arc<str>,
     nominated: Option<NodeName>,
     cause: Option<Cause>,
 }
 
 /// What every write needs.
+#[derive(Clone)]
 struct Writer {
-    /// Our `schedulerName`.
-    name: String,
     /// Its writes end with our leadership.
     client: Client,
     /// For bindings, which say themselves that they do: each client within another hands a request on to a task.
@@ -68,25 +72,18 @@ struct Writer {
     sharer: Option<String>,
 }
 
-/// The header in which a binding says on which knowledge it was decided: our API server refuses it if another
-/// scheduler's was made to the node since. Others ignore it.
-const ROOM: &str = "amoeba-room";
-
 impl Writes {
     /// No writes yet.
-    pub fn new(name: &str, client: Client, recorder: Recorder, leadership: Leadership) -> Self {
+    pub fn new(client: Client, recorder: Recorder, leadership: Leadership) -> Self {
         let (plain, client) = (client.clone(), client::fence::fenced(&client, &leadership));
-        let writer = Writer { name: name.to_owned(), client, plain, recorder, leadership, sharer: None };
+        let writer = Writer { client, plain, recorder, leadership, sharer: None };
         let writer = Arc::new(writer);
         Writes { writer, tasks: JoinSet::new(), reports_in_flight: 0, waiting: BTreeMap::new() }
     }
 
     /// The same for a scheduler that shares nodes with others, under this name.
     pub fn sharing(self, sharer: Option<String>) -> Self {
-        let Writer { name, client, plain, recorder, leadership, .. } = &*self.writer;
-        let (name, recorder, leadership) = (name.clone(), recorder.clone(), leadership.clone());
-        let (client, plain) = (client.clone(), plain.clone());
-        let writer = Writer { name, client, plain, recorder, leadership, sharer };
+        let writer = Writer { sharer, ..(*self.writer).clone() };
         Writes { writer: Arc::new(writer), ..self }
     }
 
@@ -98,9 +95,9 @@ impl Writes {
     /// Begins an effect; `cause` is the pod as it was seen when that was decided, `seen` the newest version of pods.
     pub fn start(&mut self, effect: Effect, cause: Option<Cause>, seen: u64) {
         match effect {
-            Effect::Bind { pod, uid, node } => {
-                let writer = self.writer.clone();
-                self.tasks.spawn(async move { Some(writer.bind(pod, uid, node, cause, seen).await) });
+            Effect::Bind { pod, uid, node, scheduler } => {
+                let (writer, subject) = (self.writer.clone(), Subject { pod, uid, scheduler });
+                self.tasks.spawn(async move { Some(writer.bind(subject, node, cause, seen).await) });
             }
             Effect::Prepare { pod, uid, claims, .. } => {
                 let writer = self.writer.clone();
@@ -109,8 +106,9 @@ impl Writes {
                     Some(Event::Prepared { pod, uid, accepted })
                 });
             }
-            Effect::Report { pod, uid, message, nominated } => {
-                self.waiting.insert(pod, Report { uid, message, nominated, cause });
+            Effect::Report { pod, uid, message, nominated, scheduler } => {
+                let subject = Subject { pod: pod.clone(), uid, scheduler };
+                self.waiting.insert(pod, Report { subject, message, nominated, cause });
                 self.start_reports();
             }
             Effect::ReportGroup { group, uid, said } => {
@@ -121,11 +119,11 @@ impl Writes {
                     None
                 });
             }
-            Effect::Evict { pod, uid, preemptor, node } => {
-                let writer = self.writer.clone();
+            Effect::Evict { pod, uid, preemptor, node, scheduler } => {
+                let (writer, victim) = (self.writer.clone(), Subject { pod, uid, scheduler });
                 self.tasks.spawn(async move {
-                    let gone = writer.evict(&pod, &uid, &preemptor, &node, cause).await;
-                    Some(if gone { Event::Evicted } else { Event::NotEvicted(uid) })
+                    let gone = writer.evict(&victim, &preemptor, &node, cause).await;
+                    Some(if gone { Event::Evicted } else { Event::NotEvicted(victim.uid) })
                 });
             }
         }
@@ -159,11 +157,11 @@ impl Writes {
 
     fn start_reports(&mut self) {
         while self.reports_in_flight < REPORTS_IN_FLIGHT {
-            let Some((pod, report)) = self.waiting.pop_first() else { return };
+            let Some((_, report)) = self.waiting.pop_first() else { return };
             let writer = self.writer.clone();
             self.reports_in_flight += 1;
             self.tasks.spawn(async move {
-                writer.report(&pod, report).await;
+                writer.report(report).await;
                 None
             });
         }
@@ -175,14 +173,26 @@ impl Writer {
         Api::namespaced(acting(&self.client, None, cause), &pod.namespace)
     }
 
-    async fn bind(&self, pod: PodKey, uid: PodUid, node: NodeName, cause: Option<Cause>, seen: u64) -> Event {
-        let request = binding_request(&pod, &uid, &node, self.sharer.as_ref().map(|sharer| (seen, sharer)));
-        let accepted = self.leadership.is_valid() && self.post_binding(request, &pod, &node, cause).await;
+    async fn bind(&self, subject: Subject, node: NodeName, cause: Option<Cause>, seen: u64) -> Event {
+        let request = binding_request(&subject, &node, self.sharer.as_ref().map(|sharer| (seen, sharer)));
+        let accepted =
+            self.leadership.is_valid() && self.post_binding(request, &subject.pod, &node, cause).await;
         if accepted {
-            let message = format!("Successfully assigned {pod} to {node}");
-            self.recorder.event(&reference(&pod, &uid), Severity::Normal, "Scheduled", &message);
+            let message = format!("Successfully assigned {} to {node}", subject.pod);
+            self.tell(&subject, Severity::Normal, "Scheduled", message);
         }
-        Event::Bound { pod, uid, accepted }
+        Event::Bound { pod: subject.pod, uid: subject.uid, accepted }
+    }
+
+    /// Records an Event of the pod in the name of the scheduler that did this.
+    fn tell(&self, subject: &Subject, severity: Severity, reason: &str, message: String) {
+        self.recorder.note(Note {
+            regarding: subject.reference(),
+            severity,
+            reason: reason.to_owned(),
+            message,
+            component: Some(subject.scheduler.to_string()),
+        });
     }
 
     /// One request, of whose answer only the status is read: this is the hot path.
@@ -226,8 +236,7 @@ impl Writer {
     /// Marks the victim, so that everybody knows why it ends, and deletes it; it has its grace period.
     async fn evict(
         &self,
-        pod: &PodKey,
-        uid: &PodUid,
+        victim: &Subject,
         preemptor: &PodUid,
         node: &NodeName,
         cause: Option<Cause>,
@@ -235,8 +244,9 @@ impl Writer {
         if !self.leadership.is_valid() {
             return false;
         }
+        let Subject { pod, uid, .. } = victim;
         let pods = self.pods(pod, cause);
-        let patch = Patch::Strategic(disrupted(uid, &self.name, jiff::Timestamp::now()));
+        let patch = Patch::Strategic(disrupted(victim, jiff::Timestamp::now()));
         let marked = pods.patch_status(&pod.name, &PatchParams::default(), &patch).await.map(drop);
         let options = DeleteParams {
             preconditions: Some(Preconditions { uid: Some(uid.to_string()), resource_version: None }),
@@ -249,7 +259,7 @@ impl Writer {
         match deleted {
             Ok(()) => {
                 let message = format!("Preempted by pod {preemptor} on node {node}");
-                self.recorder.event(&reference(pod, uid), Severity::Normal, "Preempted", &message);
+                self.tell(victim, Severity::Normal, "Preempted", message);
                 true
             }
             // Somebody else was faster.
@@ -272,16 +282,30 @@ impl Writer {
         }
     }
 
-    async fn report(&self, pod: &PodKey, Report { uid, message, nominated, cause }: Report) {
+    async fn report(&self, Report { subject, message, nominated, cause }: Report) {
         if !self.leadership.is_valid() {
             return;
         }
-        self.recorder.event(&reference(pod, &uid), Severity::Warning, "FailedScheduling", &message);
-        let patch =
-            Patch::Strategic(unschedulable(&uid, &message, nominated.as_ref(), jiff::Timestamp::now()));
+        self.tell(&subject, Severity::Warning, "FailedScheduling", message.to_string());
+        let patch = unschedulable(&subject, &message, nominated.as_ref(), jiff::Timestamp::now());
+        let pod = &subject.pod;
         let pods = self.pods(pod, cause);
-        if let Err(error) = pods.patch_status(&pod.name, &PatchParams::default(), &patch).await {
+        let patched = pods.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+        if let Err(error) = patched {
             tracing::info!(%pod, %error, "could not report the pod as unschedulable");
+        }
+    }
+}
+
+impl Subject {
+    fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(self.pod.namespace.to_string()),
+            name: Some(self.pod.name.to_string()),
+            uid: Some(self.uid.to_string()),
+            ..ObjectReference::default()
         }
     }
 }
@@ -297,107 +321,5 @@ async fn write_claim(client: &Client, write: &ClaimWrite) -> kube::Result<()> {
             let volumes: Api<PersistentVolume> = Api::all(client.clone());
             volumes.patch(&volume.0, &parameters, &Patch::Merge(claim_patch(write))).await.map(drop)
         }
-    }
-}
-
-/// The patch; the uid and version in it make the API server refuse it for another object, or another state of it.
-fn claim_patch(write: &ClaimWrite) -> Value {
-    match write {
-        ClaimWrite::Select { uid, node, .. } => {
-            json!({"metadata": {"uid": uid, "annotations": {SELECTED_NODE: *node.0}}})
-        }
-        ClaimWrite::Give { uid, version, claim: (key, claim_uid), ours, .. } => {
-            let mut patch = json!({
-                "metadata": {"uid": uid, "resourceVersion": version},
-                "spec": {"claimRef": {
-                    "kind": "PersistentVolumeClaim", "apiVersion": "v1", "namespace": *key.namespace,
-                    "name": *key.name, "uid": claim_uid,
-                }},
-            });
-            if *ours {
-                patch["metadata"]["annotations"] = json!({BOUND_BY_CONTROLLER: "yes"});
-            }
-            patch
-        }
-    }
-}
-
-fn group_condition(GroupReport { uid, said }: &GroupReport, now: jiff::Timestamp) -> Value {
-    let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let (status, reason) = if said.scheduled { ("True", "Scheduled") } else { ("False", "Unschedulable") };
-    json!({
-        "metadata": {"uid": uid},
-        "status": {"conditions": [{
-            "type": INITIALLY_SCHEDULED, "status": status, "reason": reason, "message": *said.message,
-            "lastTransitionTime": now,
-        }]},
-    })
-}
-
-fn binding_request(
-    pod: &PodKey,
-    uid: &PodUid,
-    node: &NodeName,
-    room: Option<(u64, &String)>,
-) -> http::Result<http::Request<Vec<u8>>> {
-    let body = serde_json::to_vec(&binding(pod, uid, node)).expect("a binding has a JSON form");
-    let path = format!("/api/v1/namespaces/{}/pods/{}/binding", pod.namespace, pod.name);
-    let request = http::Request::post(path).header(http::header::CONTENT_TYPE, "application/json");
-    let request = match room {
-        Some((seen, sharer)) => request.header(ROOM, format!("{seen}/{sharer}")),
-        None => request,
-    };
-    request.body(body)
-}
-
-fn binding(pod: &PodKey, uid: &PodUid, node: &NodeName) -> Binding {
-    Binding {
-        metadata: ObjectMeta {
-            name: Some(pod.name.to_string()),
-            namespace: Some(pod.namespace.to_string()),
-            uid: Some(uid.to_string()),
-            ..ObjectMeta::default()
-        },
-        target: ObjectReference {
-            kind: Some("Node".to_owned()),
-            name: Some(node.to_string()),
-            ..ObjectReference::default()
-        },
-    }
-}
-
-/// The status patch; the uid in it makes the API server refuse it for another incarnation of the pod.
-fn unschedulable(uid: &PodUid, message: &str, nominated: Option<&NodeName>, now: jiff::Timestamp) -> Value {
-    let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    json!({
-        "metadata": {"uid": *uid.0},
-        "status": {"nominatedNodeName": nominated.map(|node| &*node.0), "conditions": [{
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
-            "lastProbeTime": null, "lastTransitionTime": now,
-        }]},
-    })
-}
-
-/// The status patch of a victim.
-fn disrupted(uid: &PodUid, scheduler: &str, now: jiff::Timestamp) -> Value {
-    let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    json!({
-        "metadata": {"uid": *uid.0},
-        "status": {"conditions": [{
-            "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
-            "message": format!("{scheduler}: preempting to accommodate a higher priority pod"),
-            "lastTransitionTime": now,
-        }]},
-    })
-}
-
-fn reference(pod: &PodKey, uid: &PodUid) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Pod".to_owned()),
-        namespace: Some(pod.namespace.to_string()),
-        name: Some(pod.name.to_string()),
-        uid: Some(uid.to_string()),
-        ..ObjectReference::default()
     }
 }

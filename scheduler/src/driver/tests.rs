@@ -1,6 +1,7 @@
 //! The loop against an API server of a few lines: what it reads, what it writes, and that it ends.
 
 use super::*;
+use crate::profile::Profile;
 use bytes::Bytes;
 use client::recorder::RecorderTask;
 use futures::stream;
@@ -82,6 +83,13 @@ fn pod(name: &str, version: u32) -> Value {
     })
 }
 
+/// The same for another scheduler.
+fn pod_for(scheduler: &str, name: &str, version: u32) -> Value {
+    let mut pod = pod(name, version);
+    pod["spec"]["schedulerName"] = json!(scheduler);
+    pod
+}
+
 struct World {
     writes: mpsc::Receiver<(String, Value)>,
     pods: mpsc::Sender<Value>,
@@ -94,6 +102,11 @@ struct World {
 impl World {
     /// One node with room for one of two pods.
     fn start(refusals: u32) -> Self {
+        World::with(Profiles::upstream(DEFAULT_SCHEDULER), json!([pod("a", 2), pod("b", 3)]), refusals)
+    }
+
+    /// One node with room for one pod of the fake size.
+    fn with(profiles: Profiles, pods: Value, refusals: u32) -> Self {
         let node = json!({
             "metadata": {"name": "n1", "resourceVersion": "1"},
             "status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "10"}},
@@ -101,7 +114,7 @@ impl World {
         let list = |items: Value| json!({"metadata": {"resourceVersion": "10"}, "items": items});
         let lists = HashMap::from([
             ("/api/v1/nodes", list(json!([node]))),
-            ("/api/v1/pods", list(json!([pod("a", 2), pod("b", 3)]))),
+            ("/api/v1/pods", list(pods)),
             ("/apis/policy/v1/poddisruptionbudgets", list(json!([]))),
             ("/apis/scheduling.k8s.io/v1beta1/podgroups", list(json!([]))),
             ("/api/v1/namespaces", list(json!([]))),
@@ -124,8 +137,8 @@ impl World {
         let (recorder, task) = recorder::start(client.clone(), DEFAULT_SCHEDULER, "");
         let (stop, shutdown) = client::shutdown::channel();
         let leadership = client::election::Leadership::permanent(shutdown);
-        let writer = Writes::new(DEFAULT_SCHEDULER, client.clone(), recorder, leadership);
-        let term = Term::new(client, Scheduler::new(DEFAULT_SCHEDULER), writer);
+        let writer = Writes::new(client.clone(), recorder, leadership);
+        let term = Term::new(client, Scheduler::with(profiles, Backoff::default()), writer);
         World { writes, pods, _nodes: nodes, stop, term: tokio::spawn(term.run()), _recorder: task }
     }
 
@@ -184,5 +197,21 @@ async fn events_tell_what_happened() {
     reasons.sort_by_key(|event| event["reason"].to_string());
     assert_eq!(reasons[0]["reason"], "FailedScheduling");
     assert_eq!(reasons[1]["message"], "Successfully assigned ns/a to n1");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_event_is_told_in_the_name_of_the_scheduler_that_its_pod_asks_for() {
+    let profiles = ["first", "second"].map(|name| (name.into(), Profile::default()));
+    let pods = json!([pod_for("first", "a", 2), pod_for("second", "b", 3)]);
+    let mut world = World::with(Profiles::new(profiles), pods, 0);
+    let mut told = [world.written("/events").await.1, world.written("/events").await.1];
+    told.sort_by_key(|event| event["involvedObject"]["name"].to_string());
+    for (event, scheduler) in told.iter().zip(["first", "second"]) {
+        assert_eq!(
+            (&event["reportingComponent"], &event["source"]["component"]),
+            (&json!(scheduler), &json!(scheduler))
+        );
+    }
     world.end().await;
 }

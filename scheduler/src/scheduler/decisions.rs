@@ -146,6 +146,7 @@ impl Scheduler {
 
     /// Reserves the node for the pod and asks the victims to leave.
     fn make_room(&mut self, pod: &Arc<PodInfo>, candidate: Candidate, effects: &mut Vec<Effect>) {
+            scheduler: pod.scheduler_name.clone(),
         let Candidate { node, victims, .. } = candidate;
         let lower = self.nominations.below(&node, pod.priority);
         lower.iter().for_each(|key| self.end_nomination(key));
@@ -167,9 +168,14 @@ impl Scheduler {
         let slot = self.snapshot.slot(&node).expect("a pod is placed on a known node");
         let fates = volumes::fates(&self.snapshot, shape, slot);
         let until = now + shape.needs.profile.bind_timeout;
-        let placed = PodInfo { node: Some(node.clone()), ..(*taken.pod).clone() };
+        Some(self.bind(&placed, node))
+    }
+
+    /// Begins the binding of a pod that is assumed on that node.
+    pub(super) fn bind(&mut self, pod: &PodInfo, node: NodeName) -> Effect {
+        let placed = Arc::new(PodInfo { node: Some(node.clone()), ..(*taken.pod).clone() });
         self.end_nomination(key);
-        self.snapshot.place(Arc::new(placed), &node);
+        self.snapshot.place(placed.clone(), &node);
         self.changes.pod_placed();
         let (key, uid) = (key.clone(), uid.clone());
         self.assumed.insert(key.clone(), Assumed { uid: uid.clone(), retry: Some(taken) });
@@ -177,7 +183,8 @@ impl Scheduler {
             return self.prepare(key, uid, node, fates, until);
         }
         self.in_flight += 1;
-        Some(Effect::Bind { pod: key, uid, node })
+        let PodInfo { key, uid, scheduler_name, .. } = pod;
+        Effect::Bind { pod: key.clone(), uid: uid.clone(), node, scheduler: scheduler_name.clone() }
     }
 
     /// Parks a pod; reports it unless its condition already says the same.
@@ -187,6 +194,7 @@ impl Scheduler {
         diagnosis: Arc<Diagnosis>,
         now: Instant,
     ) -> Option<Effect> {
+            scheduler: pod.scheduler_name.clone(),
         let message: Arc<str> = diagnosis.to_string().into();
         let pod = &taken.pod;
         let nominated = self.nominations.get(&pod.key).map(|one| one.node.clone());

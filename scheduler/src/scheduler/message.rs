@@ -70,6 +70,8 @@ pub enum Effect {
         uid: PodUid,
         /// Where to.
         node: NodeName,
+        /// In whose name: the `schedulerName` of the pod's profile.
+        scheduler: Arc<str>,
     },
     /// Write what is to become of a pod's claims; answer with [`Event::Prepared`].
     Prepare {
@@ -92,6 +94,8 @@ pub enum Effect {
         message: Arc<str>,
         /// Where room is being made for it.
         nominated: Option<NodeName>,
+        /// In whose name: the `schedulerName` of the pod's profile.
+        scheduler: Arc<str>,
     },
     /// Tell the users of a PodGroup whether enough of its pods have places.
     ReportGroup {
@@ -112,5 +116,7 @@ pub enum Effect {
         preemptor: PodUid,
         /// Where both are, or will be.
         node: NodeName,
+        /// In whose name: the `schedulerName` of the preemptor's profile.
+        scheduler: Arc<str>,
     },
 }

@@ -120,9 +120,9 @@ impl Scheduler {
         for pod in pods {
             match self.progress(&pod, now) {
                 Progress::Bound if self.in_flight < BINDINGS_IN_FLIGHT => {
-                    let Some(Preparing { uid, node, .. }) = self.end_preparing(&pod) else { continue };
-                    self.in_flight += 1;
-                    effects.push(Effect::Bind { pod, uid, node });
+                    let assumed = self.snapshot.pod(&pod).cloned();
+                    let Some((assumed, ended)) = assumed.zip(self.end_preparing(&pod)) else { continue };
+                    effects.push(self.bind(&assumed, ended.node));
                 }
                 Progress::Bound | Progress::Waits => {}
                 Progress::Failed => self.give_up(&pod, now),
