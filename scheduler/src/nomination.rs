@@ -1,11 +1,13 @@
 //! Pods for which room is being made: where, and who still has to leave.
 //!
 //! Nobody of lower priority may take that room meanwhile. A nomination is a reservation, not a promise: the pod
-//! goes elsewhere if that is possible sooner.
+//! goes elsewhere if that is possible sooner. They are found by pod, by node and by priority, since there may be
+//! thousands at a time, and each of their pods asks about some of the others.
 
 use crate::name::{NodeName, PodKey, PodUid};
 use crate::pod::PodInfo;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeBounds;
 use std::sync::Arc;
 
 /// One pod's.
@@ -21,57 +23,59 @@ pub struct Nomination {
 
 /// All nominations.
 #[derive(Clone, Debug, Default)]
-pub struct Nominations(BTreeMap<PodKey, Nomination>);
+pub struct Nominations {
+    all: BTreeMap<PodKey, Nomination>,
+    by_node: BTreeMap<NodeName, BTreeSet<PodKey>>,
+    by_priority: BTreeMap<i32, BTreeSet<PodKey>>,
+}
 
 impl Nominations {
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Adds or replaces a pod's nomination.
     pub fn set(&mut self, pod: Arc<PodInfo>, node: NodeName, victims: BTreeSet<PodUid>) {
-        self.0.insert(pod.key.clone(), Nomination { pod, node, victims });
+        let key = pod.key.clone();
+        self.remove(&key);
+        self.by_node.entry(node.clone()).or_default().insert(key.clone());
+        self.by_priority.entry(pod.priority).or_default().insert(key.clone());
+        self.all.insert(key, Nomination { pod, node, victims });
     }
 
     /// A pod's nomination.
     pub fn get(&self, key: &PodKey) -> Option<&Nomination> {
-        self.0.get(key)
+        self.all.get(key)
     }
 
     /// Ends a pod's nomination.
     pub fn remove(&mut self, key: &PodKey) -> Option<Nomination> {
-        self.0.remove(key)
+        let ended = self.all.remove(key)?;
+        forget(&mut self.by_node, &ended.node, key);
+        forget(&mut self.by_priority, &ended.pod.priority, key);
+        Some(ended)
     }
 
     /// The nominations to a node.
     pub fn to(&self, node: &NodeName) -> impl Iterator<Item = &Nomination> {
-        self.0.values().filter(move |one| one.node == *node)
+        self.by_node.get(node).into_iter().flatten().filter_map(|key| self.all.get(key))
     }
 
-    /// The pods whose room on their node `pod` has to respect: those of at least its priority.
-    pub fn respected_by(&self, pod: &PodInfo) -> Vec<(Arc<PodInfo>, NodeName)> {
-        let others = self.0.values().filter(|one| one.pod.key != pod.key && one.pod.priority >= pod.priority);
-        others.map(|one| (one.pod.clone(), one.node.clone())).collect()
-    }
-
-    /// The pods that have to give up their nomination to `node` for one of `priority`.
-    pub fn below(&self, node: &NodeName, priority: i32) -> Vec<PodKey> {
-        let lower = self.0.iter().filter(|(_, one)| one.node == *node && one.pod.priority < priority);
-        lower.map(|(key, _)| key.clone()).collect()
-    }
-
-    /// Ends every nomination to a node that is gone; returns whose.
-    pub fn node_gone(&mut self, node: &NodeName) -> Vec<PodKey> {
-        let there = self.0.iter().filter(|(_, one)| one.node == *node);
-        let ended: Vec<PodKey> = there.map(|(key, _)| key.clone()).collect();
-        ended.iter().for_each(|key| drop(self.0.remove(key)));
-        ended
+    /// The pods of these priorities.
+    pub fn of_priority(&self, priorities: impl RangeBounds<i32>) -> impl Iterator<Item = &PodKey> {
+        self.by_priority.range(priorities).flat_map(|(_, keys)| keys)
     }
 
     /// A pod is gone, or doesn't leave: nobody waits for it any more. Returns who now waits for nobody.
     pub fn left(&mut self, uid: &PodUid) -> Vec<PodKey> {
-        let waited = self.0.iter_mut().filter_map(|(key, one)| one.victims.remove(uid).then_some((key, one)));
+        let waited =
+            self.all.iter_mut().filter_map(|(key, one)| one.victims.remove(uid).then_some((key, one)));
         waited.filter(|(_, one)| one.victims.is_empty()).map(|(key, _)| key.clone()).collect()
+    }
+}
+
+/// Takes a pod out of an index.
+fn forget<K: Ord>(index: &mut BTreeMap<K, BTreeSet<PodKey>>, under: &K, key: &PodKey) {
+    if let Some(keys) = index.get_mut(under) {
+        keys.remove(key);
+        if keys.is_empty() {
+            index.remove(under);
+        }
     }
 }

@@ -51,7 +51,7 @@ pub fn preempt(
     memo: &mut Memo,
     budgets: &Budgets,
     pod: &PodInfo,
-    reserved: &Reserved,
+    reserved: &Reserved<'_>,
     start: u64,
 ) -> Result<Candidate, Option<Preemption>> {
     let Some(limits) = pod.shape.needs.profile.preemption else { return Err(None) };
@@ -113,7 +113,7 @@ fn dry_run(
     memo: &mut Memo,
     budgets: &Budgets,
     pod: &PodInfo,
-    reserved: &Reserved,
+    reserved: &Reserved<'_>,
     slot: Slot,
 ) -> Option<Candidate> {
     if !has_room_below(snapshot, pod, slot) {

@@ -22,11 +22,11 @@ use crate::diagnosis::{Diagnosis, NodeExplanation};
 use crate::gang::Gangs;
 use crate::memo::Memo;
 use crate::name::{NodeName, PodKey, PodUid};
-use crate::nomination::Nominations;
+use crate::node::NodeInfo;
 use crate::pod::{PodInfo, Shape};
 use crate::profile::{ProfileHandle, Profiles};
 use crate::queue::{Backoff, Queue, Taken};
-use crate::reservation::Reserved;
+use crate::reservation::Reservations;
 use crate::snapshot::{Snapshot, Version};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -70,7 +70,8 @@ pub struct Scheduler {
     /// Decisions that no change has invalidated yet: pods of the same kind fail for the same reasons.
     refused: (Version, HashMap<Kind, Arc<Diagnosis>>),
     budgets: Budgets,
-    nominations: Nominations,
+    /// Pods for which room is being made.
+    reservations: Reservations,
     gangs: Gangs,
     /// Equal shapes share one allocation.
     shapes: HashSet<Arc<Shape>>,
@@ -95,7 +96,7 @@ impl Scheduler {
             changes: Changes::default(),
             refused: (Version::default(), HashMap::new()),
             budgets: Budgets::default(),
-            nominations: Nominations::default(),
+            reservations: Reservations::default(),
             gangs: Gangs::default(),
             shapes: HashSet::new(),
         }
@@ -105,18 +106,8 @@ impl Scheduler {
     /// taken in before the next one.
     pub fn observe(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Node(node) => {
-                if let Some(slot) = self.snapshot.set_node(node) {
-                    self.changes.node(slot);
-                }
-            }
-            Event::NodeGone(name) => {
-                if self.snapshot.remove_node(&name) {
-                    self.changes.node_gone();
-                    let waiting = self.nominations.node_gone(&name);
-                    self.activate(&waiting);
-                }
-            }
+            Event::Node(node) => self.node_applied(node),
+            Event::NodeGone(name) => self.node_gone(&name),
             Event::Budget(budget) => self.budgets.set(budget),
             Event::BudgetGone(key) => self.budgets.remove(&key),
             Event::Group(group) => {
@@ -164,19 +155,32 @@ impl Scheduler {
     /// for others; `None` if it isn't known.
     pub fn explain(&mut self, key: &PodKey) -> Option<Vec<NodeExplanation>> {
         let pod = self.queue.get(key).or_else(|| self.snapshot.pod(key)).cloned()?;
-        let reserved = Reserved::new(&self.nominations, &self.snapshot, &pod);
-        let memo = &mut self.memo;
-        Some(reserved.filled(&mut self.snapshot, |snapshot| reserved.explain(snapshot, memo, &pod)))
+        let reserved = self.reservations.fill_for(&mut self.snapshot, &pod);
+        Some(reserved.explain(&mut self.snapshot, &mut self.memo, &pod))
     }
 
     /// The pods that wait.
     pub fn queue(&self) -> &Queue {
         &self.queue
     }
+}
 
-    /// The cluster as it is known, with assumed pods in place.
-    pub fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
+// Nodes as the watch shows them.
+impl Scheduler {
+    fn node_applied(&mut self, node: NodeInfo) {
+        let name = node.name.clone();
+        if let Some(slot) = self.snapshot.set_node(node) {
+            self.changes.node(slot);
+            self.reservations.node_appeared(&mut self.snapshot, &name);
+        }
+    }
+
+    fn node_gone(&mut self, name: &NodeName) {
+        if self.snapshot.remove_node(name) {
+            self.changes.node_gone();
+            let waiting = self.reservations.node_gone(&mut self.snapshot, name);
+            self.activate(&waiting);
+        }
     }
 }
 
@@ -221,7 +225,7 @@ impl Scheduler {
             self.forget(&pod.key);
         }
         let another = |known: &Arc<PodInfo>| known.uid != pod.uid;
-        let room_of = self.nominations.get(&pod.key).map(|one| &one.pod);
+        let room_of = self.reservations.get(&pod.key).map(|one| &one.pod);
         if self.snapshot.pod(&pod.key).is_some_and(another) || room_of.is_some_and(another) {
             self.pod_gone(&pod.key);
         }
@@ -245,18 +249,18 @@ impl Scheduler {
     }
 
     fn pod_gone(&mut self, key: &PodKey) {
+        self.end_nomination(key);
         if let Some(uid) = self.snapshot.pod(key).map(|pod| pod.uid.clone()) {
             self.left(&uid);
         }
         self.queue.remove(key);
         self.gangs.gone(key);
-        self.end_nomination(key);
         self.forget(key);
     }
 
     /// Whoever waits for that pod's leaving needn't, or in vain.
     fn left(&mut self, victim: &PodUid) {
-        let waiting = self.nominations.left(victim);
+        let waiting = self.reservations.left(victim);
         self.activate(&waiting);
     }
 
@@ -268,14 +272,14 @@ impl Scheduler {
     /// Reserves the node for the pod, and only that one, until the victims have left and it is there.
     fn nominate(&mut self, pod: &Arc<PodInfo>, node: NodeName, victims: BTreeSet<PodUid>) {
         self.end_nomination(&pod.key);
-        self.nominations.set(pod.clone(), node, victims);
+        self.reservations.reserve(&mut self.snapshot, pod.clone(), node, victims);
         self.refused.1.clear();
         self.changes.pod_placed();
     }
 
     /// What was reserved for the pod is free for others, too.
     fn end_nomination(&mut self, key: &PodKey) {
-        let Some(nomination) = self.nominations.remove(key) else { return };
+        let Some(nomination) = self.reservations.release(&mut self.snapshot, key) else { return };
         self.refused.1.clear();
         if let Some(slot) = self.snapshot.slot(&nomination.node) {
             self.changes.pod_left(slot, &nomination.pod);

@@ -5,11 +5,9 @@ use crate::changes::{Changes, Hopes};
 use crate::decision::{self, Decision};
 use crate::diagnosis::Diagnosis;
 use crate::name::{NodeName, PodKey};
-use crate::nomination::Nomination;
 use crate::pod::PodInfo;
 use crate::preemption::{self, Candidate};
 use crate::queue::Taken;
-use crate::reservation::Reserved;
 use crate::snapshot::Snapshot;
 use crate::volumes;
 use std::collections::HashMap;
@@ -24,14 +22,13 @@ impl Scheduler {
         }
         let heirs = self.heirs(&changes);
         self.activate(&heirs);
-        let (snapshot, memo, nominations) = (&mut self.snapshot, &mut self.memo, &self.nominations);
+        let (snapshot, memo, reservations) = (&mut self.snapshot, &mut self.memo, &mut self.reservations);
         self.queue.wake(now, |pod, hopes| {
             changes.concern(pod, hopes, |pod, slot| {
                 // Equal pods are asked by one of them, which may be the one that the room is reserved for: it is
                 // among the heirs.
-                let reserved =
-                    Reserved::on(slot, nominations, snapshot, |one| one.pod.priority >= pod.priority);
-                reserved.filled(snapshot, |snapshot| {
+                let respected = |one: &PodInfo| one.priority >= pod.priority;
+                reservations.judged_on(snapshot, (pod, slot), respected, |snapshot| {
                     decision::would_admit(snapshot, memo, pod, slot)
                         || pod.preempts() && preemption::has_room_below(snapshot, pod, slot)
                 })
@@ -44,12 +41,11 @@ impl Scheduler {
         let mut heirs = Vec::new();
         for slot in changes.freed() {
             let Some(name) = self.snapshot.node(slot).map(|node| node.name.clone()) else { continue };
-            for Nomination { pod, .. } in self.nominations.to(&name) {
-                let others = |one: &Nomination| one.pod.key != pod.key && one.pod.priority >= pod.priority;
-                let reserved = Reserved::on(slot, &self.nominations, &self.snapshot, others);
+            for pod in self.reservations.heirs(&name) {
+                let others = |one: &PodInfo| one.key != pod.key && one.priority >= pod.priority;
                 let memo = &mut self.memo;
-                let admits = |snapshot: &mut Snapshot| decision::would_admit(snapshot, memo, pod, slot);
-                if reserved.filled(&mut self.snapshot, admits) {
+                let admits = |snapshot: &mut Snapshot| decision::would_admit(snapshot, memo, &pod, slot);
+                if self.reservations.judged_on(&mut self.snapshot, (&pod, slot), others, admits) {
                     heirs.push(pod.key.clone());
                 }
             }
@@ -81,22 +77,19 @@ impl Scheduler {
             self.refused = (version, HashMap::new());
         }
         if let Some(diagnosis) =
-            self.refused.1.get(&kind(pod)).filter(|_| self.nominations.get(&pod.key).is_none())
+            self.refused.1.get(&kind(pod)).filter(|_| self.reservations.get(&pod.key).is_none())
         {
             return Err(diagnosis.clone());
         }
-        let nominated = self.nominations.get(&pod.key).and_then(|one| self.snapshot.slot(&one.node));
-        let reserved = Reserved::new(&self.nominations, &self.snapshot, pod);
-        let memo = &mut self.memo;
-        let decision = reserved.filled(&mut self.snapshot, |snapshot| {
-            let there = nominated.filter(|slot| reserved.admits(snapshot, memo, pod, *slot));
-            if let Some(node) = there.and_then(|slot| snapshot.node(slot)) {
-                return Decision::Place(node.name.clone());
-            }
-            let excluded = reserved.bare_rejections(snapshot, memo, pod);
-            decision::decide(snapshot, memo, pod, &excluded, random)
-        });
-        match decision {
+        let nominated = self.reservations.get(&pod.key).and_then(|one| self.snapshot.slot(&one.node));
+        let (snapshot, memo) = (&mut self.snapshot, &mut self.memo);
+        let reserved = self.reservations.fill_for(snapshot, pod);
+        let there = nominated.filter(|slot| reserved.admits(snapshot, memo, pod, *slot));
+        if let Some(node) = there.and_then(|slot| snapshot.node(slot)) {
+            return Ok(node.name.clone());
+        }
+        let excluded = reserved.bare_rejections(snapshot, memo, pod);
+        match decision::decide(snapshot, memo, pod, &excluded, random) {
             Decision::Place(node) => Ok(node),
             Decision::Unschedulable(diagnosis) => Err(Arc::new(diagnosis)),
         }
@@ -113,23 +106,21 @@ impl Scheduler {
     ) {
         let pod = taken.pod.clone();
         let known = self.refused.1.get(&kind(&pod)).is_some_and(|known| Arc::ptr_eq(known, &diagnosis));
-        if known || self.nominations.get(&pod.key).is_some_and(|one| !one.victims.is_empty()) {
+        if known || self.reservations.get(&pod.key).is_some_and(|one| !one.victims.is_empty()) {
             // It has been tried already, or those who are to leave are still leaving.
             effects.extend(self.park(taken, diagnosis, now));
             return;
         }
-        let reserved = Reserved::new(&self.nominations, &self.snapshot, &pod);
-        let (memo, budgets) = (&mut self.memo, &self.budgets);
-        let found = reserved.filled(&mut self.snapshot, |snapshot| {
-            preemption::preempt(snapshot, memo, budgets, &pod, &reserved, random)
-        });
+        let (snapshot, memo) = (&mut self.snapshot, &mut self.memo);
+        let reserved = self.reservations.fill_for(snapshot, &pod);
+        let found = preemption::preempt(snapshot, memo, &self.budgets, &pod, &reserved, random);
         let diagnosis = match found {
             Ok(candidate) => {
                 self.make_room(&pod, candidate, effects);
                 diagnosis
             }
             Err(why) => {
-                let nominated = self.nominations.get(&pod.key).is_some();
+                let nominated = self.reservations.get(&pod.key).is_some();
                 self.end_nomination(&pod.key);
                 let diagnosis = match why {
                     Some(why) => Arc::new((*diagnosis).clone().with_preemption(why)),
@@ -146,9 +137,8 @@ impl Scheduler {
 
     /// Reserves the node for the pod and asks the victims to leave.
     fn make_room(&mut self, pod: &Arc<PodInfo>, candidate: Candidate, effects: &mut Vec<Effect>) {
-            scheduler: pod.scheduler_name.clone(),
         let Candidate { node, victims, .. } = candidate;
-        let lower = self.nominations.below(&node, pod.priority);
+        let lower = self.reservations.below(&node, pod.priority);
         lower.iter().for_each(|key| self.end_nomination(key));
         self.activate(&lower);
         let evict = |victim: &Arc<PodInfo>| Effect::Evict {
@@ -156,6 +146,7 @@ impl Scheduler {
             uid: victim.uid.clone(),
             preemptor: pod.uid.clone(),
             node: node.clone(),
+            scheduler: pod.scheduler_name.clone(),
         };
         effects.extend(victims.iter().filter(|victim| !victim.terminating).map(evict));
         let leaving = victims.iter().map(|victim| victim.uid.clone()).collect();
@@ -168,11 +159,6 @@ impl Scheduler {
         let slot = self.snapshot.slot(&node).expect("a pod is placed on a known node");
         let fates = volumes::fates(&self.snapshot, shape, slot);
         let until = now + shape.needs.profile.bind_timeout;
-        Some(self.bind(&placed, node))
-    }
-
-    /// Begins the binding of a pod that is assumed on that node.
-    pub(super) fn bind(&mut self, pod: &PodInfo, node: NodeName) -> Effect {
         let placed = Arc::new(PodInfo { node: Some(node.clone()), ..(*taken.pod).clone() });
         self.end_nomination(key);
         self.snapshot.place(placed.clone(), &node);
@@ -182,6 +168,11 @@ impl Scheduler {
         if !fates.is_empty() {
             return self.prepare(key, uid, node, fates, until);
         }
+        Some(self.bind(&placed, node))
+    }
+
+    /// Begins the binding of a pod that is assumed on that node.
+    pub(super) fn bind(&mut self, pod: &PodInfo, node: NodeName) -> Effect {
         self.in_flight += 1;
         let PodInfo { key, uid, scheduler_name, .. } = pod;
         Effect::Bind { pod: key.clone(), uid: uid.clone(), node, scheduler: scheduler_name.clone() }
@@ -194,16 +185,16 @@ impl Scheduler {
         diagnosis: Arc<Diagnosis>,
         now: Instant,
     ) -> Option<Effect> {
-            scheduler: pod.scheduler_name.clone(),
         let message: Arc<str> = diagnosis.to_string().into();
         let pod = &taken.pod;
-        let nominated = self.nominations.get(&pod.key).map(|one| one.node.clone());
+        let nominated = self.reservations.get(&pod.key).map(|one| one.node.clone());
         let news = pod.reported.as_ref() != Some(&message) || pod.nominated != nominated;
         let report = Effect::Report {
             pod: pod.key.clone(),
             uid: pod.uid.clone(),
             message: message.clone(),
             nominated: nominated.clone(),
+            scheduler: pod.scheduler_name.clone(),
         };
         let pod = taken.pod.clone();
         taken.pod = Arc::new(PodInfo { reported: Some(message), nominated, ..(*pod).clone() });

@@ -136,8 +136,10 @@ impl Scheduler {
             return Progress::Waits;
         };
         let slot = self.snapshot.slot(&preparing.node);
-        let Some(node) = slot.and_then(|slot| self.snapshot.node(slot)) else { return Progress::Failed };
-        if slot.is_some_and(|slot| is_overfull(&self.snapshot, pod, slot)) {
+        let node = slot.and_then(|slot| Some((slot, self.snapshot.node(slot)?.clone())));
+        let Some((slot, node)) = node else { return Progress::Failed };
+        let is_overfull = |snapshot: &mut Snapshot| is_overfull(snapshot, pod, slot);
+        if self.reservations.seen_on(&mut self.snapshot, slot, |_| false, is_overfull) {
             return Progress::Failed; // Somebody else has bound a pod there meanwhile.
         }
         let reached = |storage: &Storage, name: &VolumeName| {

@@ -24,7 +24,9 @@ impl Scheduler {
         effects: &mut Vec<Effect>,
     ) {
         let before = (self.snapshot.version(), self.changes.clone());
-        let mut fit = pods.iter().filter(|pod| self.snapshot.pod(pod).is_some()).count();
+        let is_placed =
+            |pod: &PodKey| self.snapshot.pod(pod).is_some() && self.reservations.get(pod).is_none();
+        let mut fit = pods.iter().filter(|pod| is_placed(pod)).count();
         let mut members = vec![first];
         members.extend(pods.iter().filter_map(|pod| self.queue.take(pod)));
         let (mut placed, mut begun, mut refused) = (Vec::new(), Vec::new(), Vec::new());
