@@ -5,6 +5,8 @@
 //! over the pods placed on the slot, every tracked count is the number of its pods on the slot, and a slot
 //! without a node holds pods or is free. It knows no policy.
 
+mod columns;
+mod counts;
 mod log;
 
 use crate::affinity::{Pull, Term};
@@ -13,14 +15,15 @@ use crate::name::{ClaimKey, NodeName, PodKey};
 use crate::namespace::{NamespaceInfo, Namespaces};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
-use crate::resources::PODS;
 use crate::spread::Counted;
 use crate::storage::Storage;
 use crate::taint::Taint;
+pub use columns::Column;
+use columns::Columns;
+use counts::Counts;
 use log::Log;
 pub use log::Position;
-use std::collections::{BTreeMap, HashMap};
-use std::hash::Hash;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Index of a node in every column.
@@ -35,13 +38,6 @@ pub struct TaintId(u32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(u64);
 
-/// One resource over all nodes.
-#[derive(Clone, Debug, Default)]
-pub struct Column {
-    allocatable: Vec<i64>,
-    requested: Vec<i64>,
-}
-
 /// Node objects by slot; `None` where pods are placed on a node that isn't (yet, or any more) known.
 type Nodes = Vec<Option<Arc<NodeInfo>>>;
 
@@ -52,26 +48,16 @@ pub struct Snapshot {
     names: Vec<NodeName>,
     free: Vec<Slot>,
     nodes: Nodes,
-    columns: BTreeMap<Box<str>, Column>,
-    nothing: Column,
-    assumed: Vec<(i64, i64)>,
+    columns: Columns,
     taint_table: Vec<Taint>,
     taints: Vec<Box<[TaintId]>>,
     changed: Vec<Version>,
     on_slot: Vec<Vec<Arc<PodInfo>>>,
     places: HashMap<PodKey, Slot>,
-    counts: HashMap<Counted, Vec<u32>>,
-    /// The keys of `counts` that must be tried on every pod; the others are found by the pod's owner.
-    selected: Vec<Counted>,
-    /// For each term of anti-affinity that some placed pod has: how many such pods each slot holds.
-    distances: HashMap<Term, Vec<u32>>,
-    /// The same for what placed pods say that draws others to them.
-    pulls: HashMap<Pull, Vec<u32>>,
+    counts: Counts,
     images: Images,
     namespaces: Namespaces,
     storage: Storage,
-    /// How many placed pods use a claim.
-    users: HashMap<ClaimKey, u32>,
     version: Version,
     nodes_version: Version,
     log: Log,
@@ -98,28 +84,6 @@ impl TaintId {
     /// Position in an array over all distinct taints.
     pub fn index(self) -> usize {
         self.0 as usize
-    }
-}
-
-impl Column {
-    /// What the node offers.
-    pub fn allocatable(&self, slot: Slot) -> i64 {
-        self.allocatable.get(slot.index()).copied().unwrap_or(0)
-    }
-
-    /// What its pods have taken.
-    pub fn requested(&self, slot: Slot) -> i64 {
-        self.requested.get(slot.index()).copied().unwrap_or(0)
-    }
-
-    /// What is left; negative on a node that is overcommitted.
-    pub fn left(&self, slot: Slot) -> i64 {
-        self.allocatable(slot).saturating_sub(self.requested(slot))
-    }
-
-    fn grow(&mut self, slots: usize) {
-        self.allocatable.resize(slots, 0);
-        self.requested.resize(slots, 0);
     }
 }
 
@@ -162,12 +126,12 @@ impl Snapshot {
 
     /// The column of a resource; all zero if no node has it.
     pub fn column(&self, resource: &str) -> &Column {
-        self.columns.get(resource).unwrap_or(&self.nothing)
+        self.columns.of(resource)
     }
 
     /// CPU and memory in use as scores see it, with an assumed minimum per container.
     pub fn assumed_use(&self, slot: Slot) -> (i64, i64) {
-        self.assumed[slot.index()]
+        self.columns.assumed(slot)
     }
 
     /// Every distinct taint seen so far, by id.
@@ -192,17 +156,17 @@ impl Snapshot {
 
     /// How many pods of a tracked set each slot holds; empty if the set isn't tracked.
     pub fn counts(&self, counted: &Counted) -> &[u32] {
-        self.counts.get(counted).map(Vec::as_slice).unwrap_or_default()
+        self.counts.of(counted)
     }
 
     /// The terms of anti-affinity of placed pods, and how many of these pods each slot holds.
     pub fn distances(&self) -> impl Iterator<Item = (&Term, &[u32])> {
-        self.distances.iter().map(|(term, counts)| (term, counts.as_slice()))
+        self.counts.distances()
     }
 
     /// What placed pods say that draws others to them, and how many of these pods each slot holds.
     pub fn pulls(&self) -> impl Iterator<Item = (&Pull, &[u32])> {
-        self.pulls.iter().map(|(pull, counts)| (pull, counts.as_slice()))
+        self.counts.pulls()
     }
 
     /// The images of all nodes.
@@ -222,7 +186,7 @@ impl Snapshot {
 
     /// How many placed pods use a claim.
     pub fn users(&self, claim: &ClaimKey) -> u32 {
-        self.users.get(claim).copied().unwrap_or(0)
+        self.counts.users(claim)
     }
 
     /// The end of the log of changes.
@@ -262,7 +226,7 @@ impl Snapshot {
         if self.node(slot).is_some_and(|known| **known == node) {
             return None;
         }
-        self.set_allocatable(slot, &node);
+        self.columns.offer(slot, node.allocatable.iter());
         self.taints[slot.index()] = node.taints.iter().map(|taint| self.taint_id(taint)).collect();
         self.nodes[slot.index()] = Some(Arc::new(node));
         self.touch_node(slot);
@@ -272,7 +236,7 @@ impl Snapshot {
     /// Forgets a node. Its pods stay counted on the slot until they are removed, too: the node may return.
     pub fn remove_node(&mut self, name: &NodeName) -> bool {
         let Some(slot) = self.slot(name) else { return false };
-        self.columns.values_mut().for_each(|column| column.allocatable[slot.index()] = 0);
+        self.columns.offer(slot, []);
         self.taints[slot.index()] = Box::default();
         self.images.set(slot, NodeImages::new());
         self.nodes[slot.index()] = None;
@@ -347,32 +311,18 @@ impl Snapshot {
 
     /// Begins to count a set of pods. Counting it again costs nothing.
     pub fn track(&mut self, counted: &Counted) {
-        if self.counts.contains_key(counted) {
-            return;
-        }
-        let mut counts = vec![0; self.slots()];
-        for (count, pods) in counts.iter_mut().zip(&self.on_slot) {
-            let here = pods.iter().filter(|pod| counted.counts(pod, &self.namespaces)).count();
-            *count = u32::try_from(here).expect("fewer than 2^32 pods on a node");
-        }
-        if !matches!(counted, Counted::Owned(_)) {
-            self.selected.push(counted.clone());
-        }
-        self.counts.insert(counted.clone(), counts);
+        self.counts.track(counted, &self.on_slot, &self.namespaces);
     }
 
     /// Stops counting. Every decision tracks what it needs.
     pub fn untrack_all(&mut self) {
-        self.counts.clear();
-        self.selected.clear();
+        self.counts.untrack_all();
     }
 
     /// Other pods belong to sets that choose namespaces by their labels. Who needs such a set tracks it again.
     fn count_anew(&mut self, changed: bool) {
         self.version.0 += u64::from(changed);
-        if changed && self.counts.keys().any(Counted::asks_namespaces) {
-            self.counts.retain(|counted, _| !counted.asks_namespaces());
-            self.selected.retain(|counted| !counted.asks_namespaces());
+        if changed && self.counts.untrack_by_namespaces() {
             // What was added up by domain is added up anew, too, which no change of a slot would bring about.
             self.nodes_version = self.version;
         }
@@ -400,81 +350,26 @@ impl Snapshot {
         let slots = self.nodes.len() + 1;
         self.nodes.push(None);
         self.names.push("".into());
-        self.assumed.push((0, 0));
         self.taints.push(Box::default());
         self.changed.push(self.version);
         self.on_slot.push(Vec::new());
-        self.columns.values_mut().for_each(|column| column.grow(slots));
-        self.counts.values_mut().for_each(|counts| counts.resize(slots, 0));
-        self.distances.values_mut().for_each(|counts| counts.resize(slots, 0));
-        self.pulls.values_mut().for_each(|counts| counts.resize(slots, 0));
+        self.columns.grow(slots);
+        self.counts.grow(slots);
         slot
     }
 
     fn release_if_empty(&mut self, slot: Slot) {
         if self.on_slot[slot.index()].is_empty() {
-            assert_eq!(self.assumed[slot.index()], (0, 0), "an empty slot carries no requests");
+            assert_eq!(self.assumed_use(slot), (0, 0), "an empty slot carries no requests");
             self.index.remove(&self.names[slot.index()]);
             self.free.push(slot);
         }
     }
 
-    fn set_allocatable(&mut self, slot: Slot, node: &NodeInfo) {
-        self.columns.values_mut().for_each(|column| column.allocatable[slot.index()] = 0);
-        for (resource, amount) in node.allocatable.iter() {
-            self.column_mut(resource).allocatable[slot.index()] = amount;
-        }
-    }
-
-    fn column_mut(&mut self, resource: &str) -> &mut Column {
-        if !self.columns.contains_key(resource) {
-            let mut column = Column::default();
-            column.grow(self.nodes.len());
-            self.columns.insert(resource.into(), column);
-        }
-        self.columns.get_mut(resource).expect("the column was just made if it was missing")
-    }
-
     /// Adds (`sign` 1) or takes back (-1) what a pod weighs on its slot.
     fn account(&mut self, slot: Slot, pod: &PodInfo, sign: i64) {
-        let at = slot.index();
-        let shape = pod.shape.clone();
-        let pieces = shape.needs.requests.exact.iter().chain([(PODS, 1)]);
-        for (resource, amount) in pieces {
-            let requested = &mut self.column_mut(resource).requested[at];
-            *requested += sign * amount;
-        }
-        let (cpu, memory) = shape.needs.requests.assumed;
-        let use_now = &mut self.assumed[at];
-        *use_now = (use_now.0 + sign * cpu, use_now.1 + sign * memory);
-        self.count(at, pod, sign);
-        let slots = self.nodes.len();
-        for term in &shape.affinity.apart {
-            count_held(&mut self.distances, term, (at, slots), sign);
-        }
-        for pull in shape.affinity.pulls() {
-            count_held(&mut self.pulls, &pull, (at, slots), sign);
-        }
-        shape.claims.iter().for_each(|used| self.count_user(&used.key, sign));
-    }
-
-    fn count_user(&mut self, claim: &ClaimKey, sign: i64) {
-        let count = self.users.entry(claim.clone()).or_insert(0);
-        step(count, sign);
-        if *count == 0 {
-            self.users.remove(claim);
-        }
-    }
-
-    fn count(&mut self, at: usize, pod: &PodInfo, sign: i64) {
-        let owned = pod.owner.clone().map(Counted::Owned);
-        let namespaces = &self.namespaces;
-        let counting = self.selected.iter().chain(&owned);
-        for counted in counting.filter(|counted| counted.counts(pod, namespaces)) {
-            if let Some(counts) = self.counts.get_mut(counted) {
-                step(&mut counts[at], sign);
-            }
-        }
+        self.columns.account(slot, &pod.shape.needs.requests, sign);
+        self.counts.account(slot, pod, &self.namespaces, sign);
     }
 
     fn taint_id(&mut self, taint: &Taint) -> TaintId {
@@ -485,22 +380,4 @@ impl Snapshot {
         });
         TaintId(u32::try_from(id).expect("fewer than 2^32 distinct taints"))
     }
-}
-
-/// One pod more, or less, that says this is on the slot `at`.
-fn count_held<K: Clone + Eq + Hash>(
-    held: &mut HashMap<K, Vec<u32>>,
-    said: &K,
-    (at, slots): (usize, usize),
-    sign: i64,
-) {
-    let counts = held.entry(said.clone()).or_insert_with(|| vec![0; slots]);
-    step(&mut counts[at], sign);
-    if sign < 0 && counts[at] == 0 && counts.iter().all(|count| *count == 0) {
-        held.remove(said);
-    }
-}
-
-fn step(count: &mut u32, sign: i64) {
-    *count = u32::try_from(i64::from(*count) + sign).expect("a pod leaves only after it was counted");
 }
