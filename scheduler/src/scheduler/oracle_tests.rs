@@ -8,10 +8,12 @@
 
 mod checks;
 mod model;
+mod objects;
 mod storage;
 mod world;
 
-use self::model::{ModelBudget, ModelPod, Step, node_object, pod_object, step};
+use self::model::{ModelBudget, ModelPod, Step, step};
+use self::objects::{budget_object, node_object, pod_object};
 use self::storage::{ModelFate, StorageStep};
 use self::world::World;
 use super::{Event, Scheduler};
@@ -124,7 +126,7 @@ impl History {
         match budget {
             Some(budget) => {
                 self.world.budgets.insert(name, budget);
-                self.observe(Event::Budget(model::budget_object(name, budget)));
+                self.observe(Event::Budget(budget_object(name, budget)));
             }
             None => {
                 self.world.budgets.remove(&name);

@@ -1,6 +1,7 @@
 //! Claims, volumes, classes and nodes' limits in scripts.
 
-use super::{Event, option};
+use super::Event;
+use super::objects::option;
 use crate::name::{ClaimKey, VolumeName};
 use crate::storage::{ClaimInfo, ClassInfo, NodeLimits, StorageEvent, VolumeInfo};
 use serde_json::{Value, json};
