@@ -15,6 +15,7 @@ pub mod cron;
 pub mod csr;
 pub mod defaults;
 pub mod difference;
+pub mod error;
 pub mod hash;
 pub mod jsonpath;
 pub mod managed;

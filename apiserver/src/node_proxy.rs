@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::error::chain;
 use api::status::Status;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -26,7 +27,7 @@ pub use stream::{Stream, upgrade_headers};
 
 use crate::body::Body;
 use crate::pki::{Pki, PkiError};
-use crate::reach::{Exchange, ReachError, Target, Tls, chain, whole};
+use crate::reach::{Exchange, ReachError, Target, Tls, whole};
 use crate::relay::Relay;
 
 /// Where kubelets listen if a Node doesn't say.

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::chain::chain;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::config::ClusterId;
 use crate::failpoint::failpoint;
@@ -278,13 +279,6 @@ impl<R: Read> Read for Hashing<R> {
         self.hash.update(&buffer[..count]);
         self.length += count as u64;
         Ok(count)
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
     }
 }
 

@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 use raft::eraftpb::{Message, MessageType};
 use tokio::sync::{oneshot, watch};
 
+use crate::chain::chain;
 use crate::command::Applied;
 use crate::config::History;
 use crate::failpoint::failpoint;
@@ -383,12 +384,4 @@ fn die(fatal: &Fatal) -> ! {
         panic!("the store can't go on: {}", chain(fatal));
     }
     std::process::exit(EXIT_DISK)
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
 }

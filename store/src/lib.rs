@@ -10,6 +10,7 @@
 mod alarm;
 pub mod backup;
 mod bug;
+mod chain;
 mod codec;
 mod command;
 mod config;

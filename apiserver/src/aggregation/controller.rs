@@ -7,6 +7,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use api::error::chain;
 use futures::FutureExt;
 use futures::future::{join_all, select_ok};
 use http::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH};
@@ -25,7 +26,7 @@ use crate::crd::controller::{is_settled, send};
 use crate::handle::ApiServer;
 use crate::pki::MASTERS_GROUP;
 use crate::reach::services::Service;
-use crate::reach::{ReachError, Target, Tls, chain, whole};
+use crate::reach::{ReachError, Target, Tls, whole};
 use crate::storage::decode;
 use crate::storage::key::Key;
 

@@ -1,5 +1,6 @@
 //! Passing a request on to who serves it, and saying for whom.
 
+use api::error::chain;
 use api::status::Status;
 use http::header::{HOST, HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, Response, StatusCode};
@@ -10,7 +11,7 @@ use crate::auth::Identity;
 use crate::body::Body;
 use crate::handle::ApiServer;
 use crate::proxy::forward::{self, Onward};
-use crate::reach::{Target, Tls, chain};
+use crate::reach::{Target, Tls};
 use crate::response;
 use crate::verbs::Answer;
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use api::error::chain;
 use api::status::Status;
 use serde_json::{Value, json};
 
 use crate::error::Outcome;
-use crate::reach::chain;
 use crate::webhook::Webhooks;
 
 /// How long a conversion may take (upstream's limit).

@@ -9,6 +9,7 @@ mod locate;
 
 use std::sync::Arc;
 
+use api::error::chain;
 use api::status::Status;
 use http::header::LOCATION;
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -16,7 +17,6 @@ use rustls::ClientConfig;
 
 use crate::admission;
 use crate::body::Body;
-use crate::reach::chain;
 use crate::reach::tls::{self, Trust, TrustError};
 use crate::registry::resource::SubresourceAction;
 use crate::request::RequestInfo;

@@ -135,17 +135,6 @@ pub async fn whole(body: Incoming, limit: usize) -> Result<Bytes, ReachError> {
     Ok(Limited::new(body, limit).collect().await.map_err(ReachError::Body)?.to_bytes())
 }
 
-/// An error with its causes, each said once.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(&format!(": {cause}"));
-        next = cause.source();
-    }
-    text
-}
-
 fn go_text(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),

@@ -10,4 +10,4 @@ mod client;
 pub mod services;
 pub mod tls;
 
-pub use client::{Exchange, ReachError, Target, Tls, chain, whole};
+pub use client::{Exchange, ReachError, Target, Tls, whole};

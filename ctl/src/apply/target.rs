@@ -118,7 +118,7 @@ fn explain(target: &Target, error: &RequestError) -> Vec<String> {
                 fields.iter().map(|(what, field)| line(field, &format!("{what} \"{field}\""))).collect()
             }
         },
-        None => vec![line("", &print::error::chain(error))],
+        None => vec![line("", &api::error::chain(error))],
     }
 }
 

@@ -1,7 +1,8 @@
 //! The one place that prints why the process ends.
 
-use std::error::Error;
 use std::io::Write as _;
+
+use api::error::chain;
 
 use super::BAD;
 use crate::failure::Failure;
@@ -13,21 +14,6 @@ pub fn print(failure: &Failure) {
     let prefix = if text.starts_with("Error from server") { "" } else { "error: " };
     // Nothing is left to do when even standard error is closed.
     let _ = writeln!(anstream::stderr(), "{}{prefix}{}{text}", BAD.render(), BAD.render_reset());
-}
-
-/// The error and its causes, each said once.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let words = source.to_string();
-        // Libraries like to repeat their cause in their own words.
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = source.source();
-    }
-    text
 }
 
 #[cfg(test)]

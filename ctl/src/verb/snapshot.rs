@@ -135,7 +135,7 @@ fn unusable(url: &Url, error: &BackupError) -> Failure {
     Failure::NotHeld(format!(
         "what {url} sent can't be used, and isn't kept: {}. (If that is a stock etcd: its snapshots are saved and \
          restored by etcdctl)",
-        crate::print::error::chain(error)
+        api::error::chain(error)
     ))
 }
 

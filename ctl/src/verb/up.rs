@@ -241,7 +241,7 @@ async fn announce(
     reporter.settle();
     match outcome {
         Ok(()) => welcome(layout, shape, reporter),
-        Err(error) => reporter.warn(print::error::chain(&error)),
+        Err(error) => reporter.warn(api::error::chain(&error)),
     }
     std::future::pending().await
 }

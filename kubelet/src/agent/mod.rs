@@ -29,6 +29,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::network::pod::namespace::PodNetworkError;
+pub use api::error::chain;
 use client::clock::Clock;
 use client::informer::Informer;
 use client::{Shutdown, recorder};
@@ -45,7 +46,6 @@ use crate::agent::manifests::{Manifests, Mirrors};
 use crate::agent::network::{Network, route_services, settle};
 use crate::agent::perform::Performer;
 use crate::agent::publisher::Publisher;
-pub use crate::agent::publisher::chain;
 use crate::agent::references::References;
 use crate::agent::run_loop::{RunLoop, Stop};
 use crate::agent::runtime_class::RuntimeClasses;

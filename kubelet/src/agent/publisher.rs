@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::error::chain;
 use client::Shutdown;
 use client::backoff::Policy;
 use client::cause::{self, Cause};
@@ -116,18 +117,4 @@ fn settled<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
         }
         other => other.map(drop),
     }
-}
-
-/// The error and its causes on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let message = next.to_string();
-        if !text.ends_with(&message) {
-            text = format!("{text}: {message}");
-        }
-        cause = next.source();
-    }
-    text
 }

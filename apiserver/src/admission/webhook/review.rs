@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use std::sync::Arc;
 
+use api::error::chain;
 use api::status::Status;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::super::question::Question;
-use crate::reach::chain;
 use crate::registry::resource::Resource;
 
 /// If a configuration names no time, in seconds (upstream's default).

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::error::chain;
 use http::header::{ACCEPT, HOST, HeaderValue};
 use http::{Request, Uri};
 use parking_lot::RwLock;
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use crate::auth::jwt::{Token, VerifyingKey};
 use crate::body::Body;
 use crate::reach::tls::{self, Trust, TrustError};
-use crate::reach::{ReachError, Target, Tls, chain, whole};
+use crate::reach::{ReachError, Target, Tls, whole};
 
 /// The time between two questions to a provider.
 const PAUSE: Duration = Duration::from_secs(1);
