@@ -109,15 +109,8 @@ impl EtcdKv {
         request: &Q,
         subject: Subject<'_>,
     ) -> Result<A, KvError> {
-        let mut last = None;
-        for _endpoint in 0..=self.inner.channel.endpoints() {
-            match self.call(path, request).await {
-                Err(error) if error.is_transient() => last = Some(error),
-                answer => return answer.map_err(|error| self.error(error, Attempt::Read, subject)),
-            }
-        }
-        let error = last.expect("there is at least one endpoint");
-        Err(self.error(error, Attempt::Read, subject))
+        let answer = self.try_endpoints(path, request, CallError::is_transient).await;
+        answer.map_err(|error| self.error(error, Attempt::Read, subject))
     }
 
     /// Calls something that must happen once: when its outcome is unknown, the caller has to know.
@@ -127,15 +120,24 @@ impl EtcdKv {
         request: &Q,
         subject: Subject<'_>,
     ) -> Result<A, KvError> {
-        let mut last = None;
-        for _endpoint in 0..=self.inner.channel.endpoints() {
+        let answer = self.try_endpoints(path, request, CallError::was_not_sent).await;
+        answer.map_err(|error| self.error(error, Attempt::Write, subject))
+    }
+
+    /// Calls one endpoint after the other while they fail in a way after which the call may be repeated.
+    async fn try_endpoints<Q: Message, A: Message + Default + HasHeader>(
+        &self,
+        path: &'static str,
+        request: &Q,
+        may_repeat: impl Fn(&CallError) -> bool,
+    ) -> Result<A, CallError> {
+        for _endpoint in 0..self.inner.channel.endpoints() {
             match self.call(path, request).await {
-                Err(error) if error.was_not_sent() => last = Some(error),
-                answer => return answer.map_err(|error| self.error(error, Attempt::Write, subject)),
+                Err(error) if may_repeat(&error) => {}
+                answer => return answer,
             }
         }
-        let error = last.expect("there is at least one endpoint");
-        Err(self.error(error, Attempt::Write, subject))
+        self.call(path, request).await
     }
 
     fn error(&self, error: CallError, attempt: Attempt, subject: Subject<'_>) -> KvError {
