@@ -124,69 +124,84 @@ impl PatchKind {
     }
 }
 
+/// One request, which may be made twice.
+#[derive(Clone)]
+struct Ask<'a> {
+    method: Method,
+    path: &'a str,
+    accept: &'a str,
+    /// With its media type.
+    body: Option<(&'a str, &'a Value)>,
+}
+
+impl<'a> Ask<'a> {
+    fn read(path: &'a str, accept: &'a str) -> Self {
+        Self { method: Method::GET, path, accept, body: None }
+    }
+
+    fn write(method: Method, path: &'a str, media_type: &'a str, body: &'a Value) -> Self {
+        Self { method, path, accept: JSON, body: Some((media_type, body)) }
+    }
+}
+
 impl Cluster {
     /// Reads an object or a list.
     pub async fn get(&self, path: &str) -> Result<Value, RequestError> {
-        self.json(Method::GET, path, JSON, None).await
+        self.json(Ask::read(path, JSON)).await
     }
 
     /// Reads an object or a list as a Table.
     pub async fn table(&self, path: &str) -> Result<Value, RequestError> {
-        self.json(Method::GET, path, TABLE, None).await
+        self.json(Ask::read(path, TABLE)).await
     }
 
     /// Reads one half of the discovery document.
     pub async fn discovery(&self, path: &str) -> Result<Value, RequestError> {
-        self.json(Method::GET, path, DISCOVERY, None).await
+        self.json(Ask::read(path, DISCOVERY)).await
     }
 
     /// Creates an object in a collection.
     pub async fn create(&self, path: &str, object: &Value) -> Result<Value, RequestError> {
-        self.json(Method::POST, path, JSON, Some((JSON, object))).await
+        self.json(Ask::write(Method::POST, path, JSON, object)).await
     }
 
     /// Changes an object.
     pub async fn patch(&self, path: &str, kind: PatchKind, patch: &Value) -> Result<Value, RequestError> {
-        self.json(Method::PATCH, path, JSON, Some((kind.media_type(), patch))).await
+        self.json(Ask::write(Method::PATCH, path, kind.media_type(), patch)).await
     }
 
     /// Replaces an object.
     pub async fn replace(&self, path: &str, object: &Value) -> Result<Value, RequestError> {
-        self.json(Method::PUT, path, JSON, Some((JSON, object))).await
+        self.json(Ask::write(Method::PUT, path, JSON, object)).await
     }
 
     /// Deletes an object, or a collection.
     pub async fn delete(&self, path: &str, options: &Value) -> Result<Value, RequestError> {
-        self.json(Method::DELETE, path, JSON, Some((JSON, options))).await
+        self.json(Ask::write(Method::DELETE, path, JSON, options)).await
     }
 
     /// Opens a watch; as a Table if asked.
     pub async fn open_watch(&self, path: &str, as_table: bool) -> Result<Body, RequestError> {
         let accept = if as_table { TABLE } else { JSON };
-        Ok(self.send(Method::GET, path, accept, None).await?.into_body())
+        Ok(self.send(Ask::read(path, accept)).await?.into_body())
     }
 
     /// Opens a stream of text, such as a log.
     pub async fn open_text(&self, path: &str) -> Result<Body, RequestError> {
-        Ok(self.send(Method::GET, path, "*/*", None).await?.into_body())
+        Ok(self.send(Ask::read(path, "*/*")).await?.into_body())
     }
 
     /// Whether `path` is answered with success, such as a health check.
     pub async fn answers(&self, path: &str) -> bool {
-        match self.send(Method::GET, path, "*/*", None).await {
+        match self.send(Ask::read(path, "*/*")).await {
             Ok(response) => self.collect(response).await.is_ok(),
             Err(_) => false,
         }
     }
 
-    async fn json(
-        &self,
-        method: Method,
-        path: &str,
-        accept: &str,
-        body: Option<(&str, &Value)>,
-    ) -> Result<Value, RequestError> {
-        let response = self.send(method, path, accept, body).await?;
+    async fn json(&self, ask: Ask<'_>) -> Result<Value, RequestError> {
+        let path = ask.path;
+        let response = self.send(ask).await?;
         let bytes = self.collect(response).await?;
         serde_json::from_slice(&bytes).map_err(|source| RequestError::NotJson {
             address: self.address.clone(),
@@ -196,14 +211,8 @@ impl Cluster {
     }
 
     /// Sends, shows the server's warnings, and turns a refusal into an error.
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        accept: &str,
-        body: Option<(&str, &Value)>,
-    ) -> Result<Response<Body>, RequestError> {
-        let response = self.exchange(method, path, accept, body).await?;
+    async fn send(&self, ask: Ask<'_>) -> Result<Response<Body>, RequestError> {
+        let response = self.exchange(ask).await?;
         show_warnings(&response);
         if response.status().is_success() {
             return Ok(response);
@@ -215,17 +224,10 @@ impl Cluster {
 
     /// A read whose connection broke, as when its server was just killed, is asked once more: the next
     /// connection leads to another server. A write isn't: it may have happened.
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        accept: &str,
-        body: Option<(&str, &Value)>,
-    ) -> Result<Response<Body>, RequestError> {
-        let is_read = method == Method::GET;
-        let mut answer = self.client.send(request(method.clone(), path, accept, body)).await;
-        if answer.is_err() && is_read {
-            answer = self.client.send(request(method, path, accept, body)).await;
+    async fn exchange(&self, ask: Ask<'_>) -> Result<Response<Body>, RequestError> {
+        let mut answer = self.client.send(request(ask.clone())).await;
+        if answer.is_err() && ask.method == Method::GET {
+            answer = self.client.send(request(ask)).await;
         }
         answer.map_err(|source| RequestError::Unreachable {
             address: self.address.clone(),
@@ -241,7 +243,7 @@ impl Cluster {
     }
 }
 
-fn request(method: Method, path: &str, accept: &str, body: Option<(&str, &Value)>) -> Request<Body> {
+fn request(Ask { method, path, accept, body }: Ask<'_>) -> Request<Body> {
     let builder = Request::builder().method(method).uri(path).header(ACCEPT, accept);
     let built = match body {
         Some((media_type, value)) => {
