@@ -4,18 +4,22 @@
 //! upstream asks, `/apis/GROUP/VERSION` as a master, but over TLS that must be right: what is answered goes into
 //! discovery, and a wrong `caBundle` is told before a user finds it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::error::chain;
-use futures::FutureExt;
-use futures::future::{join_all, select_ok};
+use futures::future::select_ok;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use http::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
 use rand::seq::IndexedRandom;
 use serde_json::Value;
+use tokio::sync::watch;
 
+use super::agenda::Agenda;
 use super::availability::{Available, obstacle};
 use super::forward::identify;
 use super::swagger::Swagger;
@@ -30,10 +34,6 @@ use crate::reach::{ReachError, Target, Tls, whole};
 use crate::storage::decode;
 use crate::storage::key::Key;
 
-/// How soon it is asked again after it didn't answer; twice as late each time.
-const AGAIN: Duration = Duration::from_millis(500);
-/// How often those are asked that answered, and at the latest those that didn't.
-const RESYNC: Duration = Duration::from_secs(30);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// So many endpoints are asked; it lives if one answers.
@@ -43,38 +43,61 @@ const LIST: usize = 8 << 20;
 
 /// Runs until the server is gone.
 pub async fn run(server: Weak<ApiServer>) {
-    let Some(mut changed) = server.upgrade().map(|server| server.aggregation.changed.subscribe()) else {
+    let Some(changed) = server.upgrade().map(|server| server.aggregation.changed.subscribe()) else {
         return;
     };
-    let mut failures = 0;
-    loop {
-        let Some(strong) = server.upgrade() else { return };
-        let looks = strong.aggregation.all().into_iter().map(|backend| look(strong.clone(), backend));
-        let settled = join_all(looks).await.into_iter().all(|settled| settled);
-        drop(strong);
-        failures = if settled { 0 } else { failures + 1 };
+    let all = || {
+        let all = server.upgrade()?.aggregation.all();
+        Some(all.into_iter().map(|backend| (backend.name.clone(), backend)).collect())
+    };
+    let look = |backend: Arc<Backend>| {
+        let server = server.upgrade();
+        async move {
+            match server {
+                Some(server) => look(&server, &backend).await,
+                None => false,
+            }
+        }
+    };
+    follow(changed, all, look).await;
+}
+
+/// Looks at each whenever it is due, one beside the other, until there is nobody to ask for: `all` is `None`.
+async fn follow<T, L: Future<Output = bool>>(
+    mut changed: watch::Receiver<()>,
+    all: impl Fn() -> Option<BTreeMap<String, T>>,
+    look: impl Fn(T) -> L,
+) {
+    let (mut agenda, mut looks) = (Agenda::default(), FuturesUnordered::new());
+    while let Some(all) = all() {
+        agenda.retain(|name| all.contains_key(name));
+        for (name, one) in all {
+            if agenda.begins(&name, Instant::now()) {
+                looks.push(look(one).map(|settled| (name, settled)));
+            }
+        }
         tokio::select! {
-            ended = changed.changed() => match ended {
-                Ok(()) => failures = 0,
+            stirred = changed.changed() => match stirred {
+                Ok(()) => agenda.stir(Instant::now()),
                 Err(_) => return,
             },
-            () = tokio::time::sleep(pause(failures)) => {}
+            Some((name, settled)) = looks.next() => agenda.ended(&name, settled, Instant::now()),
+            () = sleep_until(agenda.next()) => {}
         }
     }
 }
 
-/// Until the next look after so many in a row that weren't good.
-fn pause(failures: u32) -> Duration {
-    match failures {
-        0 => RESYNC,
-        some => RESYNC.min(AGAIN * 2_u32.saturating_pow(some - 1)),
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 
 /// Asks one; false if it must be asked again soon.
-async fn look(server: Arc<ApiServer>, backend: Arc<Backend>) -> bool {
-    let available = check(&server, &backend).await;
-    let written = write(&server, &backend, &available).await;
+async fn look(server: &Arc<ApiServer>, backend: &Backend) -> bool {
+    let available = check(server, backend).await;
+    let written = write(server, backend, &available).await;
     written && available.is_true()
 }
 
@@ -184,10 +207,28 @@ async fn write(server: &Arc<ApiServer>, backend: &Backend, available: &Available
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::sync::mpsc;
 
-    #[test]
-    fn who_fails_is_asked_less_and_less_often() {
-        let millis = |failures| pause(failures).as_millis();
-        assert_eq!([0, 1, 2, 4, 7, 40].map(millis), [30_000, 500, 1_000, 4_000, 30_000, 30_000]);
+    #[tokio::test]
+    async fn a_silent_one_delays_nobody() {
+        let (stir, changed) = watch::channel(());
+        let (asked, mut answers) = mpsc::unbounded_channel();
+        let all = || Some(["good", "silent"].map(|name| (name.to_owned(), name)).into());
+        let look = |name: &'static str| {
+            asked.send(name).expect("the test listens");
+            async move { if name == "silent" { std::future::pending().await } else { true } }
+        };
+        let test = async {
+            let first = [answers.recv().await, answers.recv().await];
+            assert_eq!(first, ["good", "silent"].map(Some));
+            for _ in 0..3 {
+                stir.send_replace(());
+                assert_eq!(answers.recv().await, Some("good"), "beside the silent one");
+            }
+        };
+        tokio::select! {
+            () = test => {}
+            () = follow(changed, all, look) => unreachable!("somebody is there to ask"),
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! here, and said to them in headers by somebody whom they know by a certificate of an authority of its own; they
 //! find it in the ConfigMap `kube-system/extension-apiserver-authentication`.
 
+mod agenda;
 mod availability;
 pub mod controller;
 pub mod feed;
