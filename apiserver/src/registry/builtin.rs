@@ -2,6 +2,7 @@
 
 use crate::node_proxy::Stream;
 use crate::registry::control;
+use crate::registry::fields::{EVENT_FIELDS, POD_FIELDS, REGARDING_FIELDS};
 use crate::registry::resource::{Resource, SubresourceAction, Verbs};
 use crate::registry::row::Row;
 use crate::registry::strategy::{Review, Traits};
@@ -56,7 +57,7 @@ fn core() -> Vec<Resource> {
             .verbs(Verbs::of(&[Verb::Get, Verb::List]))
             .build(),
         row("ConfigMap", "configmaps").short("cm").build(),
-        row("Endpoints", "endpoints").short("ep").special(Ordinary(CREATES_ON_UPDATE)).build(),
+        row("Endpoints", "endpoints").short("ep").special(Ordinary(Traits::CREATES_ON_UPDATE)).build(),
         row("Event", "events").short("ev").fields(&EVENT_FIELDS).special(Event).build(),
         row("Namespace", "namespaces")
             .short("ns")
@@ -78,13 +79,13 @@ fn core() -> Vec<Resource> {
         row("PersistentVolumeClaim", "persistentvolumeclaims")
             .short("pvc")
             .status()
-            .special(Fresh(RETURNS_OBJECT))
+            .special(Fresh(Traits::RETURNS_OBJECT))
             .build(),
         row("PersistentVolume", "persistentvolumes")
             .short("pv")
             .cluster()
             .status()
-            .special(Fresh(RETURNS_OBJECT))
+            .special(Fresh(Traits::RETURNS_OBJECT))
             .build(),
         row("Pod", "pods")
             .short("po")
@@ -107,14 +108,14 @@ fn core() -> Vec<Resource> {
             .fields(&POD_FIELDS)
             .special(Pod)
             .build(),
-        row("PodTemplate", "podtemplates").special(Ordinary(RETURNS_OBJECT)).build(),
+        row("PodTemplate", "podtemplates").special(Ordinary(Traits::RETURNS_OBJECT)).build(),
         row("ReplicationController", "replicationcontrollers")
             .short("rc")
             .category("all")
             .scale()
             .status()
             .fields(&[("status.replicas", "/status/replicas")])
-            .special(Fresh(COUNTED))
+            .special(Fresh(Traits::COUNTED))
             .build(),
         row("Secret", "secrets").fields(&[("type", "/type")]).build(),
         row("ServiceAccount", "serviceaccounts")
@@ -125,7 +126,7 @@ fn core() -> Vec<Resource> {
                 Verbs::CREATE,
                 SubresourceAction::Token,
             )
-            .special(Ordinary(RETURNS_OBJECT))
+            .special(Ordinary(Traits::RETURNS_OBJECT))
             .build(),
         row("Service", "services")
             .short("svc")
@@ -156,13 +157,18 @@ fn apps() -> Vec<Resource> {
     let row = |kind, plural| Row::new("apps", "io.k8s.api.apps.v1", kind, plural);
     vec![
         row("ControllerRevision", "controllerrevisions").build(),
-        row("DaemonSet", "daemonsets").short("ds").category("all").status().special(Fresh(COUNTED)).build(),
+        row("DaemonSet", "daemonsets")
+            .short("ds")
+            .category("all")
+            .status()
+            .special(Fresh(Traits::COUNTED))
+            .build(),
         row("Deployment", "deployments")
             .short("deploy")
             .category("all")
             .scale()
             .status()
-            .special(Fresh(COUNTED))
+            .special(Fresh(Traits::COUNTED))
             .build(),
         row("ReplicaSet", "replicasets")
             .short("rs")
@@ -170,14 +176,14 @@ fn apps() -> Vec<Resource> {
             .scale()
             .status()
             .fields(&[("status.replicas", "/status/replicas")])
-            .special(Fresh(COUNTED))
+            .special(Fresh(Traits::COUNTED))
             .build(),
         row("StatefulSet", "statefulsets")
             .short("sts")
             .category("all")
             .scale()
             .status()
-            .special(Fresh(COUNTED))
+            .special(Fresh(Traits::COUNTED))
             .build(),
     ]
 }
@@ -251,7 +257,12 @@ fn ours() -> Vec<Resource> {
 fn batch() -> Vec<Resource> {
     let row = |kind, plural| Row::new("batch", "io.k8s.api.batch.v1", kind, plural);
     vec![
-        row("CronJob", "cronjobs").short("cj").category("all").status().special(Fresh(COUNTED)).build(),
+        row("CronJob", "cronjobs")
+            .short("cj")
+            .category("all")
+            .status()
+            .special(Fresh(Traits::COUNTED))
+            .build(),
         row("Job", "jobs")
             .category("all")
             .status()
@@ -276,7 +287,7 @@ fn certificates() -> Vec<Resource> {
         Row::new(kind.0, package, "ClusterTrustBundle", "clustertrustbundles")
             .cluster()
             .fields(&[("spec.signerName", "/spec/signerName")])
-            .special(Ordinary(RETURNS_OBJECT))
+            .special(Ordinary(Traits::RETURNS_OBJECT))
             .build(),
         Row::new(kind.0, package, "PodCertificateRequest", "podcertificaterequests")
             .status()
@@ -285,7 +296,7 @@ fn certificates() -> Vec<Resource> {
                 ("spec.podName", "/spec/podName"),
                 ("spec.nodeName", "/spec/nodeName"),
             ])
-            .special(Fresh(RETURNS_OBJECT))
+            .special(Fresh(Traits::RETURNS_OBJECT))
             .build(),
     ]
 }
@@ -293,7 +304,7 @@ fn certificates() -> Vec<Resource> {
 fn discovery() -> Vec<Resource> {
     vec![
         Row::new("discovery.k8s.io", "io.k8s.api.discovery.v1", "EndpointSlice", "endpointslices")
-            .special(Ordinary(COUNTED))
+            .special(Ordinary(Traits::COUNTED))
             .build(),
     ]
 }
@@ -301,9 +312,9 @@ fn discovery() -> Vec<Resource> {
 fn networking() -> Vec<Resource> {
     let row = |kind, plural| Row::new("networking.k8s.io", "io.k8s.api.networking.v1", kind, plural);
     vec![
-        row("IngressClass", "ingressclasses").cluster().special(Ordinary(COUNTED)).build(),
-        row("Ingress", "ingresses").short("ing").status().special(Fresh(COUNTED)).build(),
-        row("NetworkPolicy", "networkpolicies").short("netpol").special(Ordinary(COUNTED)).build(),
+        row("IngressClass", "ingressclasses").cluster().special(Ordinary(Traits::COUNTED)).build(),
+        row("Ingress", "ingresses").short("ing").status().special(Fresh(Traits::COUNTED)).build(),
+        row("NetworkPolicy", "networkpolicies").short("netpol").special(Ordinary(Traits::COUNTED)).build(),
     ]
 }
 
@@ -312,7 +323,7 @@ fn policy() -> Vec<Resource> {
         Row::new("policy", "io.k8s.api.policy.v1", "PodDisruptionBudget", "poddisruptionbudgets")
             .short("pdb")
             .status()
-            .special(Fresh(COUNTED))
+            .special(Fresh(Traits::COUNTED))
             .build(),
     ]
 }
@@ -320,13 +331,13 @@ fn policy() -> Vec<Resource> {
 fn scheduling() -> Vec<Resource> {
     let beta = |kind: &str, plural: &str| {
         let row = Row::new("scheduling.k8s.io", "io.k8s.api.scheduling.v1beta1", kind, plural);
-        row.version("v1beta1").special(Ordinary(COUNTED))
+        row.version("v1beta1").special(Ordinary(Traits::COUNTED))
     };
     vec![
         Row::new("scheduling.k8s.io", "io.k8s.api.scheduling.v1", "PriorityClass", "priorityclasses")
             .short("pc")
             .cluster()
-            .special(Ordinary(COUNTED))
+            .special(Ordinary(Traits::COUNTED))
             .build(),
         beta("PodGroup", "podgroups").status().build(),
         beta("Workload", "workloads").build(),
@@ -336,19 +347,23 @@ fn scheduling() -> Vec<Resource> {
 fn storage() -> Vec<Resource> {
     let row = |kind, plural| Row::new("storage.k8s.io", "io.k8s.api.storage.v1", kind, plural);
     vec![
-        row("CSIDriver", "csidrivers").cluster().special(Ordinary(COUNTED_OBJECT)).build(),
-        row("CSINode", "csinodes").cluster().status().special(Ordinary(RETURNS_OBJECT)).build(),
+        row("CSIDriver", "csidrivers").cluster().special(Ordinary(Traits::COUNTED_OBJECT)).build(),
+        row("CSINode", "csinodes").cluster().status().special(Ordinary(Traits::RETURNS_OBJECT)).build(),
         row("CSIStorageCapacity", "csistoragecapacities").build(),
-        row("StorageClass", "storageclasses").short("sc").cluster().special(Ordinary(RETURNS_OBJECT)).build(),
+        row("StorageClass", "storageclasses")
+            .short("sc")
+            .cluster()
+            .special(Ordinary(Traits::RETURNS_OBJECT))
+            .build(),
         row("VolumeAttachment", "volumeattachments")
             .cluster()
             .status()
-            .special(Fresh(RETURNS_OBJECT))
+            .special(Fresh(Traits::RETURNS_OBJECT))
             .build(),
         row("VolumeAttributesClass", "volumeattributesclasses")
             .short("vac")
             .cluster()
-            .special(Ordinary(RETURNS_OBJECT))
+            .special(Ordinary(Traits::RETURNS_OBJECT))
             .build(),
     ]
 }
@@ -356,7 +371,7 @@ fn storage() -> Vec<Resource> {
 fn coordination() -> Vec<Resource> {
     vec![
         Row::new("coordination.k8s.io", "io.k8s.api.coordination.v1", "Lease", "leases")
-            .special(Ordinary(CREATES_ON_UPDATE))
+            .special(Ordinary(Traits::CREATES_ON_UPDATE))
             .build(),
     ]
 }
@@ -364,7 +379,7 @@ fn coordination() -> Vec<Resource> {
 fn rbac() -> Vec<Resource> {
     let row = |kind, plural| {
         Row::new("rbac.authorization.k8s.io", "io.k8s.api.rbac.v1", kind, plural)
-            .special(Ordinary(CREATES_ON_UPDATE))
+            .special(Ordinary(Traits::CREATES_ON_UPDATE))
     };
     vec![
         row("ClusterRoleBinding", "clusterrolebindings").cluster().build(),
@@ -374,52 +389,6 @@ fn rbac() -> Vec<Resource> {
     ]
 }
 
-const CREATES_ON_UPDATE: Traits = Traits { creates_on_update: true, ..Traits::ORDINARY };
-/// Its generation counts changes of the spec.
-const COUNTED: Traits = Traits { has_generation: true, ..Traits::ORDINARY };
-const RETURNS_OBJECT: Traits = Traits { delete_returns_object: true, ..Traits::ORDINARY };
-
-const COUNTED_OBJECT: Traits = Traits { has_generation: true, ..RETURNS_OBJECT };
-
 /// What streams are asked for with.
 const STREAM: Verbs = Verbs::of(&[Verb::Create, Verb::Get]);
 const POD: (&str, &str, &str) = ("", "v1", "Pod");
-
-const POD_FIELDS: [(&str, &str); 9] = [
-    ("spec.nodeName", "/spec/nodeName"),
-    ("spec.restartPolicy", "/spec/restartPolicy"),
-    ("spec.schedulerName", "/spec/schedulerName"),
-    ("spec.serviceAccountName", "/spec/serviceAccountName"),
-    ("spec.hostNetwork", "/spec/hostNetwork"),
-    ("status.phase", "/status/phase"),
-    ("status.podIP", "/status/podIP"),
-    ("status.podIPs", "/status/podIP"),
-    ("status.nominatedNodeName", "/status/nominatedNodeName"),
-];
-
-const REGARDING_FIELDS: [(&str, &str); 10] = [
-    ("regarding.kind", "/involvedObject/kind"),
-    ("regarding.namespace", "/involvedObject/namespace"),
-    ("regarding.name", "/involvedObject/name"),
-    ("regarding.uid", "/involvedObject/uid"),
-    ("regarding.apiVersion", "/involvedObject/apiVersion"),
-    ("regarding.resourceVersion", "/involvedObject/resourceVersion"),
-    ("regarding.fieldPath", "/involvedObject/fieldPath"),
-    ("reason", "/reason"),
-    ("reportingController", "/reportingComponent"),
-    ("type", "/type"),
-];
-
-const EVENT_FIELDS: [(&str, &str); 11] = [
-    ("involvedObject.kind", "/involvedObject/kind"),
-    ("involvedObject.namespace", "/involvedObject/namespace"),
-    ("involvedObject.name", "/involvedObject/name"),
-    ("involvedObject.uid", "/involvedObject/uid"),
-    ("involvedObject.apiVersion", "/involvedObject/apiVersion"),
-    ("involvedObject.resourceVersion", "/involvedObject/resourceVersion"),
-    ("involvedObject.fieldPath", "/involvedObject/fieldPath"),
-    ("reason", "/reason"),
-    ("reportingComponent", "/reportingComponent"),
-    ("source", "/source/component"),
-    ("type", "/type"),
-];

@@ -5,18 +5,16 @@ use crate::registry::row::Row;
 use crate::registry::strategy::Traits;
 use crate::strategies::{ApiService, Fresh, Ordinary};
 
-/// Its generation counts changes of the spec.
-const COUNTED: Traits = Traits { has_generation: true, ..Traits::ORDINARY };
-const RETURNS_OBJECT: Traits = Traits { delete_returns_object: true, ..Traits::ORDINARY };
-const CREATES_ON_UPDATE: Traits = Traits { creates_on_update: true, ..Traits::ORDINARY };
-const COUNTED_OBJECT: Traits = Traits { has_generation: true, ..RETURNS_OBJECT };
-
 /// Kinds of the core group about how much a namespace may use.
 pub(super) fn limits() -> Vec<Resource> {
     let row = |kind, plural| Row::new("", "io.k8s.api.core.v1", kind, plural);
     vec![
-        row("LimitRange", "limitranges").short("limits").special(Ordinary(CREATES_ON_UPDATE)).build(),
-        row("ResourceQuota", "resourcequotas").short("quota").status().special(Fresh(RETURNS_OBJECT)).build(),
+        row("LimitRange", "limitranges").short("limits").special(Ordinary(Traits::CREATES_ON_UPDATE)).build(),
+        row("ResourceQuota", "resourcequotas")
+            .short("quota")
+            .status()
+            .special(Fresh(Traits::RETURNS_OBJECT))
+            .build(),
     ]
 }
 
@@ -25,7 +23,7 @@ pub(super) fn admission_registration() -> Vec<Resource> {
         Row::new("admissionregistration.k8s.io", "io.k8s.api.admissionregistration.v1", kind, plural)
             .cluster()
             .category("api-extensions")
-            .special(Ordinary(COUNTED))
+            .special(Ordinary(Traits::COUNTED))
     };
     vec![
         row("MutatingAdmissionPolicy", "mutatingadmissionpolicies").build(),
@@ -33,7 +31,7 @@ pub(super) fn admission_registration() -> Vec<Resource> {
         row("MutatingWebhookConfiguration", "mutatingwebhookconfigurations").build(),
         row("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
             .status()
-            .special(Fresh(COUNTED))
+            .special(Fresh(Traits::COUNTED))
             .build(),
         row("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings").build(),
         row("ValidatingWebhookConfiguration", "validatingwebhookconfigurations").build(),
@@ -58,7 +56,7 @@ pub(super) fn flow_control() -> Vec<Resource> {
         Row::new("flowcontrol.apiserver.k8s.io", "io.k8s.api.flowcontrol.v1", kind, plural)
             .cluster()
             .status()
-            .special(Fresh(COUNTED))
+            .special(Fresh(Traits::COUNTED))
     };
     vec![
         row("FlowSchema", "flowschemas").build(),
@@ -79,9 +77,9 @@ pub(super) fn addresses() -> Vec<Resource> {
                 ("spec.parentRef.namespace", "/spec/parentRef/namespace"),
                 ("spec.parentRef.name", "/spec/parentRef/name"),
             ])
-            .special(Ordinary(COUNTED))
+            .special(Ordinary(Traits::COUNTED))
             .build(),
-        row("ServiceCIDR", "servicecidrs").cluster().status().special(Fresh(COUNTED)).build(),
+        row("ServiceCIDR", "servicecidrs").cluster().status().special(Fresh(Traits::COUNTED)).build(),
     ]
 }
 
@@ -89,7 +87,7 @@ pub(super) fn node() -> Vec<Resource> {
     vec![
         Row::new("node.k8s.io", "io.k8s.api.node.v1", "RuntimeClass", "runtimeclasses")
             .cluster()
-            .special(Ordinary(CREATES_ON_UPDATE))
+            .special(Ordinary(Traits::CREATES_ON_UPDATE))
             .build(),
     ]
 }
@@ -97,14 +95,20 @@ pub(super) fn node() -> Vec<Resource> {
 pub(super) fn devices() -> Vec<Resource> {
     let row = |kind, plural| Row::new("resource.k8s.io", "io.k8s.api.resource.v1", kind, plural);
     vec![
-        row("DeviceClass", "deviceclasses").cluster().special(Ordinary(COUNTED_OBJECT)).build(),
-        row("DeviceTaintRule", "devicetaintrules").cluster().status().special(Fresh(COUNTED_OBJECT)).build(),
-        row("ResourceClaim", "resourceclaims").status().special(Fresh(RETURNS_OBJECT)).build(),
-        row("ResourceClaimTemplate", "resourceclaimtemplates").special(Ordinary(RETURNS_OBJECT)).build(),
+        row("DeviceClass", "deviceclasses").cluster().special(Ordinary(Traits::COUNTED_OBJECT)).build(),
+        row("DeviceTaintRule", "devicetaintrules")
+            .cluster()
+            .status()
+            .special(Fresh(Traits::COUNTED_OBJECT))
+            .build(),
+        row("ResourceClaim", "resourceclaims").status().special(Fresh(Traits::RETURNS_OBJECT)).build(),
+        row("ResourceClaimTemplate", "resourceclaimtemplates")
+            .special(Ordinary(Traits::RETURNS_OBJECT))
+            .build(),
         row("ResourceSlice", "resourceslices")
             .cluster()
             .fields(&[("spec.driver", "/spec/driver"), ("spec.nodeName", "/spec/nodeName")])
-            .special(Ordinary(COUNTED_OBJECT))
+            .special(Ordinary(Traits::COUNTED_OBJECT))
             .build(),
     ]
 }

@@ -6,6 +6,7 @@
 pub mod builtin;
 mod control;
 pub mod custom;
+mod fields;
 pub mod resource;
 mod row;
 pub mod strategy;

@@ -64,6 +64,14 @@ impl Traits {
         expires: false,
         review: None,
     };
+    /// An update of a missing object creates it.
+    pub const CREATES_ON_UPDATE: Self = Self { creates_on_update: true, ..Self::ORDINARY };
+    /// Its generation counts changes of the spec.
+    pub const COUNTED: Self = Self { has_generation: true, ..Self::ORDINARY };
+    /// A deletion answers with the object.
+    pub const RETURNS_OBJECT: Self = Self { delete_returns_object: true, ..Self::ORDINARY };
+    /// Both of these.
+    pub const COUNTED_OBJECT: Self = Self { has_generation: true, ..Self::RETURNS_OBJECT };
 }
 
 /// Kinds that are asked, not stored.

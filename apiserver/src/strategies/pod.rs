@@ -12,7 +12,7 @@ pub struct Pod;
 
 impl Strategy for Pod {
     fn traits(&self) -> Traits {
-        Traits { delete_returns_object: true, has_generation: true, ..Traits::ORDINARY }
+        Traits::COUNTED_OBJECT
     }
 
     fn prepare_create(&self, object: &mut Value) {

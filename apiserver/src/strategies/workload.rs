@@ -27,7 +27,7 @@ pub struct Job;
 
 impl Strategy for Job {
     fn traits(&self) -> Traits {
-        Traits { has_generation: true, ..Traits::ORDINARY }
+        Traits::COUNTED
     }
 
     fn prepare_create(&self, object: &mut Value) {
