@@ -1,11 +1,13 @@
 //! The loop itself: select, step, perform.
 
+mod carrying_out;
+mod draining;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use client::Shutdown;
-use client::backoff::{Backoff, Policy};
 use client::clock::Clock;
 use client::informer::{Change, Informer, Subscription};
 use jiff::Timestamp;
@@ -23,7 +25,7 @@ use crate::eviction::Observation;
 use crate::eviction::storage::{StorageUsage, is_limited};
 use crate::node::object::Health;
 use crate::node::tenure::GivenUp;
-use crate::pod::effect::{Effect, PodEvent};
+use crate::pod::effect::PodEvent;
 use crate::pod::env::references;
 use crate::pod::life::PodLife;
 use crate::pod::static_pod::mirrored;
@@ -34,10 +36,6 @@ use crate::server::Query;
 
 /// Changes of pods that wait for the loop. When it is full, the watch waits: nothing is lost.
 const CHANGES: usize = 256;
-/// What remains after the grace of a shutdown until the loop gives up waiting for killed processes.
-const KILL_MARGIN: Duration = Duration::from_secs(5);
-/// How long a node that goes down tells of its pods' ends; the API server may be gone already.
-const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
 /// Everything the loop owns.
 pub struct RunLoop {
@@ -289,53 +287,6 @@ impl RunLoop {
         });
     }
 
-    fn carry_out(&mut self, work: Vec<Work>) {
-        for work in work {
-            match work {
-                // In place, so that events keep their order.
-                Work::Effect(pod, Effect::Record(note)) => self.performer.record(&pod, note),
-                Work::Effect(pod, effect) => {
-                    let performing = self.performer.clone().perform(pod, effect);
-                    self.answers.spawn(async move {
-                        performing.await.map_or(Answer::None, |(uid, event)| Answer::Pod(uid, event))
-                    });
-                }
-                Work::Publish(publication) => {
-                    let cause = self.table.cause(&publication.pod.uid);
-                    self.publisher.publish(publication, cause);
-                }
-                Work::Save(pod) => {
-                    // Not fsynced, so it costs no more than a copy to the page cache.
-                    if let Err(error) = self.performer.checkpoints.save(&pod) {
-                        tracing::error!(pod = %PodRef::of(&pod), %error, "record a pod");
-                    }
-                }
-                Work::Follow(pod, references) => self.performer.references.follow(&pod, references),
-                Work::Forget(pod) => {
-                    self.answers.spawn(forget(self.performer.clone(), pod));
-                }
-                Work::Release(pod) => {
-                    let runtime = self.performer.runtime.clone();
-                    self.answers.spawn(async move {
-                        if let Err(error) = runtime.stop_sandbox(&pod).await {
-                            tracing::error!(%pod, error = %error.chain(), "stop the pod's sandbox");
-                        }
-                        Answer::None
-                    });
-                }
-                Work::Kill(id) => {
-                    let runtime = self.performer.runtime.clone();
-                    self.answers.spawn(async move {
-                        if let Err(error) = runtime.stop_container(&id, Duration::ZERO).await {
-                            tracing::error!(container = %id, error = %error.chain(), "kill a stray container");
-                        }
-                        Answer::None
-                    });
-                }
-            }
-        }
-    }
-
     fn tell_health(&self, shutting_down: bool) {
         let pressure = self.table.pressure();
         self.health.send_if_modified(|told| {
@@ -343,86 +294,6 @@ impl RunLoop {
             (told.pressure, told.shutting_down) = (pressure, shutting_down);
             before != (pressure, shutting_down)
         });
-    }
-
-    /// Ends the pods if so configured; otherwise everything runs on for the next agent.
-    async fn drain(&mut self, ends: &mut mpsc::Receiver<RuntimeEvent>) {
-        let done = match self.stop {
-            Stop::LeavePods => return,
-            Stop::EndPods(grace) => {
-                let work = self.table.stop(grace, self.clock.now());
-                self.carry_out(work);
-                self.drain_until(ends, grace + KILL_MARGIN, PodTable::is_quiet).await
-            }
-            Stop::Node { ordinary, critical } => self.go_down(ends, ordinary, critical).await,
-        };
-        if done {
-            // They get their addresses again when they start again.
-            for life in self.table.pods() {
-                detach(&self.performer, life.pod_ref()).await;
-            }
-            if let Err(error) = self.performer.runtime.shut_down().await {
-                tracing::error!(error = %error.chain(), "shut the runtime down");
-            }
-            return;
-        }
-        let left: Vec<String> = self
-            .table
-            .pods()
-            .filter(|life| !life.is_quiet())
-            .map(|life| life.pod_ref().to_string())
-            .collect();
-        tracing::warn!(pods = left.join(", "), "pods that did not end in time are left running");
-    }
-
-    /// The ordinary pods first: the critical ones serve them.
-    async fn go_down(
-        &mut self,
-        ends: &mut mpsc::Receiver<RuntimeEvent>,
-        ordinary: Duration,
-        critical: Duration,
-    ) -> bool {
-        self.table.shut_down();
-        self.tell_health(true);
-        for (group, grace) in [(false, ordinary), (true, critical)] {
-            let work = self.table.end_for_shutdown(group, grace, self.clock.now());
-            self.carry_out(work);
-            self.drain_until(ends, grace + KILL_MARGIN, |table| table.has_ended(group)).await;
-        }
-        self.publisher.flush(FLUSH_LIMIT).await;
-        self.table.is_quiet()
-    }
-
-    /// Goes on with what concerns pods that end. Returns whether they have, in time.
-    async fn drain_until(
-        &mut self,
-        ends: &mut mpsc::Receiver<RuntimeEvent>,
-        limit: Duration,
-        done: impl Fn(&PodTable) -> bool,
-    ) -> bool {
-        let all_ended = async {
-            while !done(&self.table) {
-                let event = self.next_while_draining(ends).await;
-                let now = self.clock.now();
-                let work = match event {
-                    Event::Ended(RuntimeEvent { pod, id, exit }) => self.table.exited(&pod, id, exit, now),
-                    Event::Answer(Answer::Pod(uid, event)) => self.table.answered(&uid, event, now),
-                    Event::Timer => self.table.tick(now),
-                    _ => Vec::new(),
-                };
-                self.carry_out(work);
-            }
-        };
-        tokio::time::timeout(limit, all_ended).await.is_ok()
-    }
-
-    async fn next_while_draining(&mut self, ends: &mut mpsc::Receiver<RuntimeEvent>) -> Event {
-        let wake = self.table.next_wake().map(|at| self.clock.instant(at));
-        tokio::select! {
-            Some(end) = ends.recv() => Event::Ended(end),
-            Some(done) = self.answers.join_next(), if !self.answers.is_empty() => Event::Answer(answer(done)),
-            () = sleep_until(wake) => Event::Timer,
-        }
     }
 }
 
@@ -450,34 +321,5 @@ async fn sleep_until(wake: Option<tokio::time::Instant>) {
     match wake {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-async fn forget(performer: Performer, pod: PodRef) -> Answer {
-    performer.references.unfollow(&pod.uid);
-    let mut backoff = Backoff::new(Policy::RETRY);
-    // A runtime that is just being restarted refuses what it does a moment later, and nobody else would ask again.
-    while let Err(error) = performer.runtime.remove_sandbox(&pod).await {
-        tracing::error!(%pod, error = %error.chain(), "remove the pod's containers");
-        tokio::time::sleep(backoff.failed(rand::random())).await;
-    }
-    let (volumes, uid) = (performer.volumes.clone(), pod.uid.clone());
-    let removed = tokio::task::spawn_blocking(move || volumes.remove(&uid)).await;
-    if let Err(error) = removed.map_err(std::io::Error::other).and_then(|result| result) {
-        tracing::error!(%pod, %error, "remove the pod's volumes");
-    }
-    detach(&performer, &pod).await;
-    if let Err(error) = performer.checkpoints.remove(&pod.uid) {
-        tracing::error!(%pod, %error, "remove the pod's record");
-    }
-    Answer::Forgotten(pod.uid)
-}
-
-/// Takes the pod's network away, if it has one.
-async fn detach(performer: &Performer, pod: &PodRef) {
-    if let Some(network) = &performer.network
-        && let Err(error) = network.pods.detach(&pod.uid.0).await
-    {
-        tracing::error!(%pod, %error, "take the pod's network away");
     }
 }

@@ -3,8 +3,10 @@
 //! Always holds: a pod that runs is only ended because the API server said so, after a complete list;
 //! what is published is what was computed last; a pod's records go only after its processes.
 
+mod logs;
 mod room;
 mod statics;
+mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,12 +14,10 @@ use std::time::Duration;
 
 use client::cause::Cause;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use serde_json::Value;
+use k8s_openapi::api::core::v1::Pod;
 
 use crate::eviction::{Eviction, EvictionConfig};
 use crate::pod::admission::Amounts;
-use crate::pod::container::{ContainerLife, State};
 use crate::pod::effect::{Effect, Note, PodEvent};
 use crate::pod::env::{Reference, references};
 use crate::pod::life::{PodLife, Settings};
@@ -27,9 +27,11 @@ use crate::pod::time::later;
 use crate::pod::{ContainerId, PodRef, PodUid};
 use crate::runtime::{Exit, FoundContainer, FoundState};
 
-use super::status_patch::{owned_part, patch};
+pub use logs::{LogRefusal, LogTarget};
 use room::GoneBy;
 use statics::Wanted;
+pub use telling::Publication;
+use telling::report;
 
 /// How long pods that were down with their node wait for the API server before they are run again anyway.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,17 +53,6 @@ pub enum Work {
     Forget(PodRef),
     /// A container of a pod that no one knows any more.
     Kill(ContainerId),
-}
-
-/// A status to be told to the API server.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Publication {
-    /// Whose.
-    pub pod: PodRef,
-    /// The patch of the `status` subresource.
-    pub patch: Value,
-    /// All processes are gone: delete the object once this status has been acknowledged.
-    pub then_delete: bool,
 }
 
 struct Entry {
@@ -209,15 +200,6 @@ impl PodTable {
         self.step(&pod_ref.uid, again, now, work);
     }
 
-    /// Someone else wrote a status that is the node's to write: say it again.
-    fn reassert(&mut self, uid: &PodUid, seen: &Pod, work: &mut Vec<Work>) {
-        let Some(entry) = self.pods.get(uid) else { return };
-        let Some(published) = entry.published.as_ref().filter(|_| !self.stopping) else { return };
-        if contradicts(seen, &published.patch["status"]) {
-            work.push(Work::Publish(published.clone()));
-        }
-    }
-
     /// The API server told that a pod is gone.
     pub fn removed(&mut self, uid: &PodUid, now: Timestamp) -> Vec<Work> {
         let mut work = Vec::new();
@@ -304,28 +286,6 @@ impl PodTable {
         self.pods.values().all(|entry| entry.life.is_quiet())
     }
 
-    /// The pods as last seen, for the node's own API.
-    pub fn pods(&self) -> impl Iterator<Item = &PodLife> {
-        self.pods.values().map(|entry| &entry.life)
-    }
-
-    /// The pod of this name. Of two the older one is on its way out.
-    pub fn named(&self, namespace: &str, pod: &str) -> Option<&PodLife> {
-        let named = |life: &&PodLife| life.pod_ref().namespace == namespace && life.pod_ref().name == pod;
-        self.pods().filter(named).min_by_key(|life| life.is_over())
-    }
-
-    /// Which runs of a container have a log.
-    pub fn log_target(&self, namespace: &str, pod: &str, container: &str) -> Result<LogTarget, LogRefusal> {
-        let life = self.named(namespace, pod);
-        let life = life.ok_or_else(|| LogRefusal::NoPod(format!("pod {namespace}/{pod} does not exist")))?;
-        let found = life.containers().iter().find(|c| c.name.0 == container);
-        let found = found.ok_or_else(|| {
-            LogRefusal::NotNow(format!("container {container:?} in pod {pod:?} is not available"))
-        })?;
-        log_target(life, found)
-    }
-
     /// Everything has been removed for this pod.
     pub fn forgotten(&mut self, uid: &PodUid) {
         if self.pods.get(uid).is_some_and(|entry| entry.forgotten) {
@@ -349,96 +309,6 @@ impl PodTable {
         entry.wake = entry.life.next_wake(now);
         self.wakes.extend(entry.wake.map(|at| (at, uid.clone())));
     }
-}
-
-/// Which runs of a container have a log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogTarget {
-    /// Whose.
-    pub pod: PodRef,
-    /// The newest run.
-    pub current: u32,
-    /// Whether its process runs.
-    pub running: bool,
-    /// The run that ended last, if another one is reported as current or waited for.
-    pub previous: Option<u32>,
-}
-
-/// Why there is no log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogRefusal {
-    /// No such pod here.
-    NoPod(String),
-    /// Nothing has run yet.
-    NotNow(String),
-}
-
-fn log_target(life: &PodLife, container: &ContainerLife) -> Result<LogTarget, LogRefusal> {
-    let pod = life.pod_ref().clone();
-    let Some(current) = container.attempts.checked_sub(1) else {
-        let (name, pod) = (&container.name.0, &pod.name);
-        let reason = life.waiting_reason(container);
-        return Err(LogRefusal::NotNow(format!(
-            "container {name:?} in pod {pod:?} is waiting to start: {reason}"
-        )));
-    };
-    let previous = match container.state {
-        State::Waiting(_) => Some(current),
-        _ => current.checked_sub(1).filter(|_| container.last.is_some()),
-    };
-    Ok(LogTarget { pod, current, running: container.run().is_some(), previous })
-}
-
-/// Publishes and records the status if it has changed, and forgets the pod when nothing is left of it.
-fn report(entry: &mut Entry, now: Timestamp, work: &mut Vec<Work>) {
-    if entry.life.is_forgotten() {
-        if !std::mem::replace(&mut entry.forgotten, true) {
-            work.push(Work::Forget(entry.life.pod_ref().clone()));
-        }
-        return;
-    }
-    if entry.life.has_ended() && !std::mem::replace(&mut entry.released, true) {
-        work.push(Work::Release(entry.life.pod_ref().clone()));
-    }
-    let status = entry.life.status(now);
-    let Some(pod) = told_as(entry) else { return record(entry, status, work) };
-    let seen = entry.life.pod().status.as_ref();
-    let publication =
-        Publication { patch: patch(&pod, &status, seen), pod, then_delete: entry.life.may_be_deleted() };
-    if entry.published.as_ref() == Some(&publication) {
-        return;
-    }
-    entry.published = Some(publication.clone());
-    record(entry, status, work);
-    work.push(Work::Publish(publication));
-}
-
-/// Under which identity the API has the pod, if it has it at all.
-fn told_as(entry: &Entry) -> Option<PodRef> {
-    let own = entry.life.pod_ref().clone();
-    if !is_static(entry.life.pod()) {
-        return Some(own);
-    }
-    entry.mirror.clone().map(|uid| PodRef { uid, ..own })
-}
-
-fn record(entry: &mut Entry, status: PodStatus, work: &mut Vec<Work>) {
-    if std::mem::replace(&mut entry.recorded, true) && !entry.life.is_preparing() {
-        let mut record = entry.life.pod().clone();
-        record.status = Some(status);
-        work.push(Work::Save(Arc::new(record)));
-    }
-}
-
-/// Whether the API server has another phase or another verdict on a condition than we have told. Details
-/// don't count: a server that drops a field must not be told of it forever.
-fn contradicts(seen: &Pod, told: &Value) -> bool {
-    let seen = seen.status.as_ref().map(owned_part).unwrap_or_default();
-    let verdicts = |status: &Value| -> Vec<(Value, Value)> {
-        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-        conditions.iter().map(|c| (c["type"].clone(), c["status"].clone())).collect()
-    };
-    seen["phase"] != told["phase"] || verdicts(&seen) != verdicts(told)
 }
 
 /// Its end is told as an event, and then its records go.

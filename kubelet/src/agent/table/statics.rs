@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{PodTable, Work, contradicts, report};
+use super::telling::{contradicts, report};
+use super::{PodTable, Work};
 use crate::pod::static_pod::is_static;
 use crate::pod::{PodRef, PodUid};
 
