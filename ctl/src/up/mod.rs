@@ -7,6 +7,7 @@ pub mod balancer;
 pub mod chaos_socket;
 pub mod credentials;
 pub mod health;
+pub mod kept;
 pub mod layout;
 pub mod lock;
 pub mod pod_network;
@@ -22,6 +23,8 @@ pub mod supervisor;
 
 use std::io;
 use std::path::PathBuf;
+
+use crate::scheduler_configuration::ConfigurationError;
 
 /// Why the cluster can't be started or kept.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,18 @@ pub enum UpError {
     /// Pods can't have addresses of their own.
     #[error("pods can't have addresses of their own here: {0}; --pod-network host does without")]
     PodNetwork(String),
+    /// What was named at an earlier start can't be used any more.
+    #[error(
+        "this cluster keeps --scheduler-config {path} from an earlier start: name another file, or `none` to do \
+         without one"
+    )]
+    KeptConfiguration {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: ConfigurationError,
+    },
     /// A file or directory can't be used.
     #[error("cannot {attempt} {path}", path = .path.display())]
     File {

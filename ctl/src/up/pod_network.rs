@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use network::{Claim, claim};
+use serde::{Deserialize, Serialize};
 
 use super::UpError;
 
@@ -10,7 +11,8 @@ use super::UpError;
 const NAME: &str = "amoeba/pod-addresses";
 
 /// What `--pod-network` can say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Addresses of their own, joined by a bridge
     Bridge,

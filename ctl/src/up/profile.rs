@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
-use std::path::Path;
 
 use super::UpError;
 use super::layout::{ChildId, Layout};
@@ -52,45 +51,15 @@ pub fn etcd_url(port: u16) -> Url {
     Url { secure: true, host: Ipv4Addr::LOCALHOST.to_string(), port }
 }
 
-/// What nodes are told besides.
-pub struct NodeFlags<'a> {
-    /// Their pods' network.
-    pub network: &'a PodNetwork,
-    /// The socket of a runtime for their pods, beside their own.
-    pub cri_socket: Option<&'a Path>,
-}
-
-impl NodeFlags<'_> {
-    fn endpoint(&self) -> impl Iterator<Item = OsString> {
-        let flags = |socket: &Path| {
-            let [endpoint, patience, time] =
-                ["--container-runtime-endpoint", "--container-runtime-patience", "10s"].map(OsString::from);
-            [endpoint, socket.into(), patience, time]
-        };
-        self.cri_socket.map(flags).into_iter().flatten()
-    }
-}
-
 /// How each process is started.
-pub fn specs(
-    layout: &Layout,
-    shape: &Shape,
-    ports: &MemberPorts,
-    scheduler_config: Option<&Path>,
-    nodes: &NodeFlags<'_>,
-) -> Vec<ChildSpec> {
+pub fn specs(layout: &Layout, shape: &Shape, ports: &MemberPorts, network: &PodNetwork) -> Vec<ChildSpec> {
     let spec = |id: ChildId| {
         let arguments = match id {
-            ChildId::Member(number) => {
-                let mut arguments = member_arguments(layout, shape, number, ports);
-                let config = scheduler_config.map(|path| ["--scheduler-config".into(), path.into()]);
-                arguments.extend(config.into_iter().flatten());
-                arguments
-            }
+            ChildId::Member(number) => member_arguments(layout, shape, number, ports),
             ChildId::Node(number) => {
                 let mut arguments = node_arguments(layout, id);
-                arguments.extend(nodes.network.arguments(number));
-                arguments.extend(nodes.endpoint());
+                arguments.extend(network.arguments(number));
+                arguments.extend(runtime_arguments(shape));
                 arguments
             }
             ChildId::Fake => fake_arguments(layout, shape),
@@ -122,6 +91,9 @@ fn member_arguments(layout: &Layout, shape: &Shape, number: u32, ports: &MemberP
     arguments.extend(plain(["--node-startup-grace-period", "10s"]));
     arguments.extend(plain(["--node-eviction-rate", "100", "--missing-node-quarantine", "2s"]));
     arguments.extend(plain(["--default-toleration-seconds", "0", "--proxy-loopback"]));
+    if let Some(path) = &shape.scheduler_config {
+        arguments.extend(plain(["--scheduler-config", path]));
+    }
     arguments
 }
 
@@ -152,6 +124,14 @@ fn node_arguments(layout: &Layout, id: ChildId) -> Vec<OsString> {
     // A local cluster is no reason for its owner to tidy up the disk (as kind has it).
     arguments.extend(plain(["--eviction-hard", "memory.available<100Mi"]));
     arguments
+}
+
+/// The runtime that a node's pods get beside its own; one that is being upgraded is missed after ten seconds.
+fn runtime_arguments(shape: &Shape) -> Vec<OsString> {
+    let flags = |socket: &String| {
+        plain(["--container-runtime-endpoint", socket, "--container-runtime-patience", "10s"])
+    };
+    shape.container_runtime.iter().flat_map(flags).collect()
 }
 
 /// Simulated nodes can't be killed one by one, so their signs of life are rare and hold long: at rest 5,000 of

@@ -2,9 +2,13 @@
 //!
 //! Members and nodes of an existing cluster can't be changed by flags: a different number is an error, never
 //! a silent change. The API's port may change from one start to the next, as it may be taken; the ports that
-//! members talk through stay, as the store knows its members by them.
+//! members talk through stay, as the store knows its members by them. So may what is kept until another start names
+//! something else: the scheduler's configuration, the pods' network and their runtime.
 
 use serde::{Deserialize, Serialize};
+
+use super::kept::Kept;
+use super::pod_network::Kind;
 
 /// The form of `cluster.json` that this binary writes.
 const FORMAT: u32 = 1;
@@ -36,6 +40,15 @@ pub struct Shape {
     /// The flags by which members reach a stock etcd cluster; empty if they have stores of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub etcd: Vec<String>,
+    /// The file that says by which rules pods are scheduled; upstream's without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler_config: Option<String>,
+    /// Whether pods have addresses of their own, if somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_network: Option<Kind>,
+    /// The socket of the container runtime beside the nodes' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_runtime: Option<String>,
 }
 
 /// What the flags ask for; what is not asked for is `None`.
@@ -51,6 +64,12 @@ pub struct Requested {
     pub port: Option<u16>,
     /// `--etcd-servers` and what belongs to it
     pub etcd: Vec<String>,
+    /// `--scheduler-config`
+    pub scheduler_config: Option<Kept>,
+    /// `--pod-network`
+    pub pod_network: Option<Kind>,
+    /// `--container-runtime-endpoint`
+    pub container_runtime: Option<Kept>,
 }
 
 /// The flags and the directory don't go together.
@@ -98,6 +117,9 @@ impl Shape {
                 port: asked.port.unwrap_or(DEFAULT_PORT),
                 peer_ports: Vec::new(),
                 etcd: asked.etcd,
+                scheduler_config: Kept::over(asked.scheduler_config, None),
+                pod_network: asked.pod_network,
+                container_runtime: Kept::over(asked.container_runtime, None),
             });
         };
         agree("members", existing.members, asked.members)?;
@@ -108,7 +130,13 @@ impl Shape {
             let existing = existing.etcd.get(1).map_or(own, |servers| format!("in the etcd at {servers}"));
             return Err(ShapeError::Etcd { existing });
         }
-        Ok(Shape { port: asked.port.unwrap_or(existing.port), ..existing })
+        Ok(Shape {
+            port: asked.port.unwrap_or(existing.port),
+            scheduler_config: Kept::over(asked.scheduler_config, existing.scheduler_config),
+            pod_network: asked.pod_network.or(existing.pod_network),
+            container_runtime: Kept::over(asked.container_runtime, existing.container_runtime),
+            ..existing
+        })
     }
 
     /// Reads `cluster.json`.
@@ -196,6 +224,30 @@ mod tests {
         let existing = Shape::decide(None, Requested::default()).expect("new");
         let moved = Shape::decide(Some(existing), asked(None, None, Some(7000))).expect("allowed");
         assert_eq!(moved.port, 7000);
+    }
+
+    #[test]
+    fn what_may_change_is_kept_until_it_does() {
+        let socket = Kept::Path("/run/containerd/containerd.sock".to_owned());
+        let flags = Requested {
+            scheduler_config: Some(Kept::Path("/etc/scheduler.yaml".to_owned())),
+            pod_network: Some(Kind::Host),
+            container_runtime: Some(socket),
+            ..Requested::default()
+        };
+        let first = Shape::decide(None, flags).expect("new");
+        let read = Shape::parse(&first.to_text()).expect("what we wrote");
+        assert_eq!(read.scheduler_config.as_deref(), Some("/etc/scheduler.yaml"));
+        assert_eq!(Shape::decide(Some(read.clone()), Requested::default()), Ok(read.clone()));
+        let others = Requested {
+            scheduler_config: Some(Kept::Forgotten),
+            pod_network: Some(Kind::Bridge),
+            container_runtime: Some(Kept::Forgotten),
+            ..Requested::default()
+        };
+        let changed = Shape::decide(Some(read), others).expect("allowed");
+        assert_eq!((changed.scheduler_config, changed.container_runtime), (None, None));
+        assert_eq!(changed.pod_network, Some(Kind::Bridge));
     }
 
     #[test]

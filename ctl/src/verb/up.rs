@@ -29,11 +29,12 @@ use crate::signals::Termination;
 use crate::standalone::url::Url;
 use crate::text::count;
 use crate::up::balancer::{self, Probe};
+use crate::up::kept::Kept;
 use crate::up::layout::{ChildId, Layout};
 use crate::up::lock::Lock;
 use crate::up::pod_network::{Kind, PodNetwork};
 use crate::up::ports::{self, local};
-use crate::up::profile::{self, MemberPorts, NodeFlags};
+use crate::up::profile::{self, MemberPorts};
 use crate::up::reporter::Reporter;
 use crate::up::shape::{Requested, Shape};
 use crate::up::supervisor::Supervisor;
@@ -46,9 +47,11 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// Start a local cluster
 #[derive(Debug, clap::Args)]
-#[command(after_help = "A second `amoeba up` on the same directory brings the same cluster back.\n\
+#[command(
+    after_help = "A second `amoeba up` on the same directory brings the same cluster back, with the flags that it had.\n\
     Failures are found and repaired fast here: a dead node within about two seconds. `server` and `node` have \
-    upstream's slower defaults, and flags for all of it.")]
+    upstream's slower defaults, and flags for all of it."
+)]
 pub struct Args {
     /// Members of the control plane; 3 survive the loss of one [default: 1]
     #[arg(long, value_name = "NUMBER", value_parser = PossibleValuesParser::new(["1", "3", "5"])
@@ -69,12 +72,13 @@ pub struct Args {
     #[arg(long, value_name = "KIND")]
     pod_network: Option<Kind>,
     /// Socket of a container runtime, such as containerd, that gets all pods but those whose RuntimeClass has the
-    /// handler `native`; it makes their network
-    #[arg(long, value_name = "unix://PATH", value_parser = super::node::parse_endpoint)]
-    container_runtime_endpoint: Option<PathBuf>,
-    /// A KubeSchedulerConfiguration for the scheduler: several profiles, rules with other weights
-    #[arg(long, value_name = "FILE")]
-    scheduler_config: Option<PathBuf>,
+    /// handler `native`; it makes their network. `none`: no such runtime any more
+    #[arg(long, value_name = "unix://PATH", value_parser = parse_endpoint)]
+    container_runtime_endpoint: Option<Kept>,
+    /// A KubeSchedulerConfiguration for the scheduler: several profiles, rules with other weights. `none`: upstream's
+    /// rules again
+    #[arg(long, value_name = "FILE", value_parser = Kept::file)]
+    scheduler_config: Option<Kept>,
     /// Started by `amoeba demo`: ends with it
     #[arg(long, hide = true)]
     child_of_supervisor: bool,
@@ -97,15 +101,18 @@ async fn up(app: &App, args: Args, reporter: &Reporter) -> Result<(), Failure> {
     let _lock = Lock::take(&layout.lock()).map_err(UpError::from)?;
     let etcd =
         args.stock_etcd.flags().map_err(UpError::file("find", "a file of --etcd-cafile and its like"))?;
-    let scheduler = scheduler_config(args.scheduler_config.as_deref())?;
     let asked = Requested {
         members: args.members,
         nodes: args.nodes,
         fake_nodes: args.fake_nodes,
         port: args.port,
         etcd,
+        scheduler_config: args.scheduler_config.clone(),
+        pod_network: args.pod_network,
+        container_runtime: args.container_runtime_endpoint,
     };
     let mut shape = remembered(&layout, asked)?;
+    check_scheduler_config(&shape, args.scheduler_config.is_some())?;
     if shape.peer_ports.len() != shape.members as usize {
         shape.peer_ports = ports::lasting(shape.members as usize)?;
     }
@@ -121,10 +128,9 @@ async fn up(app: &App, args: Args, reporter: &Reporter) -> Result<(), Failure> {
     }
     let balancer = balance(app, &layout, &shape, &members).await?;
     reporter.doing(format!("starting {}", count(shape.members as usize, "member")));
-    let network = PodNetwork::choose(args.pod_network, shape.nodes)?;
+    let network = PodNetwork::choose(shape.pod_network, shape.nodes)?;
     network.reason().into_iter().for_each(|reason| reporter.line(reason));
-    let nodes = NodeFlags { network: &network, cri_socket: args.container_runtime_endpoint.as_deref() };
-    let specs = profile::specs(&layout, &shape, &members, scheduler.as_deref(), &nodes);
+    let specs = profile::specs(&layout, &shape, &members, &network);
     let supervisor = Supervisor::new(layout.clone(), specs, reporter);
     let announce = announce(app, &layout, &shape, reporter, supervisor.serving());
     let ended = tokio::select! {
@@ -155,12 +161,19 @@ fn remembered(layout: &Layout, asked: Requested) -> Result<Shape, UpError> {
     Ok(Shape::decide(existing, asked)?)
 }
 
-/// The file as the members find it, wherever they run; a wrong one is told here rather than by each of them.
-fn scheduler_config(path: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
-    let Some(path) = path else { return Ok(None) };
-    scheduler_configuration::read(path).map_err(MemberError::from)?;
-    let absolute = std::path::absolute(path);
-    absolute.map(Some).map_err(|source| Failure::io("find the scheduler's configuration", source))
+/// A wrong file is told here rather than by each member. Who named it now needn't be told who did.
+fn check_scheduler_config(shape: &Shape, named_now: bool) -> Result<(), Failure> {
+    let Some(path) = &shape.scheduler_config else { return Ok(()) };
+    match scheduler_configuration::read(Path::new(path)) {
+        Ok(_) => Ok(()),
+        Err(error) if named_now => Err(MemberError::from(error).into()),
+        Err(source) => Err(UpError::KeptConfiguration { path: path.clone(), source }.into()),
+    }
+}
+
+/// The socket of a runtime, or `none`.
+fn parse_endpoint(text: &str) -> Result<Kept, String> {
+    Kept::parse(text, super::node::parse_endpoint)
 }
 
 fn make_directories(layout: &Layout, shape: &Shape) -> Result<(), UpError> {
