@@ -6,8 +6,8 @@
 mod action;
 pub mod checkpoint;
 mod grpc;
-mod images;
 pub(crate) mod http_get;
+mod images;
 mod manifests;
 mod network;
 mod perform;

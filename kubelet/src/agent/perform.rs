@@ -34,7 +34,9 @@ use crate::pod::sandbox::{HostFiles, sandbox};
 use crate::pod::volumes::mounts::mounts;
 use crate::pod::{ContainerId, ContainerName, PodRef, PodUid, handler};
 use crate::runtime::{Asked, ContainerConfig, NetworkPlace, Runtime, RuntimeError};
-use crate::stats::Operation::{CreateContainer, RemoveContainer, RunPodSandbox, StartContainer, StopContainer};
+use crate::stats::Operation::{
+    CreateContainer, RemoveContainer, RunPodSandbox, StartContainer, StopContainer,
+};
 use crate::stats::Operations;
 
 /// A postStart hook has no limit upstream; this one keeps a hanging hook from holding a task forever.

@@ -8,7 +8,9 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kubelet::Backoff;
 use kubelet::pod::container::State;
-use kubelet::pod::effect::{Effect, Hook, ImageFailure, NeededImage, PodEvent, ProbeKind, ProbeOutcome, StartFailure};
+use kubelet::pod::effect::{
+    Effect, Hook, ImageFailure, NeededImage, PodEvent, ProbeKind, ProbeOutcome, StartFailure,
+};
 use kubelet::pod::life::{PodLife, Settings};
 use kubelet::pod::{ContainerId, ContainerName};
 use kubelet::runtime::{Exit, ImageUse};

@@ -12,7 +12,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kubelet::Backoff;
-use kubelet::pod::effect::{Effect, Hook, ImageFailure, NeededImage, PodEvent, ProbeKind, ProbeOutcome, StartFailure};
+use kubelet::pod::effect::{
+    Effect, Hook, ImageFailure, NeededImage, PodEvent, ProbeKind, ProbeOutcome, StartFailure,
+};
 use kubelet::pod::life::{PodLife, Settings, Verdict};
 use kubelet::pod::resize::{Decision, Shortage};
 use kubelet::pod::{ContainerId, ContainerName};

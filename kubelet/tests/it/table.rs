@@ -326,7 +326,10 @@ fn pods_are_ended_and_refused_while_memory_is_short() {
     assert!(table.observed(&seen, now()).is_empty(), "one pod ends at a time");
     let work = table.applied(&pod("b", "0"), now());
     assert_eq!(published(&work)[0].patch["status"]["reason"], "Evicted");
-    assert_eq!(published(&work)[0].patch["status"]["message"], "The node had condition: [MemoryPressure]. ");
+    assert_eq!(
+        published(&work)[0].patch["status"]["message"],
+        "Pod was rejected: The node had condition: [MemoryPressure]. "
+    );
     let pod_ref = PodRef::of(&pod("a", "0"));
     let work = table.exited(&pod_ref, run("r0"), Exit::with_code(137, now(), now()), now());
     let status = &published(&work)[0].patch["status"];
