@@ -16,11 +16,14 @@ echo "mode: $(busybox stat -L -c %a /secret/key) key: $(cat /secret/key)"
 echo "one: $(cat /one.txt) memory: $(busybox df /memory | busybox tail -1 | busybox awk '{print $2}')"
 touch /config/x 2>/dev/null || echo "config is read-only"
 httpd -p 127.0.0.1:$PORT -h /config
-last=
+last= trusted=
 while :; do
   now=$(cat /config/word)
   [ "$now" = "$last" ] || echo "word: $now"
   last=$now
+  now=$(cat /trust/signer.pem | busybox grep -c BEGIN)
+  [ "$now" = "$trusted" ] || echo "trusted: $now"
+  trusted=$now
   sleep 0.1
 done
 "#;
@@ -60,10 +63,15 @@ spec:
     - {{name: secret, mountPath: /secret}}
     - {{name: config, mountPath: /one.txt, subPath: word}}
     - {{name: memory, mountPath: /memory}}
+    - {{name: trust, mountPath: /trust}}
   volumes:
   - {{name: config, configMap: {{name: words}}}}
   - {{name: secret, secret: {{secretName: keys, defaultMode: 0400}}}}
   - {{name: memory, emptyDir: {{medium: Memory, sizeLimit: 1Mi}}}}
+  - name: trust
+    projected:
+      sources:
+      - clusterTrustBundle: {{path: signer.pem, signerName: example.com/s, labelSelector: {{}}, optional: true}}
 "#
     )
 }
@@ -82,6 +90,7 @@ fn a_pod_from_an_image_lives_through_its_agents_death() {
     sees_what_it_should(&cluster);
     nodes_tell_of_their_images(&cluster);
     follows_its_configuration(&cluster);
+    follows_whom_to_trust(&cluster);
     outlives_its_agent(&cluster);
     copies_stay_inside(&cluster);
     let refused = cluster.amoeba(["image", "rm", "box:1"]);
@@ -100,7 +109,7 @@ fn sees_what_it_should(cluster: &Cluster) {
     let log = cluster.k("logs box");
     for line in [
         "pid 1 on box from image with hello and hidden",
-        "root: bin config dev etc memory one.txt proc secret sys tmp var",
+        "root: bin config dev etc memory one.txt proc secret sys tmp trust var",
         "token: ca.crt namespace token",
         "mode: 400 key: hidden",
         "one: first memory: 1024",
@@ -208,6 +217,28 @@ fn follows_its_configuration(cluster: &Cluster) {
     eventually("the container sees the new word", || {
         cluster.k("logs box").lines().any(|line| line == "word: second").then_some(())
     });
+}
+
+fn follows_whom_to_trust(cluster: &Cluster) {
+    let certificate = || {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        rcgen::CertificateParams::default().self_signed(&key).expect("a certificate").pem()
+    };
+    let (one, two) = (certificate(), certificate());
+    let bundles = [("1", one.clone()), ("2", format!("{one}noise\n{two}"))];
+    for ((name, bundle), trusted) in bundles.into_iter().zip(1..) {
+        let bundle = bundle.replace('\n', "\n    ");
+        let manifest = format!(
+            "apiVersion: certificates.k8s.io/v1\nkind: ClusterTrustBundle\nmetadata: {{name: 'example.com:s:{name}'}}\n\
+             spec:\n  signerName: example.com/s\n  trustBundle: |\n    {bundle}\n"
+        );
+        let applied = cluster.apply(&manifest);
+        assert!(applied.ok, "{}", applied.err);
+        eventually("the container sees whom to trust, each once", || {
+            let log = cluster.k("logs box");
+            log.lines().any(|line| line == format!("trusted: {trusted}")).then_some(())
+        });
+    }
 }
 
 fn outlives_its_agent(cluster: &Cluster) {

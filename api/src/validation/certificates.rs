@@ -116,7 +116,8 @@ fn usages(usages: &Field<'_>) -> Errors {
     errors
 }
 
-fn signer_name(name: &Field<'_>) -> Errors {
+/// A domain and a path.
+pub(super) fn signer_name(name: &Field<'_>) -> Errors {
     let well_formed = |text: &str| {
         let (domain, path) = text.split_once('/')?;
         let labels = domain.split('.').count() > 1 && crate::name::dns1123_subdomain(domain).is_ok();

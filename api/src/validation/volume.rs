@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::certificates::signer_name;
 use super::container::{PULL_POLICIES, relative_path};
-use super::field::{Errors, Field};
+use super::field::{Errors, Field, label_selector};
 use super::pod::Owner;
 use crate::name;
 
@@ -125,6 +126,43 @@ fn projected(source: &Field<'_>) -> Errors {
                 errors.push(seconds.invalid("may not specify a duration less than 10 minutes"));
             }
         }
+        let bundle = each.get("clusterTrustBundle");
+        if bundle.exists() {
+            errors.extend(trust_bundle(&bundle));
+        }
     }
     errors
+}
+
+/// One bundle by its name, or those of a signer by their labels.
+fn trust_bundle(bundle: &Field<'_>) -> Errors {
+    let (name, signer, labels) = (bundle.get("name"), bundle.get("signerName"), bundle.get("labelSelector"));
+    let mut errors = Errors::new();
+    match (name.exists(), signer.exists()) {
+        (true, true) => errors.push(bundle.invalid("only one of name and signerName may be used")),
+        (true, false) => {
+            errors.extend(bundle_name(&name));
+            if labels.exists() {
+                errors.push(labels.invalid("labelSelector must be unset if name is specified"));
+            }
+        }
+        (false, true) => {
+            errors.extend(signer_name(&signer));
+            errors.extend(label_selector(&labels));
+        }
+        (false, false) => errors.push(bundle.required("either name or signerName must be specified")),
+    }
+    errors.extend(bundle.get("path").present());
+    errors.extend(relative_path(&bundle.get("path")));
+    errors
+}
+
+/// A bundle of a signer has the signer's name before the last colon.
+fn bundle_name(name: &Field<'_>) -> Errors {
+    if name.is_empty() {
+        return vec![name.required("must be a valid object name")];
+    }
+    let own = name.text().rsplit(':').next().unwrap_or_default();
+    let wrong = name::dns1123_subdomain(own).err();
+    wrong.map(|why| name.invalid(format!("not a valid clustertrustbundlename: {why}"))).into_iter().collect()
 }

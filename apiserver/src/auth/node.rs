@@ -28,6 +28,7 @@ const ANY_NODE: &[(&str, &str, &[&str])] = &[
     ("node.k8s.io", "runtimeclasses", READ),
     ("storage.k8s.io", "csidrivers", READ),
     ("certificates.k8s.io", "certificatesigningrequests", &["create", "get", "list", "watch"]),
+    ("certificates.k8s.io", "clustertrustbundles", READ),
     ("authentication.k8s.io", "tokenreviews", CREATE),
     ("authorization.k8s.io", "subjectaccessreviews", CREATE),
 ];

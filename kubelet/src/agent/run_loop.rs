@@ -18,15 +18,14 @@ use tokio::time::Interval;
 
 use crate::agent::perform::Performer;
 use crate::agent::publisher::Publisher;
-use crate::agent::references::Key;
 use crate::agent::storage;
 use crate::agent::table::{PodTable, Work};
 use crate::eviction::Observation;
 use crate::eviction::storage::{StorageUsage, is_limited};
 use crate::node::object::Health;
 use crate::node::tenure::GivenUp;
-use crate::pod::effect::PodEvent;
-use crate::pod::env::references;
+use crate::pod::effect::{Effect, PodEvent};
+use crate::pod::env::{ReferenceKey, references, refers};
 use crate::pod::life::PodLife;
 use crate::pod::static_pod::mirrored;
 use crate::pod::volumes::{is_made_of_objects, volumes};
@@ -101,7 +100,7 @@ enum Event {
     Change(Change<Pod>),
     Ended(RuntimeEvent),
     Answer(Answer),
-    References(BTreeSet<Key>),
+    References(BTreeSet<ReferenceKey>),
     /// Tokens of these pods are to be renewed.
     Tokens(Vec<PodUid>),
     Query(Query),
@@ -193,12 +192,8 @@ impl RunLoop {
                 Vec::new()
             }
             Event::References(keys) => {
-                self.refresh_where(|life| {
-                    let (pod, namespace) = (life.pod(), &life.pod_ref().namespace);
-                    references(pod).into_iter().any(|name| keys.contains(&(namespace.clone(), name)))
-                });
-                let changed = |(namespace, name): &Key| self.table.reference_changed(namespace, name, now);
-                keys.iter().flat_map(changed).collect()
+                self.refresh_where(|life| refers(life.pod(), |key| keys.contains(key)));
+                keys.iter().flat_map(|key| self.table.reference_changed(key, now)).collect()
             }
             Event::Observed(seen) => {
                 let work = self.table.observed(&seen, now);

@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::eviction::{Eviction, EvictionConfig};
 use crate::pod::admission::Amounts;
 use crate::pod::effect::{Effect, Note, PodEvent};
-use crate::pod::env::{Reference, references};
+use crate::pod::env::{Reference, ReferenceKey, references, refers};
 use crate::pod::life::{PodLife, Settings};
 use crate::pod::static_pod::is_static;
 use crate::pod::sysctls::Allowed;
@@ -242,10 +242,8 @@ impl PodTable {
     }
 
     /// A ConfigMap or Secret changed.
-    pub fn reference_changed(&mut self, namespace: &str, name: &Reference, now: Timestamp) -> Vec<Work> {
-        let concerned = |entry: &Entry| {
-            entry.life.pod_ref().namespace == namespace && references(entry.life.pod()).contains(name)
-        };
+    pub fn reference_changed(&mut self, changed: &ReferenceKey, now: Timestamp) -> Vec<Work> {
+        let concerned = |entry: &Entry| refers(entry.life.pod(), |key| key == changed);
         let uids: Vec<PodUid> =
             self.pods.iter().filter(|(_, entry)| concerned(entry)).map(|(uid, _)| uid.clone()).collect();
         uids.iter().flat_map(|uid| self.answered(uid, PodEvent::ReferencesChanged, now)).collect()

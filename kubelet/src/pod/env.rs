@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{
     ConfigMap, ConfigMapKeySelector, Container, EnvFromSource, EnvVarSource, Pod, Secret, SecretKeySelector,
 };
@@ -12,13 +13,40 @@ use k8s_openapi::api::core::v1::{
 use crate::pod::downward::{self, NodeFacts};
 use crate::pod::expand::expand;
 
-/// A ConfigMap or Secret of the pod's namespace.
+/// Objects that a pod refers to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reference {
-    /// By name.
+    /// By name, of the pod's namespace.
     ConfigMap(String),
-    /// By name.
+    /// By name, of the pod's namespace.
     Secret(String),
+    /// A ClusterTrustBundle by name.
+    TrustBundle(String),
+    /// All ClusterTrustBundles of a signer.
+    TrustBundlesOf(String),
+}
+
+/// A reference and the namespace that it is looked up in; empty for what has none.
+pub type ReferenceKey = (String, Reference);
+
+impl Reference {
+    /// The resource, by its plural name.
+    pub fn resource(&self) -> &'static str {
+        match self {
+            Self::ConfigMap(_) => "configmaps",
+            Self::Secret(_) => "secrets",
+            Self::TrustBundle(_) | Self::TrustBundlesOf(_) => "clustertrustbundles",
+        }
+    }
+
+    /// What it means in a pod of this namespace.
+    pub fn key(&self, namespace: &str) -> ReferenceKey {
+        let namespace = match self {
+            Self::ConfigMap(_) | Self::Secret(_) => namespace,
+            Self::TrustBundle(_) | Self::TrustBundlesOf(_) => "",
+        };
+        (namespace.to_owned(), self.clone())
+    }
 }
 
 /// The objects a pod refers to, as far as they exist.
@@ -28,6 +56,8 @@ pub struct Sources {
     pub config_maps: BTreeMap<String, ConfigMap>,
     /// By name, of the pod's namespace.
     pub secrets: BTreeMap<String, Secret>,
+    /// By name.
+    pub trust_bundles: BTreeMap<String, ClusterTrustBundle>,
     /// Variables that tell of Services.
     pub services: BTreeMap<String, String>,
 }
@@ -42,6 +72,12 @@ pub fn references(pod: &Pod) -> Vec<Reference> {
     all.sort();
     all.dedup();
     all
+}
+
+/// Whether the pod refers to one of these.
+pub fn refers(pod: &Pod, these: impl Fn(&ReferenceKey) -> bool) -> bool {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    references(pod).iter().any(|reference| these(&reference.key(namespace)))
 }
 
 /// What one container refers to from its environment.

@@ -19,7 +19,7 @@ pub fn references(pod: &Pod) -> impl Iterator<Item = Reference> {
 pub fn logins(pod: &Pod, sources: &Sources) -> Vec<(String, Login)> {
     let secrets = references(pod).filter_map(|reference| match reference {
         Reference::Secret(name) => sources.secrets.get(&name),
-        Reference::ConfigMap(_) => None,
+        _ => None,
     });
     secrets.flat_map(of_secret).collect()
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::pod::PodUid;
-use crate::pod::env::{Reference, references};
+use crate::pod::env::references;
 
 /// On a mirror: the uid of the pod that it stands for.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -103,10 +103,7 @@ fn api_reference(pod: &Pod) -> Option<&'static str> {
         return Some("serviceaccounts");
     }
     if let Some(reference) = references(pod).first() {
-        return Some(match reference {
-            Reference::ConfigMap(_) => "configmaps",
-            Reference::Secret(_) => "secrets",
-        });
+        return Some(reference.resource());
     }
     if spec.resource_claims.iter().flatten().next().is_some() {
         return Some("resourceclaims");
@@ -115,13 +112,9 @@ fn api_reference(pod: &Pod) -> Option<&'static str> {
 }
 
 fn volume_reference(volume: &Volume) -> Option<&'static str> {
-    let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
-    let mut sources = sources.into_iter();
-    if sources.clone().any(|source| source.service_account_token.is_some()) {
+    let mut sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+    if sources.any(|source| source.service_account_token.is_some()) {
         return Some("serviceaccounts");
-    }
-    if sources.any(|source| source.cluster_trust_bundle.is_some()) {
-        return Some("clustertrustbundles");
     }
     let claims = volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
     claims.then_some("persistentvolumeclaims")
@@ -241,6 +234,9 @@ mod tests {
         let volume = "spec:\n  volumes: [{name: v, configMap: {name: c}}]\n";
         let map = refused(&WEB.replace("spec:\n", volume));
         assert_eq!(map, "spec: Forbidden: static pods may not reference configmaps");
+        let volume = "spec:\n  volumes: [{name: v, projected: {sources: [{clusterTrustBundle: {name: c, path: p}}]}}]\n";
+        let bundle = refused(&WEB.replace("spec:\n", volume));
+        assert_eq!(bundle, "spec: Forbidden: static pods may not reference clustertrustbundles");
     }
 
     #[test]

@@ -39,6 +39,7 @@ fn answer(yaml: &str) -> String {
         config_maps: case.config_maps.into_iter().map(|m| (named(&m.metadata.name), m)).collect(),
         secrets: case.secrets.into_iter().map(|s| (named(&s.metadata.name), s)).collect(),
         services: case.services,
+        ..Sources::default()
     };
     let container = &case.pod.spec.as_ref().expect("spec").containers[0];
     match environment(&case.pod, container, &sources, &node()) {

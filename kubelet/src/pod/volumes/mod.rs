@@ -4,6 +4,7 @@ pub mod mounts;
 pub mod payload;
 pub mod plain;
 pub mod told;
+pub mod trust_bundle;
 
 use std::collections::BTreeMap;
 
@@ -52,19 +53,20 @@ pub fn is_made_of_objects(volume: &Volume) -> bool {
     matches!(kind(volume), "configMap" | "secret" | "downwardAPI" | "projected")
 }
 
-/// The ConfigMaps and Secrets that volumes of the pod show.
+/// The objects that volumes of the pod show.
 pub fn references(pod: &Pod) -> Vec<Reference> {
     volumes(pod).flat_map(volume_references).collect()
 }
 
-/// The ConfigMaps and Secrets that one volume shows.
+/// The objects that one volume shows.
 pub fn volume_references(volume: &Volume) -> Vec<Reference> {
     let map = volume.config_map.iter().map(|source| Reference::ConfigMap(source.name.clone()));
     let secret = volume.secret.iter().filter_map(|source| source.secret_name.clone()).map(Reference::Secret);
     let projected = volume.projected.iter().flat_map(|source| source.sources.iter().flatten());
     let parts = projected.flat_map(|part| {
         let map = part.config_map.iter().map(|source| Reference::ConfigMap(source.name.clone()));
-        map.chain(part.secret.iter().map(|source| Reference::Secret(source.name.clone())))
+        let secret = part.secret.iter().map(|source| Reference::Secret(source.name.clone()));
+        map.chain(secret).chain(part.cluster_trust_bundle.as_ref().and_then(trust_bundle::reference))
     });
     map.chain(secret).chain(parts).collect()
 }

@@ -1,4 +1,4 @@
-//! The files of a volume that is made of objects: ConfigMaps, Secrets, the pod itself, tokens.
+//! The files of a volume that is made of objects: ConfigMaps, Secrets, the pod itself, tokens, certificates.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -13,6 +13,7 @@ use crate::confined::relative;
 use crate::pod::downward::{self, NodeFacts};
 use crate::pod::env::Sources;
 use crate::pod::roles::declared;
+use crate::pod::volumes::trust_bundle;
 
 /// The mode of files whose volume names none.
 const DEFAULT_MODE: i32 = 0o644;
@@ -181,8 +182,12 @@ impl Files {
             let bytes = token.clone().into_bytes();
             self.put(&wanted.path, File { bytes, mode: bits(mode), owner })?;
         }
-        if part.cluster_trust_bundle.is_some() || part.pod_certificate.is_some() {
-            return Err("clusterTrustBundle and podCertificate are not supported by this node".to_owned());
+        if let Some(wanted) = &part.cluster_trust_bundle {
+            let anchors = trust_bundle::anchors(wanted, &ground.sources.trust_bundles)?;
+            self.add(&wanted.path, anchors.into_bytes(), mode)?;
+        }
+        if part.pod_certificate.is_some() {
+            return Err("podCertificate is not supported by this node".to_owned());
         }
         Ok(())
     }
@@ -284,6 +289,10 @@ mod tests {
                  items: [{key: a, path: ca.crt}]}}, {secret: {name: s}}]}",
                 vec!["ca.crt 440 text", "key 440 secret", "token 440 t0ken"],
             ),
+            (
+                "projected: {sources: [{clusterTrustBundle: {path: x/ca.pem, name: none, optional: true}}]}",
+                vec!["x/ca.pem 644 "],
+            ),
         ] {
             assert_eq!(show(volume), Ok(want.into_iter().map(str::to_owned).collect()), "{volume}");
         }
@@ -293,6 +302,10 @@ mod tests {
     fn what_is_missing_is_named_as_upstream() {
         for (volume, why) in [
             ("configMap: {name: none}", "configmap \"none\" not found"),
+            (
+                "projected: {sources: [{clusterTrustBundle: {path: ca, signerName: x/s, labelSelector: {}}}]}",
+                "combination of signerName and labelSelector matched zero ClusterTrustBundles",
+            ),
             ("secret: {secretName: none}", "secret \"none\" not found"),
             (
                 "configMap: {name: m, items: [{key: z, path: z}]}",
