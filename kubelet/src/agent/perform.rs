@@ -446,3 +446,6 @@ fn complain(pod: &PodRef, attempted: &str, result: Result<(), RuntimeError>) {
         tracing::error!(%pod, error = %error.chain(), "{attempted}");
     }
 }
+
+#[cfg(test)]
+mod tests;

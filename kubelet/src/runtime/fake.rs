@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,6 +34,8 @@ pub struct FakeScript {
     pub start_delay: Duration,
     /// Between the request to end a container and its end.
     pub stop_delay: Duration,
+    /// So many requests to end a container fail, as while a runtime is being restarted; then they are heard.
+    pub unheard_stops: u32,
 }
 
 /// What one run of a container does.
@@ -65,6 +68,7 @@ fn act(script: &str, attempt: u32) -> Act {
 /// A runtime in which nothing runs.
 pub struct FakeRuntime {
     script: FakeScript,
+    unheard_stops: AtomicU32,
     events: mpsc::Sender<RuntimeEvent>,
     receiver: Mutex<Option<mpsc::Receiver<RuntimeEvent>>>,
     shared: Arc<Mutex<BTreeMap<ContainerId, FakeContainer>>>,
@@ -81,6 +85,7 @@ impl FakeRuntime {
     pub fn new(script: FakeScript) -> Self {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         Self {
+            unheard_stops: AtomicU32::new(script.unheard_stops),
             script,
             events,
             receiver: Mutex::new(Some(receiver)),
@@ -180,6 +185,11 @@ impl Runtime for FakeRuntime {
     }
 
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError> {
+        let left = self.unheard_stops.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        if left.is_ok() {
+            let source = std::io::ErrorKind::ConnectionRefused.into();
+            return Err(RuntimeError::System { attempted: format!("stop container {id}"), source });
+        }
         if grace.is_zero() {
             self.end_later(id, 137, Duration::ZERO);
         } else {
