@@ -3,12 +3,13 @@
 //! good for one boot only.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::time::clock_gettime;
+use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 use serde::{Deserialize, Serialize};
 
 use crate::process::boot_id;
@@ -16,6 +17,12 @@ use crate::shim::record::{read, write_atomically};
 
 /// The file in the node's data directory.
 const FILE: &str = "promise.json";
+/// How long a look at the promise may take, a part of [`api::self_fence::MARGIN`]; a disk that needs longer has none.
+const LOOK_LIMIT: Duration = Duration::from_millis(500);
+/// Between two tries to end a container.
+const AGAIN: Duration = Duration::from_millis(50);
+/// Of each of a fence's threads, in bytes.
+const STACK: usize = 128 << 10;
 
 #[derive(Serialize, Deserialize)]
 struct Promise {
@@ -31,7 +38,7 @@ pub fn path(data_dir: &Path) -> PathBuf {
 
 /// The time since boot, sleep included.
 pub fn now() -> Duration {
-    let time = clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME);
     time.expect("every Linux that we run on has this clock").into()
 }
 
@@ -52,57 +59,87 @@ pub fn holds(path: &Path) -> bool {
     promised(path).is_some_and(|until| now() < until)
 }
 
-/// Wakes a supervisor when the promise ends.
+/// Ends a container when the promise ends, whatever becomes of the disk that promise and log are on: the thread that
+/// waits touches no file. Another one reads the promise for it, and is waited for [`LOOK_LIMIT`].
 pub struct Fence {
     path: PathBuf,
-    timer: TimerFd,
-    passed: bool,
+    until: Duration,
+    passed: Arc<AtomicBool>,
 }
 
 impl Fence {
-    /// Over the promise at `path`.
-    pub fn new(path: &Path) -> io::Result<Self> {
-        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
-        let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, flags)?;
-        let fence = Self { path: path.to_owned(), timer, passed: false };
-        fence.arm(promised(path).unwrap_or_default())?;
-        Ok(fence)
+    /// Over the promise at `path`, as it is now. Nobody watches yet.
+    pub fn new(path: &Path) -> Self {
+        let until = promised(path).unwrap_or_default();
+        Self { path: path.to_owned(), until, passed: Arc::default() }
     }
 
-    /// Readable when it is time for [`Fence::look`].
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.timer.as_fd()
+    /// From the promise's end on calls `end`, again and again, until it says that nothing is left to do. It must not wait
+    /// for a disk.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn watch(&self, mut end: impl FnMut() -> bool + Send + 'static) -> io::Result<()> {
+        let (ask, asked) = mpsc::sync_channel(1); // one question at a time
+        let (tell, told) = mpsc::sync_channel(1);
+        let (path, passed, until) = (self.path.clone(), self.passed.clone(), self.until);
+        spawn("promise", move || {
+            asked.into_iter().map_while(|()| tell.send(promised(&path)).ok()).for_each(drop);
+        })?;
+        let look = move || {
+            ask.try_send(()).ok()?;
+            told.recv_timeout(LOOK_LIMIT).ok().flatten()
+        };
+        spawn("fence", move || {
+            outlast(until, look);
+            passed.store(true, Ordering::Release);
+            while end() {
+                sleep_until(now() + AGAIN);
+            }
+        })
     }
 
-    /// Whether the promise has ended; once it has, it stays so. One that can't be read has ended.
-    pub fn look(&mut self) -> bool {
-        if !self.passed && self.timer.wait().is_ok() {
-            let until = promised(&self.path).unwrap_or_default();
-            self.passed = until <= now() || self.arm(until).is_err();
-        }
-        self.passed
-    }
-
-    /// Whether [`Fence::look`] has found the promise ended.
+    /// Whether the promise has ended while it was watched.
     pub fn has_passed(&self) -> bool {
-        self.passed
+        self.passed.load(Ordering::Acquire)
     }
+}
 
-    /// At a time of the clock; one that has passed rings at once. Zero would disarm it.
-    fn arm(&self, at: Duration) -> io::Result<()> {
-        let at = Expiration::OneShot(at.max(Duration::from_nanos(1)).into());
-        Ok(self.timer.set(at, TimerSetTimeFlags::TFD_TIMER_ABSTIME)?)
+/// Returns when the promise has ended: at its end, as far as it is known, it is looked at again. One that can't be read
+/// has ended.
+fn outlast(mut until: Duration, mut look: impl FnMut() -> Option<Duration>) {
+    loop {
+        sleep_until(until);
+        match look() {
+            Some(renewed) if now() < renewed => until = renewed,
+            _ => return,
+        }
     }
+}
+
+/// Until a time of [`now`]'s clock.
+fn sleep_until(at: Duration) {
+    let flags = ClockNanosleepFlags::TIMER_ABSTIME;
+    // A signal may cut it short; nobody sends one to these threads.
+    while now() < at && clock_nanosleep(ClockId::CLOCK_BOOTTIME, flags, &at.into()).is_err() {}
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(work).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use nix::sys::stat::Mode;
 
-    fn rings(fence: &Fence) -> bool {
-        let mut fds = [PollFd::new(fence.fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::from(5_000_u16)).expect("a poll") == 1
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Hears of the end.
+    fn watched(fence: &Fence) -> mpsc::Receiver<Duration> {
+        let (ends, heard) = mpsc::channel();
+        fence.watch(move || ends.send(now()).is_err()).expect("threads");
+        heard
     }
 
     #[test]
@@ -113,14 +150,33 @@ mod tests {
         promise(&path, now() + Duration::from_secs(3600)).expect("written");
         assert!(holds(&path));
         promise(&path, now() + Duration::from_millis(20)).expect("written");
-        let mut fence = Fence::new(&path).expect("a timer");
-        promise(&path, now() + Duration::from_secs(3600)).expect("renewed");
-        assert!(rings(&fence), "it was armed for the old one");
-        assert!(!fence.look(), "and looks at the new one");
+        let fence = Fence::new(&path);
+        let renewed = now() + Duration::from_millis(200);
+        promise(&path, renewed).expect("renewed");
+        let ended = watched(&fence).recv_timeout(PATIENCE).expect("an end");
+        assert!(ended >= renewed, "it was set for the old one, and looks at the new one");
+        assert!(fence.has_passed() && !holds(&path));
         promise(&path, Duration::ZERO).expect("written");
-        let mut fence = Fence::new(&path).expect("a timer");
-        assert!(rings(&fence) && fence.look() && fence.look());
-        assert!(!holds(&path));
+        watched(&Fence::new(&path)).recv_timeout(PATIENCE).expect("an end at once");
+    }
+
+    #[test]
+    fn a_promise_that_cannot_be_read_ends_in_time() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = path(dir.path());
+        let until = now() + Duration::from_millis(50);
+        promise(&path, until).expect("written");
+        let fence = Fence::new(&path);
+        // Who opens it waits for ever, as on a disk that hangs.
+        std::fs::remove_file(&path).expect("removed");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("a pipe");
+        let ended = watched(&fence).recv_timeout(PATIENCE).expect("an end");
+        assert!(ended >= until + LOOK_LIMIT && fence.has_passed());
+    }
+
+    #[test]
+    fn a_look_is_short_of_the_margin() {
+        assert!(LOOK_LIMIT * 2 <= api::self_fence::MARGIN, "ending takes time, too");
     }
 
     #[test]

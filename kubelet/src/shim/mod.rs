@@ -6,8 +6,8 @@
 //! hundred kilobytes.
 //!
 //! A supervisor outlives agent and fork server. It starts the container's command, keeps its output as CRI
-//! log lines, reaps whatever the command leaves behind, and writes down how it ended. Single-threaded and
-//! without tokio: one blocking `poll` over two pipes and a signal descriptor.
+//! log lines, reaps whatever the command leaves behind, and writes down how it ended. Without tokio: one
+//! blocking `poll` over two pipes and a signal descriptor; a container that fences itself has threads for that.
 //!
 //! Always holds: the fork server ends when its agent does; once `state.json` exists, an `exit.json` will
 //! follow, or the supervisor was killed, and then the command's process was killed with it; `exit.json` is
@@ -15,6 +15,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod attach_frame;
+mod children;
 pub(crate) mod last_words;
 pub mod log;
 pub mod record;

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -22,6 +23,7 @@ use crate::process::ProcessIdentity;
 use crate::runtime::native::pty;
 use crate::runtime::{ContainerConfig, NetworkPlace};
 use crate::shim::attach::Attached;
+use crate::shim::children::Children;
 use crate::shim::log::LogWriter;
 use crate::shim::record::{ContainerDir, Order, RunningRecord};
 use crate::shim::stdio::{self, Ours, Theirs};
@@ -33,6 +35,7 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 pub struct Running {
     pub order: Order,
     pub process: Process,
+    pub children: Arc<Children>,
     pub log: LogWriter,
     pub started_at: Timestamp,
     /// When the termination message file was last written before this run: the host's files are shared, so
@@ -87,6 +90,12 @@ pub fn start(directory: &ContainerDir) -> Result<Running, String> {
         None => plain(&order.config, ours, theirs)?,
     };
     let started_at = Timestamp::now();
+    let children = Arc::new(Children::new(process.pid, &order.config));
+    // Before anything else is written: the disk may hang. And not earlier: a process is made by who has one thread.
+    if let Some(error) = fence.as_ref().and_then(|fence| keep(fence, &children).err()) {
+        process.kill();
+        return Err(format!("watch the node's promise: {error}"));
+    }
     if let Err(error) = record(directory, &process, started_at) {
         // Unrecorded, it could never be found again.
         process.kill();
@@ -96,15 +105,27 @@ pub fn start(directory: &ContainerDir) -> Result<Running, String> {
         process.kill();
         return Err("the start was given up by the agent".to_owned());
     }
-    Ok(Running { order, process, log, started_at, message_before, attached, fence })
+    Ok(Running { order, process, children, log, started_at, message_before, attached, fence })
 }
 
 /// What needs the node's promise isn't started without it: it may run elsewhere.
 fn fenced(promise: &Path) -> Result<Fence, String> {
     match fence::holds(promise) {
-        true => Fence::new(promise).map_err(|error| format!("watch the node's promise: {error}")),
+        true => Ok(Fence::new(promise)),
         false => Err("the pod fences itself, and the node can't say that it lives".to_owned()),
     }
+}
+
+/// Ends the container with the promise. What this thread does then, waiting for a disk perhaps, is no matter.
+fn keep(fence: &Fence, children: &Arc<Children>) -> io::Result<()> {
+    let children = children.clone();
+    // Who can't look who is left tries again.
+    fence.watch(move || children.kill().unwrap_or(true))?;
+    // Programs and data that are in memory now stay there, since the disk may be the one that they would have to come
+    // from. It is a right that not everybody has, and works without.
+    // SAFETY: it takes flags only.
+    let _ = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) };
+    Ok(())
 }
 
 /// The supervisor moves, and its child with it. A plain process sees the host's files, but for those that

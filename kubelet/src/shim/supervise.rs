@@ -8,16 +8,14 @@ use std::time::{Instant, SystemTime};
 use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 
 use crate::fence::Fence;
-use crate::process::children_of;
 use crate::runtime::native::pty;
 use crate::runtime::{ContainerConfig, Exit, TerminalSize};
 use crate::shim::attach::{Attached, Stdin, Wish};
+use crate::shim::children::Children;
 use crate::shim::last_words;
 use crate::shim::log::{LogWriter, Stream};
 use crate::shim::record::{ContainerDir, Order};
@@ -49,17 +47,15 @@ struct Traffic {
     terminal: Option<OwnedFd>,
     attached: Attached,
     log: LogWriter,
-    fence: Option<Fence>,
 }
 
 /// Runs until the command and all its descendants are gone and everything is written down. Returns the
 /// shim's exit code.
 pub fn run(directory: &ContainerDir, running: Running) -> i32 {
-    let Running { order, process, log, started_at, message_before, attached, fence } = running;
-    let main = process.pid;
+    let Running { order, process, children, log, started_at, message_before, attached, fence } = running;
     // What else the process has, its hold on the image, stays until the end of this function.
-    let mut traffic = Traffic::of(&order.config, process.streams, attached, log, fence);
-    let code = traffic.watch(main).unwrap_or(255);
+    let mut traffic = Traffic::of(&order.config, process.streams, attached, log);
+    let code = traffic.watch(&children).unwrap_or(255);
     let finished_at = Timestamp::now();
     for stream in [Stream::Stdout, Stream::Stderr] {
         // A full disk loses log lines, never the exit code.
@@ -70,51 +66,38 @@ pub fn run(directory: &ContainerDir, running: Running) -> i32 {
     exit.message = last_words(&order, message_before, code);
     if let Some(cgroup) = &order.config.cgroup {
         exit.reason = (code != 0 && cgroup.oom_kills() > 0).then(|| "OOMKilled".to_owned());
-        if order.config.isolation.as_ref().is_some_and(|isolation| isolation.joins.is_some()) {
-            // The pid namespace is another container's, which inherits what this one leaves.
-            cgroup.kill();
-        }
+        children.kill_elsewhere();
         cgroup.remove();
     }
-    if traffic.fence.as_ref().is_some_and(Fence::has_passed) {
+    if fence.as_ref().is_some_and(Fence::has_passed) {
         exit.reason = Some(api::self_fence::REASON.to_owned());
     }
     i32::from(directory.set_exit(&exit).is_err())
 }
 
 impl Traffic {
-    fn of(
-        config: &ContainerConfig,
-        streams: Ours,
-        attached: Attached,
-        log: LogWriter,
-        fence: Option<Fence>,
-    ) -> Self {
+    fn of(config: &ContainerConfig, streams: Ours, attached: Attached, log: LogWriter) -> Self {
         let Ours { stdin, stdout, stderr, terminal } = streams;
         let stdin = stdin.and_then(|fd| Stdin::new(fd, config.stdin_once && !config.tty).ok());
         let pipes = [Pipe::new(Stream::Stdout, Some(stdout)), Pipe::new(Stream::Stderr, stderr)];
-        Self { pipes, stdin, terminal, attached, log, fence }
+        Self { pipes, stdin, terminal, attached, log }
     }
 
     /// Pumps output until the main process has ended, then kills what it left and pumps the rest.
-    fn watch(&mut self, main: Pid) -> io::Result<i32> {
+    fn watch(&mut self, children: &Children) -> io::Result<i32> {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        let mut code = None;
         loop {
-            let childless = reap(main, &mut code)?;
+            let childless = children.reap()?;
+            let code = children.code();
             if childless && code.is_some() && self.pipes.iter().all(|pipe| pipe.file.is_none()) {
                 return Ok(code.unwrap_or_default());
             }
             if code.is_some() && !childless {
-                kill_descendants()?;
+                children.kill()?;
             }
             self.wait_and_pump(&signals, code.is_some() && childless)?;
-            if self.fence.as_mut().is_some_and(Fence::look) && code.is_none() {
-                // Not waited for yet, so the number is still its own; the rest ends as after any end.
-                let _ = kill(main, Signal::SIGKILL);
-            }
         }
     }
 
@@ -145,7 +128,6 @@ impl Traffic {
         fds.extend(full.map(|stdin| PollFd::new(stdin.fd(), PollFlags::POLLOUT)));
         let interests = self.attached.interests(full.is_none());
         fds.extend(interests.into_iter().map(|(fd, flags)| PollFd::new(fd, flags)));
-        fds.extend(self.fence.as_ref().map(|fence| PollFd::new(fence.fd(), PollFlags::POLLIN)));
         let timeout = match () {
             () if last => PollTimeout::ZERO,
             () if self.attached.has_stalled() => PollTimeout::from(STALLED),
@@ -193,30 +175,6 @@ impl Traffic {
             self.stdin = None;
         }
     }
-}
-
-/// Collects every child that has ended; `true` if none is left.
-fn reap(main: Pid, code: &mut Option<i32>) -> io::Result<bool> {
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) if pid == main => *code = Some(status),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == main => *code = Some(128 + signal as i32),
-            Ok(WaitStatus::StillAlive) => return Ok(false),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(Errno::ECHILD) => return Ok(true),
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// As a container's last process takes the others with it: orphans become the supervisor's children,
-/// because it is a subreaper, so killing children until there are none reaches every descendant.
-fn kill_descendants() -> io::Result<()> {
-    for pid in children_of(nix::unistd::getpid().as_raw())? {
-        // A child is not reaped by anyone else, so its number is still its own.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    }
-    Ok(())
 }
 
 /// The termination message. A file that hasn't changed since the start is another run's.

@@ -1,16 +1,20 @@
 //! Real processes under real shims.
 
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use e2e::eventually;
 use kubelet::LogLimits;
 use kubelet::image::ImageStore;
 use kubelet::pod::{ContainerId, ContainerName, PodRef, PodUid};
 use kubelet::runtime::native::{NativeRuntime, log_path};
-use kubelet::runtime::{
-    ContainerConfig, Exit, Fetch, FoundState, ImageUse, PullPolicy, Runtime, RuntimeEvent,
-};
+use kubelet::runtime::{ContainerConfig, Exit, Fetch, FoundState, ImageUse, PullPolicy, Runtime, RuntimeEvent};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
 
 /// The longest anything here may take; far above what it does take.
@@ -158,6 +162,57 @@ async fn a_container_that_fences_itself_ends_with_the_nodes_promise() {
     assert!(kubelet::fence::now() >= until, "not earlier than was promised");
     assert_eq!((exit.code, exit.reason.as_deref()), (137, Some("SelfFenced")));
     assert!(!is_alive(&child), "nothing of it is left");
+}
+
+/// Whether nothing runs any more under this number; one that nobody has waited for doesn't run.
+fn has_ended(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
+}
+
+#[tokio::test]
+async fn a_supervisor_that_hangs_on_its_log_is_fenced_all_the_same() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (runtime, mut events) = runtime(dir.path(), LogLimits::default());
+    // A pipe that nobody empties: writing to it hangs, as on a disk that has gone.
+    let path = log(dir.path(), 0);
+    std::fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let pipe = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).expect("opened");
+    let until = kubelet::fence::now() + Duration::from_secs(3);
+    kubelet::fence::promise(&kubelet::fence::path(dir.path()), until).expect("written");
+    let pids = dir.path().join("pids");
+    let script = format!(
+        "setsid sleep 1000 & echo $! $$ > {0}.new; mv {0}.new {0}; while :; do echo full; done",
+        pids.display()
+    );
+    start(&runtime, ContainerConfig { self_fence: true, ..shell(0, &script) }).await;
+    let pids = eventually("it runs", || std::fs::read_to_string(&pids).ok());
+    for pid in pids.split_whitespace() {
+        let pid = pid.parse().expect("a number");
+        assert!(!has_ended(pid) || kubelet::fence::now() >= until, "not earlier than was promised");
+        eventually("it ends with the promise", || has_ended(pid).then_some(()));
+    }
+    assert!(kubelet::fence::now() >= until);
+    // The disk is back, and what had to be written is.
+    let emptying = tokio::task::spawn_blocking(move || empty(pipe));
+    let exit = end(&mut events).await;
+    assert_eq!((exit.code, exit.reason.as_deref()), (137, Some("SelfFenced")));
+    emptying.await.expect("emptied");
+}
+
+/// Reads until nobody writes any more.
+fn empty(pipe: File) {
+    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        poll(&mut fds, PollTimeout::NONE).expect("a poll");
+        match (&pipe).read(&mut buffer) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+        }
+    }
 }
 
 #[tokio::test]
