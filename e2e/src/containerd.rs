@@ -25,6 +25,18 @@ impl Containerd {
     /// # Panics
     /// It is installed and doesn't start.
     pub fn start() -> Option<Self> {
+        Self::start_as(None)
+    }
+
+    /// As [`Containerd::start`], with a streaming server that speaks HTTPS by this certificate and key.
+    ///
+    /// # Panics
+    /// It is installed and doesn't start.
+    pub fn start_with_tls(certificate: &Path, key: &Path) -> Option<Self> {
+        Self::start_as(Some((certificate, key)))
+    }
+
+    fn start_as(tls: Option<(&Path, &Path)>) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("NOT TESTED: containerd needs root");
             return None;
@@ -34,25 +46,31 @@ impl Containerd {
         let number = std::process::id() % 65_000;
         let bridge = format!("cri{number}");
         let mut containerd = Self { dir, process: None, bridge };
-        containerd.configure(number);
+        containerd.configure(number, tls);
         containerd.run();
         let pause = containerd.path().join("pause");
         containerd.import(&image::busybox(&pause, "pause:1", "exec sleep 2147483647"));
         Some(containerd)
     }
 
-    fn configure(&self, number: u32) {
+    fn configure(&self, number: u32, tls: Option<(&Path, &Path)>) {
         let dir = self.path();
         let at = |name: &str| dir.join(name).display().to_string();
         let unused = ["btrfs", "zfs", "aufs", "devmapper"]
             .map(|name| format!("\"io.containerd.snapshotter.v1.{name}\""))
             .join(", ");
+        let streaming = tls.map_or(String::new(), |(certificate, key)| {
+            format!(
+                "enable_tls_streaming = true\n[plugins.\"io.containerd.grpc.v1.cri\".x509_key_pair_streaming]\n\
+                 tls_cert_file = {certificate:?}\ntls_key_file = {key:?}\n"
+            )
+        });
         let config = format!(
             "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [{unused}]\n\
              [grpc]\naddress = {:?}\n\
              [plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"docker.io/library/pause:1\"\n\
              restrict_oom_score_adj = true\nstream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n\
-             [plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \"overlayfs\"\n\
+             {streaming}[plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \"overlayfs\"\n\
              default_runtime_name = \"runc\"\n\
              [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\n\
              runtime_type = \"io.containerd.runc.v2\"\n\

@@ -50,6 +50,8 @@ pub struct KubeletConfig {
     /// The socket of a runtime that speaks the Container Runtime Interface: it gets all pods but those whose
     /// RuntimeClass has the handler `native`.
     pub cri_socket: Option<PathBuf>,
+    /// Authorities of that runtime's streaming server, where it speaks HTTPS; `None`: those of the machine.
+    pub cri_streaming_ca: Option<PathBuf>,
     /// How long that runtime may be silent before the node isn't ready.
     pub runtime_patience: Duration,
     /// How often the node says that it lives.
@@ -100,6 +102,7 @@ impl KubeletConfig {
             address,
             runtime: RuntimeKind::Native { shim_command: Vec::new() },
             cri_socket: None,
+            cri_streaming_ca: None,
             runtime_patience: RUNTIME_PATIENCE,
             heartbeat: Heartbeat::default(),
             tls: None,

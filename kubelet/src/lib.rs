@@ -8,6 +8,7 @@
 //! a silent node is given up (the node lifecycle controller decides). It meets both only through objects.
 
 pub mod agent;
+mod authorities;
 pub mod config;
 pub mod confined;
 pub mod container;

@@ -52,6 +52,9 @@ pub struct Args {
     /// handler `native`; without it all pods are the agent's own
     #[arg(long, value_name = "unix://PATH", value_parser = parse_endpoint, conflicts_with = "fake")]
     container_runtime_endpoint: Option<PathBuf>,
+    /// Authorities of that runtime's streaming server, if it speaks HTTPS [default: those of the machine]
+    #[arg(long, value_name = "FILE", requires = "container_runtime_endpoint")]
+    container_runtime_streaming_ca: Option<PathBuf>,
     /// A folder of manifests of pods that run whatever the API server says, such as its own; the API shows a mirror of
     /// each
     #[arg(long, value_name = "DIR", conflicts_with = "fake")]
@@ -339,6 +342,7 @@ fn config(
         listen: args.listen.unwrap_or(SocketAddr::new(address, KUBELET_PORT)),
         runtime: RuntimeKind::Native { shim_command: Vec::new() },
         cri_socket: args.container_runtime_endpoint.clone(),
+        cri_streaming_ca: args.container_runtime_streaming_ca.clone(),
         runtime_patience: args.container_runtime_patience,
         heartbeat: args.heartbeat(),
         tls,

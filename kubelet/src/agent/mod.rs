@@ -157,13 +157,10 @@ pub async fn run(
         tasks.spawn(runtime_state::watch(runtime, config.runtime_patience, health, shutdown.clone()));
     }
     tasks.spawn(node::images::watch(agent.performer.runtime.clone(), reporter.health(), shutdown.clone()));
-    if let Some(images) = agent.performer.runtime.image_store() {
-        tasks.spawn(pressure::collect_images(images.clone(), shutdown.clone()));
-    }
+    tasks.spawn(pressure::collect_images(agent.performer.runtime.clone(), shutdown.clone()));
     if !config.eviction.thresholds.is_empty() {
         let runtime = agent.performer.runtime.clone();
-        let images = runtime.image_store().cloned();
-        let host = Arc::new(pressure::Host { data_dir: config.data_dir.clone(), images });
+        let host = Arc::new(pressure::Host::new(&config.data_dir, runtime.clone()));
         let (thresholds, tell) = (config.eviction.thresholds.clone(), agent.observer.clone());
         tasks.spawn(pressure::watch(host, runtime, thresholds, tell, shutdown.clone()));
     }
@@ -318,7 +315,11 @@ async fn build_runtime(config: &KubeletConfig) -> Result<Arc<dyn Runtime>, RunEr
     let Some(socket) = &config.cri_socket else { return Ok(own) };
     let id = network::id_of(&config.data_dir);
     let other = CriRuntime::connect(socket, &config.data_dir, id, config.logs).await;
-    Ok(Arc::new(ByClass::new(own, Arc::new(other.map_err(RunError::RuntimeEndpoint)?))))
+    let mut other = other.map_err(RunError::RuntimeEndpoint)?;
+    if let Some(authorities) = &config.cri_streaming_ca {
+        other = other.trusting(authorities)?;
+    }
+    Ok(Arc::new(ByClass::new(own, Arc::new(other))))
 }
 
 fn own_runtime(config: &KubeletConfig) -> Result<Arc<dyn Runtime>, RunError> {

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use client::Shutdown;
 use nix::sys::statvfs::statvfs;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::eviction::threshold::{Resource, Signal, Threshold};
 use crate::eviction::{Observation, PodUsage, Supply};
-use crate::image::ImageStore;
 use crate::pod::PodUid;
-use crate::runtime::Runtime;
+use crate::runtime::{Collect, Runtime};
 use crate::stats::{ContainerUsage, machine};
 
 /// Between two looks, as upstream's.
@@ -37,9 +37,25 @@ pub trait Measure: Send + Sync + 'static {
 /// This machine.
 pub struct Host {
     /// Where pods' files are: containers, volumes.
-    pub data_dir: PathBuf,
-    /// Where images are.
-    pub images: Option<ImageStore>,
+    data_dir: PathBuf,
+    /// Who has the images.
+    runtime: Arc<dyn Runtime>,
+    /// Measuring is a matter of files, and done on threads that may wait; the runtime is asked from there.
+    asking: Handle,
+}
+
+impl Host {
+    /// With pods' files there. Within tokio's runtime.
+    pub fn new(data_dir: &Path, runtime: Arc<dyn Runtime>) -> Self {
+        Self { data_dir: data_dir.to_owned(), runtime, asking: Handle::current() }
+    }
+
+    /// The disk of images that has the smallest part of it free, where there are several.
+    fn image_disk(&self) -> Option<(Supply, Option<Supply>)> {
+        let dirs = self.asking.block_on(self.runtime.image_dirs());
+        let share = |(bytes, _): &(Supply, _)| bytes.available * 1000 / bytes.capacity.max(1);
+        dirs.iter().filter_map(|dir| disk(dir)).min_by_key(share)
+    }
 }
 
 impl Measure for Host {
@@ -53,7 +69,7 @@ impl Measure for Host {
             all.insert(Signal::NodeFsAvailable, bytes);
             all.extend(files.map(|files| (Signal::NodeFsInodesFree, files)));
         }
-        if let Some((bytes, files)) = self.images.as_ref().and_then(|images| disk(&images.layers())) {
+        if let Some((bytes, files)) = self.image_disk() {
             all.insert(Signal::ImageFsAvailable, bytes);
             all.extend(files.map(|files| (Signal::ImageFsInodesFree, files)));
         }
@@ -62,8 +78,7 @@ impl Measure for Host {
     }
 
     fn reclaim_disk(&self) {
-        let Some(images) = &self.images else { return };
-        match images.collect(|| false) {
+        match self.asking.block_on(self.runtime.collect_images(Collect::All)) {
             Ok(0) => {}
             Ok(bytes) => tracing::info!(bytes, "removed images that nobody uses: the disk is nearly full"),
             Err(error) => tracing::warn!(error = %error.chain(), "remove images that nobody uses"),
@@ -147,17 +162,15 @@ pub async fn watch(
 /// Between two looks at the images, as upstream's.
 const IMAGE_INTERVAL: Duration = Duration::from_secs(300);
 
-/// Removes images that nobody uses whenever the disk is nearly full, also if none is fetched.
-pub async fn collect_images(images: ImageStore, shutdown: Shutdown) {
+/// Removes images that nobody uses whenever their disk is nearly full, also if none is fetched.
+pub async fn collect_images(runtime: Arc<dyn Runtime>, shutdown: Shutdown) {
     let mut ticks = tokio::time::interval(IMAGE_INTERVAL);
     loop {
         tokio::select! {
             () = shutdown.requested() => return,
             _ = ticks.tick() => {}
         }
-        let images = images.clone();
-        let collected = tokio::task::spawn_blocking(move || images.collect_if_full()).await;
-        if let Ok(Err(error)) = collected {
+        if let Err(error) = runtime.collect_images(Collect::WhatIsLacking).await {
             tracing::warn!(error = %error.chain(), "remove images that nobody uses");
         }
     }
@@ -197,6 +210,7 @@ mod tests {
     use super::*;
     use crate::eviction::threshold::hard;
     use crate::pod::{ContainerId, ContainerName, PodRef};
+    use crate::runtime::fake::{FakeRuntime, FakeScript};
     use crate::stats::Usage;
     use jiff::Timestamp;
     use parking_lot::Mutex;
@@ -243,13 +257,14 @@ mod tests {
         assert!(fake.0.lock().is_empty(), "the disk is nobody's worry");
     }
 
-    #[test]
-    fn this_machine_can_be_measured() {
+    #[tokio::test]
+    async fn this_machine_can_be_measured() {
         let dir = tempfile::tempdir().expect("a directory");
         fs::create_dir_all(dir.path().join("containers/u/main")).expect("a directory");
         fs::write(dir.path().join("containers/u/main/file"), vec![1; 100_000]).expect("a file");
-        let host = Host { data_dir: dir.path().to_owned(), images: None };
-        let supplies = host.supplies();
+        let host = Arc::new(Host::new(dir.path(), Arc::new(FakeRuntime::new(FakeScript::default()))));
+        let measuring = host.clone();
+        let supplies = tokio::task::spawn_blocking(move || measuring.supplies()).await.expect("measured");
         for signal in [Signal::MemoryAvailable, Signal::NodeFsAvailable, Signal::PidAvailable] {
             let supply = supplies[&signal];
             assert!(supply.available > 0 && supply.available <= supply.capacity, "{signal:?} {supply:?}");

@@ -20,7 +20,7 @@ use crate::image::ImageStore;
 use crate::node::images::NodeImage;
 use crate::pod::{ContainerId, PodRef, PodUid};
 use crate::runtime::{
-    ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, Fetch, FoundContainer, ImageUse, NATIVE_HANDLER,
+    ByteStream, Collect, ContainerConfig, EVENT_QUEUE, ExecOutput, Fetch, FoundContainer, ImageUse, NATIVE_HANDLER,
     Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
 };
 use crate::stats::ContainerUsage;
@@ -202,6 +202,15 @@ impl Runtime for ByClass {
     /// The agent's own answers for itself, by the agent's signs of life.
     async fn troubles(&self) -> Result<Vec<String>, RuntimeError> {
         self.other.troubles().await
+    }
+
+    async fn collect_images(&self, what: Collect) -> Result<u64, RuntimeError> {
+        let (own, other) = (self.native.collect_images(what).await, self.other.collect_images(what).await);
+        Ok(own? + other?)
+    }
+
+    async fn image_dirs(&self) -> Vec<PathBuf> {
+        [self.native.image_dirs().await, self.other.image_dirs().await].concat()
     }
 
     async fn usage(&self) -> Result<Vec<ContainerUsage>, RuntimeError> {

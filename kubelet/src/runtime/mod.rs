@@ -220,6 +220,15 @@ pub enum PullPolicy {
     Never,
 }
 
+/// Which of the images go that no container uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Collect {
+    /// So many that their disk has room again, if it is nearly full.
+    WhatIsLacking,
+    /// All.
+    All,
+}
+
 /// How an image may be fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {
@@ -498,6 +507,16 @@ pub trait Runtime: Send + Sync + 'static {
     /// It doesn't answer.
     async fn troubles(&self) -> Result<Vec<String>, RuntimeError> {
         Ok(Vec::new())
+    }
+
+    /// Removes images that no container uses, the longest unused first. Returns the bytes that are free by it.
+    async fn collect_images(&self, _what: Collect) -> Result<u64, RuntimeError> {
+        Ok(0)
+    }
+
+    /// Directories on the disks that hold images. What can't be learnt is missing.
+    async fn image_dirs(&self) -> Vec<PathBuf> {
+        Vec::new()
     }
 
     /// What the containers that run use.

@@ -110,6 +110,33 @@ async fn containers_live_at_containerd_beyond_their_agent() {
     assert_eq!(refused, want);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_go_over_tls_to_who_is_believed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+    let certificate = certificate.self_signed(&key).expect("a certificate").pem();
+    let [certificate_file, key_file] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
+    std::fs::write(&certificate_file, certificate).expect("written");
+    std::fs::write(&key_file, key.serialize_pem()).expect("written");
+    let Some(containerd) = Containerd::start_with_tls(&certificate_file, &key_file) else { return };
+    containerd.import(&image::busybox(dir.path(), "box:1", "exec sleep 1000"));
+    let socket = containerd.socket();
+    let connect = async || {
+        let connected = CriRuntime::connect(&socket, dir.path(), "me".to_owned(), LogLimits::default());
+        connected.await.expect("it answers")
+    };
+    let runtime = connect().await.trusting(&certificate_file).expect("an authority");
+    sandboxed(&runtime, &pod("u1"), "").await.expect("a sandbox");
+    let id = started(&runtime, pod("u1")).await;
+    commands_run(&runtime, &id).await;
+    let streams = Streams { stdin: false, stdout: true, stderr: true, tty: false };
+    let refused = connect().await.exec(&id, &["true".to_owned()], streams).await;
+    let refused = refused.err().expect("the machine doesn't believe it").chain();
+    assert!(refused.contains("https://127.0.0.1") && refused.contains("certificate"), "{refused}");
+    runtime.remove_sandbox(&PodRef::of(&pod("u1"))).await.expect("removed");
+}
+
 async fn commands_run(runtime: &CriRuntime, id: &ContainerId) {
     let words = |script: &str| ["sh", "-c", script].map(str::to_owned);
     let done = runtime.exec_sync(id, &words("echo out; exit 4"), PATIENCE).await.expect("run");

@@ -18,11 +18,9 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use crate::authorities;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-/// Where systems keep the authorities that they believe.
-const AUTHORITIES: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 /// Where other runtimes of this machine look.
 const SHARED: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
 
@@ -144,16 +142,6 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     if all.is_empty() { Err(format!("{} holds no certificate in PEM form", file.display())) } else { Ok(all) }
 }
 
-/// One that can't be read is one less to believe.
-fn of_the_system() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let file = AUTHORITIES.iter().find_map(|path| CertificateDer::pem_file_iter(path).ok());
-    for certificate in file.into_iter().flatten().flatten() {
-        let _ = roots.add(certificate);
-    }
-    roots
-}
-
 /// Believes whom authorities vouch for, and who shows one of the given certificates itself: Docker's own guide has
 /// registries sign their certificates themselves, as an authority's.
 #[derive(Debug)]
@@ -166,7 +154,7 @@ struct Believer {
 
 impl Believer {
     fn new(own: Vec<CertificateDer<'static>>, provider: Arc<CryptoProvider>) -> Result<Self, String> {
-        let mut roots = of_the_system();
+        let mut roots = authorities::system();
         for certificate in &own {
             roots.add(certificate.clone()).map_err(|error| format!("an authority's certificate: {error}"))?;
         }

@@ -258,4 +258,16 @@ impl CriClient {
         let request = proto::PullImageRequest { image: Some(image), auth, sandbox_config: None };
         Ok(within(PULL_LIMIT, self.images.clone().pull_image(request)).await?.image_ref)
     }
+    /// Forgets an image with all its names.
+    pub async fn remove_image(&self, id: &str) -> Result<(), Status> {
+        let image = proto::ImageSpec { image: id.to_owned() };
+        let request = proto::RemoveImageRequest { image: Some(image) };
+        gone_is_fine(within(LIMIT, self.images.clone().remove_image(request)).await).map(drop)
+    }
+
+    /// Where it has its images.
+    pub async fn image_file_systems(&self) -> Result<Vec<proto::FilesystemUsage>, Status> {
+        let answer = within(LIMIT, self.images.clone().image_fs_info(proto::ImageFsInfoRequest {})).await?;
+        Ok(answer.image_filesystems)
+    }
 }

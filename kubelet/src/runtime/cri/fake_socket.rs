@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{Stream, StreamExt, stream};
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -38,6 +38,8 @@ pub struct FakeSocket {
 struct State {
     tells: bool,
     ended: Mutex<bool>,
+    images: Mutex<Vec<proto::Image>>,
+    removed: Mutex<Vec<String>>,
     calls: watch::Sender<BTreeMap<String, usize>>,
     /// Of the stream that is open.
     events: watch::Sender<Option<mpsc::Sender<()>>>,
@@ -48,8 +50,14 @@ impl FakeSocket {
     pub fn start(tells: bool) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let listener = UnixListener::bind(dir.path().join("socket")).expect("bound");
-        let ended = Mutex::new(false);
-        let state = State { tells, ended, calls: watch::Sender::default(), events: watch::Sender::default() };
+        let state = State {
+            tells,
+            ended: Mutex::default(),
+            images: Mutex::default(),
+            removed: Mutex::default(),
+            calls: watch::Sender::default(),
+            events: watch::Sender::default(),
+        };
         let state = Arc::new(state);
         let mut serving = JoinSet::new();
         serving.spawn(accept(listener, state.clone()));
@@ -64,6 +72,16 @@ impl FakeSocket {
     /// The container ends with code 3. Nobody is told.
     pub fn end_container(&self) {
         *self.state.ended.lock() = true;
+    }
+
+    /// The images that it has.
+    pub fn has_images(&self, images: Vec<proto::Image>) {
+        *self.state.images.lock() = images;
+    }
+
+    /// The images that were to be removed, by their identifiers.
+    pub fn removed(&self) -> Vec<String> {
+        self.state.removed.lock().clone()
     }
 
     /// Tells of an event, once somebody listens.
@@ -99,22 +117,33 @@ async fn accept(listener: UnixListener, state: Arc<State>) {
 }
 
 async fn serve(stream: UnixStream, state: Arc<State>) {
-    let answer = service_fn(|request: hyper::Request<Incoming>| {
-        let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-        let response = state.answer(&method);
-        state.calls.send_modify(|calls| *calls.entry(method).or_default() += 1);
-        std::future::ready(Ok::<_, Infallible>(response))
+    let answer = service_fn(move |request: hyper::Request<Incoming>| {
+        let state = state.clone();
+        async move {
+            let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+            let asked = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let response = state.answer(&method, &asked);
+            state.calls.send_modify(|calls| *calls.entry(method).or_default() += 1);
+            Ok::<_, Infallible>(response)
+        }
     });
     let server = http2::Builder::new(TokioExecutor::new());
     let _ = server.serve_connection(TokioIo::new(stream), answer).await;
 }
 
 impl State {
-    fn answer(&self, method: &str) -> Response {
+    fn answer(&self, method: &str, asked: &[u8]) -> Response {
         match method {
             "Version" => unary(&proto::VersionResponse::default()),
             "ListContainers" => unary(&proto::ListContainersResponse { containers: vec![self.container()] }),
             "ContainerStatus" => unary(&proto::ContainerStatusResponse { status: Some(Self::status()) }),
+            "ListImages" => unary(&proto::ListImagesResponse { images: self.images.lock().clone() }),
+            "RemoveImage" => {
+                // Before the message is its length.
+                let asked = proto::RemoveImageRequest::decode(&asked[5..]).expect("well formed");
+                self.removed.lock().extend(asked.image.map(|image| image.image));
+                unary(&proto::RemoveImageResponse {})
+            }
             "GetContainerEvents" if self.tells => self.events(),
             _ => unimplemented(),
         }
@@ -134,6 +163,7 @@ impl State {
         ];
         proto::Container {
             id: "c".to_owned(),
+            image_ref: "used".to_owned(),
             metadata: Some(proto::ContainerMetadata { name: "main".to_owned(), attempt: 0 }),
             state: self.state().into(),
             labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),

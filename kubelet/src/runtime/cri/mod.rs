@@ -9,6 +9,7 @@
 
 mod channel;
 mod client;
+mod collect;
 mod container;
 mod events;
 #[cfg(test)]
@@ -28,7 +29,7 @@ mod proto {
 }
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -43,12 +44,13 @@ use tokio::task::JoinSet;
 use self::client::{CriClient, refused, text};
 use self::proto::{ContainerState, PodSandboxState};
 use self::state::{Known, Life, Pace, Sandbox, Shared, usage};
+use self::streams::Trust;
 use crate::config::LogLimits;
 use crate::container::cgroup::Limits;
 use crate::node::images::NodeImage;
 use crate::pod::{ContainerId, ContainerName, PodRef, PodUid};
 use crate::runtime::{
-    ByteStream, ContainerConfig, EVENT_QUEUE, EXEC_OUTPUT_LIMIT, ExecOutput, Fetch, FoundContainer,
+    ByteStream, Collect, ContainerConfig, EVENT_QUEUE, EXEC_OUTPUT_LIMIT, ExecOutput, Fetch, FoundContainer,
     FoundState, ImageUse, NATIVE_HANDLER, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session,
     Streams,
 };
@@ -67,6 +69,8 @@ pub struct CriRuntime {
     handlers: Mutex<BTreeMap<PodUid, String>>,
     sandboxes: Mutex<BTreeMap<PodUid, Sandbox>>,
     watcher: Mutex<JoinSet<()>>,
+    /// Of the streaming server, if that speaks HTTPS.
+    trust: Trust,
 }
 
 impl CriRuntime {
@@ -102,6 +106,7 @@ impl CriRuntime {
             events,
             known: Mutex::default(),
             look: Notify::new(),
+            images: Mutex::default(),
             hears: AtomicBool::new(false),
             pace,
         };
@@ -113,7 +118,19 @@ impl CriRuntime {
             handlers: Mutex::default(),
             sandboxes: Mutex::default(),
             watcher: Mutex::default(),
+            trust: Trust::default(),
         })
+    }
+
+    /// Believes the streaming server by the authorities of this file, in place of the machine's.
+    ///
+    /// # Errors
+    /// It can't be read, or holds none.
+    pub fn trusting(mut self, authorities: &Path) -> Result<Self, RuntimeError> {
+        let attempted = || format!("read the authority of the runtime's streams in {}", authorities.display());
+        let failed = |source| RuntimeError::System { attempted: attempted(), source };
+        self.trust = Trust::of_file(authorities).map_err(failed)?;
+        Ok(self)
     }
 
     fn client(&self) -> &CriClient {
@@ -274,7 +291,11 @@ impl Runtime for CriRuntime {
     }
 
     async fn ensure_image(&self, config: &ContainerConfig, fetch: &Fetch) -> Result<ImageUse, RuntimeError> {
-        image::ensure(self.client(), &config.image, fetch).await
+        let found = image::ensure(self.client(), &config.image, fetch).await?;
+        if let Some(image) = found.image() {
+            self.shared.images.lock().touch(&image.id.to_string(), Timestamp::now());
+        }
+        Ok(found)
     }
 
     async fn images(&self) -> Result<Vec<NodeImage>, RuntimeError> {
@@ -364,6 +385,7 @@ impl Runtime for CriRuntime {
         if watcher.is_empty() {
             watcher.spawn(watch::watch(self.shared.clone()));
             watcher.spawn(events::follow(self.shared.clone()));
+            watcher.spawn(collect::sweep(self.shared.clone()));
         }
         Ok(all)
     }
@@ -397,7 +419,7 @@ impl Runtime for CriRuntime {
         let (container_id, cmd) = (id.0.clone(), command.to_vec());
         let request = proto::ExecRequest { container_id, cmd, tty, stdin, stdout, stderr: stderr && !tty };
         let url = self.client().exec(request).await.map_err(refused("exec in the container"))?;
-        streams::start(&url, streams).await
+        streams::start(&url, streams, &self.trust).await
     }
 
     async fn attach(&self, id: &ContainerId, streams: Streams) -> Result<Session, RuntimeError> {
@@ -405,13 +427,13 @@ impl Runtime for CriRuntime {
         let container_id = id.0.clone();
         let request = proto::AttachRequest { container_id, stdin, tty, stdout, stderr: stderr && !tty };
         let url = self.client().attach(request).await.map_err(refused("attach to the container"))?;
-        streams::start(&url, streams).await
+        streams::start(&url, streams, &self.trust).await
     }
 
     async fn port_forward(&self, pod: &PodRef, port: u16) -> Result<Box<dyn ByteStream>, RuntimeError> {
         let sandbox = self.sandbox(pod).await?;
         let url = self.client().port_forward(&sandbox.id, port).await;
-        streams::dial(&url.map_err(refused("forward a port of the pod"))?, port).await
+        streams::dial(&url.map_err(refused("forward a port of the pod"))?, port, &self.trust).await
     }
 
     /// What containers shared would outlive the agent that ends with them; the next start makes it anew.
@@ -427,6 +449,14 @@ impl Runtime for CriRuntime {
     async fn troubles(&self) -> Result<Vec<String>, RuntimeError> {
         let status = self.client().status().await.map_err(refused("ask the container runtime how it is"))?;
         Ok(status::troubles(&status))
+    }
+
+    async fn collect_images(&self, what: Collect) -> Result<u64, RuntimeError> {
+        collect::images(&self.shared, what).await.map_err(refused("remove images that nobody uses"))
+    }
+
+    async fn image_dirs(&self) -> Vec<PathBuf> {
+        collect::image_dirs(&self.shared).await.unwrap_or_default()
     }
 
     async fn usage(&self) -> Result<Vec<ContainerUsage>, RuntimeError> {

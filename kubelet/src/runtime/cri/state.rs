@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use super::client::CriClient;
+use super::collect::{self, Ledger};
 use super::files::PodFiles;
 use super::{proto, sandbox};
 use crate::config::LogLimits;
@@ -72,6 +73,8 @@ pub struct Shared {
     pub known: Mutex<BTreeMap<ContainerId, Known>>,
     /// Something was asked to end, or has ended: look at once.
     pub look: Notify,
+    /// Its images, as far as they were looked at.
+    pub images: Mutex<Ledger>,
     /// The runtime tells by itself what becomes of containers.
     pub hears: AtomicBool,
     /// How often to look.
@@ -87,6 +90,10 @@ pub struct Pace {
     pub beside_events: Duration,
     /// Before it is asked again to tell.
     pub retry: Duration,
+    /// Between two looks for dead sandboxes.
+    pub sweep: Duration,
+    /// How long an image stays that nobody has used yet.
+    pub youth: Duration,
 }
 
 impl Default for Pace {
@@ -95,6 +102,8 @@ impl Default for Pace {
             alone: Duration::from_millis(500),
             beside_events: Duration::from_secs(10),
             retry: Duration::from_secs(1),
+            sweep: collect::PACE,
+            youth: collect::YOUTH,
         }
     }
 }

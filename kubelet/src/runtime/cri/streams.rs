@@ -4,18 +4,23 @@
 //! runtime, as upstream's API server has it.
 
 use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
 use serde_json::Value;
 use streaming::spdy::{self, Event, PROTOCOL, StreamId};
 use streaming::{port_forward, remote_command};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
 
+use crate::authorities;
 use crate::runtime::session::sizes;
 use crate::runtime::{ByteStream, Input, Output, RuntimeError, Session, Streams, TerminalSize};
 use crate::wire::{self, Incoming, Wire};
@@ -37,14 +42,43 @@ fn lost(source: io::Error) -> RuntimeError {
     RuntimeError::System { attempted: "talk to the container runtime's streams".to_owned(), source }
 }
 
+/// Whom the agent believes to be the streaming server, where that speaks HTTPS: whom the machine believes, as
+/// upstream's kubelet has it, or the authorities of a file.
+#[derive(Clone, Debug, Default)]
+pub struct Trust(Option<PathBuf>);
+
+impl Trust {
+    /// In the authorities of this file.
+    ///
+    /// # Errors
+    /// It can't be read, or holds none.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        authorities::of_file(path).map(|_| Self(Some(path.to_owned())))
+    }
+
+    /// As it is now: files change.
+    fn connector(&self) -> io::Result<TlsConnector> {
+        let roots = match &self.0 {
+            Some(path) => authorities::of_file(path)?,
+            None => authorities::system(),
+        };
+        Ok(TlsConnector::from(Arc::new(authorities::client(roots).map_err(io::Error::other)?)))
+    }
+}
+
 /// Asks for an upgrade to SPDY at the address that the runtime has told.
-async fn connect(url: &str, protocol: &str) -> Result<Stream, RuntimeError> {
+async fn connect(url: &str, protocol: &str, trust: &Trust) -> Result<Stream, RuntimeError> {
     let failed = unreachable_at(url);
     let uri: http::Uri = url.parse().map_err(io::Error::other).map_err(&failed)?;
-    let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http"));
-    let authority = authority.ok_or_else(|| failed(io::Error::other("it is no address of plain HTTP")))?;
-    let stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80))).await;
-    let stream = stream.map_err(&failed)?;
+    let secure = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return Err(failed(io::Error::other("it is no address of HTTP or HTTPS"))),
+    };
+    let authority = uri.authority().ok_or_else(|| failed(io::Error::other("it names no host")))?;
+    let host = authority.host().trim_matches(['[', ']']);
+    let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let stream = TcpStream::connect((host, port)).await.map_err(&failed)?;
     // Only a matter of latency.
     let _ = stream.set_nodelay(true);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -55,10 +89,18 @@ async fn connect(url: &str, protocol: &str) -> Result<Stream, RuntimeError> {
         .header("X-Stream-Protocol-Version", protocol)
         .body(Empty::<Bytes>::new());
     let request = request.map_err(io::Error::other).map_err(&failed)?;
+    if !secure {
+        return upgrade(stream, request).await.map_err(failed);
+    }
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other).map_err(&failed)?;
+    let stream = trust.connector().map_err(&failed)?.connect(name, stream).await.map_err(&failed)?;
     upgrade(stream, request).await.map_err(failed)
 }
 
-async fn upgrade(stream: TcpStream, request: Request<Empty<Bytes>>) -> io::Result<Stream> {
+async fn upgrade(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Empty<Bytes>>,
+) -> io::Result<Stream> {
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut requests, connection) = handshake.map_err(io::Error::other)?;
     // Ends when the connection was upgraded, or with it.
@@ -97,8 +139,8 @@ impl Channels {
 }
 
 /// Begins to talk to a process of which the runtime has told where its streams are.
-pub async fn start(url: &str, streams: Streams) -> Result<Session, RuntimeError> {
-    let stream = connect(url, CHANNELS).await?;
+pub async fn start(url: &str, streams: Streams, trust: &Trust) -> Result<Session, RuntimeError> {
+    let stream = connect(url, CHANNELS, trust).await?;
     let (wire, incoming) = wire::open(spdy::Session::client(), stream);
     let mut channels = None;
     let opening = wire.send(|client, out| channels = Some(Channels::open(client, streams, out))).await;
@@ -228,8 +270,8 @@ async fn send_sizes<S: AsyncRead + AsyncWrite>(
 }
 
 /// Connects to a port of a pod of which the runtime has told where it is reached.
-pub async fn dial(url: &str, port: u16) -> Result<Box<dyn ByteStream>, RuntimeError> {
-    let stream = connect(url, port_forward::PROTOCOL).await?;
+pub async fn dial(url: &str, port: u16, trust: &Trust) -> Result<Box<dyn ByteStream>, RuntimeError> {
+    let stream = connect(url, port_forward::PROTOCOL, trust).await?;
     let (wire, incoming) = wire::open(spdy::Session::client(), stream);
     let (port, mut ids) = (port.to_string(), (StreamId(0), StreamId(0)));
     let opening = wire.send(|client, out| {
@@ -295,5 +337,74 @@ mod tests {
         let refused = ended(br#"{"status":"Failure","message":"no such file"}"#).expect_err("no code");
         assert_eq!(refused.to_string(), "no such file");
         assert_eq!(ended(b"odd").expect_err("no status").to_string(), "odd");
+    }
+    /// Answers one connection by an upgrade, with a certificate for this name; its port, and the file of its authority.
+    async fn serve(name: &str, dir: &Path) -> (u16, PathBuf) {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority = rcgen::CertifiedIssuer::self_signed(params, key).expect("an authority");
+        let file = dir.join(name);
+        std::fs::write(&file, authority.pem()).expect("written");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
+        let certificate = params.signed_by(&key, &authority).expect("a certificate");
+        let key = rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("a certificate");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let port = listener.local_addr().expect("bound").port();
+        tokio::spawn(async move {
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    asked.push(stream.read_u8().await.expect("a request"));
+                }
+                let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\nhello";
+                stream.write_all(answer.as_bytes()).await.expect("answered");
+            }
+        });
+        (port, file)
+    }
+
+    #[tokio::test]
+    async fn a_server_is_believed_whose_authority_is_and_who_has_the_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (port, file) = serve("127.0.0.1", dir.path()).await;
+        let (other_port, other_file) = serve("elsewhere.example", dir.path()).await;
+        let reach = async |port: u16, trust: &Trust| {
+            connect(&format!("https://127.0.0.1:{port}/exec/x"), CHANNELS, trust).await
+        };
+        let trust = |file: &Path| Trust::of_file(file).expect("an authority");
+        let mut stream = reach(port, &trust(&file)).await.expect("believed");
+        let mut heard = [0; 5];
+        stream.read_exact(&mut heard).await.expect("heard");
+        assert_eq!(&heard, b"hello");
+        for (port, trust, why) in [
+            (port, Trust::default(), "UnknownIssuer"),
+            (port, trust(&other_file), "UnknownIssuer"),
+            (other_port, trust(&other_file), "not valid for name"),
+        ] {
+            let refused = reach(port, &trust).await.err().map(|error| error.chain()).unwrap_or_default();
+            assert!(refused.contains("reach the container runtime's streams at https://127.0.0.1"), "{refused}");
+            assert!(refused.contains(why), "{why} is not in {refused}");
+        }
+        std::fs::write(&file, "nothing").expect("written");
+        assert!(Trust::of_file(&file).is_err());
+    }
+
+    #[tokio::test]
+    async fn an_address_of_something_else_is_refused() {
+        for url in ["unix:///run/x", "http:///exec", "::"] {
+            assert!(connect(url, CHANNELS, &Trust::default()).await.is_err(), "{url}");
+        }
     }
 }

@@ -46,7 +46,7 @@ use crate::runtime::native::launcher::Launcher;
 use crate::runtime::native::sandbox::Sandboxes;
 use crate::runtime::native::store::NativeStore;
 use crate::runtime::{
-    ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, Fetch, FoundContainer, FoundState, ImageUse,
+    ByteStream, Collect, ContainerConfig, EVENT_QUEUE, ExecOutput, Fetch, FoundContainer, FoundState, ImageUse,
     PullPolicy, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
 };
 use crate::shim::record::{ContainerDir, Order, RunningRecord};
@@ -357,6 +357,20 @@ impl Runtime for NativeRuntime {
         let of_pod = |known: &Arc<Known>| known.config.pod.uid == pod.uid;
         let known = self.containers.lock().values().find(|known| of_pod(known)).cloned();
         port_forward::dial(known.and_then(|known| known.config.network.clone()), port).await
+    }
+
+    async fn collect_images(&self, what: Collect) -> Result<u64, RuntimeError> {
+        let images = self.images.clone();
+        let collected = tokio::task::spawn_blocking(move || match what {
+            Collect::WhatIsLacking => images.collect_if_full(),
+            Collect::All => images.collect(|| false),
+        });
+        let collected = collected.await.map_err(|error| RuntimeError::Image(error.to_string()))?;
+        collected.map_err(|error| RuntimeError::Image(error.chain()))
+    }
+
+    async fn image_dirs(&self) -> Vec<PathBuf> {
+        vec![self.images.layers()]
     }
 
     async fn usage(&self) -> Result<Vec<ContainerUsage>, RuntimeError> {
