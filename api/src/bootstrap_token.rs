@@ -22,6 +22,8 @@ pub const NAMESPACE: &str = "kube-system";
 pub const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
 /// The group in which a token puts a new machine unless somebody says otherwise; it may ask for a node's certificate.
 pub const DEFAULT_GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
+/// The group of tokens by which machines become members of the control plane.
+pub const CONTROL_PLANE_GROUP: &str = "system:bootstrappers:amoeba:control-plane";
 /// Where what is signed lies.
 pub const INFO_NAMESPACE: &str = "kube-public";
 /// The ConfigMap that is signed.
@@ -104,6 +106,16 @@ impl BootstrapToken {
     /// The name of its Secret.
     pub fn secret_name(&self) -> String {
         format!("bootstrap-token-{}", self.id)
+    }
+
+    /// The group of who shows this one and no other, among those of [`CONTROL_PLANE_GROUP`].
+    pub fn own_group(&self) -> String {
+        format!("{CONTROL_PLANE_GROUP}:{}", self.id)
+    }
+
+    /// The Secret of the authorities that are handed over to who has the token, and the key that they are sealed with.
+    pub fn authorities_name(&self) -> String {
+        format!("amoeba-authorities-{}", self.id)
     }
 
     /// The token in a Secret, if it holds one.

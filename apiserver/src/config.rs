@@ -9,6 +9,7 @@ use api::cidr::Cidr;
 use crate::audit::AuditConfig;
 use crate::auth::oidc::Oidc;
 use crate::auth::{AccountPolicy, TokenTable};
+use crate::members::Group;
 use crate::pki::Pki;
 
 /// What an API server is told at its start.
@@ -39,6 +40,8 @@ pub struct Config {
     /// Whether pods with addresses of the loopback may be reached through the `proxy` subresources: only where all
     /// nodes are this machine is it theirs, and not the server's own.
     pub proxy_loopback: bool,
+    /// Whose store the server is on, if it is our own.
+    pub members: Option<Group>,
 }
 
 impl Config {
@@ -60,6 +63,7 @@ impl Config {
             node_ports: 30_000..=32_767,
             advertise: None,
             proxy_loopback: false,
+            members: None,
         }
     }
 }

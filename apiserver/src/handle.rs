@@ -47,7 +47,7 @@ use crate::stall::Patience;
 use crate::storage::Storage;
 use crate::verbs::{Answer, Call};
 use crate::webhook::Webhooks;
-use crate::{aggregation, auth, dispatch, proxy, response, websocket};
+use crate::{aggregation, auth, dispatch, members, proxy, response, websocket};
 
 /// The API server: stateless but for caches of what is in the store.
 pub struct ApiServer {
@@ -239,6 +239,10 @@ impl ApiServer {
             return aggregation::forward::pass_on(self, &other, asked, identity).boxed().await;
         }
         let (parts, body) = (asked.parts, asked.body);
+        if !info.is_resource && info.path == members::PATH {
+            let body = if info.verb.is_read() { Bytes::new() } else { self.read_body(body).await? };
+            return members::serve(self.config.members.as_ref(), info, &body).await;
+        }
         if !info.is_resource {
             return Ok(dispatch::path(self, parts, info));
         }

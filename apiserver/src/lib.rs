@@ -29,6 +29,7 @@ pub mod handle;
 pub mod health;
 pub mod in_process;
 mod kubernetes_service;
+pub mod members;
 pub mod metrics;
 mod negotiate;
 pub mod node_proxy;

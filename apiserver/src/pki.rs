@@ -13,6 +13,7 @@
 
 mod account_keys;
 mod files;
+pub mod handover;
 mod issue;
 mod renewed;
 pub(crate) mod tls;

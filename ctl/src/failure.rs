@@ -8,6 +8,7 @@ use store::recovery::RecoveryError;
 
 use crate::cluster::connect::ConnectError;
 use crate::cluster::request::RequestError;
+use crate::control_plane::joining::JoiningError;
 use crate::etcdctl::cluster::CallError;
 use crate::manifest::ManifestError;
 use crate::member::MemberError;
@@ -23,6 +24,9 @@ pub enum Failure {
     /// The cluster's address or credentials could not be found or used.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The machine can't become a member of the control plane.
+    #[error("cannot join the control plane")]
+    Joining(#[from] JoiningError),
     /// The API server refused or could not be reached.
     #[error(transparent)]
     Request(#[from] RequestError),

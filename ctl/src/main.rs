@@ -12,6 +12,7 @@ mod describe;
 mod environment;
 mod etcdctl;
 mod failure;
+mod invitation;
 mod leader_election;
 mod manifest;
 mod member;

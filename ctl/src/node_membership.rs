@@ -4,16 +4,16 @@ use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use api::bootstrap_token::{BootstrapToken, KeyPin};
 use client::config::{Options, switchable};
 use client::kubeconfig::Credentials;
 use http::Uri;
 use jiff::Timestamp;
-use kubelet::credentials::join::{Invitation, join};
+use kubelet::credentials::join::join;
 use kubelet::credentials::{Renewal, life, write_private};
 
 use crate::app::App;
 use crate::failure::Failure;
+use crate::invitation::InvitationArgs;
 use crate::member::MemberError;
 use crate::text::parse_duration;
 
@@ -30,15 +30,8 @@ pub struct JoinArgs {
     /// URL nor token is needed again
     #[arg(long, value_name = "URL,…", value_delimiter = ',', conflicts_with = "fake")]
     join: Vec<Uri>,
-    /// The bootstrap token (`amoeba token create`)
-    #[arg(long, value_name = "TOKEN", requires = "join", conflicts_with = "token_file")]
-    token: Option<BootstrapToken>,
-    /// A file with the token, so that it stands in no process list
-    #[arg(long, value_name = "FILE", requires = "join")]
-    token_file: Option<PathBuf>,
-    /// A key that the cluster's authority may have; without any the token alone tells whether it is the right cluster
-    #[arg(long = "ca-cert-hash", value_name = "sha256:HEX", requires = "join")]
-    ca_cert_hash: Vec<KeyPin>,
+    #[command(flatten)]
+    invitation: InvitationArgs,
     /// Renew the node's certificates at least this often; otherwise after 70 to 90 % of their life
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     renew_certificates_every: Option<Duration>,
@@ -74,11 +67,7 @@ impl JoinArgs {
         let dir = app.data_dir()?;
         let path = dir.join(KUBECONFIG);
         if !self.join.is_empty() && !is_good(&path) {
-            let invitation = Invitation {
-                servers: self.join.clone(),
-                token: self.token()?,
-                pins: self.ca_cert_hash.clone(),
-            };
+            let invitation = self.invitation.to(&self.join)?;
             if invitation.pins.is_empty() {
                 tracing::warn!("without --ca-cert-hash whoever has the token can pretend to be the cluster");
             }
@@ -89,16 +78,6 @@ impl JoinArgs {
             true => self.take_up(&dir, &path, agent).await.map(Some),
             false => Ok(None),
         }
-    }
-
-    fn token(&self) -> Result<BootstrapToken, Failure> {
-        let Some(file) = &self.token_file else {
-            let missing = || Failure::Usage("--join needs --token or --token-file".to_owned());
-            return self.token.clone().ok_or_else(missing);
-        };
-        let text = std::fs::read_to_string(file)
-            .map_err(|source| Failure::io(format!("read {}", file.display()), source))?;
-        text.trim().parse().map_err(|why| Failure::Usage(format!("{}: {why}", file.display())))
     }
 
     async fn take_up(

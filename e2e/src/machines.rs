@@ -64,13 +64,21 @@ pub struct Machines {
     ground: Ground,
     dir: TempDir,
     port: u16,
+    /// Where members speak to each other.
+    peer_port: u16,
     flags: Flags,
 }
 
 impl Machines {
     /// So many members on loopback, which share their authorities, and no node yet.
     pub fn start(members: usize) -> Self {
-        Self::on(Ground::Loopback, members, Flags { members: "", nodes: "--lease-renew-interval 1s" })
+        let flags = Flags { members: "", nodes: "--lease-renew-interval 1s" };
+        Self::on(Ground::Loopback, members, flags, members > 1)
+    }
+
+    /// One member on loopback that others can join.
+    pub fn start_first() -> Self {
+        Self::on(Ground::Loopback, 1, Flags { members: "", nodes: "" }, true)
     }
 
     /// So many machines on a switch, with a member each, and no node yet.
@@ -79,14 +87,15 @@ impl Machines {
     /// Without root's rights.
     pub fn on_a_switch(members: usize, flags: Flags) -> Self {
         let switch = Switch::new(members).expect("namespaces (the test needs root)");
-        Self::on(Ground::Switch(switch), members, flags)
+        Self::on(Ground::Switch(switch), members, flags, members > 1)
     }
 
-    fn on(ground: Ground, members: usize, flags: Flags) -> Self {
+    fn on(ground: Ground, members: usize, flags: Flags, reachable: bool) -> Self {
         let dir = tempfile::Builder::new().prefix("amoeba-e2e-").tempdir().expect("a temporary directory");
-        let mut machines = Self { running: BTreeMap::new(), ground, dir, port: free_port(), flags };
-        let peer_port = free_port();
-        (1..=members).for_each(|number| machines.start_member(number, members, peer_port));
+        let (port, peer_port) = (free_port(), free_port());
+        let mut machines = Self { running: BTreeMap::new(), ground, dir, port, peer_port, flags };
+        let founders = if reachable { members } else { 0 };
+        (1..=members).for_each(|number| machines.start_member(number, founders));
         eventually("the members serve", || machines.kubectl(1, "get namespaces").ok.then_some(()));
         machines
     }
@@ -121,13 +130,12 @@ impl Machines {
         self.running.insert(name.to_owned(), process);
     }
 
-    fn start_member(&mut self, number: usize, of: usize, peer_port: u16) {
+    /// Founders that know each other's peer addresses; one that knows none stays alone.
+    fn start_member(&mut self, number: usize, founders: usize) {
         let (id, pki, listen) = (number.to_string(), self.path("pki"), self.endpoint(number));
         let pki = pki.to_str().expect("UTF-8 path");
-        let peers: Vec<String> = (1..=of)
-            .filter(|_| of > 1)
-            .map(|id| format!("--peer={id}={}:{peer_port}", self.address(id)))
-            .collect();
+        let peer = |id| format!("--peer={id}={}:{}", self.address(id), self.peer_port);
+        let peers: Vec<String> = (1..=founders).map(peer).collect();
         let own = ["--member-id", &id, "--listen", &listen, "--pki-dir", pki];
         let further = self.flags.members.split_whitespace();
         if number > 1 {
@@ -153,6 +161,13 @@ impl Machines {
         );
     }
 
+    /// Starts a further member on a machine of its own, with authorities of its own or none, with these flags.
+    pub fn start_joining_member(&mut self, machine: usize, flags: &[&str]) {
+        let (listen, peer) = (self.endpoint(machine), format!("{}:{}", self.address(machine), self.peer_port));
+        let own = ["--listen", &listen, "--peer-address", &peer];
+        self.start_process(machine, &format!("m{machine}"), "server", own.into_iter().chain(flags.iter().copied()));
+    }
+
     /// The flags by which a node joins, as a member tells them for a new token with these options.
     pub fn joining(&self, member: usize, options: &str) -> Vec<String> {
         let command = self.a(member, format!("token create --print-join-command {options}").trim_end());
@@ -162,7 +177,7 @@ impl Machines {
 
     /// Starts the only member again.
     pub fn start_only_member(&mut self) {
-        self.start_member(1, 1, 0);
+        self.start_member(1, 0);
     }
 
     /// Kills a member or a node's agent. Pods run on.

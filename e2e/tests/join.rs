@@ -44,6 +44,86 @@ fn a_machine_joins_renews_and_outlives_an_api_server() {
     assert_eq!(machines.k(2, &format!("get pod first -o jsonpath={restarts}")), "0", "it was adopted");
 }
 
+#[test]
+fn machines_become_members_by_tokens_and_outlive_the_first() {
+    let mut machines = Machines::start_first();
+    machines.k(1, "create configmap before --from-literal=a=b");
+    strangers_get_no_authorities(&mut machines);
+    for number in [2, 3] {
+        let flags = inviting(&machines);
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        machines.start_joining_member(number, &flags);
+        eventually("it votes", || (voters(&machines, 1) == number).then_some(()));
+        // It is a member like any other, and what let it in is no more.
+        assert_eq!(machines.k(number, "get configmap before -o jsonpath={.data.a}"), "b");
+        let id = flags[3].split('.').next().expect("an id");
+        for object in ["secret bootstrap-token-", "secret amoeba-authorities-", "role amoeba-authorities-"] {
+            let line = format!("get -n kube-system {object}{id}");
+            eventually(&line, || machines.kubectl(1, &line).err.contains("NotFound").then_some(()));
+        }
+    }
+    machines.kill("m1");
+    eventually("the others go on", || {
+        machines.kubectl(2, "create configmap after --from-literal=a=b").ok.then_some(())
+    });
+    eventually("each of them", || machines.kubectl(3, "get configmap after").ok.then_some(()));
+    // Started again it needs neither token nor key.
+    machines.kill("m3");
+    let server = format!("https://{}", machines.endpoint(2));
+    machines.start_joining_member(3, &["--join", &server]);
+    eventually("it is back", || {
+        machines.kubectl(3, "create configmap again --from-literal=a=b").ok.then_some(())
+    });
+}
+
+/// The flags of a new token of the control plane, as a member tells them.
+fn inviting(machines: &Machines) -> Vec<String> {
+    let pki = machines.path("pki");
+    let command = machines.a(1, &format!("token create --control-plane --pki-dir {}", pki.display()));
+    let flags: Vec<String> = command.split_whitespace().skip(2).map(str::to_owned).collect();
+    eventually("the cluster signs with it", || signs(machines, &flags[3]));
+    flags
+}
+
+/// Whether the cluster says with this token who it is.
+fn signs(machines: &Machines, token: &str) -> Option<()> {
+    let info = machines.kubectl(1, "get configmap cluster-info -n kube-public -o yaml");
+    info.out.contains(&format!("jws-kubeconfig-{}", &token[..6])).then_some(())
+}
+
+fn voters(machines: &Machines, member: usize) -> usize {
+    let answer = machines.kubectl(member, "get --raw /members");
+    let members: serde_json::Value = serde_json::from_str(&answer.out).unwrap_or_default();
+    let members = members["members"].as_array().into_iter().flatten();
+    members.filter(|member| member["learner"] == false).count()
+}
+
+/// A node's token opens nothing, nor does a member's with another key, and nobody is believed without a pin.
+fn strangers_get_no_authorities(machines: &mut Machines) {
+    let told = machines.joining(1, "");
+    let [url, token, pin] = [1, 3, 5].map(|place| told[place].clone());
+    eventually("the cluster signs with it", || signs(machines, &token));
+    let right = inviting(machines);
+    let (right_token, right_key) = (right[3].clone(), right[7].clone());
+    let key = "0".repeat(64);
+    let expect = |machines: &mut Machines, token: &str, further: &[&str], words: &str| {
+        machines.start_joining_member(2, &[&["--join", &url, "--token", token], further].concat());
+        eventually(words, || machines.log("m2").contains(words).then_some(()));
+        machines.kill("m2");
+        assert!(!machines.path("m2/pki/ca.key").exists() && !machines.path("m2/store").exists());
+    };
+    let pinned = ["--ca-cert-hash", &pin, "--certificate-key"];
+    let refused = "cannot get resource \"secrets\"";
+    expect(machines, &token, &[&pinned[..], &[&right_key]].concat(), refused);
+    expect(machines, &right_token, &[&pinned[..], &[&key]].concat(), "certificate key is another one");
+    expect(machines, &right_token, &["--certificate-key", &right_key], "needs --ca-cert-hash");
+    assert_eq!(voters(machines, 1), 1);
+    // What is told of its authorities is sealed for everybody in the cluster.
+    let secret = machines.k(1, &format!("get secret -n kube-system amoeba-authorities-{} -o yaml", &right_token[..6]));
+    assert!(secret.contains("ca.key:") && !secret.contains("LS0tLS1CRUdJTi"), "{secret}");
+    machines.a(1, &format!("token delete {}", &right_token[..6]));
+}
+
 /// Neither a foreign token nor a foreign authority leads to a certificate.
 fn strangers_are_refused(machines: &mut Machines) {
     let url = format!("https://{}", machines.endpoint(1));

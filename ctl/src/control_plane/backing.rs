@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use apiserver::members::Group;
 use apiserver::pki::{Pki, PkiError};
 use etcd::client::EtcdKv;
 use store::Store;
@@ -51,6 +52,14 @@ impl Backing {
         match self {
             Self::Own(own) => Arc::new(own.store.clone()),
             Self::Stock(etcd) => etcd.clone(),
+        }
+    }
+
+    /// The group of members, if the objects are theirs.
+    pub fn group(&self) -> Option<Group> {
+        match self {
+            Self::Own(own) => Some(Group(own.store.clone())),
+            Self::Stock(_) => None,
         }
     }
 

@@ -7,7 +7,7 @@ mod member;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::cidr::Cidr;
@@ -17,6 +17,7 @@ use store::kv::MemberId;
 use self::member::Member;
 use crate::app::App;
 use crate::control_plane::identity::IdentityArgs;
+use crate::control_plane::joining::{Acquaintance, JoiningArgs, parse_acquaintance};
 use crate::control_plane::load::LoadArgs;
 use crate::control_plane::stock_etcd::{StockEtcd, StockEtcdArgs};
 use crate::failure::Failure;
@@ -43,16 +44,19 @@ pub struct Args {
     /// Where this member talks to the others [default: as --peer says; without either it stays alone]
     #[arg(long, value_name = "ADDRESS", conflicts_with = "etcd_servers", value_parser = parse_socket_address)]
     peer_address: Option<SocketAddr>,
-    /// Peer addresses of a living cluster that has added this member (`amoeba member add`)
+    /// The cluster to join: its API servers, by a token of the control plane; or peer addresses of its members, if they
+    /// have added this one (`amoeba member add`). Once joined, neither is needed again
     #[arg(
         long,
-        value_name = "ADDRESS,…",
+        value_name = "URL|ADDRESS,…",
         value_delimiter = ',',
-        value_parser = parse_socket_address,
+        value_parser = parse_acquaintance,
         requires = "peer_address",
         conflicts_with = "peers"
     )]
-    join: Vec<SocketAddr>,
+    join: Vec<Acquaintance>,
+    #[command(flatten)]
+    joining: JoiningArgs,
     /// After most members are lost for ever: make this one a new cluster of its own, and say what may be lost
     #[arg(long, conflicts_with = "etcd_servers")]
     force_new_cluster: bool,
@@ -156,13 +160,18 @@ pub fn parse_peer(text: &str) -> Result<(u64, SocketAddr), String> {
 }
 
 /// Builds the parts, runs them until a signal, and drains them.
-pub async fn run(app: &App, args: Args) -> Result<(), Failure> {
+pub async fn run(app: &App, mut args: Args) -> Result<(), Failure> {
     if args.child_of_supervisor {
         end_with_parent()?;
     }
     log_to_stderr(&args.log);
     let mut stop = Termination::listen().map_err(|source| Failure::io("listen for signals", source))?;
     let dir = app.data_dir()?;
+    // Who has joined already is told by its own directory whom it speaks to.
+    let joined = args.joining.join(&args.join, args.peer_address, &dir, &args.pki_dir(&dir)).await?;
+    if let Some(members) = joined {
+        args.join = members.into_iter().map(Acquaintance::Member).collect();
+    }
     let place = args.place().map_err(Failure::Usage)?;
     args.node_ranges().map_err(Failure::Usage)?;
     if args.force_new_cluster {
@@ -203,6 +212,10 @@ impl Args {
         let services = apiserver::Config::SERVICE_RANGE;
         let ranges = |cluster| NodeRanges::new(cluster, self.node_cidr_mask_size, Some(services));
         self.cluster_cidr.map(ranges).transpose().map_err(|why| why.to_string())
+    }
+
+    fn pki_dir(&self, dir: &Path) -> PathBuf {
+        self.pki_dir.clone().unwrap_or_else(|| dir.join("pki"))
     }
 
     fn place(&self) -> Result<Place, String> {

@@ -1,12 +1,15 @@
 //! `amoeba token`: the bootstrap tokens by which machines join, as kubeadm's `token`.
 
+mod control_plane;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
-use api::bootstrap_token::{BootstrapToken, DEFAULT_GROUP, KeyPin, NAMESPACE, SECRET_TYPE, TokenTerms};
+use api::bootstrap_token::{BootstrapToken, CONTROL_PLANE_GROUP, DEFAULT_GROUP, KeyPin, NAMESPACE, SECRET_TYPE, TokenTerms};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::say;
+use super::{note, say};
 use crate::app::App;
 use crate::cluster::{Cluster, kubeconfig};
 use crate::failure::Failure;
@@ -34,9 +37,9 @@ enum What {
 struct CreateArgs {
     /// The token; without it one is made up
     token: Option<BootstrapToken>,
-    /// How long it is good; 0 is for ever
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
-    ttl: Duration,
+    /// How long it is good; 0 is for ever [default: 24h, for the control plane 2h]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    ttl: Option<Duration>,
     /// What it is for, for people
     #[arg(long, value_name = "TEXT", default_value = "")]
     description: String,
@@ -50,6 +53,13 @@ struct CreateArgs {
     /// Print the command by which a machine joins, instead of the token alone
     #[arg(long)]
     print_join_command: bool,
+    /// For one new member of the control plane: leaves the cluster's authorities for it, sealed, and prints the command by
+    /// which it joins, with their key. Whoever has that command can do everything
+    #[arg(long, conflicts_with_all = ["usages", "groups"])]
+    control_plane: bool,
+    /// Where this member has the authorities [default: pki in the data directory]
+    #[arg(long, value_name = "DIR", requires = "control_plane")]
+    pki_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -81,36 +91,58 @@ fn path(name: &str) -> String {
 }
 
 async fn create(app: &App, cluster: &Cluster, args: CreateArgs) -> Result<(), Failure> {
-    let terms = terms(&args, Timestamp::now())?;
-    let token = args.token.unwrap_or_else(|| BootstrapToken::from_random(rand::random()));
-    cluster.create(&path(""), &token.to_secret(&terms)).await?;
+    let token = args.token.clone().unwrap_or_else(|| BootstrapToken::from_random(rand::random()));
+    let terms = terms(&args, &token, Timestamp::now())?;
+    let made = cluster.create(&path(""), &token.to_secret(&terms)).await?;
+    if args.control_plane {
+        let pki_dir = match args.pki_dir {
+            Some(dir) => dir,
+            None => app.data_dir()?.join("pki"),
+        };
+        let key = control_plane::hand_over(cluster, &token, &made, &pki_dir).await?;
+        say(format!("{} --certificate-key {key}", join_command(app, "server", &token)?));
+        note("add --listen and --peer-address of the new member; the token ends when it has joined");
+        return Ok(());
+    }
     match args.print_join_command {
-        true => say(join_command(app, &token)?),
+        true => say(join_command(app, "node", &token)?),
         false => say(token.shown()),
     }
     Ok(())
 }
 
-fn terms(args: &CreateArgs, now: Timestamp) -> Result<TokenTerms, Failure> {
+/// How long a token is good unless it is said: one that opens the authorities for as long as kubeadm's.
+const TTL: Duration = Duration::from_secs(24 * 3600);
+const CONTROL_PLANE_TTL: Duration = Duration::from_secs(2 * 3600);
+
+fn terms(args: &CreateArgs, token: &BootstrapToken, now: Timestamp) -> Result<TokenTerms, Failure> {
     let wrong = args.groups.iter().find(|group| !group.starts_with("system:bootstrappers:"));
     if let Some(group) = wrong {
         return Err(Failure::Usage(format!(
             "--groups: bootstrap group {group:?} is invalid: it must begin with system:bootstrappers:"
         )));
     }
+    let ttl = args.ttl.unwrap_or(if args.control_plane { CONTROL_PLANE_TTL } else { TTL });
+    if args.control_plane && ttl.is_zero() {
+        return Err(Failure::Usage("--ttl: a token of the control plane has to end".to_owned()));
+    }
     let uses = |usage: &str| args.usages.iter().any(|own| own == usage);
-    let ttl = SignedDuration::try_from(args.ttl).unwrap_or(SignedDuration::MAX);
+    let lasts = SignedDuration::try_from(ttl).unwrap_or(SignedDuration::MAX);
+    let groups = match args.control_plane {
+        true => vec![CONTROL_PLANE_GROUP.to_owned(), token.own_group()],
+        false => args.groups.clone(),
+    };
     Ok(TokenTerms {
-        expiration: (!args.ttl.is_zero()).then(|| now.saturating_add(ttl).unwrap_or(Timestamp::MAX)),
+        expiration: (!ttl.is_zero()).then(|| now.saturating_add(lasts).unwrap_or(Timestamp::MAX)),
         description: args.description.clone(),
         signing: uses("signing"),
         authentication: uses("authentication"),
-        groups: args.groups.clone(),
+        groups,
     })
 }
 
 /// With what the kubeconfig says of the cluster.
-fn join_command(app: &App, token: &BootstrapToken) -> Result<String, Failure> {
+fn join_command(app: &App, verb: &str, token: &BootstrapToken) -> Result<String, Failure> {
     let unusable =
         |why: String| Failure::Usage(format!("--print-join-command: the kubeconfig can't be used: {why}"));
     let paths =
@@ -119,7 +151,7 @@ fn join_command(app: &App, token: &BootstrapToken) -> Result<String, Failure> {
     let (servers, ca_pem) = client::kubeconfig::cluster_of(&read).map_err(unusable)?;
     let pin = KeyPin::of_certificate(&ca_pem).map_err(unusable)?;
     let (servers, token) = (servers.join(","), token.shown());
-    Ok(format!("amoeba node --join {servers} --token {token} --ca-cert-hash {pin}"))
+    Ok(format!("amoeba {verb} --join {servers} --token {token} --ca-cert-hash {pin}"))
 }
 
 async fn list(cluster: &Cluster, args: &ListArgs) -> Result<(), Failure> {
@@ -182,7 +214,21 @@ mod tests {
 
     fn asked(flags: &[&str]) -> Result<TokenTerms, Failure> {
         let command = Command::try_parse_from(["test"].iter().chain(flags)).expect("flags");
-        terms(&command.args, Timestamp::UNIX_EPOCH)
+        let token = "abcdef.0123456789abcdef".parse().expect("a token");
+        terms(&command.args, &token, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_token_of_the_control_plane_ends_soon_and_is_for_that_alone() {
+        let terms = asked(&["--control-plane"]).expect("terms");
+        assert_eq!(terms.expiration, Some(Timestamp::from_second(2 * 3600).expect("a time")));
+        let own = format!("{CONTROL_PLANE_GROUP}:abcdef");
+        assert_eq!(terms.groups, [CONTROL_PLANE_GROUP, &own]);
+        let refused = asked(&["--control-plane", "--ttl", "0"]).expect_err("for ever").to_string();
+        assert!(refused.contains("has to end"), "{refused}");
+        for flags in [&["--control-plane", "--groups", DEFAULT_GROUP][..], &["--pki-dir", "/x"]] {
+            assert!(Command::try_parse_from(["test"].iter().chain(flags)).is_err(), "{flags:?}");
+        }
     }
 
     #[test]

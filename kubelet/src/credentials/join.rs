@@ -92,21 +92,39 @@ pub struct Discovered {
     pub ca_pem: String,
 }
 
+/// The cluster that was met, and that was found to be the one that was meant.
+pub struct Met {
+    /// Shows the token, and only to who the cluster's authority vouches for.
+    pub client: Client,
+    /// The server that it asks.
+    pub server: Uri,
+    /// What the cluster says of itself.
+    pub cluster: Discovered,
+}
+
+/// Finds the cluster that one is invited to.
+///
+/// # Errors
+/// [`JoinError`] says at which step.
+pub async fn meet(invitation: &Invitation) -> Result<Met, JoinError> {
+    let (server, first) = read_first(&invitation.servers).await?;
+    let cluster = judge(&first, &invitation.token, &invitation.pins)?;
+    let mut config = config(&server, Some(&cluster.ca_pem))?;
+    let again = read(&client_of(config.clone())?, &server).await?;
+    if field(&first, INFO_KUBECONFIG) != field(&again, INFO_KUBECONFIG) {
+        return Err(JoinError::Changed);
+    }
+    config.auth_info = AuthInfo { token: Some(invitation.token.shown().into()), ..AuthInfo::default() };
+    Ok(Met { client: client_of(config)?, server, cluster })
+}
+
 /// Joins as `node`, and writes the kubeconfig that the agent is to use to `path`, readable by its owner only.
 ///
 /// # Errors
 /// [`JoinError`] says at which step.
 pub async fn join(invitation: &Invitation, node: &str, path: &Path) -> Result<(), JoinError> {
-    let (server, first) = read_first(&invitation.servers).await?;
-    let cluster = judge(&first, &invitation.token, &invitation.pins)?;
-    let verified = config(&server, Some(&cluster.ca_pem))?;
-    let again = read(&client_of(verified.clone())?, &server).await?;
-    if field(&first, INFO_KUBECONFIG) != field(&again, INFO_KUBECONFIG) {
-        return Err(JoinError::Changed);
-    }
-    let mut known = verified;
-    known.auth_info = AuthInfo { token: Some(invitation.token.shown().into()), ..AuthInfo::default() };
-    let certified = obtain(&client_of(known)?, node, &Purpose::Client).await?;
+    let Met { client, server, cluster } = meet(invitation).await?;
+    let certified = obtain(&client, node, &Purpose::Client).await?;
     let credentials = Credentials {
         servers: servers(&server, invitation, &cluster),
         ca_pem: cluster.ca_pem,

@@ -1,14 +1,15 @@
 //! A member's parts: built in their order, drained in the reverse.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver::auth::TokenTable;
 use apiserver::auth::oidc::Oidc;
-use apiserver::pki::{Pki, PkiError};
+use apiserver::members::Group;
+use apiserver::pki::{MASTERS_GROUP, Pki, PkiError};
 use apiserver::{ApiServer, Identity};
 use client::shutdown::{self, Shutdown};
 use controllers::ControllersConfig;
@@ -23,6 +24,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::{Args, Place};
 use crate::control_plane::backing::{self, Backing, OwnStore};
 use crate::control_plane::certificates;
+use crate::control_plane::joining::{self, Acquaintance};
 use crate::etcdctl::endpoints;
 use crate::member::MemberError;
 use crate::scheduler_configuration;
@@ -47,7 +49,7 @@ impl Member {
         // The port first: a clear refusal before anything is opened.
         let listen = |source| MemberError::Listen { address: args.listen, source };
         let listener = TcpListener::bind(args.listen).await.map_err(listen)?;
-        let pki_dir = args.pki_dir.clone().unwrap_or_else(|| dir.join("pki"));
+        let pki_dir = args.pki_dir(dir);
         let pki_failed = |source| MemberError::Pki { dir: pki_dir.clone(), source };
         let pki = Arc::new(Pki::load_or_create(&pki_dir).map_err(pki_failed)?);
         let backing = match place {
@@ -56,7 +58,9 @@ impl Member {
         };
         let tokens = args.token_auth_file.clone().unwrap_or_else(|| pki_dir.join("tokens.csv"));
         let tokens = TokenTable::load(&tokens).map_err(MemberError::Tokens)?;
-        let api = ApiServer::start(backing.kv(), api_config(args, pki.clone(), tokens)?).await;
+        let mut config = api_config(args, pki.clone(), tokens)?;
+        config.members = backing.group();
+        let api = ApiServer::start(backing.kv(), config).await;
         let api = api.map_err(MemberError::ApiServer)?;
         let reached: Vec<IpAddr> =
             [Some(args.listen), args.advertise].into_iter().flatten().map(|a| a.ip()).collect();
@@ -66,7 +70,17 @@ impl Member {
             certificates::leave_admin(&pki, dir, args.advertise.unwrap_or(args.listen))?;
         }
         let (loops_stop, asked) = shutdown::channel();
-        let loops = start_loops(&api, args, &pki, &asked)?;
+        let mut loops = start_loops(&api, args, &pki, &asked)?;
+        if let (Some(Group(store)), Some(own)) = (backing.group(), args.peer_address) {
+            let client = in_process(&api, Identity::new("amoeba:member", &[MASTERS_GROUP]), "member")?;
+            let (dir, shutdown) = (dir.to_owned(), asked.clone());
+            loops.spawn(async move {
+                tokio::select! {
+                    () = joining::settle(store, own.to_string(), client, dir) => shutdown.requested().await,
+                    () = shutdown.requested() => {}
+                }
+            });
+        }
         let (api_stop, api_asked) = watch::channel(false);
         args.load.open_admin(&api, dir, api_asked.clone())?;
         let api = tokio::spawn(async move { api.serve(listener, tls, api_asked).await });
@@ -132,7 +146,11 @@ fn store_config(dir: &Path, args: &Args, pki: &Arc<Pki>) -> Result<store::Config
         ([], founders) => founder_config(dir, args, founders, tls()?),
         (living, _) => {
             let own = args.peer_address.expect("--join requires --peer-address");
-            let members = living.iter().map(SocketAddr::to_string).collect();
+            let address = |one: &Acquaintance| match one {
+                Acquaintance::Member(address) => address.to_string(),
+                Acquaintance::Server(_) => unreachable!("who has joined by a server knows the members' addresses"),
+            };
+            let members = living.iter().map(address).collect();
             store::Config::join(dir, Join { members, peer_address: own.to_string() }, tls()?)
         }
     };
@@ -179,10 +197,7 @@ fn start_loops(
     pki: &Arc<Pki>,
     asked: &Shutdown,
 ) -> Result<JoinSet<()>, MemberError> {
-    let in_process = |user: &str, agent: &str| {
-        client::config::in_process(api.in_process(Identity::new(user, &[])), agent)
-            .map_err(|source| MemberError::Client(Box::new(source)))
-    };
+    let in_process = |user: &str, agent: &str| in_process(api, Identity::new(user, &[]), agent);
     // A restarted member must not take itself for the holder of its old lease.
     let identity = format!("{}_{:08x}", args.name, rand::random::<u32>());
     let mut loops = JoinSet::new();
@@ -209,6 +224,12 @@ fn start_loops(
         spawn_loop(&mut loops, move || scheduler::run(client, config, shutdown));
     }
     Ok(loops)
+}
+
+/// A client of the API server without a connection.
+fn in_process(api: &Arc<ApiServer>, who: Identity, agent: &str) -> Result<kube::Client, MemberError> {
+    let client = client::config::in_process(api.in_process(who), agent);
+    client.map_err(|source| MemberError::Client(Box::new(source)))
 }
 
 fn spawn_loop<F: Future<Output = ()>>(loops: &mut JoinSet<()>, begin: impl FnOnce() -> F + Send + 'static) {

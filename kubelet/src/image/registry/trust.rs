@@ -15,11 +15,12 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use crate::authorities;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+
+use crate::authorities;
 
 /// Where other runtimes of this machine look.
 const SHARED: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
