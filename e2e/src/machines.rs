@@ -163,9 +163,15 @@ impl Machines {
 
     /// Starts a further member on a machine of its own, with authorities of its own or none, with these flags.
     pub fn start_joining_member(&mut self, machine: usize, flags: &[&str]) {
-        let (listen, peer) = (self.endpoint(machine), format!("{}:{}", self.address(machine), self.peer_port));
+        let (listen, peer) =
+            (self.endpoint(machine), format!("{}:{}", self.address(machine), self.peer_port));
         let own = ["--listen", &listen, "--peer-address", &peer];
-        self.start_process(machine, &format!("m{machine}"), "server", own.into_iter().chain(flags.iter().copied()));
+        self.start_process(
+            machine,
+            &format!("m{machine}"),
+            "server",
+            own.into_iter().chain(flags.iter().copied()),
+        );
     }
 
     /// The flags by which a node joins, as a member tells them for a new token with these options.

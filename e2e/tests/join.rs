@@ -119,7 +119,8 @@ fn strangers_get_no_authorities(machines: &mut Machines) {
     expect(machines, &right_token, &["--certificate-key", &right_key], "needs --ca-cert-hash");
     assert_eq!(voters(machines, 1), 1);
     // What is told of its authorities is sealed for everybody in the cluster.
-    let secret = machines.k(1, &format!("get secret -n kube-system amoeba-authorities-{} -o yaml", &right_token[..6]));
+    let secret =
+        machines.k(1, &format!("get secret -n kube-system amoeba-authorities-{} -o yaml", &right_token[..6]));
     assert!(secret.contains("ca.key:") && !secret.contains("LS0tLS1CRUdJTi"), "{secret}");
     machines.a(1, &format!("token delete {}", &right_token[..6]));
 }

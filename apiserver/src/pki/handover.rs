@@ -89,7 +89,8 @@ impl FromStr for CertificateKey {
 
     /// The error doesn't repeat what was given: it may be nearly a secret.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = "a certificate key has 64 hexadecimal digits (`amoeba token create --control-plane` makes one)";
+        let wrong =
+            "a certificate key has 64 hexadecimal digits (`amoeba token create --control-plane` makes one)";
         if text.len() != 2 * KEY_LENGTH || !text.is_ascii() {
             return Err(wrong);
         }
@@ -188,7 +189,11 @@ impl Authorities {
         order.sort_by_key(|(name, _)| (*name == LAST, is_public(name)));
         for (name, text) in order {
             let path = dir.join(name);
-            if is_public(name) { files::write_public(&path, text)? } else { files::write_private(&path, text)? }
+            if is_public(name) {
+                files::write_public(&path, text)?
+            } else {
+                files::write_private(&path, text)?
+            }
         }
         Ok(())
     }
@@ -209,7 +214,8 @@ mod tests {
 
     #[test]
     fn a_new_member_has_the_same_authorities() {
-        let (old, new) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let (old, new) =
+            (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
         let (authorities, ca) = made(old.path());
         let key: CertificateKey = CertificateKey::random().to_string().parse().expect("a key");
         let sealed = authorities.seal(&key);

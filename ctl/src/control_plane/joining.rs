@@ -112,13 +112,16 @@ impl JoiningArgs {
         dir: &Path,
         pki_dir: &Path,
     ) -> Result<Option<Vec<SocketAddr>>, Failure> {
-        let server = |one: &Acquaintance| if let Acquaintance::Server(url) = one { Some(url.clone()) } else { None };
+        let server =
+            |one: &Acquaintance| if let Acquaintance::Server(url) = one { Some(url.clone()) } else { None };
         let servers: Vec<Uri> = asked.iter().filter_map(server).collect();
         if servers.is_empty() {
             return Ok(None);
         }
         if servers.len() < asked.len() {
-            return Err(Failure::Usage("--join takes either URLs of API servers or peer addresses".to_owned()));
+            return Err(Failure::Usage(
+                "--join takes either URLs of API servers or peer addresses".to_owned(),
+            ));
         }
         if let Some(joined) = Joined::read(dir) {
             return Ok(Some(joined.members));
@@ -177,7 +180,8 @@ fn others(answer: &Value, own: SocketAddr) -> Option<Vec<SocketAddr>> {
     let all = answer["members"].as_array()?.iter();
     let addresses: Option<Vec<SocketAddr>> =
         all.map(|member| member["peerAddress"].as_str()?.parse().ok()).collect();
-    Some(addresses?.into_iter().filter(|address| *address != own).collect()).filter(|all: &Vec<_>| !all.is_empty())
+    Some(addresses?.into_iter().filter(|address| *address != own).collect())
+        .filter(|all: &Vec<_>| !all.is_empty())
 }
 
 impl Joined {

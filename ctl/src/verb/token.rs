@@ -5,7 +5,9 @@ mod control_plane;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::bootstrap_token::{BootstrapToken, CONTROL_PLANE_GROUP, DEFAULT_GROUP, KeyPin, NAMESPACE, SECRET_TYPE, TokenTerms};
+use api::bootstrap_token::{
+    BootstrapToken, CONTROL_PLANE_GROUP, DEFAULT_GROUP, KeyPin, NAMESPACE, SECRET_TYPE, TokenTerms,
+};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 

@@ -20,8 +20,8 @@ use crate::image::ImageStore;
 use crate::node::images::NodeImage;
 use crate::pod::{ContainerId, PodRef, PodUid};
 use crate::runtime::{
-    ByteStream, Collect, ContainerConfig, EVENT_QUEUE, ExecOutput, Fetch, FoundContainer, ImageUse, NATIVE_HANDLER,
-    Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
+    ByteStream, Collect, ContainerConfig, EVENT_QUEUE, ExecOutput, Fetch, FoundContainer, ImageUse,
+    NATIVE_HANDLER, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
 };
 use crate::stats::ContainerUsage;
 

@@ -185,7 +185,8 @@ impl Runtime for FakeRuntime {
     }
 
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError> {
-        let left = self.unheard_stops.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        let left =
+            self.unheard_stops.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
         if left.is_ok() {
             let source = std::io::ErrorKind::ConnectionRefused.into();
             return Err(RuntimeError::System { attempted: format!("stop container {id}"), source });

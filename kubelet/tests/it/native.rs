@@ -13,7 +13,9 @@ use kubelet::LogLimits;
 use kubelet::image::ImageStore;
 use kubelet::pod::{ContainerId, ContainerName, PodRef, PodUid};
 use kubelet::runtime::native::{NativeRuntime, log_path};
-use kubelet::runtime::{ContainerConfig, Exit, Fetch, FoundState, ImageUse, PullPolicy, Runtime, RuntimeEvent};
+use kubelet::runtime::{
+    ContainerConfig, Exit, Fetch, FoundState, ImageUse, PullPolicy, Runtime, RuntimeEvent,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
 

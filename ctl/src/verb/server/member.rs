@@ -148,7 +148,9 @@ fn store_config(dir: &Path, args: &Args, pki: &Arc<Pki>) -> Result<store::Config
             let own = args.peer_address.expect("--join requires --peer-address");
             let address = |one: &Acquaintance| match one {
                 Acquaintance::Member(address) => address.to_string(),
-                Acquaintance::Server(_) => unreachable!("who has joined by a server knows the members' addresses"),
+                Acquaintance::Server(_) => {
+                    unreachable!("who has joined by a server knows the members' addresses")
+                }
             };
             let members = living.iter().map(address).collect();
             store::Config::join(dir, Join { members, peer_address: own.to_string() }, tls()?)

@@ -55,8 +55,7 @@ fn objects(
     let sealed = authorities.seal(key).into_iter();
     let data: Map<String, Value> =
         sealed.map(|(name, bytes)| (name, STANDARD.encode(bytes).into())).collect();
-    let secret =
-        json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": SECRET_TYPE, "data": data});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": SECRET_TYPE, "data": data});
     let rbac = format!("{RBAC}/v1");
     let role = json!({
         "apiVersion": rbac, "kind": "Role", "metadata": metadata,

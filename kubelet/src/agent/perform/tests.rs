@@ -17,8 +17,10 @@ fn performer(runtime: Arc<dyn Runtime>, dir: &std::path::Path) -> Performer {
         node,
         network: None,
         classes: RuntimeClasses::new(client.clone()),
-        recorder: client::recorder::start(client, "kubelet", "n1").0,
+        recorder: client::recorder::start(client.clone(), "kubelet", "n1").0,
         promised: watch::channel(Duration::ZERO).1,
+        operations: Operations::default(),
+        services: Services::new(client, dir),
     }
 }
 

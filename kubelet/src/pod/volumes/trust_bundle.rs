@@ -34,7 +34,9 @@ pub fn anchors(
         (Some(name), _) => known.get(name).into_iter().collect(),
         (None, Some(signer)) => of_signer(wanted, signer, known)?,
         (None, None) => {
-            return Err("ClusterTrustBundle projection requires either name or signerName to be set".to_owned());
+            return Err(
+                "ClusterTrustBundle projection requires either name or signerName to be set".to_owned()
+            );
         }
     };
     match &wanted.name {
@@ -43,7 +45,9 @@ pub fn anchors(
             let why = format!("clustertrustbundle.certificates.k8s.io \"{name}\" not found");
             Err(format!("while getting ClusterTrustBundle: {why}"))
         }
-        None => Err("combination of signerName and labelSelector matched zero ClusterTrustBundles".to_owned()),
+        None => {
+            Err("combination of signerName and labelSelector matched zero ClusterTrustBundles".to_owned())
+        }
     }
 }
 
@@ -85,7 +89,8 @@ mod tests {
 
     /// A bundle of certificates that are but their names, with something between them.
     fn bundle(name: &str, signer: &str, label: &str, certificates: &[&str]) -> (String, ClusterTrustBundle) {
-        let text: String = certificates.iter().map(|one| format!("# {one}\n{}\n", pem(one.as_bytes()))).collect();
+        let text: String =
+            certificates.iter().map(|one| format!("# {one}\n{}\n", pem(one.as_bytes()))).collect();
         let bundle = serde_json::json!({
             "metadata": {"name": name, "labels": {"is": label}},
             "spec": {"signerName": signer, "trustBundle": text},

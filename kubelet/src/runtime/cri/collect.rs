@@ -137,9 +137,9 @@ async fn look(shared: &Shared) -> Result<(Timestamp, Vec<(String, u64)>), Status
     let now = Timestamp::now();
     let images = shared.client.images().await?;
     let containers = shared.client.containers(BTreeMap::new()).await?;
-    let used = containers.into_iter().flat_map(|container| {
-        [container.image_ref, container.image.unwrap_or_default().image].into_iter()
-    });
+    let used = containers
+        .into_iter()
+        .flat_map(|container| [container.image_ref, container.image.unwrap_or_default().image].into_iter());
     let mut ledger = shared.images.lock();
     ledger.look(&images, &used.collect(), now);
     Ok((now, ledger.unused(now, shared.pace.youth)))
@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn as_much_goes_as_the_disk_lacks() {
-        for (available, wanted) in [(16_000, 0), (15_000, 5_000), (1_000, 19_000), (0, 20_000), (100_000, 0)] {
+        for (available, wanted) in [(16_000, 0), (15_000, 5_000), (1_000, 19_000), (0, 20_000), (100_000, 0)]
+        {
             assert_eq!(lacking(available, 100_000), wanted, "{available}");
         }
         assert_eq!(lacking(0, 0), 0, "a disk of no size");
@@ -225,7 +226,11 @@ mod tests {
     fn a_dead_sandbox_goes_with_its_last_container_if_it_was_replaced() {
         let sandbox = |id: &str, pod: &str, ready: bool| proto::PodSandbox {
             id: id.to_owned(),
-            state: i32::from(if ready { PodSandboxState::SandboxReady } else { PodSandboxState::SandboxNotready }),
+            state: i32::from(if ready {
+                PodSandboxState::SandboxReady
+            } else {
+                PodSandboxState::SandboxNotready
+            }),
             labels: [(POD_UID.to_owned(), pod.to_owned())].into(),
             ..Default::default()
         };

@@ -60,7 +60,9 @@ mod tests {
     #[tokio::test]
     async fn an_end_is_heard_of_where_the_runtime_tells() {
         let socket = FakeSocket::start(true);
-        let runtime = connect(&socket, Pace { alone: NEVER, beside_events: NEVER, retry: NEVER, ..Pace::default() }).await;
+        let runtime =
+            connect(&socket, Pace { alone: NEVER, beside_events: NEVER, retry: NEVER, ..Pace::default() })
+                .await;
         let mut ends = runtime.events().expect("the first reader");
         assert_eq!(runtime.list_containers().await.expect("listed").len(), 1);
         socket.end_container();
@@ -72,7 +74,9 @@ mod tests {
     #[tokio::test]
     async fn a_runtime_that_cannot_tell_is_asked_once_and_looked_at() {
         let socket = FakeSocket::start(false);
-        let runtime = connect(&socket, Pace { alone: SOON, beside_events: NEVER, retry: SOON, ..Pace::default() }).await;
+        let runtime =
+            connect(&socket, Pace { alone: SOON, beside_events: NEVER, retry: SOON, ..Pace::default() })
+                .await;
         let mut ends = runtime.events().expect("the first reader");
         runtime.list_containers().await.expect("listed");
         socket.when(|calls| calls("GetContainerEvents") == 1 && calls("ListContainers") > 20).await;
@@ -84,7 +88,9 @@ mod tests {
     #[tokio::test]
     async fn a_runtime_that_stops_telling_is_asked_again() {
         let socket = FakeSocket::start(true);
-        let runtime = connect(&socket, Pace { alone: NEVER, beside_events: NEVER, retry: SOON, ..Pace::default() }).await;
+        let runtime =
+            connect(&socket, Pace { alone: NEVER, beside_events: NEVER, retry: SOON, ..Pace::default() })
+                .await;
         let mut ends = runtime.events().expect("the first reader");
         runtime.list_containers().await.expect("listed");
         socket.tell().await;

@@ -127,7 +127,8 @@ impl CriRuntime {
     /// # Errors
     /// It can't be read, or holds none.
     pub fn trusting(mut self, authorities: &Path) -> Result<Self, RuntimeError> {
-        let attempted = || format!("read the authority of the runtime's streams in {}", authorities.display());
+        let attempted =
+            || format!("read the authority of the runtime's streams in {}", authorities.display());
         let failed = |source| RuntimeError::System { attempted: attempted(), source };
         self.trust = Trust::of_file(authorities).map_err(failed)?;
         Ok(self)

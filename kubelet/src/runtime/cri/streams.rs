@@ -394,7 +394,10 @@ mod tests {
             (other_port, trust(&other_file), "not valid for name"),
         ] {
             let refused = reach(port, &trust).await.err().map(|error| error.chain()).unwrap_or_default();
-            assert!(refused.contains("reach the container runtime's streams at https://127.0.0.1"), "{refused}");
+            assert!(
+                refused.contains("reach the container runtime's streams at https://127.0.0.1"),
+                "{refused}"
+            );
             assert!(refused.contains(why), "{why} is not in {refused}");
         }
         std::fs::write(&file, "nothing").expect("written");

@@ -46,8 +46,8 @@ use crate::runtime::native::launcher::Launcher;
 use crate::runtime::native::sandbox::Sandboxes;
 use crate::runtime::native::store::NativeStore;
 use crate::runtime::{
-    ByteStream, Collect, ContainerConfig, EVENT_QUEUE, ExecOutput, Fetch, FoundContainer, FoundState, ImageUse,
-    PullPolicy, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
+    ByteStream, Collect, ContainerConfig, EVENT_QUEUE, ExecOutput, Fetch, FoundContainer, FoundState,
+    ImageUse, PullPolicy, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
 };
 use crate::shim::record::{ContainerDir, Order, RunningRecord};
 use crate::stats::ContainerUsage;
