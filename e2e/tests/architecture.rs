@@ -162,6 +162,27 @@ fn the_architecture_page_names_what_is_there() {
     }
 }
 
+/// Who follows a pod through ARCHITECTURE.md finds, in each step's file, the function at which to begin.
+#[test]
+fn each_step_of_a_pods_way_begins_at_a_function() {
+    let root = e2e::checkout();
+    let page = include_str!("../../ARCHITECTURE.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let steps = rows.filter(|(number, _)| number.parse::<u32>().is_ok());
+    let mut count = 0;
+    for (number, row) in steps {
+        let place = row.split(" | ").nth(1).unwrap_or_default();
+        let (file, function) =
+            place.split_once("` `").unwrap_or_else(|| panic!("step {number} begins at {place}"));
+        let text = std::fs::read_to_string(root.join(file.trim_matches('`'))).expect("the step's file");
+        let function = function.trim_matches('`');
+        let begins = [format!("fn {function}("), format!("fn {function}<")];
+        assert!(begins.iter().any(|begin| text.contains(begin)), "step {number}: no {function} in {file}");
+        count += 1;
+    }
+    assert_eq!(count, 10, "a pod's way has ten steps");
+}
+
 /// Every file that the map of conformance names as the holder of an item exists.
 #[test]
 fn the_map_of_conformance_names_what_is_there() {
