@@ -84,6 +84,8 @@ pub struct KubeletConfig {
     pub network: Option<PodNetworking>,
     /// The folder of manifests of pods that run whatever the API server says.
     pub static_pods: Option<PathBuf>,
+    /// The most processes and threads of a pod from an image.
+    pub pod_max_pids: Option<u64>,
     /// Kernel settings that pods may have beside those that concern nobody else.
     pub allowed_sysctls: Allowed,
     /// What `nodeInfo.kubeletVersion` reports, such as `v1.37.0`.
@@ -118,6 +120,7 @@ impl KubeletConfig {
             eviction: EvictionConfig::off(),
             network: None,
             static_pods: None,
+            pod_max_pids: None,
             allowed_sysctls: Allowed::default(),
             version: "v1.37.0".to_owned(),
         }

@@ -122,6 +122,9 @@ pub struct Args {
     /// kernel.msg*; only such as are the pod's own
     #[arg(long, value_name = "SYSCTL,…", value_delimiter = ',', conflicts_with = "fake")]
     allowed_unsafe_sysctls: Vec<String>,
+    /// The most processes and threads that a pod from an image may have; without it as many as the machine
+    #[arg(long, value_name = "NUMBER", conflicts_with = "fake", value_parser = clap::value_parser!(u64).range(1..))]
+    pod_max_pids: Option<u64>,
     #[command(flatten)]
     eviction: EvictionArgs,
     /// Simulate so many nodes in this process, called NAME-1, NAME-2, …: pods are said to run, and nothing does
@@ -355,6 +358,7 @@ fn config(
         node_shutdown: args.graceful_node_shutdown.then_some(args.shutdown_grace_period_critical_pods),
         eviction: args.eviction.config()?,
         static_pods: args.pod_manifest_path,
+        pod_max_pids: args.pod_max_pids,
         allowed_sysctls: Allowed::parse(&args.allowed_unsafe_sysctls)
             .map_err(|why| Failure::Usage(format!("--allowed-unsafe-sysctls: {why}")))?,
         ..KubeletConfig::new(name, data_dir, address)

@@ -22,6 +22,7 @@ pub mod status_patch;
 mod storage;
 pub mod table;
 mod volumes;
+mod weights;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -157,6 +158,7 @@ pub async fn run(
         tasks.spawn(runtime_state::watch(runtime, config.runtime_patience, health, shutdown.clone()));
     }
     tasks.spawn(node::images::watch(agent.performer.runtime.clone(), reporter.health(), shutdown.clone()));
+    tasks.spawn(weights::keep(config.runtime.clone(), shutdown.clone()));
     tasks.spawn(pressure::collect_images(agent.performer.runtime.clone(), shutdown.clone()));
     if !config.eviction.thresholds.is_empty() {
         let runtime = agent.performer.runtime.clone();
@@ -374,6 +376,7 @@ fn build(
         network,
         classes: RuntimeClasses::new(client.clone()),
         recorder,
+        pod_max_pids: config.pod_max_pids,
         promised: reporter.promised(),
         operations: Operations::default(),
     };

@@ -32,7 +32,7 @@ use crate::pod::isolation::{self, Ground};
 use crate::pod::roles::{roles, spec_of, target_of};
 use crate::pod::sandbox::{HostFiles, sandbox};
 use crate::pod::volumes::mounts::mounts;
-use crate::pod::{ContainerId, ContainerName, PodRef, PodUid, handler};
+use crate::pod::{ContainerId, ContainerName, PodRef, PodUid, group, handler};
 use crate::runtime::{Asked, ContainerConfig, NetworkPlace, Runtime, RuntimeError};
 use crate::stats::Operation::{
     CreateContainer, RemoveContainer, RunPodSandbox, StartContainer, StopContainer,
@@ -67,6 +67,8 @@ pub struct Performer {
     pub classes: RuntimeClasses,
     /// Where Events go.
     pub recorder: Recorder,
+    /// The most processes and threads of a pod.
+    pub pod_max_pids: Option<u64>,
     /// Until when pods that fence themselves may run.
     pub promised: watch::Receiver<Duration>,
     /// What the runtime is asked for.
@@ -199,7 +201,10 @@ impl Performer {
             return PodEvent::SandboxLost { container };
         }
         let memory = amounts(&self.node.allocatable).get("memory").copied().unwrap_or(0);
-        let bare = bare_config(pod, pod_ref, &spec, attempt, memory);
+        let bare = ContainerConfig {
+            pod_group: Some(group::of(pod, self.pod_max_pids)),
+            ..bare_config(pod, pod_ref, &spec, attempt, memory)
+        };
         let images = match self.images(pod, &spec, &bare).await {
             Ok(images) => images,
             Err(failure) => return PodEvent::StartFailed { container, failure, image: None },
@@ -336,7 +341,7 @@ impl Performer {
 
     async fn resize(&self, pod: &Pod, name: &ContainerName, id: ContainerId) -> Option<PodEvent> {
         let limits = isolation::limits(spec_of(pod, name)?.as_ref());
-        let done = self.runtime.update_container(&id, &limits).await;
+        let done = self.runtime.update_container(&id, &limits, &group::of(pod, self.pod_max_pids)).await;
         Some(PodEvent::Resized { id, outcome: done.map_err(|error| error.chain()) })
     }
 
@@ -417,6 +422,7 @@ fn bare_config(
         termination_message_from_logs: spec.termination_message_policy.as_deref()
             == Some("FallbackToLogsOnError"),
         stop_signal: None,
+        pod_group: None,
         cgroup: None,
         limits: isolation::limits(spec),
         oom_score_adj: isolation::oom_score_adj(pod, spec, memory_of_node),

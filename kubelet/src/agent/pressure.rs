@@ -210,8 +210,8 @@ mod tests {
     use super::*;
     use crate::eviction::threshold::hard;
     use crate::pod::{ContainerId, ContainerName, PodRef};
-    use crate::runtime::fake::{FakeRuntime, FakeScript};
-    use crate::stats::Usage;
+use crate::runtime::fake::{FakeRuntime, FakeScript};
+use crate::stats::{Stalls, Usage};
     use jiff::Timestamp;
     use parking_lot::Mutex;
 
@@ -241,8 +241,11 @@ mod tests {
             id: ContainerId("r".to_owned()),
             pod: PodRef { namespace: "d".to_owned(), name: "p".to_owned(), uid: PodUid("u".to_owned()) },
             container: ContainerName("main".to_owned()),
+            group: String::new(),
             started_at: Timestamp::UNIX_EPOCH,
             usage: Usage { working_set: 5, processes: 3, ..Usage::default() },
+            stalls: Stalls::default(),
+            pod_stalls: Stalls::default(),
         };
         let thresholds = hard("imagefs.available<15%").expect("a threshold");
         for (after, asked, disk) in [(20, vec!["reclaim"], 0), (14, vec!["reclaim", "count u"], 7)] {

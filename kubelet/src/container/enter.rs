@@ -19,21 +19,23 @@ use crate::runtime::ContainerConfig;
 #[derive(Debug)]
 pub struct Member {
     process: PidFd,
+    first: i32,
     config: ContainerConfig,
     isolation: Isolation,
     credentials: Credentials,
 }
 
 impl Member {
-    /// Of the container of which `process` is the first one.
+    /// Of the container of which `process` is the first one, with the number `first`.
     pub fn new(
         process: PidFd,
+        first: i32,
         config: &ContainerConfig,
         isolation: &Isolation,
         credentials: &Credentials,
     ) -> Self {
         let (config, isolation, credentials) = (config.clone(), isolation.clone(), credentials.clone());
-        Self { process, config, isolation, credentials }
+        Self { process, first, config, isolation, credentials }
     }
 
     /// Makes the calling process one of the container's. Only for the time between fork and exec: the caller
@@ -42,7 +44,7 @@ impl Member {
     /// Only a child is in the container's pid namespace: this returns in one, while the caller itself, in a
     /// process group of its own, waits for it and ends as it does.
     pub fn enter(&self) -> io::Result<()> {
-        join(self.process.as_fd(), &self.config, &self.isolation)?;
+        join(self.process.as_fd(), self.first, &self.config, &self.isolation)?;
         // Fails where it leads a group already.
         let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
         // SAFETY: the process has just been forked and has one thread.

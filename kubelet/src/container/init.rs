@@ -174,11 +174,16 @@ pub fn plain(errno: Errno) -> String {
     }
 }
 
-/// Joins the namespaces and the group of a running container: `process` is a pidfd of its first process. The
-/// caller forks afterwards: only children are in the container's pid namespace.
-pub fn join(process: BorrowedFd<'_>, config: &ContainerConfig, isolation: &Isolation) -> io::Result<()> {
+/// Joins the namespaces and the group of a running container: `process` is a pidfd of its first process, whose
+/// number is `first`. The caller forks afterwards: only children are in the container's pid namespace.
+pub fn join(
+    process: BorrowedFd<'_>,
+    first: i32,
+    config: &ContainerConfig,
+    isolation: &Isolation,
+) -> io::Result<()> {
     if let Some(cgroup) = &config.cgroup {
-        cgroup.join()?;
+        cgroup.join_beside(first)?;
     }
     let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
     if !isolation.host_pid {

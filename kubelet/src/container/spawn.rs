@@ -37,7 +37,9 @@ pub unsafe fn spawn(
     let images = isolation.images().map(hold_image).collect::<Result<_, _>>()?;
     let system = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     if let Some(cgroup) = &config.cgroup {
-        cgroup.create(&config.limits).map_err(system("make the container's cgroup"))?;
+        cgroup
+            .create(&config.limits, config.pod_group.as_ref())
+            .map_err(system("make the container's cgroup"))?;
     }
     let (report, told) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| system("make a pipe")(errno.into()))?;
     join_other(isolation).map_err(system("join the target container"))?;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 use crate::pod::life::Verdict;
@@ -27,13 +27,41 @@ fn amount(name: &str, quantity: &ApiQuantity) -> Option<i128> {
 
 /// What the pod asks for: the sum of its containers and sidecars, or more while an init container runs.
 pub fn requests(pod: &Pod) -> Amounts {
+    let mut total = total(pod, container_requests);
+    total.extend(of_pod_itself(pod).0);
+    add(&mut total, &overhead(pod));
+    total
+}
+
+/// What the pod may use, of what all of its containers have a limit for.
+pub fn limits(pod: &Pod) -> Amounts {
+    let mut total = total(pod, container_limits);
+    let declared: Vec<Amounts> = declared(pod).map(|(container, _)| container_limits(container)).collect();
+    total.retain(|name, _| declared.iter().all(|limits| limits.get(name).is_some_and(|limit| *limit > 0)));
+    total.extend(of_pod_itself(pod).1);
+    let overhead = overhead(pod);
+    total.iter_mut().for_each(|(name, limit)| *limit += overhead.get(name).copied().unwrap_or_default());
+    total
+}
+
+/// Requests and limits that a pod has as a whole; they count instead of its containers'.
+fn of_pod_itself(pod: &Pod) -> (Amounts, Amounts) {
+    qos_amounts(pod.spec.as_ref().and_then(|spec| spec.resources.as_ref()))
+}
+
+fn overhead(pod: &Pod) -> Amounts {
+    pod.spec.as_ref().and_then(|spec| spec.overhead.as_ref()).map(amounts).unwrap_or_default()
+}
+
+/// The most of what its containers have at one time.
+fn total(pod: &Pod, of: impl Fn(&Container) -> Amounts) -> Amounts {
     let Some(spec) = &pod.spec else { return Amounts::new() };
     let mut total = Amounts::new();
-    spec.containers.iter().for_each(|c| add(&mut total, &container_requests(c)));
+    spec.containers.iter().for_each(|c| add(&mut total, &of(c)));
     let mut sidecars = Amounts::new();
     let mut highest = Amounts::new();
     for init in spec.init_containers.iter().flatten() {
-        let own = container_requests(init);
+        let own = of(init);
         if init.restart_policy.as_deref() == Some("Always") {
             add(&mut total, &own);
             add(&mut sidecars, &own);
@@ -45,13 +73,17 @@ pub fn requests(pod: &Pod) -> Amounts {
         }
     }
     raise(&mut total, &highest);
-    add(&mut total, &spec.overhead.as_ref().map(amounts).unwrap_or_default());
     total
 }
 
 fn container_requests(container: &Container) -> Amounts {
     let resources = container.resources.as_ref();
     resources.and_then(|r| r.requests.as_ref()).map(amounts).unwrap_or_default()
+}
+
+fn container_limits(container: &Container) -> Amounts {
+    let resources = container.resources.as_ref();
+    resources.and_then(|r| r.limits.as_ref()).map(amounts).unwrap_or_default()
 }
 
 /// Adds up.
@@ -168,27 +200,30 @@ fn out_of(name: &str, requested: i128, used: i128, capacity: i128) -> Verdict {
     Verdict::plain(&format!("OutOf{name}"), message)
 }
 
-/// `status.qosClass`: Guaranteed if every container limits CPU and memory and requests no less.
+/// `status.qosClass`: Guaranteed if every container limits CPU and memory and requests no less. A pod with resources as
+/// a whole is judged by those.
 pub fn qos_class(pod: &Pod) -> &'static str {
-    let containers: Vec<&Container> = declared(pod).map(|(container, _)| container).collect();
-    if containers.iter().all(|c| qos_amounts(c).0.is_empty() && qos_amounts(c).1.is_empty()) {
+    let whole = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    let parts: Vec<(Amounts, Amounts)> = match whole {
+        Some(_) => vec![qos_amounts(whole)],
+        None => declared(pod).map(|(container, _)| qos_amounts(container.resources.as_ref())).collect(),
+    };
+    if parts.iter().all(|(requests, limits)| requests.is_empty() && limits.is_empty()) {
         return "BestEffort";
     }
-    let guaranteed = containers.iter().all(|c| {
-        let (requests, limits) = qos_amounts(c);
+    let guaranteed = |(requests, limits): &(Amounts, Amounts)| {
         limits.len() == 2 && requests.iter().all(|(name, amount)| limits.get(name) == Some(amount))
-    });
-    if guaranteed { "Guaranteed" } else { "Burstable" }
+    };
+    if parts.iter().all(guaranteed) { "Guaranteed" } else { "Burstable" }
 }
 
 /// The positive requests and limits of CPU and memory.
-fn qos_amounts(container: &Container) -> (Amounts, Amounts) {
-    let resources = container.resources.clone().unwrap_or_default();
-    let part = |quantities: Option<BTreeMap<String, ApiQuantity>>| -> Amounts {
+fn qos_amounts(resources: Option<&ResourceRequirements>) -> (Amounts, Amounts) {
+    let part = |quantities: &Option<BTreeMap<String, ApiQuantity>>| -> Amounts {
         let all = quantities.as_ref().map(amounts).unwrap_or_default();
         all.into_iter().filter(|(name, amount)| (name == "cpu" || name == "memory") && *amount > 0).collect()
     };
-    (part(resources.requests), part(resources.limits))
+    resources.map(|all| (part(&all.requests), part(&all.limits))).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod downward;
 pub mod effect;
 pub mod env;
 pub mod expand;
+pub mod group;
 pub mod handler;
 pub mod health;
 pub mod hostname;

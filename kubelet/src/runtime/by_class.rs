@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::container::cgroup::Limits;
+use crate::container::cgroup::{Limits, PodGroup};
 use crate::image::ImageStore;
 use crate::node::images::NodeImage;
 use crate::pod::{ContainerId, PodRef, PodUid};
@@ -150,8 +150,13 @@ impl Runtime for ByClass {
         self.owner(id).stop_container(id, grace).await
     }
 
-    async fn update_container(&self, id: &ContainerId, limits: &Limits) -> Result<(), RuntimeError> {
-        self.owner(id).update_container(id, limits).await
+    async fn update_container(
+        &self,
+        id: &ContainerId,
+        limits: &Limits,
+        pod: &PodGroup,
+    ) -> Result<(), RuntimeError> {
+        self.owner(id).update_container(id, limits, pod).await
     }
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::container::cgroup::Limits;
+use crate::container::cgroup::{Limits, PodGroup};
 use crate::pod::{ContainerId, PodRef};
 use crate::runtime::{
     ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, Exit, Fetch, FoundContainer, FoundState, ImageUse,
@@ -199,7 +199,12 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
-    async fn update_container(&self, _id: &ContainerId, _limits: &Limits) -> Result<(), RuntimeError> {
+    async fn update_container(
+        &self,
+        _id: &ContainerId,
+        _limits: &Limits,
+        _pod: &PodGroup,
+    ) -> Result<(), RuntimeError> {
         Ok(())
     }
 

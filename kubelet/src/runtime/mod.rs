@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::container::cgroup::{Cgroup, Limits};
+use crate::container::cgroup::{Cgroup, Limits, PodGroup};
 use crate::container::{Isolation, Mount};
 use crate::image::registry::Login;
 use crate::image::{Image, ImageStore};
@@ -132,7 +132,10 @@ pub struct ContainerConfig {
     /// The signal that asks it to end, by number; `None`: `SIGTERM`.
     #[serde(default)]
     pub stop_signal: Option<i32>,
-    /// Where it is counted and limited.
+    /// Where its pod is counted and limited.
+    #[serde(default)]
+    pub pod_group: Option<PodGroup>,
+    /// Where it is itself.
     #[serde(default)]
     pub cgroup: Option<Cgroup>,
     /// What it may use.
@@ -462,8 +465,13 @@ pub trait Runtime: Send + Sync + 'static {
     /// an event. A container that has ended already is no error.
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError>;
 
-    /// Changes what a running container may use.
-    async fn update_container(&self, id: &ContainerId, _limits: &Limits) -> Result<(), RuntimeError> {
+    /// Changes what a running container may use, and its pod.
+    async fn update_container(
+        &self,
+        id: &ContainerId,
+        _limits: &Limits,
+        _pod: &PodGroup,
+    ) -> Result<(), RuntimeError> {
         Err(RuntimeError::Create(format!("this runtime can't change the limits of container {id}")))
     }
 

@@ -49,7 +49,7 @@ fn growth((then, before): (Timestamp, Duration), (now, after): (Timestamp, Durat
 mod tests {
     use super::*;
     use crate::pod::{ContainerName, PodRef, PodUid};
-    use crate::stats::{ContainerUsage, MachineUsage, Usage};
+    use crate::stats::{ContainerUsage, MachineUsage, Stalls, Usage};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("small")
@@ -61,8 +61,11 @@ mod tests {
             id: ContainerId((*id).to_owned()),
             pod: PodRef { namespace: "a".to_owned(), name: "web".to_owned(), uid: PodUid("u".to_owned()) },
             container: ContainerName("main".to_owned()),
+            group: String::new(),
             started_at: at(*started),
             usage: usage(*cpu),
+            stalls: Stalls::default(),
+            pod_stalls: Stalls::default(),
         };
         let machine = MachineUsage { usage: usage(machine), ..MachineUsage::default() };
         Sample { at: at(second), machine, containers: containers.iter().map(container).collect() }

@@ -8,6 +8,7 @@ mod meter;
 mod operations;
 mod render;
 mod sampler;
+mod stall;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ pub use meter::Meter;
 pub use operations::{Operation, Operations};
 pub use render::{cadvisor, own, resource, summary};
 pub use sampler::{Sampler, machine};
+pub use stall::{Stall, Stalls, Waited};
 
 use crate::pod::{ContainerId, ContainerName, PodRef};
 
@@ -25,6 +27,8 @@ use crate::pod::{ContainerId, ContainerName, PodRef};
 pub struct Usage {
     /// Processor time since the start, of all cores together.
     pub cpu: Duration,
+    /// All memory that is held for it, in bytes.
+    pub memory: u64,
     /// What can't be taken away without hurting, in bytes.
     pub working_set: u64,
     /// What is in memory and not of a file, in bytes.
@@ -42,10 +46,16 @@ pub struct ContainerUsage {
     pub pod: PodRef,
     /// Its name in the pod.
     pub container: ContainerName,
+    /// Its control group below the root of each tree; empty for a plain process.
+    pub group: String,
     /// When it began.
     pub started_at: Timestamp,
     /// How much.
     pub usage: Usage,
+    /// What it waited for.
+    pub stalls: Stalls,
+    /// What its whole pod waited for.
+    pub pod_stalls: Stalls,
 }
 
 /// What the whole machine uses and has.
@@ -53,6 +63,8 @@ pub struct ContainerUsage {
 pub struct MachineUsage {
     /// How much is used.
     pub usage: Usage,
+    /// What was waited for.
+    pub stalls: Stalls,
     /// Memory, in bytes.
     pub memory: u64,
     /// Cores.

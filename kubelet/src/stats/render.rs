@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::pod::{PodRef, PodUid};
-use crate::stats::{ContainerUsage, Operations, Stats, Usage};
+use crate::stats::{ContainerUsage, Operations, Stall, Stalls, Stats, Usage, Waited};
 
 /// One pod's containers, each with its rate.
 type ByPod<'a> = BTreeMap<&'a PodUid, Vec<(&'a ContainerUsage, Option<u64>)>>;
@@ -24,23 +24,51 @@ fn by_pod(stats: &Stats) -> ByPod<'_> {
 fn sum<'a>(parts: impl Iterator<Item = &'a Usage>) -> Usage {
     parts.fold(Usage::default(), |sum, part| Usage {
         cpu: sum.cpu + part.cpu,
+        memory: sum.memory + part.memory,
         working_set: sum.working_set + part.working_set,
         rss: sum.rss + part.rss,
         processes: sum.processes + part.processes,
     })
 }
 
-fn cpu(at: Timestamp, usage: &Usage, rate: Option<u64>) -> Value {
+/// What something or somebody uses and waits for, as the members that all levels of the summary have.
+fn parts(at: Timestamp, usage: &Usage, rate: Option<u64>, stalls: &Stalls) -> Map<String, Value> {
+    let mut parts = Map::new();
     let mut cpu = json!({ "time": time(at), "usageCoreNanoSeconds": usage.cpu.as_nanos() as u64 });
     if let Some(rate) = rate {
         cpu["usageNanoCores"] = json!(rate);
     }
-    cpu
+    for (name, mut part, waited) in [("cpu", cpu, stalls.cpu), ("memory", memory(at, usage), stalls.memory)] {
+        if let Some(waited) = waited {
+            part["psi"] = psi(&waited);
+        }
+        parts.insert(name.to_owned(), part);
+    }
+    if let Some(waited) = stalls.io {
+        parts.insert("io".to_owned(), json!({ "time": time(at), "psi": psi(&waited) }));
+    }
+    parts
+}
+
+/// Upstream hands the kernel's total on as it is.
+fn psi(waited: &Waited) -> Value {
+    let stall = |Stall { total, averages }: &Stall| {
+        let [avg10, avg60, avg300] = averages.map(|average| average as f64 / 100.0);
+        json!({ "total": total, "avg10": avg10, "avg60": avg60, "avg300": avg300 })
+    };
+    json!({ "full": stall(&waited.full), "some": stall(&waited.some) })
+}
+
+fn with(mut value: Value, parts: Map<String, Value>) -> Value {
+    if let Some(object) = value.as_object_mut() {
+        object.extend(parts);
+    }
+    value
 }
 
 fn memory(at: Timestamp, usage: &Usage) -> Value {
-    let (working_set, rss) = (usage.working_set, usage.rss);
-    json!({ "time": time(at), "usageBytes": working_set, "workingSetBytes": working_set, "rssBytes": rss })
+    let Usage { memory, working_set, rss, .. } = usage;
+    json!({ "time": time(at), "usageBytes": memory, "workingSetBytes": working_set, "rssBytes": rss })
 }
 
 /// Whole seconds, as Kubernetes writes times.
@@ -51,18 +79,11 @@ fn time(at: Timestamp) -> String {
 /// The body of `/stats/summary`.
 pub fn summary(node: &str, stats: &Stats) -> Value {
     let (at, machine) = (stats.sample.at, &stats.sample.machine);
-    let mut own = memory(at, &machine.usage);
-    own["availableBytes"] = json!(machine.memory.saturating_sub(machine.usage.working_set));
+    let mut own = parts(at, &machine.usage, stats.machine_rate, &machine.stalls);
+    own["memory"]["availableBytes"] = json!(machine.memory.saturating_sub(machine.usage.working_set));
+    let node = json!({ "nodeName": node, "startTime": time(machine.booted_at) });
     let pods: Vec<Value> = by_pod(stats).into_values().map(|containers| pod(at, &containers)).collect();
-    json!({
-        "node": {
-            "nodeName": node,
-            "startTime": time(machine.booted_at),
-            "cpu": cpu(at, &machine.usage, stats.machine_rate),
-            "memory": own,
-        },
-        "pods": pods,
-    })
+    json!({ "node": with(node, own), "pods": pods })
 }
 
 fn pod(at: Timestamp, containers: &[(&ContainerUsage, Option<u64>)]) -> Value {
@@ -71,20 +92,15 @@ fn pod(at: Timestamp, containers: &[(&ContainerUsage, Option<u64>)]) -> Value {
     let total = sum(containers.iter().map(|(container, _)| &container.usage));
     let rate = containers.iter().map(|(_, rate)| *rate).sum::<Option<u64>>();
     let of_container = |(container, rate): &(&ContainerUsage, Option<u64>)| {
-        json!({
-            "name": container.container.0,
-            "startTime": time(container.started_at),
-            "cpu": cpu(at, &container.usage, *rate),
-            "memory": memory(at, &container.usage),
-        })
+        let own = json!({ "name": container.container.0, "startTime": time(container.started_at) });
+        with(own, parts(at, &container.usage, *rate, &container.stalls))
     };
-    json!({
+    let own = json!({
         "podRef": { "name": name, "namespace": namespace, "uid": uid.0 },
         "startTime": time(start),
         "containers": containers.iter().map(of_container).collect::<Vec<_>>(),
-        "cpu": cpu(at, &total, rate),
-        "memory": memory(at, &total),
-    })
+    });
+    with(own, parts(at, &total, rate, &containers[0].0.pod_stalls))
 }
 
 /// Lines of Prometheus' text format.
@@ -162,28 +178,79 @@ fn start_times(text: &mut Text, containers: &[ContainerUsage]) {
     }
 }
 
+/// A number of a container: its name, its kind, what it is, and where it stands; `None` where it isn't counted.
+type OfContainer = (&'static str, &'static str, &'static str, fn(&ContainerUsage) -> Option<f64>);
+
+/// What cAdvisor tells of containers.
+const OF_CONTAINERS: [OfContainer; 10] = [
+    (
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed in seconds.",
+        |container| Some(container.usage.cpu.as_secs_f64()),
+    ),
+    (
+        "container_memory_usage_bytes",
+        "gauge",
+        "Current memory usage in bytes, including all memory regardless of when it was accessed",
+        |container| Some(container.usage.memory as f64),
+    ),
+    ("container_memory_rss", "gauge", "Size of RSS in bytes.", |container| Some(container.usage.rss as f64)),
+    ("container_memory_working_set_bytes", "gauge", "Current working set in bytes.", |container| {
+        Some(container.usage.working_set as f64)
+    }),
+    (
+        "container_pressure_cpu_waiting_seconds_total",
+        "counter",
+        "Total time duration tasks in the container have waited due to CPU congestion.",
+        |container| container.stalls.cpu.map(|waited| seconds(waited.some)),
+    ),
+    (
+        "container_pressure_cpu_stalled_seconds_total",
+        "counter",
+        "Total time duration no tasks in the container could make progress due to CPU congestion.",
+        |container| container.stalls.cpu.map(|waited| seconds(waited.full)),
+    ),
+    (
+        "container_pressure_memory_waiting_seconds_total",
+        "counter",
+        "Total time duration tasks in the container have waited due to memory congestion.",
+        |container| container.stalls.memory.map(|waited| seconds(waited.some)),
+    ),
+    (
+        "container_pressure_memory_stalled_seconds_total",
+        "counter",
+        "Total time duration no tasks in the container could make progress due to memory congestion.",
+        |container| container.stalls.memory.map(|waited| seconds(waited.full)),
+    ),
+    (
+        "container_pressure_io_waiting_seconds_total",
+        "counter",
+        "Total time duration tasks in the container have waited due to IO congestion.",
+        |container| container.stalls.io.map(|waited| seconds(waited.some)),
+    ),
+    (
+        "container_pressure_io_stalled_seconds_total",
+        "counter",
+        "Total time duration no tasks in the container could make progress due to IO congestion.",
+        |container| container.stalls.io.map(|waited| seconds(waited.full)),
+    ),
+];
+
+fn seconds(stall: Stall) -> f64 {
+    stall.total as f64 / 1e6
+}
+
 /// The body of `/metrics/cadvisor`: what dashboards ask cAdvisor for, as far as it is known here.
 pub fn cadvisor(stats: &Stats) -> String {
     let mut text = Text::default();
     let (machine, containers) = (&stats.sample.machine, &stats.sample.containers);
-    type Number = (&'static str, &'static str, &'static str, fn(&Usage) -> f64);
-    const NUMBERS: [Number; 3] = [
-        (
-            "container_cpu_usage_seconds_total",
-            "counter",
-            "Cumulative cpu time consumed in seconds.",
-            |usage| usage.cpu.as_secs_f64(),
-        ),
-        ("container_memory_rss", "gauge", "Size of RSS in bytes.", |usage| usage.rss as f64),
-        ("container_memory_working_set_bytes", "gauge", "Current working set in bytes.", |usage| {
-            usage.working_set as f64
-        }),
-    ];
-    for (name, kind, help, value) in NUMBERS {
+    for (name, kind, help, value) in OF_CONTAINERS {
         text.family(name, kind, help);
         for container in containers {
-            let PodRef { namespace, name: pod, uid } = &container.pod;
-            let id = format!("/kubepods/pod{uid}/{}", container.id);
+            let Some(value) = value(container) else { continue };
+            let PodRef { namespace, name: pod, .. } = &container.pod;
+            let id = format!("/{}", container.group);
             let labels = [
                 ("container", &*container.container.0),
                 ("id", &id),
@@ -191,7 +258,7 @@ pub fn cadvisor(stats: &Stats) -> String {
                 ("namespace", namespace),
                 ("pod", pod),
             ];
-            text.line(name, &labels, value(&container.usage));
+            text.line(name, &labels, value);
         }
     }
     text.family("machine_cpu_cores", "gauge", "Number of logical CPU cores.");
@@ -225,6 +292,7 @@ mod tests {
     fn stats() -> Stats {
         let usage = |cpu, working_set| Usage {
             cpu: Duration::from_millis(cpu),
+            memory: working_set + 1,
             working_set,
             rss: working_set / 2,
             processes: 1,
@@ -237,8 +305,11 @@ mod tests {
                 uid: PodUid("u1".to_owned()),
             },
             container: ContainerName(name.to_owned()),
+            group: format!("kubepods/podu1/id-{name}"),
             started_at: Timestamp::from_second(50).expect("small"),
             usage: usage(cpu, memory),
+            stalls: Stalls::default(),
+            pod_stalls: Stalls::default(),
         };
         let machine =
             MachineUsage { usage: usage(9_000, 600), memory: 1000, cores: 2, ..MachineUsage::default() };
@@ -259,10 +330,31 @@ mod tests {
         assert_eq!(pod["podRef"], json!({ "name": "web", "namespace": "shop", "uid": "u1" }));
         assert_eq!(pod["cpu"]["usageNanoCores"], 42);
         assert_eq!(pod["containers"][1]["memory"]["workingSetBytes"], 20);
+        assert_eq!(pod["memory"]["usageBytes"], 122);
         assert_eq!(pod["containers"][0]["startTime"], "1970-01-01T00:00:50Z");
         assert_eq!(pod["containers"][0]["cpu"]["usageCoreNanoSeconds"], 1_500_000_000);
+        assert_eq!((&pod["cpu"]["psi"], &pod["io"]), (&Value::Null, &Value::Null), "not counted");
         let unknown = Stats { rates: vec![None, Some(1)], ..stats() };
         assert_eq!(super::summary("n1", &unknown)["pods"][0]["cpu"]["usageNanoCores"], Value::Null);
+    }
+
+    #[test]
+    fn what_was_waited_for_stands_beside_what_was_used() {
+        let mut stats = stats();
+        let some = Stall { total: 70, averages: [125, 50, 1] };
+        let waited = Some(Waited { some, full: Stall::default() });
+        stats.sample.containers[0].stalls = Stalls { cpu: waited, memory: None, io: waited };
+        let summary = summary("n1", &stats);
+        let container = &summary["pods"][0]["containers"][0];
+        let none = json!({ "total": 0, "avg10": 0.0, "avg60": 0.0, "avg300": 0.0 });
+        let psi =
+            json!({ "full": none, "some": { "total": 70, "avg10": 1.25, "avg60": 0.5, "avg300": 0.01 } });
+        assert_eq!((&container["cpu"]["psi"], &container["io"]["psi"]), (&psi, &psi));
+        assert_eq!(container["memory"]["psi"], Value::Null);
+        let line = "container_pressure_cpu_waiting_seconds_total{container=\"app\",id=\"/kubepods/podu1/id-app\",\
+                    name=\"id-app\",namespace=\"shop\",pod=\"web\"} 0.00007";
+        let text = cadvisor(&stats);
+        assert!(text.lines().any(|found| found == line), "{text}");
     }
 
     #[test]

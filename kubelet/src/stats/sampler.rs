@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
 use crate::runtime::Runtime;
-use crate::stats::{MachineUsage, Meter, Sample, Stats, Usage};
+use crate::stats::{MachineUsage, Meter, Sample, Stalls, Stats, Usage};
 
 /// Between two samples, as upstream's housekeeping.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -86,7 +86,9 @@ pub fn machine() -> io::Result<MachineUsage> {
     let memory = std::fs::read_to_string("/proc/meminfo")?;
     let cores = std::thread::available_parallelism()?.get() as u64;
     let machine = parse(&stat, &memory, cores);
-    machine.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/stat or /proc/meminfo is odd"))
+    let machine = machine
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/stat or /proc/meminfo is odd"))?;
+    Ok(MachineUsage { stalls: Stalls::read("/proc/pressure".as_ref(), ""), ..machine })
 }
 
 /// The first line of `stat` has the time of all cores: user, nice, system, idle, iowait, irq, softirq, steal.
@@ -102,8 +104,15 @@ fn parse(stat: &str, memory: &str, cores: u64) -> Option<MachineUsage> {
     };
     let (total, available) = (field("MemTotal")?, field("MemAvailable")?);
     let working_set = total.saturating_sub(available);
-    let usage = Usage { cpu, working_set, rss: field("AnonPages")?, ..Usage::default() };
-    Some(MachineUsage { usage, memory: total, cores, booted_at: Timestamp::from_second(boot).ok()? })
+    let memory = total.saturating_sub(field("MemFree")?);
+    let usage = Usage { cpu, memory, working_set, rss: field("AnonPages")?, ..Usage::default() };
+    Some(MachineUsage {
+        usage,
+        memory: total,
+        cores,
+        stalls: Stalls::default(),
+        booted_at: Timestamp::from_second(boot).ok()?,
+    })
 }
 
 #[cfg(test)]

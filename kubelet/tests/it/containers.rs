@@ -6,7 +6,6 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kubelet::LogLimits;
 use kubelet::container::Mount;
-use kubelet::container::cgroup::Limits;
 use kubelet::image::{Image, ImageStore};
 use kubelet::pod::isolation::{Ground, isolate, limits};
 use kubelet::pod::sandbox::{HostFiles, sandbox};
@@ -27,7 +26,7 @@ pub struct World {
     pub runtime: NativeRuntime,
     pub events: mpsc::Receiver<RuntimeEvent>,
     image: Image,
-    pod: Pod,
+    pub pod: Pod,
 }
 
 /// `None` where containers can't be made; says so.
@@ -76,6 +75,7 @@ impl World {
             container: ContainerName(spec.name.clone()),
             command,
             limits: limits(spec),
+            pod_group: Some(kubelet::pod::group::of(&self.pod, Some(64))),
             termination_message_path: Some("/dev/termination-log".into()),
             oom_score_adj: 500,
             working_dir: None,
@@ -112,7 +112,7 @@ impl World {
     }
 
     /// What a script says.
-    async fn say(&mut self, script: &str) -> String {
+    pub async fn say(&mut self, script: &str) -> String {
         let (exit, text) = self.run(self.config(0, script)).await;
         assert_eq!(exit.code, 0, "{text}");
         text
@@ -255,20 +255,6 @@ async fn privileged_containers_and_host_namespaces() {
     let want =
         format!("{}\n/proc/{}\nmounted\n/dev/null\n/dev/ptmx\n", host.to_string_lossy(), std::process::id());
     assert_eq!(said, want);
-}
-
-#[tokio::test]
-async fn memory_is_limited_and_its_want_is_named() {
-    let spec = "{containers: [{name: main, resources: {limits: {memory: 32Mi, cpu: 500m}}}]}";
-    let Some(mut world) = world("{}", spec) else { return };
-    let group = kubelet::container::cgroup::Cgroup::of(&PodRef::of(&world.pod).uid.0, "x");
-    let eat = script("head -c 200m /dev/zero | busybox tail >/dev/null; echo survived; exit 3");
-    let mut config = world.config(0, &eat);
-    config.command = ["/bin/busybox", "tail", "/dev/zero"].map(str::to_owned).to_vec();
-    let (exit, said) = world.run(config).await;
-    assert_eq!((exit.code, exit.reason.as_deref()), (137, Some("OOMKilled")), "{said}");
-    let dir = group.dir("memory").expect("a memory controller");
-    assert!(!dir.parent().expect("the pod's").exists(), "the groups go with the pod's last container");
 }
 
 #[tokio::test]
@@ -440,41 +426,8 @@ async fn an_ephemeral_container_sees_its_targets_processes_and_leaves_none() {
 }
 
 /// Until the container's script has become the program that it ends in.
-async fn wait_for_exec(world: &World, id: &kubelet::pod::ContainerId) {
+pub async fn wait_for_exec(world: &World, id: &kubelet::pod::ContainerId) {
     let waits = "while ! /bin/busybox grep -q sleep /proc/1/comm /proc/1/cmdline; do :; done";
     let command = ["/bin/busybox", "sh", "-c", waits].map(str::to_owned);
     world.runtime.exec_sync(id, &command, PATIENCE).await.expect("look");
-}
-
-#[tokio::test]
-async fn limits_change_while_a_container_runs() {
-    let spec = "{containers: [{name: main, resources: {limits: {memory: 64Mi, cpu: 500m}}}]}";
-    let Some(mut world) = world("{}", spec) else { return };
-    world.make_sandbox().await;
-    let config = world.config(0, &script("exec busybox sleep 1000"));
-    let id = world.runtime.create_container(config).await.expect("create");
-    world.runtime.start_container(&id).await.expect("start");
-    let group = kubelet::container::cgroup::Cgroup::of(&PodRef::of(&world.pod).uid.0, &id.0);
-    let unified = kubelet::container::cgroup::is_unified();
-    let told = |v1: (&str, &str), v2: (&str, &str)| {
-        let (controller, file) = if unified { v2 } else { v1 };
-        let path = group.dir(controller).expect("a controller").join(file);
-        std::fs::read_to_string(path).expect("a limit").trim().to_owned()
-    };
-    let cpu = || told(("cpu", "cpu.cfs_quota_us"), ("cpu", "cpu.max"));
-    let memory = || told(("memory", "memory.limit_in_bytes"), ("memory", "memory.max"));
-    let wanted = |quota: &str| if unified { format!("{quota} 100000") } else { quota.to_owned() };
-    assert_eq!((cpu(), memory()), (wanted("50000"), (64 << 20).to_string()));
-    let more = Limits { cpu_request: 250, cpu: Some(1500), memory: Some(128 << 20), pids: None };
-    world.runtime.update_container(&id, &more).await.expect("more");
-    assert_eq!((cpu(), memory()), (wanted("150000"), (128 << 20).to_string()));
-    let less = Limits { memory: Some(4096), ..more };
-    let error = world.runtime.update_container(&id, &less).await.expect_err("too little").chain();
-    assert!(
-        error.contains("attempting to set container memory limit (4096) below current usage ("),
-        "{error}"
-    );
-    assert_eq!(memory(), (128 << 20).to_string());
-    world.runtime.stop_container(&id, Duration::ZERO).await.expect("kill");
-    assert_eq!(end(&mut world.events).await.code, 137);
 }

@@ -1,5 +1,6 @@
 //! All tests that need more than one module: one program, so that it is linked once.
 
+mod cgroups;
 mod containers;
 mod cri;
 mod environment;

@@ -56,6 +56,7 @@ pub fn shell(attempt: u32, script: &str) -> ContainerConfig {
         termination_message_path: None,
         termination_message_from_logs: false,
         stop_signal: None,
+        pod_group: None,
         cgroup: None,
         limits: Default::default(),
         oom_score_adj: 0,
@@ -90,7 +91,7 @@ pub fn text(path: &Path) -> String {
 }
 
 /// Waits until the log holds this.
-async fn wait_for_log(path: &Path, wanted: &str) {
+pub async fn wait_for_log(path: &Path, wanted: &str) {
     let deadline = std::time::Instant::now() + PATIENCE;
     while !text(path).contains(wanted) {
         assert!(std::time::Instant::now() < deadline, "no {wanted:?} in {}", path.display());

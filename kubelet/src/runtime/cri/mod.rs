@@ -46,7 +46,7 @@ use self::proto::{ContainerState, PodSandboxState};
 use self::state::{Known, Life, Pace, Sandbox, Shared, usage};
 use self::streams::Trust;
 use crate::config::LogLimits;
-use crate::container::cgroup::Limits;
+use crate::container::cgroup::{Limits, PodGroup};
 use crate::node::images::NodeImage;
 use crate::pod::{ContainerId, ContainerName, PodRef, PodUid};
 use crate::runtime::{
@@ -54,7 +54,7 @@ use crate::runtime::{
     FoundState, ImageUse, NATIVE_HANDLER, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session,
     Streams,
 };
-use crate::stats::ContainerUsage;
+use crate::stats::{ContainerUsage, Stalls};
 
 /// The handler by which a RuntimeClass asks for this runtime's own default.
 pub const HANDLER: &str = "cri";
@@ -357,7 +357,12 @@ impl Runtime for CriRuntime {
         stopped.map_err(refused(&format!("stop container {id}")))
     }
 
-    async fn update_container(&self, id: &ContainerId, limits: &Limits) -> Result<(), RuntimeError> {
+    async fn update_container(
+        &self,
+        id: &ContainerId,
+        limits: &Limits,
+        _pod: &PodGroup,
+    ) -> Result<(), RuntimeError> {
         // A score of 0 changes nothing: the runtime takes what isn't set for what is to stay.
         let updated = self.client().update_container(id, container::resources(limits, 0)).await;
         updated.map_err(|status| RuntimeError::Create(status.message().to_owned()))
@@ -471,8 +476,11 @@ impl Runtime for CriRuntime {
             Some(ContainerUsage {
                 pod,
                 container,
+                group: format!("{}/{id}", sandbox::cgroup(&found.pod).trim_start_matches('/')),
                 started_at: found.life.started_at()?,
                 usage: usage(stats),
+                stalls: Stalls::default(),
+                pod_stalls: Stalls::default(),
                 id,
             })
         };

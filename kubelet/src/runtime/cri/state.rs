@@ -172,9 +172,11 @@ pub fn usage(stats: &proto::ContainerStats) -> Usage {
     let number = |value: Option<&proto::UInt64Value>| value.map_or(0, |value| value.value);
     let (cpu, memory) = (stats.cpu.as_ref(), stats.memory.as_ref());
     let working_set = number(memory.and_then(|memory| memory.working_set_bytes.as_ref()));
+    let used = memory.and_then(|memory| memory.usage_bytes.as_ref());
     let rss = memory.and_then(|memory| memory.rss_bytes.as_ref());
     Usage {
         cpu: Duration::from_nanos(number(cpu.and_then(|cpu| cpu.usage_core_nano_seconds.as_ref()))),
+        memory: used.map_or(working_set, |used| used.value),
         working_set,
         // Older runtimes don't tell.
         rss: rss.map_or(working_set, |rss| rss.value),

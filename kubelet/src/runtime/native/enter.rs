@@ -45,7 +45,7 @@ impl Entrance {
         let process = container.process.open()?.ok_or_else(ended)?;
         if let Some(isolation) = &config.isolation {
             let credentials = container.credentials.clone().unwrap_or_default();
-            let member = Member::new(process, config, isolation, &credentials);
+            let member = Member::new(process, container.process.pid, config, isolation, &credentials);
             return Ok(Self::Isolated(Box::new(member)));
         }
         let directory = config.working_dir.as_deref().unwrap_or(Path::new("/"));

@@ -15,6 +15,7 @@ mod launcher;
 mod port_forward;
 pub mod pty;
 mod sandbox;
+mod settled;
 mod store;
 mod usage;
 mod watch;
@@ -35,8 +36,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::LogLimits;
-use crate::container::Mount;
-use crate::container::cgroup::{Cgroup, Limits};
+use crate::container::cgroup::{self, Limits, PodGroup};
 use crate::container::namespaces::unmount_below;
 use crate::image::reference::names_registry;
 use crate::image::{ImageError, ImageStore, Reference, registry};
@@ -89,6 +89,7 @@ impl NativeRuntime {
     /// [`crate::shim_main`].
     pub fn new(data_dir: &Path, images: ImageStore, shim_command: Vec<OsString>, limits: LogLimits) -> Self {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+        cgroup::look();
         Self {
             store: NativeStore::new(data_dir),
             images,
@@ -208,7 +209,10 @@ impl Runtime for NativeRuntime {
     async fn remove_sandbox(&self, pod: &PodRef) -> Result<(), RuntimeError> {
         self.containers.lock().retain(|_, known| known.config.pod.uid != pod.uid);
         let (store, sandboxes, pod) = (self.store.clone(), self.sandboxes.clone(), pod.clone());
-        let removed = move || sandboxes.remove(&pod).and_then(|()| store.remove_pod(&pod));
+        let removed = move || {
+            cgroup::remove_pod(&pod.uid.0);
+            sandboxes.remove(&pod).and_then(|()| store.remove_pod(&pod))
+        };
         blocking("remove the pod's records", removed).await
     }
 
@@ -245,7 +249,7 @@ impl Runtime for NativeRuntime {
 
     async fn create_container(&self, config: ContainerConfig) -> Result<ContainerId, RuntimeError> {
         let (id, dir) = self.store.place(&config.pod, &config.container, config.attempt);
-        let config = settled(self.joined(config)?, &id, dir.path());
+        let config = settled::settled(self.joined(config)?, &id, dir.path());
         let log_path = self.store.log_path(&config.pod, &config.container, config.attempt);
         let promise = config.self_fence.then(|| self.promise.clone());
         let order = Order { config: config.clone(), log_path, limits: self.limits, promise };
@@ -253,7 +257,7 @@ impl Runtime for NativeRuntime {
         let sandboxes = self.sandboxes.clone();
         let made = move || {
             created.create(&order)?;
-            last_words_file(&order)?;
+            settled::last_words_file(&order)?;
             if order.config.isolation.is_some() { sandboxes.share(&order.config.pod) } else { Ok(()) }
         };
         blocking("record the container", made).await?;
@@ -284,13 +288,20 @@ impl Runtime for NativeRuntime {
         }
     }
 
-    async fn update_container(&self, id: &ContainerId, limits: &Limits) -> Result<(), RuntimeError> {
+    async fn update_container(
+        &self,
+        id: &ContainerId,
+        limits: &Limits,
+        pod: &PodGroup,
+    ) -> Result<(), RuntimeError> {
         let (known, _) = self.running(id)?;
         let Some(cgroup) = known.config.cgroup.clone() else {
             return Err(RuntimeError::Create("a plain process has no limits to change".to_owned()));
         };
+        // A pod of a time when pods had no limits of their own keeps none.
+        let pod = known.config.pod_group.as_ref().map(|_| pod.clone());
         let limits = limits.clone();
-        blocking("change the container's limits", move || cgroup.change(&limits)).await
+        blocking("change the container's limits", move || cgroup.change(&limits, pod.as_ref())).await
     }
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
@@ -382,35 +393,6 @@ impl Runtime for NativeRuntime {
     fn events(&self) -> Option<mpsc::Receiver<RuntimeEvent>> {
         self.receiver.lock().take()
     }
-}
-
-/// The file of the last words, in the run's directory.
-const LAST_WORDS: &str = "termination-log";
-
-/// Fills in what only the runtime knows: the cgroup, and where an isolated container's last words are.
-fn settled(mut config: ContainerConfig, id: &ContainerId, run: &Path) -> ContainerConfig {
-    if nix::unistd::geteuid().is_root() && config.isolation.is_some() {
-        config.cgroup = Some(Cgroup::of(&config.pod.uid.0, &id.0));
-    }
-    if let Some(isolation) = &mut config.isolation {
-        let files = sandbox::file_mounts(&isolation.sandbox, &isolation.mounts, isolation.read_only_root);
-        isolation.mounts.extend(files);
-    }
-    if let (Some(isolation), Some(inside)) = (&mut config.isolation, &config.termination_message_path) {
-        let outside = run.join(LAST_WORDS);
-        isolation.mounts.push(Mount::new(&outside, inside));
-        config.termination_message_path = Some(outside);
-    }
-    config
-}
-
-/// Whoever the command is may write its last words.
-fn last_words_file(order: &Order) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let path = order.config.termination_message_path.as_ref().filter(|_| order.config.isolation.is_some());
-    let Some(path) = path else { return Ok(()) };
-    let file = std::fs::File::create(path)?;
-    file.set_permissions(std::fs::Permissions::from_mode(0o666))
 }
 
 /// Runs file work off the event loop.

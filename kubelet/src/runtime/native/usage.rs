@@ -1,10 +1,12 @@
-//! What containers use: the sum over the processes of each, from one pass over `/proc`.
+//! What containers use: what their control groups count. Plain processes have none, nor has a host without the
+//! controllers: there it is the sum over the processes of each, from one pass over `/proc`.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use super::Known;
+use crate::container::cgroup::{Cgroup, PodGroup};
 use crate::pod::ContainerId;
 use crate::process::{ProcessUsage, usages};
 use crate::stats::{ContainerUsage, Usage};
@@ -19,14 +21,20 @@ pub fn of_containers(known: Vec<(ContainerId, Arc<Known>)>) -> io::Result<Vec<Co
             running.push((id, known, record));
         }
     }
-    let supervisors: Vec<i32> = running.iter().map(|(_, _, record)| record.shim.pid).collect();
-    let all = of_trees(&supervisors)?;
-    let usage = running.into_iter().zip(all).map(|((id, known, record), usage)| ContainerUsage {
+    let counted: Vec<Option<Usage>> =
+        running.iter().map(|(_, known, _)| known.config.cgroup.as_ref().and_then(Cgroup::usage)).collect();
+    let uncounted = running.iter().zip(&counted).filter(|(_, usage)| usage.is_none());
+    let supervisors: Vec<i32> = uncounted.map(|((_, _, record), _)| record.shim.pid).collect();
+    let mut summed = of_trees(&supervisors)?.into_iter();
+    let usage = running.into_iter().zip(counted).map(|((id, known, record), usage)| ContainerUsage {
         id,
         pod: known.config.pod.clone(),
         container: known.config.container.clone(),
+        group: known.config.cgroup.as_ref().map(|group| group.path().to_owned()).unwrap_or_default(),
         started_at: record.started_at,
-        usage,
+        usage: usage.or_else(|| summed.next()).unwrap_or_default(),
+        stalls: known.config.cgroup.as_ref().map(Cgroup::stalls).unwrap_or_default(),
+        pod_stalls: known.config.pod_group.as_ref().map(PodGroup::stalls).unwrap_or_default(),
     });
     Ok(usage.collect())
 }
@@ -34,6 +42,9 @@ pub fn of_containers(known: Vec<(ContainerId, Arc<Known>)>) -> io::Result<Vec<Co
 /// What the tree of processes below each supervisor uses, in the same order. The supervisor itself isn't the
 /// container's, but the time of what it has buried is.
 fn of_trees(supervisors: &[i32]) -> io::Result<Vec<Usage>> {
+    if supervisors.is_empty() {
+        return Ok(Vec::new());
+    }
     let all = usages()?;
     let mut children: BTreeMap<i32, Vec<&ProcessUsage>> = BTreeMap::new();
     for process in &all {
@@ -45,6 +56,7 @@ fn of_trees(supervisors: &[i32]) -> io::Result<Vec<Usage>> {
         let mut next: Vec<_> = children.get(supervisor).into_iter().flatten().collect();
         while let Some(process) = next.pop() {
             sum.cpu += process.cpu + process.buried;
+            sum.memory += process.resident;
             sum.working_set += process.resident;
             sum.rss += process.resident;
             sum.processes += 1;
