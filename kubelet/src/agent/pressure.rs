@@ -210,8 +210,8 @@ mod tests {
     use super::*;
     use crate::eviction::threshold::hard;
     use crate::pod::{ContainerId, ContainerName, PodRef};
-use crate::runtime::fake::{FakeRuntime, FakeScript};
-use crate::stats::{Stalls, Usage};
+    use crate::runtime::fake::{FakeRuntime, FakeScript};
+    use crate::stats::{Stalls, Usage};
     use jiff::Timestamp;
     use parking_lot::Mutex;
 

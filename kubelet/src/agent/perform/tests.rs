@@ -21,6 +21,7 @@ fn performer(runtime: Arc<dyn Runtime>, dir: &std::path::Path) -> Performer {
         promised: watch::channel(Duration::ZERO).1,
         operations: Operations::default(),
         services: Services::new(client, dir),
+        pod_max_pids: None,
     }
 }
 
