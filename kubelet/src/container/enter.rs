@@ -48,7 +48,7 @@ impl Member {
         // Fails where it leads a group already.
         let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
         // SAFETY: the process has just been forked and has one thread.
-        if let Some(child) = unsafe { fork_into(CloneFlags::empty()) }? {
+        if let Some(child) = unsafe { fork_into(CloneFlags::empty(), None) }? {
             end_as(child);
         }
         let dir = self.config.working_dir.as_deref().unwrap_or("/".as_ref());

@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Pid, pipe2};
 
+use crate::container::cgroup::Cgroup;
 use crate::container::init::become_command;
 use crate::container::namespaces::fork_into;
 use crate::container::{Credentials, Isolation};
@@ -43,9 +45,11 @@ pub unsafe fn spawn(
     }
     let (report, told) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| system("make a pipe")(errno.into()))?;
     join_other(isolation).map_err(system("join the target container"))?;
+    let group = config.cgroup.as_ref().and_then(Cgroup::open);
     // SAFETY: as the caller promises.
-    let child =
-        unsafe { fork_into(namespaces(isolation)) }.map_err(system("make the container's namespaces"))?;
+    let child = unsafe { fork_into(namespaces(isolation), group.as_ref().map(AsFd::as_fd)) };
+    let child = child.map_err(system("make the container's namespaces"))?;
+    drop(group);
     let Some(pid) = child else { child_main(config, isolation, run, &streams, told.into()) };
     drop((streams, told));
     let credentials = wait_for_exec(report.into()).inspect_err(|_| {

@@ -11,7 +11,7 @@ mod settings;
 mod trees;
 mod usage;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -145,8 +145,26 @@ impl Cgroup {
     /// # Errors
     /// The kernel refuses.
     pub fn join(&self) -> io::Result<()> {
+        if self.is_own() {
+            return Ok(());
+        }
         let file = if is_unified() { "cgroup.procs" } else { "tasks" };
         self.dirs().iter().try_for_each(|dir| fs::write(dir.join(file), "0"))
+    }
+
+    /// Its directory, for a process to be born in; only version 2 can do that.
+    pub fn open(&self) -> Option<File> {
+        match trees() {
+            Trees::Unified(point) => File::open(point.join(&self.0)).ok(),
+            _ => None,
+        }
+    }
+
+    /// Whether this process was born in it.
+    fn is_own(&self) -> bool {
+        let Trees::Unified(point) = trees() else { return false };
+        let lines = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        trees::group_of(point, &lines).is_some_and(|group| group == point.join(&self.0))
     }
 
     /// Moves this process, which has one thread, into it, or to where this member of it is: a container that divides its group
