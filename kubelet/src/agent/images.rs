@@ -42,7 +42,7 @@ impl Performer {
         }
         let fetch = Fetch { policy: pull_policy(spec.image_pull_policy.as_deref()), logins };
         let needed = NeededImage { name: bare.image.clone(), of_volume: false };
-        Ok(Images { own: self.ensure(bare, &fetch, needed).await?, mounted })
+        Ok(Images { own: self.ensure(pod, bare, &fetch, needed).await?, mounted })
     }
 
     /// `None` where the runtime keeps no images, and nothing really runs.
@@ -61,7 +61,7 @@ impl Performer {
         let wanted = ContainerConfig { image: name.clone(), command: Vec::new(), ..bare.clone() };
         let fetch = Fetch { policy: pull_policy(source.pull_policy.as_deref()), logins: logins.to_vec() };
         let needed = NeededImage { name: name.clone(), of_volume: true };
-        let image = self.ensure(&wanted, &fetch, needed).await?;
+        let image = self.ensure(pod, &wanted, &fetch, needed).await?;
         self.record(pod, found(&name, &image));
         Ok(image.image().map(|image| MountedImage {
             id: image.id.to_string(),
@@ -72,11 +72,13 @@ impl Performer {
 
     async fn ensure(
         &self,
+        pod: &Pod,
         config: &ContainerConfig,
         fetch: &Fetch,
         needed: NeededImage,
     ) -> Result<ImageUse, StartFailure> {
-        let found = self.runtime.ensure_image(config, fetch).await;
+        let begins = || self.record(pod, needed.pulling(&config.container));
+        let found = self.runtime.ensure_image(config, fetch, &begins).await;
         found.map_err(|error| StartFailure::Image(needed, failure(error)))
     }
 

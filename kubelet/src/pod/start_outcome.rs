@@ -166,9 +166,19 @@ fn event(reason: WaitReason, image: &str, message: &str) -> Note {
 }
 
 impl NeededImage {
+    /// Tells of it: of the container's, or of the whole pod.
+    fn about(&self, note: Note, container: &ContainerName) -> Note {
+        if self.of_volume { note } else { note.about(container) }
+    }
+
+    /// It is about to be fetched.
+    pub fn pulling(&self, container: &ContainerName) -> Note {
+        self.about(Note::normal("Pulling", format!("Pulling image \"{}\"", self.name)), container)
+    }
+
     /// Records what is told of it.
     pub(crate) fn tell(&self, note: Note, container: &ContainerName, out: &mut Vec<Effect>) {
-        out.push(Effect::Record(if self.of_volume { note } else { note.about(container) }));
+        out.push(Effect::Record(self.about(note, container)));
     }
 
     /// Records that the container isn't made for want of it. Of a volume's upstream says only that it can't be had.

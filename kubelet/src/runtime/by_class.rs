@@ -20,7 +20,7 @@ use crate::image::ImageStore;
 use crate::node::images::NodeImage;
 use crate::pod::{ContainerId, PodRef, PodUid};
 use crate::runtime::{
-    ByteStream, Collect, ContainerConfig, EVENT_QUEUE, ExecOutput, Fetch, FoundContainer, ImageUse,
+    Begins, ByteStream, Collect, ContainerConfig, EVENT_QUEUE, ExecOutput, Fetch, FoundContainer, ImageUse,
     NATIVE_HANDLER, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
 };
 use crate::stats::ContainerUsage;
@@ -111,8 +111,13 @@ impl Runtime for ByClass {
         Ok(())
     }
 
-    async fn ensure_image(&self, config: &ContainerConfig, fetch: &Fetch) -> Result<ImageUse, RuntimeError> {
-        self.of(&config.pod).ensure_image(config, fetch).await
+    async fn ensure_image(
+        &self,
+        config: &ContainerConfig,
+        fetch: &Fetch,
+        begins: &Begins<'_>,
+    ) -> Result<ImageUse, RuntimeError> {
+        self.of(&config.pod).ensure_image(config, fetch, begins).await
     }
 
     async fn images(&self) -> Result<Vec<NodeImage>, RuntimeError> {

@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 use crate::container::cgroup::{Limits, PodGroup};
 use crate::pod::{ContainerId, PodRef};
 use crate::runtime::{
-    ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, Exit, Fetch, FoundContainer, FoundState, ImageUse,
-    Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
+    Begins, ByteStream, ContainerConfig, EVENT_QUEUE, ExecOutput, Exit, Fetch, FoundContainer, FoundState,
+    ImageUse, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
 };
 use crate::stats::ContainerUsage;
 
@@ -150,7 +150,12 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
-    async fn ensure_image(&self, config: &ContainerConfig, _fetch: &Fetch) -> Result<ImageUse, RuntimeError> {
+    async fn ensure_image(
+        &self,
+        config: &ContainerConfig,
+        _fetch: &Fetch,
+        _begins: &Begins<'_>,
+    ) -> Result<ImageUse, RuntimeError> {
         match act(script_of(config), config.attempt) {
             Act::Pull => Err(RuntimeError::Image(format!("image {} is not to be had", config.image))),
             _ => Ok(ImageUse::Present(None)),

@@ -241,6 +241,9 @@ pub struct Fetch {
     pub logins: Vec<(String, Login)>,
 }
 
+/// Told that an image is about to be fetched.
+pub type Begins<'a> = dyn Fn() + Send + Sync + 'a;
+
 /// What a container will run from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageUse {
@@ -432,8 +435,13 @@ pub trait Runtime: Send + Sync + 'static {
     /// Removes the pod's containers, logs and sandbox. Its processes must have ended. Idempotent.
     async fn remove_sandbox(&self, pod: &PodRef) -> Result<(), RuntimeError>;
 
-    /// Finds the image, and fetches it if need be.
-    async fn ensure_image(&self, config: &ContainerConfig, fetch: &Fetch) -> Result<ImageUse, RuntimeError>;
+    /// Finds the image, and fetches it if need be; before that `begins` is called.
+    async fn ensure_image(
+        &self,
+        config: &ContainerConfig,
+        fetch: &Fetch,
+        begins: &Begins<'_>,
+    ) -> Result<ImageUse, RuntimeError>;
 
     /// The images that it has.
     async fn images(&self) -> Result<Vec<NodeImage>, RuntimeError> {

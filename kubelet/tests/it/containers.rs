@@ -374,7 +374,7 @@ async fn containers_of_a_pod_share_memory_and_an_adopted_one_runs_on() {
     second.remove_sandbox(&PodRef::of(&world.pod)).await.expect("remove");
     assert!(!second.sandbox_dir(&PodRef::of(&world.pod)).expect("native").exists());
     let image = second
-        .ensure_image(&world.config(0, ""), &Fetch { policy: PullPolicy::Never, logins: Vec::new() })
+        .ensure_image(&world.config(0, ""), &Fetch { policy: PullPolicy::Never, logins: Vec::new() }, &|| {})
         .await;
     assert!(
         image.is_err() || matches!(image, Ok(ImageUse::Plain)),

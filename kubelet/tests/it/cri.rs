@@ -50,7 +50,7 @@ async fn started(runtime: &CriRuntime, pod: Pod) -> ContainerId {
         ..ContainerConfig::default()
     };
     let fetch = Fetch { policy: PullPolicy::Never, logins: Vec::new() };
-    let found = runtime.ensure_image(&bare, &fetch).await.expect("the image");
+    let found = runtime.ensure_image(&bare, &fetch, &|| {}).await.expect("the image");
     let image = Box::new(found.image().expect("an image").clone());
     let asked = Some(Asked { pod: Arc::new(pod), image, mounts: Vec::new() });
     let id = runtime.create_container(ContainerConfig { asked, ..bare }).await.expect("made");

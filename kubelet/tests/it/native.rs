@@ -14,7 +14,7 @@ use kubelet::image::ImageStore;
 use kubelet::pod::{ContainerId, ContainerName, PodRef, PodUid};
 use kubelet::runtime::native::{NativeRuntime, log_path};
 use kubelet::runtime::{
-    ContainerConfig, Exit, Fetch, FoundState, ImageUse, PullPolicy, Runtime, RuntimeEvent,
+    Begins, ContainerConfig, Exit, Fetch, FoundState, ImageUse, PullPolicy, Runtime, RuntimeEvent,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
@@ -283,15 +283,16 @@ async fn a_command_that_does_not_exist_is_named() {
     }
     let config = ContainerConfig { command: Vec::new(), image: "nginx".to_owned(), ..shell(0, "") };
     let never = Fetch { policy: PullPolicy::Never, logins: Vec::new() };
-    let error = runtime.ensure_image(&config, &never).await.expect_err("no such image");
+    let silent: &Begins<'_> = &|| panic!("nothing is fetched");
+    let error = runtime.ensure_image(&config, &never, silent).await.expect_err("no such image");
     let want = "Container image \"nginx\" is not present with pull policy of Never";
     assert_eq!(error.chain(), want);
     // Who names a registry doesn't mean the machine's own programs.
     let named = ContainerConfig { image: "registry.example:5000/web:1".to_owned(), ..shell(0, "true") };
-    let error = runtime.ensure_image(&named, &never).await.expect_err("no such image");
+    let error = runtime.ensure_image(&named, &never, silent).await.expect_err("no such image");
     assert!(error.chain().ends_with("is not present with pull policy of Never"), "{error}");
     let short = ContainerConfig { image: "nginx".to_owned(), ..shell(0, "true") };
-    assert_eq!(runtime.ensure_image(&short, &never).await.expect("a plain process"), ImageUse::Plain);
+    assert_eq!(runtime.ensure_image(&short, &never, silent).await.expect("a plain process"), ImageUse::Plain);
 }
 
 #[tokio::test]

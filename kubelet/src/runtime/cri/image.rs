@@ -9,10 +9,15 @@ use super::client::{CriClient, refused, text};
 use super::proto;
 use crate::image::registry::Login;
 use crate::image::{Image, ImageConfig, ImageError, Reference};
-use crate::runtime::{Fetch, ImageUse, PullPolicy, RuntimeError};
+use crate::runtime::{Begins, Fetch, ImageUse, PullPolicy, RuntimeError};
 
 /// Finds the image, and has it fetched if need be.
-pub async fn ensure(client: &CriClient, name: &str, fetch: &Fetch) -> Result<ImageUse, RuntimeError> {
+pub async fn ensure(
+    client: &CriClient,
+    name: &str,
+    fetch: &Fetch,
+    begins: &Begins<'_>,
+) -> Result<ImageUse, RuntimeError> {
     let reference: Reference = name.parse().map_err(|error: ImageError| {
         let why = error.chain();
         RuntimeError::InvalidImageName(format!("Failed to apply default image tag {name:?}: {why}"))
@@ -26,7 +31,10 @@ pub async fn ensure(client: &CriClient, name: &str, fetch: &Fetch) -> Result<Ima
         (None, PullPolicy::Never) => Err(RuntimeError::NeverPull(format!(
             "Container image \"{name}\" is not present with pull policy of Never"
         ))),
-        _ => pull(client, &reference, &whole, &fetch.logins).await,
+        _ => {
+            begins();
+            pull(client, &reference, &whole, &fetch.logins).await
+        }
     }
 }
 

@@ -50,7 +50,7 @@ use crate::container::cgroup::{Limits, PodGroup};
 use crate::node::images::NodeImage;
 use crate::pod::{ContainerId, ContainerName, PodRef, PodUid};
 use crate::runtime::{
-    ByteStream, Collect, ContainerConfig, EVENT_QUEUE, EXEC_OUTPUT_LIMIT, ExecOutput, Fetch, FoundContainer,
+    Begins, ByteStream, Collect, ContainerConfig, EVENT_QUEUE, EXEC_OUTPUT_LIMIT, ExecOutput, Fetch, FoundContainer,
     FoundState, ImageUse, NATIVE_HANDLER, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session,
     Streams,
 };
@@ -291,8 +291,13 @@ impl Runtime for CriRuntime {
         removed.map_err(|error| RuntimeError::Create(error.to_string()))?
     }
 
-    async fn ensure_image(&self, config: &ContainerConfig, fetch: &Fetch) -> Result<ImageUse, RuntimeError> {
-        let found = image::ensure(self.client(), &config.image, fetch).await?;
+    async fn ensure_image(
+        &self,
+        config: &ContainerConfig,
+        fetch: &Fetch,
+        begins: &Begins<'_>,
+    ) -> Result<ImageUse, RuntimeError> {
+        let found = image::ensure(self.client(), &config.image, fetch, begins).await?;
         if let Some(image) = found.image() {
             self.shared.images.lock().touch(&image.id.to_string(), Timestamp::now());
         }

@@ -46,7 +46,7 @@ use crate::runtime::native::launcher::Launcher;
 use crate::runtime::native::sandbox::Sandboxes;
 use crate::runtime::native::store::NativeStore;
 use crate::runtime::{
-    ByteStream, Collect, ContainerConfig, EVENT_QUEUE, ExecOutput, Fetch, FoundContainer, FoundState,
+    Begins, ByteStream, Collect, ContainerConfig, EVENT_QUEUE, ExecOutput, Fetch, FoundContainer, FoundState,
     ImageUse, PullPolicy, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
 };
 use crate::shim::record::{ContainerDir, Order, RunningRecord};
@@ -121,9 +121,10 @@ impl NativeRuntime {
 
     /// Fetches an image from its registry, with the logins for that registry in their order and then without
     /// one. What nobody uses makes room first if the disk is nearly full.
-    async fn pull(&self, image: &str, fetch: &Fetch) -> Result<ImageUse, RuntimeError> {
+    async fn pull(&self, image: &str, fetch: &Fetch, begins: &Begins<'_>) -> Result<ImageUse, RuntimeError> {
         let reference: Reference =
             image.parse().map_err(|error: ImageError| RuntimeError::Image(error.chain()))?;
+        begins();
         self.make_room().await;
         let begun = std::time::Instant::now();
         match registry::pull_as(&self.images, &reference, &fetch.logins).await {
@@ -216,21 +217,26 @@ impl Runtime for NativeRuntime {
         blocking("remove the pod's records", removed).await
     }
 
-    async fn ensure_image(&self, config: &ContainerConfig, fetch: &Fetch) -> Result<ImageUse, RuntimeError> {
+    async fn ensure_image(
+        &self,
+        config: &ContainerConfig,
+        fetch: &Fetch,
+        begins: &Begins<'_>,
+    ) -> Result<ImageUse, RuntimeError> {
         let (images, name) = (self.images.clone(), config.image.clone());
         let found = tokio::task::spawn_blocking(move || images.find(&name)).await;
         let found = found.map_err(io::Error::other).map_err(system("look for the image"))?;
         // Who says where an image comes from means that image and no other, least of all this machine's files.
         let plain = !config.command.is_empty() && !names_registry(&config.image);
         match (found, fetch.policy) {
-            (Ok(Some(_)), PullPolicy::Always) => self.pull(&config.image, fetch).await,
+            (Ok(Some(_)), PullPolicy::Always) => self.pull(&config.image, fetch, begins).await,
             (Ok(Some(image)), _) => Ok(ImageUse::Present(Some(Box::new(image)))),
             (Ok(None), _) if plain => Ok(ImageUse::Plain),
             (Ok(None), PullPolicy::Never) => Err(RuntimeError::NeverPull(format!(
                 "Container image \"{}\" is not present with pull policy of Never",
                 config.image
             ))),
-            (Ok(None), _) => self.pull(&config.image, fetch).await,
+            (Ok(None), _) => self.pull(&config.image, fetch, begins).await,
             (Err(ImageError::Reference { .. }), _) if plain => Ok(ImageUse::Plain),
             (Err(error @ ImageError::Reference { .. }), _) => {
                 let (image, why) = (&config.image, error.chain());
