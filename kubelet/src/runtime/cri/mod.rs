@@ -50,9 +50,9 @@ use crate::container::cgroup::{Limits, PodGroup};
 use crate::node::images::NodeImage;
 use crate::pod::{ContainerId, ContainerName, PodRef, PodUid};
 use crate::runtime::{
-    Begins, ByteStream, Collect, ContainerConfig, EVENT_QUEUE, EXEC_OUTPUT_LIMIT, ExecOutput, Fetch, FoundContainer,
-    FoundState, ImageUse, NATIVE_HANDLER, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session,
-    Streams,
+    Begins, ByteStream, Collect, ContainerConfig, EVENT_QUEUE, EXEC_OUTPUT_LIMIT, ExecOutput, Fetch,
+    FoundContainer, FoundState, ImageUse, NATIVE_HANDLER, Runtime, RuntimeError, RuntimeEvent, SandboxConfig,
+    Session, Streams,
 };
 use crate::stats::{ContainerUsage, Stalls};
 
