@@ -70,6 +70,7 @@ impl Colour {
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Command {
     /// Start a cluster on this machine and keep it running until Ctrl-C
     Up(verb::up::Args),
