@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::model::Model;
 
-const OTHER_PATHS: [&str; 14] = [
+const OTHER_PATHS: [&str; 15] = [
     "/",
     "/api",
     "/api/v1",
@@ -32,6 +32,7 @@ const OTHER_PATHS: [&str; 14] = [
     "/livez",
     "/readyz",
     "/metrics",
+    "/members",
     "/openapi/v2",
     "/openapi/v3",
     "/.well-known/openid-configuration",
