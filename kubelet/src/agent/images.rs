@@ -8,7 +8,7 @@ use crate::agent::perform::Performer;
 use crate::agent::volumes;
 use crate::container::MountedImage;
 use crate::image::registry::Login;
-use crate::pod::effect::{ImageFailure, NeededImage, StartFailure};
+use crate::pod::effect::{ImageFailure, NeededImage, Note, StartFailure};
 use crate::pod::env::Reference;
 use crate::pod::isolation::pull_policy;
 use crate::pod::pull_secrets;
@@ -90,6 +90,13 @@ impl Performer {
         }
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let sources = self.references.sources(namespace, &references).await.unwrap_or_default();
+        let missing = pull_secrets::missing(pod, &sources).join(", ");
+        if !missing.is_empty() {
+            let text = format!(
+                "Unable to retrieve some image pull secrets ({missing}); attempting to pull the image may not succeed."
+            );
+            self.record(pod, Note::warning("FailedToRetrieveImagePullSecret", text));
+        }
         pull_secrets::logins(pod, &sources)
     }
 

@@ -24,6 +24,15 @@ pub fn logins(pod: &Pod, sources: &Sources) -> Vec<(String, Login)> {
     secrets.flat_map(of_secret).collect()
 }
 
+/// The names of those that don't exist.
+pub fn missing(pod: &Pod, sources: &Sources) -> Vec<String> {
+    let names = references(pod).filter_map(|reference| match reference {
+        Reference::Secret(name) => Some(name),
+        _ => None,
+    });
+    names.filter(|name| !sources.secrets.contains_key(name)).collect()
+}
+
 /// Of a Secret of the type `kubernetes.io/dockerconfigjson`, or of the older `kubernetes.io/dockercfg`, by registry.
 pub fn of_secret(secret: &Secret) -> Vec<(String, Login)> {
     let text =
@@ -84,5 +93,9 @@ mod tests {
         ];
         assert_eq!(of_secret(&secret), want);
         assert_eq!(of_secret(&Secret::default()), vec![]);
+        let pod =
+            serde_yaml::from_str("{spec: {containers: [], imagePullSecrets: [{name: one}, {name: two}]}}");
+        let secrets = [("two".to_owned(), secret)].into();
+        assert_eq!(missing(&pod.expect("a pod"), &Sources { secrets, ..Sources::default() }), ["one"]);
     }
 }
