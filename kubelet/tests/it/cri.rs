@@ -132,7 +132,7 @@ async fn streams_go_over_tls_to_who_is_believed() {
     commands_run(&runtime, &id).await;
     let streams = Streams { stdin: false, stdout: true, stderr: true, tty: false };
     let refused = connect().await.exec(&id, &["true".to_owned()], streams).await;
-    let refused = refused.err().expect("the machine doesn't believe it").chain();
+    let refused = refused.expect_err("the machine doesn't believe it").chain();
     assert!(refused.contains("https://127.0.0.1") && refused.contains("certificate"), "{refused}");
     runtime.remove_sandbox(&PodRef::of(&pod("u1"))).await.expect("removed");
 }
