@@ -65,7 +65,8 @@ impl ProcessIdentity {
     }
 }
 
-fn is_gone(error: &io::Error) -> bool {
+/// The error says that there is no such process.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 

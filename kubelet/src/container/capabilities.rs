@@ -64,6 +64,8 @@ pub struct Capabilities(u64);
 impl Capabilities {
     /// All that this program knows; the kernel may have fewer.
     pub const ALL: Self = Self((1 << NAMES.len()) - 1);
+    /// None of root's rights.
+    pub const NONE: Self = Self(0);
 
     /// A pod's wish: what is dropped goes first, `ALL` on either side means all.
     pub fn wished(add: &[String], drop: &[String]) -> Result<Self, String> {

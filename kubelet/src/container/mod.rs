@@ -1,8 +1,8 @@
 //! A container with a root of its own: what it is made of, and how it is made.
 //!
 //! Everything is made in process: the supervisor clones a child into fresh namespaces, the child builds its
-//! root, gives up what it may not have, and becomes the command. There is no helper program and no pause
-//! process; what containers of a pod share is held by a mount of the namespace itself.
+//! root, gives up what it may not have, and becomes the command. There is no helper program; what containers of a
+//! pod share is held by a mount of the namespace itself, but for a pid namespace, which needs a process ([`shared_processes`]).
 //!
 //! Always holds: nothing of the host is reachable by a path but what [`Isolation::mounts`] names; a path in
 //! the image is looked up inside the new root only; privileges are given up before the command runs.
@@ -16,6 +16,7 @@ pub mod mount;
 pub mod namespaces;
 pub mod root;
 pub mod seccomp;
+pub mod shared_processes;
 pub mod spawn;
 pub mod user;
 
@@ -49,6 +50,9 @@ pub struct Isolation {
     /// Shares the processes and the semaphores of the container whose first process this is.
     #[serde(default)]
     pub joins: Option<ProcessIdentity>,
+    /// Shares its processes with all containers of the pod.
+    #[serde(default)]
+    pub shares_processes: bool,
     /// Files and directories of the host that are seen inside, in the order of mounting.
     pub mounts: Vec<Mount>,
     /// Nothing can be written but to mounts.
@@ -64,6 +68,11 @@ pub struct Isolation {
 }
 
 impl Isolation {
+    /// Its first process isn't the first of a pid namespace: what it leaves behind stays, as somebody else's.
+    pub fn lives_elsewhere(&self) -> bool {
+        self.joins.is_some() || self.shares_processes
+    }
+
     /// The files of all images that the container is made from, its own first.
     pub fn images(&self) -> impl Iterator<Item = &Path> {
         let mounted = self.mounts.iter().filter_map(|mount| mount.image.as_ref());

@@ -345,7 +345,8 @@ fn existing(root: &Confined, path: &str) -> Result<Option<OwnedFd>, String> {
 }
 
 /// The old root is put over the new one and taken off: no directory is needed for it.
-fn become_root(root: &OwnedFd) -> io::Result<()> {
+/// Makes a mounted directory the root, and nothing else reachable.
+pub fn become_root(root: &OwnedFd) -> io::Result<()> {
     let old = nix::fcntl::open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     fchdir(root)?;
     pivot_root(".", ".")?;

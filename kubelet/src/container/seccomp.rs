@@ -81,6 +81,17 @@ const REFUSED: &[(Option<&str>, &[libc::c_long])] = &[
     (Some("SYS_RAWIO"), &[libc::SYS_iopl, libc::SYS_ioperm]),
 ];
 
+/// What who only waits needs.
+const WAITING: &[libc::c_long] = &[
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_pause,
+    libc::SYS_ppoll,
+    libc::SYS_restart_syscall,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
 /// The youngest call that this profile knows. One after it fails as in an older kernel, and programs take
 /// another way.
 const YOUNGEST: libc::c_long = libc::SYS_mseal;
@@ -139,6 +150,29 @@ impl Filter {
         Self(steps)
     }
 
+    /// Lets a process wait and end, and say one last word by the descriptor `report`.
+    pub fn for_waiting(report: u32) -> Self {
+        let mut steps = vec![
+            step(LOAD, MACHINE, 0, 0),
+            step(EQUAL, ARCHITECTURE, 1, 0),
+            step(RETURN, libc::SECCOMP_RET_KILL_PROCESS, 0, 0),
+            step(LOAD, NUMBER, 0, 0),
+        ];
+        for number in WAITING {
+            steps.push(step(EQUAL, u32::try_from(*number).unwrap_or(u32::MAX), 0, 1));
+            steps.push(step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0));
+        }
+        for number in [libc::SYS_write, libc::SYS_close] {
+            steps.push(step(EQUAL, u32::try_from(number).unwrap_or(u32::MAX), 0, 4));
+            steps.push(step(LOAD, FIRST_ARGUMENT, 0, 0));
+            steps.push(step(EQUAL, report, 0, 1));
+            steps.push(step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0));
+            steps.push(step(LOAD, NUMBER, 0, 0));
+        }
+        steps.push(fail(libc::EPERM));
+        Self(steps)
+    }
+
     /// Puts it in force for this process and all it will start. Without `no_new_privs` this needs
     /// `SYS_ADMIN`.
     pub fn install(&self) -> io::Result<()> {
@@ -189,6 +223,22 @@ mod tests {
                 BITS => at += jump(value & step.k != 0),
                 _ => return step.k,
             }
+        }
+    }
+
+    #[test]
+    fn who_waits_can_do_nothing_else() {
+        let filter = Filter::for_waiting(1);
+        let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
+        for number in [libc::SYS_ppoll, libc::SYS_exit_group] {
+            assert_eq!(answer(&filter, number, 7), libc::SECCOMP_RET_ALLOW, "{number}");
+        }
+        for number in [libc::SYS_write, libc::SYS_close] {
+            assert_eq!(answer(&filter, number, 1), libc::SECCOMP_RET_ALLOW, "{number}");
+            assert_eq!(answer(&filter, number, 0), refused, "{number}");
+        }
+        for number in [libc::SYS_read, libc::SYS_openat, libc::SYS_clone, libc::SYS_mmap, libc::SYS_setns] {
+            assert_eq!(answer(&filter, number, 1), refused, "{number}");
         }
     }
 

@@ -12,6 +12,7 @@ use nix::unistd::{Pid, pipe2};
 use crate::container::cgroup::Cgroup;
 use crate::container::init::become_command;
 use crate::container::namespaces::fork_into;
+use crate::container::shared_processes::SharedProcesses;
 use crate::container::{Credentials, Isolation};
 use crate::runtime::ContainerConfig;
 use crate::shim::stdio::Theirs;
@@ -44,7 +45,7 @@ pub unsafe fn spawn(
             .map_err(system("make the container's cgroup"))?;
     }
     let (report, told) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| system("make a pipe")(errno.into()))?;
-    join_other(isolation).map_err(system("join the target container"))?;
+    join_others(isolation).map_err(system("join the processes that the container shares"))?;
     let group = config.cgroup.as_ref().and_then(Cgroup::open);
     // SAFETY: as the caller promises.
     let child = unsafe { fork_into(namespaces(isolation), group.as_ref().map(AsFd::as_fd)) };
@@ -52,6 +53,9 @@ pub unsafe fn spawn(
     drop(group);
     let Some(pid) = child else { child_main(config, isolation, run, &streams, told.into()) };
     drop((streams, told));
+    if isolation.lives_elsewhere() {
+        come_back().map_err(system("part from the processes that the container shares"))?;
+    }
     let credentials = wait_for_exec(report.into()).inspect_err(|_| {
         let _ = nix::sys::wait::waitpid(pid, None);
         if let Some(cgroup) = &config.cgroup {
@@ -62,11 +66,22 @@ pub unsafe fn spawn(
 }
 
 /// The supervisor's children are born into the pid namespace that it joins; itself it stays where it is.
-fn join_other(isolation: &Isolation) -> io::Result<()> {
-    let Some(other) = &isolation.joins else { return Ok(()) };
-    let ended = || io::Error::new(io::ErrorKind::NotFound, "it has ended");
-    let process = other.open()?.ok_or_else(ended)?;
-    Ok(setns(process, CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC)?)
+fn join_others(isolation: &Isolation) -> io::Result<()> {
+    let ended = || io::Error::new(io::ErrorKind::NotFound, "their first one has ended");
+    if let Some(target) = &isolation.joins {
+        let process = target.open()?.ok_or_else(ended)?;
+        return Ok(setns(process, CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC)?);
+    }
+    if isolation.shares_processes {
+        let holder = SharedProcesses::of(&isolation.sandbox).holder()?.ok_or_else(ended)?;
+        setns(holder, CloneFlags::CLONE_NEWPID)?;
+    }
+    Ok(())
+}
+
+/// Who has children born elsewhere can't have threads, which a container that fences itself needs.
+fn come_back() -> io::Result<()> {
+    Ok(setns(File::open("/proc/self/ns/pid")?, CloneFlags::CLONE_NEWPID)?)
 }
 
 fn namespaces(isolation: &Isolation) -> CloneFlags {
@@ -74,7 +89,7 @@ fn namespaces(isolation: &Isolation) -> CloneFlags {
     if isolation.hostname.is_some() {
         flags |= CloneFlags::CLONE_NEWUTS;
     }
-    if !isolation.host_pid && isolation.joins.is_none() {
+    if !isolation.host_pid && !isolation.lives_elsewhere() {
         flags |= CloneFlags::CLONE_NEWPID;
     }
     if !isolation.host_ipc && isolation.joins.is_none() {

@@ -38,9 +38,6 @@ pub fn refusal(pod: &Pod, container: &Container) -> Option<String> {
     if spec.host_users == Some(false) {
         return cannot("a user namespace (spec.hostUsers: false)");
     }
-    if spec.share_process_namespace == Some(true) {
-        return cannot("one pid namespace for all containers (spec.shareProcessNamespace: true)");
-    }
     if profile.is_some_and(|profile| profile.type_ == "Localhost") {
         return cannot("a seccomp profile of the node's (seccompProfile.type: Localhost)");
     }
@@ -124,6 +121,7 @@ fn isolation(pod: &Pod, container: &Container, ground: &Ground<'_>) -> Result<Is
         host_pid: spec.host_pid == Some(true),
         host_ipc: spec.host_ipc == Some(true),
         joins: None,
+        shares_processes: spec.share_process_namespace == Some(true),
         mounts: Vec::new(),
         read_only_root: own.read_only_root_filesystem == Some(true),
         privileged: own.privileged == Some(true),

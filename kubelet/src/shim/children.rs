@@ -19,15 +19,15 @@ pub struct Children {
     main: Pid,
     /// How the first process ended, once it was waited for.
     code: Mutex<Option<i32>>,
-    /// Of a container that lives in another one's pid namespace, which inherits what this one leaves.
+    /// Of a container that lives in a pid namespace that isn't its own, whose first process inherits what this one leaves.
     elsewhere: Option<Cgroup>,
 }
 
 impl Children {
     /// With this first process, which nobody has waited for.
     pub fn new(main: Pid, config: &ContainerConfig) -> Self {
-        let joins = config.isolation.as_ref().is_some_and(|isolation| isolation.joins.is_some());
-        let elsewhere = config.cgroup.clone().filter(|_| joins);
+        let elsewhere = config.isolation.as_ref().is_some_and(|isolation| isolation.lives_elsewhere());
+        let elsewhere = config.cgroup.clone().filter(|_| elsewhere);
         Self { main, code: Mutex::new(None), elsewhere }
     }
 

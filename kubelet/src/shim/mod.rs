@@ -9,6 +9,8 @@
 //! log lines, reaps whatever the command leaves behind, and writes down how it ended. Without tokio: one
 //! blocking `poll` over two pipes and a signal descriptor; a container that fences itself has threads for that.
 //!
+//! It forks as well whoever holds the pid namespace that containers of a pod share (`holder.rs`).
+//!
 //! Always holds: the fork server ends when its agent does; once `state.json` exists, an `exit.json` will
 //! follow, or the supervisor was killed, and then the command's process was killed with it; `exit.json` is
 //! on disk before the supervisor ends; no descendant outlives the command.
@@ -16,6 +18,7 @@
 pub(crate) mod attach;
 pub(crate) mod attach_frame;
 mod children;
+mod holder;
 pub(crate) mod last_words;
 pub mod log;
 pub mod record;
@@ -35,9 +38,10 @@ use std::process::ExitCode;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, fork, setsid};
 
+use crate::container::namespaces::fork_into;
 use crate::process::boot_id;
 use crate::shim::record::ContainerDir;
-use crate::shim::request::Request;
+use crate::shim::request::{Request, Wanted};
 pub use crate::shim::spawn::{DEFAULT_PATH, environment};
 use crate::shim::title::Title;
 pub use crate::shim::title::padding;
@@ -69,15 +73,33 @@ fn serve() -> io::Result<()> {
     crate::container::cgroup::look();
     // SAFETY: no handler is installed; ignored, ended supervisors leave no zombies.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
-    while let Some(Request { directory, report }) = request::receive(requests.as_fd())? {
+    while let Some(Request { wanted, directory, report }) = request::receive(requests.as_fd())? {
         // SAFETY: shim_main's contract is that no other thread exists, so the child may allocate.
-        match unsafe { fork() } {
-            Ok(ForkResult::Parent { .. }) => {}
-            Ok(ForkResult::Child) => become_supervisor(title, &directory, report),
-            Err(error) => tell(report, &format!("fork: {error}")),
+        match (unsafe { fork_for(wanted) }, wanted) {
+            (Ok(ForkResult::Parent { .. }), _) => {}
+            (Ok(ForkResult::Child), Wanted::Supervisor) => become_supervisor(title, &directory, report),
+            (Ok(ForkResult::Child), Wanted::Holder) => {
+                title.show(&directory);
+                holder::become_holder(&directory, report)
+            }
+            (Err(error), _) => tell(report, &format!("fork: {error}")),
         }
     }
     Ok(())
+}
+
+/// # Safety
+/// The caller has one thread.
+unsafe fn fork_for(wanted: Wanted) -> io::Result<ForkResult> {
+    match wanted {
+        // SAFETY: as the caller promises. By libc, which has it ready to have threads.
+        Wanted::Supervisor => Ok(unsafe { fork() }?),
+        Wanted::Holder => {
+            // SAFETY: as the caller promises.
+            let child = unsafe { fork_into(holder::namespaces(), None) }?;
+            Ok(child.map_or(ForkResult::Child, |child| ForkResult::Parent { child }))
+        }
+    }
 }
 
 fn become_supervisor(title: Title, directory: &Path, report: File) -> ! {

@@ -29,7 +29,7 @@ impl Title {
     /// Finds the fork server's own, which stands at the same place in every process forked from it.
     pub fn of_process() -> io::Result<Self> {
         let arguments = std::env::args_os().rev().take(ARGUMENTS);
-        Ok(Self { end: end_of_arguments()?, room: arguments.map(|argument| argument.len() + 1).sum() })
+        Ok(Self { end: place(END_OF_ARGUMENTS)?, room: arguments.map(|argument| argument.len() + 1).sum() })
     }
 
     /// Replaces the fork server's last arguments by this directory. A path that doesn't fit is not shown:
@@ -50,12 +50,27 @@ impl Title {
     }
 }
 
-/// Field 49 of `/proc/self/stat`; the name in field 2 may hold anything, so counting begins after it.
-fn end_of_arguments() -> io::Result<usize> {
+/// Overwrites the environment that the process was started with: who may look into it learns nothing of the host.
+pub fn forget_environment() -> io::Result<()> {
+    let (begin, end) = (place(BEGIN_OF_ENVIRONMENT)?, place(END_OF_ENVIRONMENT)?);
+    let block = std::ptr::with_exposed_provenance_mut::<u8>(begin);
+    // SAFETY: the kernel put the environment there; it is this process's own writable memory, no other thread exists,
+    // and nobody asks for a variable any more (one would be found without a name).
+    unsafe { std::ptr::write_bytes(block, 0, end.saturating_sub(begin)) };
+    Ok(())
+}
+
+/// Fields of `/proc/self/stat`, counted from 1.
+const END_OF_ARGUMENTS: usize = 49;
+const BEGIN_OF_ENVIRONMENT: usize = 50;
+const END_OF_ENVIRONMENT: usize = 51;
+
+/// An address in a field of `/proc/self/stat`; the name in field 2 may hold anything, so counting begins after it.
+fn place(field: usize) -> io::Result<usize> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     let after_name = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-    let end = after_name.split_ascii_whitespace().nth(46).and_then(|field| field.parse().ok());
-    end.ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, "/proc/self/stat doesn't say where arguments end")
+    let address = after_name.split_ascii_whitespace().nth(field - 3).and_then(|field| field.parse().ok());
+    address.ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, "/proc/self/stat doesn't say where arguments are")
     })
 }

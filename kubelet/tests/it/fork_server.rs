@@ -9,7 +9,7 @@ use kubelet::runtime::Runtime;
 use crate::native::{PATIENCE, end, runtime, shell, start};
 
 /// The processes that have this text among their arguments.
-fn with_argument(text: &str) -> Vec<String> {
+pub fn with_argument(text: &str) -> Vec<String> {
     let entries = std::fs::read_dir("/proc").expect("/proc");
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let has = |pid: &String| {
@@ -24,7 +24,7 @@ fn servers(dir: &Path) -> Vec<String> {
     with_argument(dir.to_str().expect("UTF-8 path"))
 }
 
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + PATIENCE;
     while !condition() {
         assert!(std::time::Instant::now() < deadline, "{what}");

@@ -17,6 +17,7 @@ mod registry;
 mod registry_logins;
 mod registry_tls;
 mod scripts;
+mod shared_processes;
 mod table;
 mod tars;
 mod web;

@@ -11,8 +11,10 @@ use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use parking_lot::Mutex;
 
+use crate::container::shared_processes::{HolderOrder, SharedProcesses};
 use crate::runtime::RuntimeError;
-use crate::shim::{padding, request};
+use crate::shim::padding;
+use crate::shim::request::{self, Wanted};
 
 /// Has supervisors started.
 pub struct Launcher {
@@ -20,6 +22,8 @@ pub struct Launcher {
     data_dir: PathBuf,
     /// Held while a request is handed over.
     server: Mutex<Option<Server>>,
+    /// Held while a holder begins, or is looked for: one that is still to come isn't lost, and there is one for each pod.
+    holding: Mutex<()>,
 }
 
 /// A running fork server; it ends by itself when the socket is closed.
@@ -31,23 +35,40 @@ struct Server {
 impl Launcher {
     /// `command` ends in [`crate::shim_main`].
     pub fn new(command: Vec<OsString>, data_dir: &Path) -> Self {
-        Self { command, data_dir: data_dir.to_owned(), server: Mutex::new(None) }
+        Self { command, data_dir: data_dir.to_owned(), server: Mutex::new(None), holding: Mutex::new(()) }
     }
 
-    /// Starts the supervisor of the container with this directory and waits until it has started the
-    /// command or says why it could not.
-    pub fn launch(&self, directory: &Path) -> Result<(), RuntimeError> {
+    /// Starts the supervisor of the container with this directory and waits until it has started the command or says
+    /// why it could not; or the holder of the processes of the pod with this sandbox, and waits until it is one.
+    pub fn launch(&self, wanted: Wanted, directory: &Path) -> Result<(), RuntimeError> {
         let system = |source| RuntimeError::System { attempted: "start a supervisor".to_owned(), source };
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|error| system(error.into()))?;
-        self.ask(directory, writer.as_fd()).map_err(system)?;
+        self.ask(wanted, directory, writer.as_fd()).map_err(system)?;
         drop(writer);
         request::answer(reader).map_err(RuntimeError::Start)
     }
 
-    fn ask(&self, directory: &Path, report: BorrowedFd<'_>) -> io::Result<()> {
+    /// Has somebody hold the processes of the pod with this sandbox, unless somebody does.
+    pub fn hold(&self, sandbox: &Path, order: HolderOrder) -> Result<(), RuntimeError> {
+        let _alone = self.holding.lock();
+        let shared = SharedProcesses::of(sandbox);
+        let held = shared.order(&order).and_then(|()| shared.holder());
+        match held.map_err(super::system("look who holds the pod's processes"))? {
+            Some(_) => Ok(()),
+            None => self.launch(Wanted::Holder, sandbox),
+        }
+    }
+
+    /// Somebody held the processes of the pod with this sandbox, and nobody does.
+    pub fn has_lost(&self, sandbox: &Path) -> bool {
+        let _alone = self.holding.lock();
+        SharedProcesses::of(sandbox).is_lost()
+    }
+
+    fn ask(&self, wanted: Wanted, directory: &Path, report: BorrowedFd<'_>) -> io::Result<()> {
         let mut server = self.server.lock();
         if let Some(running) = server.as_ref() {
-            match request::send(running.socket.as_fd(), directory, report) {
+            match request::send(running.socket.as_fd(), wanted, directory, report) {
                 Err(error) if is_gone(&error) => {}
                 done => return done,
             }
@@ -57,7 +78,7 @@ impl Launcher {
             dead.process.wait()?;
         }
         let fresh = server.insert(self.start_server()?);
-        request::send(fresh.socket.as_fd(), directory, report)
+        request::send(fresh.socket.as_fd(), wanted, directory, report)
     }
 
     fn start_server(&self) -> io::Result<Server> {

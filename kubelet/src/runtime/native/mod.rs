@@ -38,6 +38,7 @@ use tokio::task::JoinSet;
 use crate::config::LogLimits;
 use crate::container::cgroup::{self, Limits, PodGroup};
 use crate::container::namespaces::unmount_below;
+use crate::container::shared_processes::HolderOrder;
 use crate::image::reference::names_registry;
 use crate::image::{ImageError, ImageStore, Reference, registry};
 use crate::node::images::NodeImage;
@@ -50,6 +51,7 @@ use crate::runtime::{
     ImageUse, PullPolicy, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, Session, Streams,
 };
 use crate::shim::record::{ContainerDir, Order, RunningRecord};
+use crate::shim::request::Wanted;
 use crate::stats::ContainerUsage;
 
 pub use store::{log_path, pod_log_dir, power_off};
@@ -165,6 +167,18 @@ impl NativeRuntime {
         Ok(config)
     }
 
+    /// Has somebody hold the pid namespace that the containers of the pod share, unless somebody does.
+    async fn hold_processes(&self, config: &ContainerConfig) -> Result<(), RuntimeError> {
+        if config.isolation.as_ref().is_none_or(|isolation| !isolation.shares_processes) {
+            return Ok(());
+        }
+        let (launcher, sandbox) = (self.launcher.clone(), self.sandboxes.dir(&config.pod));
+        let network = config.network.as_ref().map(|place| place.namespace.clone());
+        let hold = move || launcher.hold(&sandbox, HolderOrder { network });
+        let held = tokio::task::spawn_blocking(hold).await;
+        held.map_err(io::Error::other).map_err(system("hold the pod's processes"))?
+    }
+
     /// Has the end of a running container told as an event.
     fn watch(&self, id: &ContainerId, known: &Known, record: RunningRecord) {
         let task = watch::end_of(
@@ -200,6 +214,16 @@ impl Runtime for NativeRuntime {
 
     fn image_store(&self) -> Option<&ImageStore> {
         Some(&self.images)
+    }
+
+    async fn has_lost(&self, pod: &PodRef) -> bool {
+        let (launcher, sandbox) = (self.launcher.clone(), self.sandboxes.dir(pod));
+        tokio::task::spawn_blocking(move || launcher.has_lost(&sandbox)).await.unwrap_or(false)
+    }
+
+    async fn stop_sandbox(&self, pod: &PodRef) -> Result<(), RuntimeError> {
+        let processes = self.sandboxes.processes(pod);
+        blocking("end what holds the pod's processes", move || processes.end()).await
     }
 
     async fn run_sandbox(&self, config: &SandboxConfig) -> Result<(), RuntimeError> {
@@ -267,6 +291,7 @@ impl Runtime for NativeRuntime {
             if order.config.isolation.is_some() { sandboxes.share(&order.config.pod) } else { Ok(()) }
         };
         blocking("record the container", made).await?;
+        self.hold_processes(&config).await?;
         self.remember(&id, dir, config);
         Ok(id)
     }
@@ -275,7 +300,8 @@ impl Runtime for NativeRuntime {
         let known = self.known(id)?;
         let launcher = self.launcher.clone();
         // The answer is waited for on a thread that may block.
-        let launched = tokio::task::spawn_blocking(move || launcher.launch(known.dir.path())).await;
+        let launch = move || launcher.launch(Wanted::Supervisor, known.dir.path());
+        let launched = tokio::task::spawn_blocking(launch).await;
         launched.map_err(io::Error::other).map_err(system("start a supervisor"))??;
         let (known, record) = self.running(id)?;
         let started_at = record.started_at;
@@ -339,8 +365,9 @@ impl Runtime for NativeRuntime {
         if !nix::unistd::geteuid().is_root() {
             return Ok(());
         }
-        let dir = self.data_dir.clone();
-        blocking("unmount what pods shared", move || unmount_below(&dir)).await
+        let (sandboxes, dir) = (self.sandboxes.clone(), self.data_dir.clone());
+        let end = move || sandboxes.end_processes().and_then(|()| unmount_below(&dir));
+        blocking("end and unmount what pods shared", end).await
     }
 
     async fn exec_sync(

@@ -5,6 +5,7 @@
 //! | `hosts`, `hostname`, `resolv.conf` | seen in `/etc` by each container |
 //! | `ipc` | an IPC namespace, held by a mount; only where there are several containers |
 //! | `shm` | their `/dev/shm` |
+//! | `processes` | locked by who holds their pid namespace; only where they share one |
 
 use std::fs;
 use std::io;
@@ -15,6 +16,7 @@ use nix::mount::{MsFlags, mount};
 
 use crate::container::Mount;
 use crate::container::namespaces::{is_mount_point, unmount_below};
+use crate::container::shared_processes::SharedProcesses;
 use crate::pod::PodRef;
 use crate::runtime::SandboxConfig;
 
@@ -42,6 +44,7 @@ impl Sandboxes {
         for (name, text) in FILES.iter().zip(contents) {
             fs::write(dir.join(name), text)?;
         }
+        SharedProcesses::of(&dir).renew()?;
         let ipc = dir.join("ipc");
         if config.shares_ipc && nix::unistd::geteuid().is_root() && !ipc.exists() {
             // Only a place: plain processes need no mounts, which would outlive a cluster that is killed.
@@ -61,8 +64,20 @@ impl Sandboxes {
         shared_memory(&dir.join("shm"))
     }
 
+    /// The processes that the containers of the pod share.
+    pub fn processes(&self, pod: &PodRef) -> SharedProcesses {
+        SharedProcesses::of(&self.dir(pod))
+    }
+
+    /// Ends what holds processes of pods: all have ended, or are to.
+    pub fn end_processes(&self) -> io::Result<()> {
+        let dirs = super::store::entries(&self.0)?;
+        dirs.iter().try_for_each(|dir| SharedProcesses::of(dir).end())
+    }
+
     pub fn remove(&self, pod: &PodRef) -> io::Result<()> {
         let dir = self.dir(pod);
+        self.processes(pod).end()?;
         unmount_below(&dir)?;
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -12,6 +12,7 @@ use crate::config::LogLimits;
 use crate::pod::{ContainerId, ContainerName, PodRef};
 use crate::process::tree_of;
 use crate::runtime::ContainerConfig;
+use crate::runtime::native::sandbox::Sandboxes;
 use crate::shim::log;
 use crate::shim::record::ContainerDir;
 
@@ -106,7 +107,8 @@ fn stored_run(path: PathBuf) -> Option<StoredRun> {
     Some(StoredRun { id, dir, config })
 }
 
-fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+/// What is in a directory; one that isn't there is empty.
+pub fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(dir) {
         Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -128,6 +130,7 @@ pub fn power_off(data_dir: &Path) -> io::Result<usize> {
     for run in NativeStore::new(data_dir).runs()? {
         killed += usize::from(kill_container(&run.dir)?);
     }
+    Sandboxes::new(data_dir).end_processes()?;
     if nix::unistd::geteuid().is_root() {
         // As after a power cut, no namespace and no memory is left.
         crate::container::namespaces::unmount_below(data_dir)?;

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::pod::{ContainerId, PodRef};
 use crate::process::ProcessIdentity;
 use crate::runtime::{Exit, FoundState, RuntimeEvent};
-use crate::shim::record::{ContainerDir, RunningRecord};
+use crate::shim::record::{ContainerDir, Order, RunningRecord};
 
 /// What the container is doing. A record without an end whose shim is gone ended unseen.
 pub fn state_of(dir: &ContainerDir, now: Timestamp) -> io::Result<FoundState> {
@@ -62,10 +62,23 @@ pub async fn gone(process: &ProcessIdentity) -> io::Result<()> {
     process.readable().await.map(drop)
 }
 
+/// What a container left whose supervisor is gone, in a pid namespace that isn't its own, nobody else would end.
+fn bury(dir: &ContainerDir) {
+    let Ok(Order { config, .. }) = dir.order() else { return };
+    let elsewhere = config.isolation.is_some_and(|isolation| isolation.lives_elsewhere());
+    if let Some(cgroup) = config.cgroup.filter(|_| elsewhere) {
+        cgroup.kill();
+        cgroup.remove();
+    }
+}
+
 fn exit_of(dir: &ContainerDir, record: &RunningRecord, now: Timestamp) -> Exit {
     match dir.exit() {
         Ok(Some(exit)) => exit,
-        Ok(None) => Exit::unknown(record.started_at, now),
+        Ok(None) => {
+            bury(dir);
+            Exit::unknown(record.started_at, now)
+        }
         Err(error) => {
             tracing::error!(path = %dir.path().display(), %error, "read how the container ended");
             Exit::unknown(record.started_at, now)
