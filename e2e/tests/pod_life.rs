@@ -89,9 +89,12 @@ fn looked_into_by_a_terminal(cluster: &Cluster) {
 }
 
 fn copied(cluster: &Cluster) {
-    cluster.k("debug box --copy-to=twin --share-processes=false --profile=general -c helper --image=box:1 --image-pull-policy=IfNotPresent -- sleep 1000");
+    cluster.k("debug box --copy-to=twin --profile=general -c helper --image=box:1 --image-pull-policy=IfNotPresent -- sleep 1000");
     cluster.k("wait --for=condition=Ready pod/twin --timeout=60s");
     assert_eq!(cluster.k("exec twin -c main -- cat /tmp/own"), "secret\n");
+    // A copy shares its processes, so none of its containers has the first one.
+    assert_eq!(cluster.k("exec twin -c main -- cat /proc/1/comm"), "pause\n");
+    assert!(cluster.k("exec twin -c main -- busybox ps").contains("sleep 1000"));
     cluster.k("delete pod twin --now");
 }
 

@@ -9,7 +9,7 @@ use nix::sys::signal::raise;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, chdir, setpgid};
 
-use crate::container::init::{give_up, join, plain};
+use crate::container::init::{give_up, hide_program, join, plain};
 use crate::container::namespaces::fork_into;
 use crate::container::{Credentials, Isolation};
 use crate::process::PidFd;
@@ -44,6 +44,7 @@ impl Member {
     /// Only a child is in the container's pid namespace: this returns in one, while the caller itself, in a
     /// process group of its own, waits for it and ends as it does.
     pub fn enter(&self) -> io::Result<()> {
+        hide_program()?;
         join(self.process.as_fd(), self.first, &self.config, &self.isolation)?;
         // Fails where it leads a group already.
         let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));

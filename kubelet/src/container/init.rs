@@ -58,6 +58,7 @@ fn prepare(
 /// The session, the group and the namespaces of the container.
 fn begin(config: &ContainerConfig, isolation: &Isolation) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
+    hide_program()?;
     setsid()?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     if let Some(cgroup) = &config.cgroup {
@@ -99,6 +100,12 @@ fn enter_directory(config: &ContainerConfig, credentials: &Credentials) -> Resul
         let _ = std::os::unix::fs::chown(dir, Some(credentials.uid), Some(credentials.gid));
     }
     chdir(dir).map_err(|errno| format!("chdir to cwd ({:?}) failed: {}", dir.display(), plain(errno)))
+}
+
+/// Until it has become the container's command, a process in the container is the node's own program: nobody there may
+/// get at that by `/proc/PID/exe` (runc's CVE-2019-5736). The command itself is as open as it is to be.
+pub fn hide_program() -> io::Result<()> {
+    Ok(prctl::set_dumpable(false)?)
 }
 
 /// Gives up all that the command may not have. The order matters: each step needs what a later one takes.
